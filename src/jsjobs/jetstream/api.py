@@ -1,0 +1,91 @@
+"""Requests to the JetStream API, in the server's own JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Any
+
+from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.errors import NoResponders
+from jsjobs.model.errors import JobError, Reason
+
+CONSUMER_NOT_FOUND = 10014
+STREAM_NOT_FOUND = 10059
+MESSAGE_NOT_FOUND = 10037
+_REFUSED = 400
+
+
+class ApiError(JobError):
+    """The server refused a request.
+
+    `code` and `err_code` are the server's own; `err_code` names the exact reason (nats-server, `errors.json`).
+    """
+
+    def __init__(self, error: dict[str, Any], what: str) -> None:
+        self.code = int(error.get("code", 0))
+        self.err_code = int(error.get("err_code", 0))
+        self.description = str(error.get("description", ""))
+        unavailable = self.code >= 500  # noqa: PLR2004 - as in HTTP: the server's trouble, not the caller's
+        reason = Reason.RUNNER_UNAVAILABLE if unavailable else Reason.VALIDATION
+        super().__init__(reason, f"{what}: {self.description} (code {self.err_code})")
+
+
+async def call(
+    connection: Connection, endpoint: str, body: dict[str, Any] | None = None, *, timeout: float = 10.0
+) -> dict[str, Any]:
+    """Ask one endpoint, e.g. `STREAM.INFO.JOBS_HIGH`; its answer.
+
+    Raises:
+        ApiError: If the server refuses.
+        JobError: `RunnerUnavailable`, if it cannot be reached or JetStream is off.
+    """
+    data = b"" if body is None else json.dumps(body).encode()
+    try:
+        reply = await connection.ask(f"$JS.API.{endpoint}".encode(), data, timeout=timeout)
+    except NoResponders:
+        raise JobError.from_runner_unavailable("JetStream is not enabled on this server or for this account") from None
+    answer: dict[str, Any] = json.loads(reply.data)
+    if "error" in answer:
+        raise ApiError(answer["error"], endpoint)
+    return answer
+
+
+async def find(connection: Connection, endpoint: str, body: dict[str, Any] | None = None) -> dict[str, Any] | None:
+    """As `call`, but None where the stream, consumer or message does not exist."""
+    try:
+        return await call(connection, endpoint, body)
+    except ApiError as error:
+        if error.err_code in {STREAM_NOT_FOUND, CONSUMER_NOT_FOUND, MESSAGE_NOT_FOUND}:
+            return None
+        raise
+
+
+async def consumers(connection: Connection, stream: str) -> AsyncIterator[dict[str, Any]]:
+    """The information of every consumer of a stream; nothing where the stream does not exist."""
+    offset = 0
+    while True:
+        page = await find(connection, f"CONSUMER.LIST.{stream}", {"offset": offset})
+        if page is None:
+            return
+        for info in page.get("consumers") or []:
+            yield info
+        offset += int(page["limit"])
+        if offset >= int(page["total"]):
+            return
+
+
+def server_time(answer: dict[str, Any]) -> datetime:
+    """The server's clock, as an INFO answer tells it."""
+    return parse_time(answer["ts"])
+
+
+def parse_time(text: str) -> datetime:
+    """An RFC 3339 time of the server, its nanoseconds cut to microseconds."""
+    head, dot, tail = text.partition(".")
+    if not dot:
+        return datetime.fromisoformat(text)
+    digits = tail.rstrip("Z").partition("+")[0].partition("-")[0]
+    zone = tail[len(digits) :]
+    return datetime.fromisoformat(f"{head}.{digits[:6]:0<6}{zone.replace('Z', '+00:00') or '+00:00'}")

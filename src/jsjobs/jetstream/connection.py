@@ -1,0 +1,267 @@
+"""The connection to NATS: requests and subscriptions on a lean path, and a clear end for whatever an outage cut short.
+
+What was waiting to be sent when a connection broke is not sent later, when it could mean something else (a late ack
+acts on a newer delivery); what was sent and not answered ends with `ConnectionLost`, for the sender to decide.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from nats import errors as nats_errors
+from nats.aio.client import Client
+from nats.nuid import NUID
+
+from jsjobs.jetstream.errors import ConnectionLost, NoResponders, without_secrets
+from jsjobs.jetstream.hardened import HardenedClient
+from jsjobs.jetstream.parser import Receiver
+from jsjobs.model.errors import JobError
+
+logger = logging.getLogger("jsjobs.connection")
+
+MIN_SERVER = (2, 15)
+"""Source consumers, message schedules with cron, and the fixes for max-delivered messages came with 2.15."""
+DEFAULT_TIMEOUT = 5.0
+_SWEEP = 0.25  # seconds between two looks for unanswered requests
+
+
+class Reply(NamedTuple):
+    """An answer as it came."""
+
+    header: bytes
+    data: bytes
+
+
+class Connection(HardenedClient):
+    """A NATS connection with a lean path for requests and subscriptions beside nats-py's own methods."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._up = asyncio.Event()
+        self._ids = itertools.count()
+        self._inbox = b""
+        self._waiting: dict[bytes, tuple[asyncio.Future[Reply], float]] = {}
+        self._sweeper: asyncio.Task[None] | None = None
+        self._fatal: asyncio.Future[Exception] | None = None
+        self._kick: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._kick.set_result(None)  # wakes nats-py's flusher; nobody waits for it
+        self.on_reconnect: list[Callable[[], None]] = []
+        """Called after each new connection, when all subscriptions stand again."""
+
+    async def open(self, servers: str, *, timeout: float = DEFAULT_TIMEOUT, **options: Any) -> None:
+        """Connect, and stay connected until `close`.
+
+        Args:
+            servers: One URL, or several with commas between them.
+            timeout: Seconds to try the first connection; once it stood, it is made again for ever.
+            **options: Of `nats.connect`: credentials, TLS, name.
+
+        Raises:
+            JobError: `RunnerUnavailable`, if no server answers, none lets us in, or it is older than 2.15.
+        """
+        self._fatal = asyncio.get_running_loop().create_future()
+        connecting = asyncio.ensure_future(
+            self.connect(
+                [url.strip() for url in servers.split(",")],
+                error_cb=self._on_error,
+                disconnected_cb=self._on_disconnect,
+                reconnected_cb=self._on_reconnect,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=random.uniform(0.1, 0.4),  # type: ignore[arg-type]  # noqa: S311 - spreads a herd
+                connect_timeout=max(1, int(timeout)),
+                ping_interval=5,
+                max_outstanding_pings=2,
+                **options,
+            )
+        )
+        either: set[asyncio.Future[Any]] = {connecting, self._fatal}
+        done, _ = await asyncio.wait(either, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        if connecting not in done or connecting.exception() is not None:
+            connecting.cancel()
+            await asyncio.gather(connecting, return_exceptions=True)
+            why = self._fatal.result() if self._fatal.done() else (self.last_error or "no answer")
+            await self.close()
+            raise JobError.from_runner_unavailable(
+                f"cannot reach NATS at {without_secrets(servers)}: {str(why).removeprefix('nats: ') or type(why).__name__}"
+            )
+        self._fatal = None
+        await self._after_connect(servers)
+
+    async def _after_connect(self, servers: str) -> None:
+        version = self.connected_server_version
+        if (version.major, version.minor) < MIN_SERVER:
+            await self.close()
+            raise JobError.from_runner_unavailable(
+                f"nats-server 2.15 or later is needed, {without_secrets(servers)} runs {version}: please upgrade it"
+            )
+        self._inbox = bytes(self._inbox_prefix) + b"." + bytes(NUID().next()) + b"."
+        self._up.set()
+        await self.receive(self._inbox + b"*", self._on_reply)
+        self._sweeper = asyncio.ensure_future(self._sweep())
+
+    async def close(self) -> None:
+        """Send what is waiting to be sent, then close for good."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        await super().close()
+        self._fail_waiting("the connection was closed")
+        self._up.clear()
+
+    async def when_up(self, timeout: float = DEFAULT_TIMEOUT) -> None:
+        """Wait for the connection to stand.
+
+        Raises:
+            JobError: `RunnerUnavailable`, if it does not within `timeout` seconds: nothing was sent.
+        """
+        if not self._up.is_set():
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._up.wait()
+            except TimeoutError:
+                raise JobError.from_runner_unavailable(
+                    f"no connection to NATS for {timeout:g} s: nothing was sent"
+                ) from None
+
+    def post(self, subject: bytes, data: bytes = b"", *, reply: bytes = b"", header: bytes = b"") -> None:
+        """Put one message on its way, without waiting and without a receipt.
+
+        The subject must be a valid one: it is not looked at again here.
+
+        Raises:
+            ConnectionLost: If there is no connection now; the message is then not sent later either.
+            JobError: `Validation`, if header and body are more than the server's `max_payload` (its default is 1 MiB).
+        """
+        if self._status != Client.CONNECTED:
+            raise ConnectionLost("there is no connection to NATS now")
+        size = len(header) + len(data)
+        if size > self._max_payload:
+            # nats-py counts the body alone; the server would cut the connection.
+            raise JobError.from_validation(
+                f"header and body are {size} bytes, the server takes {self._max_payload} (max_payload)"
+            )
+        if header:
+            command = b"HPUB %b %b %d %d\r\n%b%b\r\n" % (subject, reply, len(header), size, header, data)
+        else:
+            command = b"PUB %b %b %d\r\n%b\r\n" % (subject, reply, size, data)
+        self._pending.append(command)
+        self._pending_data_size += len(command)
+        flusher = self._flush_queue
+        if flusher is not None and flusher.empty():
+            flusher.put_nowait(self._kick)
+
+    def ask_soon(
+        self,
+        subject: bytes,
+        data: bytes = b"",
+        *,
+        header: bytes = b"",
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> asyncio.Future[Reply]:
+        """Like `ask`, but sends at once: the future ends as `ask` would, and several can be under way together.
+
+        Raises:
+            ConnectionLost, JobError: As `post`.
+        """
+        token = b"%x" % next(self._ids)
+        self.post(subject, data, reply=self._inbox + token, header=header)
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._waiting[token] = (future, time.monotonic() + timeout)
+        return future
+
+    async def ask(
+        self,
+        subject: bytes,
+        data: bytes = b"",
+        *,
+        header: bytes = b"",
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> Reply:
+        """Send a request when the connection stands, and wait for its answer.
+
+        Raises:
+            ConnectionLost: If the connection broke, or `timeout` seconds passed, with the request under way.
+            NoResponders: If nobody listens on the subject.
+            JobError: `RunnerUnavailable` or `Validation`: nothing was sent.
+        """
+        await self.when_up(timeout)
+        return await self.ask_soon(subject, data, header=header, timeout=timeout)
+
+    async def room(self) -> None:
+        """Wait until what was posted is mostly on its way, so that a fast publisher does not fill the memory."""
+        if self._pending_data_size > self._max_pending_size:
+            await self._flush_pending(force_flush=True)
+
+    async def receive(self, subject: bytes, receiver: Receiver, *, queue: str = "") -> int:
+        """Subscribe a plain function, called as messages come in, in order; it must not block and starts tasks for work.
+
+        Returns:
+            The subscription's id, for `stop_receiving`.
+        """
+        # Registered before the server can answer: `subscribe` only queues the command.
+        self._parser.receivers[b"%d" % (self._sid + 1)] = receiver
+        subscription = await self.subscribe(subject.decode(), queue=queue)
+        return subscription._id  # noqa: SLF001
+
+    async def stop_receiving(self, sid: int) -> None:
+        """Unsubscribe; what the server had sent by then has reached the function when this returns."""
+        if self._up.is_set():
+            await self._send_unsubscribe(sid)
+            try:
+                await self.flush(timeout=2)
+            except (TimeoutError, nats_errors.Error, OSError):
+                logger.debug("the connection broke while unsubscribing", exc_info=True)
+        self._remove_sub(sid)
+        self._parser.receivers.pop(b"%d" % sid, None)
+
+    def _on_reply(self, subject: bytes, _reply: bytes, header: bytes, data: bytes) -> None:
+        waiting = self._waiting.pop(subject[len(self._inbox) :], None)
+        if waiting is None or waiting[0].done():
+            return
+        if not data and header.startswith(b"NATS/1.0 503"):
+            waiting[0].set_exception(
+                NoResponders("nobody answers: is JetStream on, and was `jsjobs streams apply` run?")
+            )
+        else:
+            waiting[0].set_result(Reply(header, data))
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP)
+            now = time.monotonic()
+            for token in [t for t, (_, deadline) in self._waiting.items() if deadline < now]:
+                future, _ = self._waiting.pop(token)
+                if not future.done():
+                    future.set_exception(ConnectionLost("NATS did not answer in time"))
+
+    def _fail_waiting(self, why: str) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for future, _ in waiting.values():
+            if not future.done():
+                future.set_exception(ConnectionLost(why))
+
+    async def _on_disconnect(self) -> None:
+        self._up.clear()
+        self._pending.clear()
+        self._pending_data_size = 0
+        self._fail_waiting("the connection to NATS broke while a request was under way")
+
+    async def _on_reconnect(self) -> None:
+        self._up.set()
+        logger.info("connected to NATS again")
+        for callback in self.on_reconnect:
+            callback()
+
+    async def _on_error(self, error: Exception) -> None:
+        if self._fatal is not None and not self._fatal.done() and "authorization" in str(error).lower():
+            self._fatal.set_result(error)
+        elif not self._up.is_set():
+            logger.debug("NATS: %s", error)
+        else:
+            logger.warning("NATS: %s", str(error).removeprefix("nats: ") or type(error).__name__)

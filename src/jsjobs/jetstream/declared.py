@@ -1,0 +1,86 @@
+"""What the server should have: the files of `streams/`, with the settings laid over them. Pure, but for reading files."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from typing import Any
+
+from jsjobs.jetstream.subjects import Names, Shard, generation_name
+from jsjobs.model.job import Priority
+from jsjobs.resources import shipped
+from jsjobs.settings import Config
+
+NANOSECONDS = 10**9
+Declared = dict[str, Any]
+"""A stream's or consumer's configuration in the server's own JSON format."""
+
+
+@cache
+def _file(name: str) -> str:
+    return (shipped("streams") / f"{name}.json").read_text(encoding="utf-8")
+
+
+def _read(name: str, names: Names) -> Declared:
+    """A shipped file, its literal `jobs` tokens replaced by the namespace."""
+    text = _file(name)
+    if names.namespace != "jobs":
+        text = re.sub(r'(?<=["$.])jobs(?=\.)|(?<=KV\.)jobs(?=\.)|(?<=KV_)jobs\b', names.namespace, text)
+        text = re.sub(r"\bJOBS(?=_)", names.namespace.upper(), text)
+    declared: Declared = json.loads(text)
+    return declared
+
+
+def queue_stream(config: Config, names: Names, priority: Priority, generation: str) -> Declared:
+    """The stream of a priority, whose transform partitions its jobs over the generation's shards."""
+    stream = _read(f"JOBS_{priority.upper()}", names)
+    shards = generation.partition("x")[2]
+    stream["subject_transform"] = {
+        "src": stream["subjects"][0],
+        "dest": f"{names.stored(priority, generation)}.{{{{partition({shards},1)}}}}.>",
+    }
+    stream["max_msgs_per_subject"] = config.capacity
+    stream["max_bytes"] = config.queue_bytes
+    stream["duplicate_window"] = int(config.duplicate_window * NANOSECONDS)
+    return stream | {"num_replicas": config.replicas}
+
+
+def shard_consumer(config: Config, names: Names, shard: Shard) -> Declared:
+    """The durable push consumer of one shard; the file of shard 0 is the pattern for all."""
+    pattern = f"{shard.priority}-{generation_name(1, _shipped_shards(shard.priority))}-0"
+    consumer = _read(f"consumers/{pattern}", names)
+    consumer["durable_name"] = consumer["name"] = shard.consumer
+    consumer["description"] = f"Shard {shard.number} of {shard.priority}: one job at a time, in order"
+    consumer["deliver_subject"] = names.deliver(shard)
+    consumer["filter_subject"] = f"{names.stored(shard.priority, shard.generation)}.{shard.number}.>"
+    consumer["ack_wait"] = int(config.ack_wait * NANOSECONDS)
+    consumer["max_deliver"] = config.max_deliver
+    return consumer
+
+
+def _shipped_shards(priority: Priority) -> int:
+    return {Priority.CRITICAL: 4, Priority.HIGH: 3, Priority.NORMAL: 2, Priority.LOW: 1}[priority]
+
+
+def side_streams(config: Config, names: Names) -> list[Declared]:
+    """The streams beside the queues: state, progress and dead letters."""
+    streams = [_read(name, names) for name in ("KV_jobs", "JOBS_PROGRESS", "JOBS_DEAD")]
+    return [stream | {"num_replicas": config.replicas} for stream in streams]
+
+
+def router_consumer(names: Names) -> Declared:
+    """The durable consumer that all routers share."""
+    return _read("consumers/router", names)
+
+
+def differences(declared: Declared, actual: Declared) -> dict[str, tuple[Any, Any]]:
+    """Settings that differ: name to (actual, declared). What the server leaves out counts as its zero."""
+    return {
+        key: (actual.get(key), wanted) for key, wanted in declared.items() if _plain(actual.get(key)) != _plain(wanted)
+    }
+
+
+def _plain(value: Any) -> Any:
+    # The server writes "no limit" as -1 and leaves empty values out.
+    return None if value in (0, -1, "", False, [], {}) else value

@@ -1,0 +1,201 @@
+"""Publishing jobs: one message each, or an atomic batch. The acknowledgement is the job's receipt."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jsjobs.jetstream.connection import Connection, Reply
+from jsjobs.jetstream.errors import ConnectionLost, NoResponders
+from jsjobs.jetstream.subjects import Names, entity_token, plain_id
+from jsjobs.jetstream.wire import MSG_ID, header_block
+from jsjobs.model.errors import JobError
+from jsjobs.model.job import JobId, Priority, random_token
+
+MAX_BATCH = 1000
+"""Messages in one atomic batch, at most: the server's own limit (nats-server 2.15)."""
+IN_FLIGHT = 512
+"""Single publishes under way at once when a list is probed."""
+
+_FULL = {10077, 10047, 10110, 10023}  # messages per subject, bytes, storage and account resources
+_TOO_LARGE = 10054
+_DUPLICATE_IN_BATCH = 10201
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One job as it is published."""
+
+    subject: bytes
+    data: bytes
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class JobQueue:
+    """Publishes jobs into the streams of one namespace."""
+
+    def __init__(self, connection: Connection, names: Names, *, timeout: float = 5.0) -> None:
+        self._connection = connection
+        self._names = names
+        self._timeout = timeout
+        self._spread = itertools.count(int.from_bytes(os.urandom(4)))
+        self._priorities = {names.stream(priority): priority for priority in Priority}
+
+    def subject(self, priority: Priority, entity: str | None, job_type: str) -> bytes:
+        """Where a job goes; one without an entity gets a token of its own, so that such jobs cycle over the shards."""
+        token = f"_{next(self._spread):x}" if entity is None else entity_token(entity)
+        return self._names.submit(priority, token, job_type).encode()
+
+    async def publish(self, job: Outgoing) -> JobId:
+        """Publish one job; its id.
+
+        Raises:
+            JobError: `RunnerUnavailable` if the queue is full, does not exist or cannot be reached (the message says
+                whether the job may have been queued); `Validation` if it is too large.
+        """
+        try:
+            reply = await self._connection.ask(job.subject, job.data, header=_block(job.headers), timeout=self._timeout)
+        except ConnectionLost as error:
+            if MSG_ID not in job.headers:
+                raise _unknown(error, "give the job a dedupe_key to make submitting it again safe") from None
+            # The same message id again is the same job: the server says so in its answer.
+            return await self._publish_again(job)
+        except NoResponders:
+            raise self._no_stream() from None
+        return self._receipt(_answer(reply))
+
+    async def _publish_again(self, job: Outgoing) -> JobId:
+        try:
+            reply = await self._connection.ask(job.subject, job.data, header=_block(job.headers), timeout=self._timeout)
+        except ConnectionLost as error:
+            raise _unknown(error, "submit it again with the same dedupe_key, it will not be queued twice") from None
+        return self._receipt(_answer(reply))
+
+    async def publish_batch(self, jobs: Sequence[Outgoing]) -> list[JobId]:
+        """Publish a list: all or nothing up to 1,000 jobs, in chunks of 1,000 above that.
+
+        Raises:
+            JobError: As `publish`. Of a list above 1,000 the chunks before the refused one stay queued; the message
+                says how many jobs that are.
+        """
+        ids: list[JobId] = []
+        for start in range(0, len(jobs), MAX_BATCH):
+            try:
+                ids += await self._publish_chunk(jobs[start : start + MAX_BATCH])
+            except JobError as error:
+                if start:
+                    raise JobError(
+                        error.reason, f"{error.message} (the first {start} jobs of the list are queued)"
+                    ) from None
+                raise
+        return ids
+
+    async def _publish_chunk(self, jobs: Sequence[Outgoing]) -> list[JobId]:
+        keyed = MSG_ID in jobs[0].headers
+        if not keyed:
+            # One message id for the whole batch makes sending it again harmless, and its place findable.
+            first = jobs[0]
+            jobs = [
+                Outgoing(first.subject, first.data, {**first.headers, MSG_ID: f"batch/{random_token()}"}),
+                *jobs[1:],
+            ]
+        try:
+            answer = await self._send_batch(jobs)
+        except ConnectionLost:
+            try:
+                answer = await self._send_batch(jobs)
+            except ConnectionLost as error:
+                advice = "submit it again with the same dedupe_key" if keyed else "give it a dedupe_key"
+                raise _unknown(error, f"{advice}, it will not be queued twice") from None
+        refused = answer.get("error") or {}
+        if refused.get("err_code") != _DUPLICATE_IN_BATCH:
+            last = self._receipt(answer)
+            return self._ids_up_to(answer, last, len(jobs))
+        if keyed:
+            return await self._probe(jobs)
+        # Our own batch was committed and its acknowledgement lost: its first message tells where it stands.
+        return self._ids_from(await self.publish(jobs[0]), len(jobs))
+
+    async def _send_batch(self, jobs: Sequence[Outgoing]) -> dict[str, Any]:
+        connection, batch = self._connection, random_token()
+        await connection.when_up(self._timeout)
+        for number, job in enumerate(jobs[:-1], 1):
+            header = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number), **job.headers}
+            connection.post(job.subject, job.data, header=header_block(header))
+            await connection.room()
+        last = jobs[-1]
+        header = {
+            "Nats-Batch-Id": batch,
+            "Nats-Batch-Sequence": str(len(jobs)),
+            "Nats-Batch-Commit": "1",
+            **last.headers,
+        }
+        try:
+            reply = await connection.ask(last.subject, last.data, header=header_block(header), timeout=self._timeout)
+        except NoResponders:
+            raise self._no_stream() from None
+        return _answer(reply)
+
+    async def _probe(self, jobs: Sequence[Outgoing]) -> list[JobId]:
+        """Some of the list was submitted before: one by one, each answers with its own or its original's id."""
+        ids: list[JobId] = []
+        for start in range(0, len(jobs), IN_FLIGHT):
+            ids += await asyncio.gather(*(self.publish(job) for job in jobs[start : start + IN_FLIGHT]))
+        return ids
+
+    def _receipt(self, answer: dict[str, Any]) -> JobId:
+        error = answer.get("error")
+        if error is not None:
+            raise _refusal(error)
+        priority = self._priorities.get(answer["stream"])
+        if priority is None:
+            raise JobError.from_runner_unavailable(
+                f"the subject belongs to stream {answer['stream']}, which is no queue: run `jsjobs streams plan`"
+            )
+        return JobId(plain_id(priority, answer["seq"]), duplicate=bool(answer.get("duplicate")))
+
+    def _ids_up_to(self, answer: dict[str, Any], last: JobId, count: int) -> list[JobId]:
+        # A committed batch stands without gaps: n jobs acknowledged at s are s-n+1 to s.
+        priority = last.partition("-")[0]
+        return [JobId(f"{priority}-{answer['seq'] - count + 1 + index}") for index in range(count)]
+
+    @staticmethod
+    def _ids_from(first: JobId, count: int) -> list[JobId]:
+        priority, _, sequence = first.partition("-")
+        return [JobId(f"{priority}-{int(sequence) + index}") for index in range(count)]
+
+    def _no_stream(self) -> JobError:
+        return JobError.from_runner_unavailable(
+            f"no stream takes jobs of namespace {self._names.namespace!r}: run `jsjobs streams apply`"
+        )
+
+
+def _block(headers: dict[str, str]) -> bytes:
+    return header_block(headers) if headers else b""
+
+
+def _answer(reply: Reply) -> dict[str, Any]:
+    answer = json.loads(reply.data)
+    if not isinstance(answer, dict) or not ("error" in answer or "seq" in answer):
+        raise JobError.from_runner_unavailable(f"not a JetStream acknowledgement: {reply.data[:100]!r}")
+    return answer
+
+
+def _unknown(error: ConnectionLost, advice: str) -> JobError:
+    return JobError.from_runner_unavailable(f"{error.message}: it may or may not be queued; {advice}", cause=error)
+
+
+def _refusal(error: dict[str, Any]) -> JobError:
+    code, text = error.get("err_code"), error.get("description", "")
+    if code in _FULL:
+        return JobError.from_runner_unavailable(f"the mailbox is full ({text}): nothing was queued, try again later")
+    if code == _TOO_LARGE:
+        return JobError.from_validation(f"the job is too large for its queue ({text}): nothing was queued")
+    if error.get("code") == 503:  # noqa: PLR2004 - as in HTTP
+        return JobError.from_runner_unavailable(f"the server refused it now: {text} (code {code})")
+    return JobError.from_validation(f"the server refused it: {text} (code {code})")

@@ -1,0 +1,158 @@
+"""The state bucket: one entry per job, every write compare-and-set. The entry's revision is the job's fence."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from datetime import datetime
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from jsjobs.jetstream.api import ApiError, parse_time
+from jsjobs.jetstream.connection import Connection, Reply
+from jsjobs.jetstream.errors import ConnectionLost, NoResponders
+from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.wire import value_of
+from jsjobs.model.errors import JobError
+from jsjobs.model.job import JobStatusResponse, random_token
+
+WRONG_REVISION = 10071
+_ACK = b'{"stream":'
+_RETRY_EVERY = 0.05
+_NO_MESSAGE = b"NATS/1.0 404"
+
+
+class Conflict(JobError):  # noqa: N818 - the compare-and-set term
+    """Somebody else wrote the entry first: read it again and decide anew."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__("Processing", f"the entry of {job_id} was written by somebody else meanwhile", job_id=job_id)
+
+
+class Found(NamedTuple):
+    """An entry, or the marker that an expired or deleted one leaves behind for a while (`entry` is None then)."""
+
+    entry: JobStatusResponse | None
+    revision: int
+    stored_at: datetime
+    """When the server took the write: its clock, nobody else's."""
+    writer: bytes | None
+
+
+class StateStore:
+    """Reads and writes entries."""
+
+    def __init__(self, connection: Connection, names: Names) -> None:
+        self._connection = connection
+        self._names = names
+        self._direct = f"$JS.API.DIRECT.GET.{names.state_stream}.".encode()
+        self._token = random_token().encode()
+        self._writes = itertools.count()
+
+    async def read(self, job_id: str) -> Found | None:
+        """The entry as some server of the cluster has it; what is decided on it is decided by the next write.
+
+        Raises:
+            JobError: `RunnerUnavailable`, if the server or the bucket cannot be reached.
+        """
+        try:
+            reply = await self._connection.ask(self._direct + self._names.state(job_id))
+        except NoResponders:
+            raise _no_bucket(self._names) from None
+        return _found(reply)
+
+    async def write(
+        self, entry: JobStatusResponse, *, expected: int, result: bytes | None = None, ttl: float | None = None
+    ) -> int:
+        """Write the entry if its revision is still the expected one (0: there is none yet).
+
+        A lost acknowledgement is no lost race: the entry is read, and reading back one's own write is success. While
+        the server cannot be reached it tries on; how long that may matter is the caller's to bound.
+
+        Args:
+            entry: What to write.
+            expected: The revision the decision was made on.
+            result: The handler's result, JSON already.
+            ttl: Seconds until the entry expires; None: never.
+
+        Returns:
+            The new revision.
+
+        Raises:
+            Conflict: If somebody else wrote first.
+            JobError: `RunnerUnavailable` if the bucket does not exist; `Validation` if the entry is too large.
+        """
+        writer = b"%b-%x" % (self._token, next(self._writes))
+        expires = b"" if ttl is None else b"Nats-TTL: %ds\r\n" % max(1, int(ttl))
+        header = b"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: %d\r\nJsjobs-Writer: %b\r\n%b\r\n" % (
+            expected,
+            writer,
+            expires,
+        )
+        subject, body = self._names.state(entry.job_id), entry.to_json(result)
+        try:
+            reply = await self._connection.ask_soon(subject, body, header=header)
+        except ConnectionLost:
+            return await self._write_again(entry.job_id, subject, body, header, expected, writer)
+        except NoResponders:
+            raise _no_bucket(self._names) from None
+        return _revision(reply, entry.job_id)
+
+    async def _write_again(
+        self, job_id: str, subject: bytes, body: bytes, header: bytes, expected: int, writer: bytes
+    ) -> int:
+        while True:
+            try:
+                found = await self.read(job_id)
+                if found is not None and found.writer == writer:
+                    return found.revision
+                if (found.revision if found else 0) != expected:
+                    raise Conflict(job_id)
+                return _revision(await self._connection.ask(subject, body, header=header), job_id)
+            except ConnectionLost:
+                continue
+            except Conflict:
+                # The refusal may be the answer to a copy of this very write that came through after all.
+                found = await self.read(job_id)
+                if found is not None and found.writer == writer:
+                    return found.revision
+                raise
+            except JobError as error:
+                if not error.is_transient:
+                    raise
+                await asyncio.sleep(_RETRY_EVERY)
+
+
+def _revision(reply: Reply, job_id: str) -> int:
+    data = reply.data
+    if data.startswith(_ACK):
+        answer = json.loads(data)
+        if "seq" in answer:
+            return int(answer["seq"])
+    answer = json.loads(data)
+    error = answer.get("error") or {"description": f"an answer that is no acknowledgement: {data[:100]!r}"}
+    if error.get("err_code") == WRONG_REVISION:
+        raise Conflict(job_id)
+    raise ApiError(error, f"writing the entry of {job_id}")
+
+
+def _found(reply: Reply) -> Found | None:
+    header = reply.header
+    if header.startswith(_NO_MESSAGE):
+        return None
+    revision, stored = value_of(header, b"Nats-Sequence"), value_of(header, b"Nats-Time-Stamp")
+    if revision is None or stored is None:
+        raise ApiError({"description": f"an answer that is no message: {header[:100]!r}"}, "reading an entry")
+    entry = None
+    if reply.data:
+        try:
+            entry = JobStatusResponse.model_validate_json(reply.data)
+        except ValidationError as error:
+            raise JobError.from_validation(f"an entry in the state bucket cannot be read: {error}") from None
+    return Found(entry, int(revision), parse_time(stored.decode()), value_of(header, b"Jsjobs-Writer"))
+
+
+def _no_bucket(names: Names) -> JobError:
+    return JobError.from_runner_unavailable(f"the bucket {names.bucket!r} does not exist: run `jsjobs streams apply`")

@@ -1,0 +1,169 @@
+"""Names on the server: subjects, streams, consumers and ids of one namespace."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from jsjobs.model.context import checked_name
+from jsjobs.model.errors import JobError
+from jsjobs.model.job import Priority
+
+_NAMESPACE = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+_TYPE = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+_PLAIN_ID = re.compile(r"(critical|high|normal|low)-([1-9][0-9]{0,15})")
+_GIVEN_ID = re.compile(r"(at|replay)-[A-Za-z0-9_-]{1,100}")
+MAX_TYPE = 200
+"""Longest job type, in characters: it is part of a subject, and types are counted in hundreds."""
+_MAX_TOKEN = 1024  # the server's control line is 4,096 bytes at most, subject and reply subject included
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One lane of a priority: jobs in it run one at a time, in order."""
+
+    priority: Priority
+    generation: str
+    number: int
+
+    @property
+    def consumer(self) -> str:
+        """Name of the shard's durable consumer."""
+        return f"{self.priority}-{self.generation}-{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSubject:
+    """What the subject of a job says, once the server has partitioned it."""
+
+    priority: Priority
+    generation: str
+    shard: int
+    type: str
+
+
+class Names:
+    """All names of one namespace.
+
+    Raises:
+        JobError: `Validation`, if the namespace is not a lower-case word.
+    """
+
+    def __init__(self, namespace: str = "jobs") -> None:
+        if not _NAMESPACE.fullmatch(namespace):
+            raise JobError.from_validation(
+                f"namespace {namespace[:80]!r} must be 1 to 32 of a-z, 0-9, '_' and '-', and begin with a letter"
+            )
+        self.namespace = namespace
+        self.bucket = namespace
+        self.state_stream = f"KV_{namespace}"
+        self.progress_stream = self.stream("PROGRESS")
+        self.dead_stream = self.stream("DEAD")
+        self.router = "router"
+        self.router_deliver = f"{namespace}.deliver.dead"
+
+    def stream(self, name: str) -> str:
+        """A stream's name: `JOBS_<NAME>` in the namespace `jobs`."""
+        return f"{self.namespace.upper()}_{name.upper()}"
+
+    def submit(self, priority: Priority, entity: str, job_type: str) -> str:
+        """Where a job is published."""
+        return f"{self.namespace}.{priority}.{entity}.{job_type}"
+
+    def stored(self, priority: Priority, generation: str) -> str:
+        """Begin of the subjects under which a generation's jobs are stored."""
+        return f"{self.namespace}.work.{priority}.{generation}"
+
+    def deliver(self, shard: Shard) -> str:
+        """Where the server pushes a shard's jobs."""
+        return f"{self.namespace}.deliver.{shard.priority}.{shard.generation}.{shard.number}"
+
+    def parse_stored(self, subject: bytes) -> StoredSubject:
+        """Read the subject of a delivered job; its type may be anything a stranger can publish.
+
+        Raises:
+            JobError: `Validation`, if it is not a subject of a queue.
+        """
+        words = subject.decode("utf-8", "backslashreplace").split(".", 5)
+        try:
+            _, _, priority, generation, shard, job_type = words
+            return StoredSubject(Priority(priority), generation, int(shard), job_type)
+        except ValueError:
+            raise JobError.from_validation(f"{subject[:200]!r} is not a subject of a queue") from None
+
+    def state(self, job_id: str) -> bytes:
+        """Subject of a job's entry in the state bucket."""
+        return f"$KV.{self.bucket}.{job_id}".encode()
+
+    def topology_key(self, priority: Priority) -> str:
+        """Key of the live generations of a priority, in the state bucket."""
+        return f"topology.{priority}"
+
+    def progress(self, job_id: str) -> bytes:
+        """Where a job's progress is published."""
+        return f"{self.namespace}.progress.{job_id}".encode()
+
+    def dead(self, job_id: str) -> bytes:
+        """Where a dead job's letter is published."""
+        return f"{self.namespace}.dead.{job_id}".encode()
+
+
+def generation_name(number: int, shards: int) -> str:
+    """A generation of shards: `1x4` is the first, with four shards."""
+    return f"{number}x{shards}"
+
+
+def plain_id(priority: Priority, sequence: int) -> str:
+    """The id of a job by its place: the receipt every publisher gets."""
+    return f"{priority}-{sequence}"
+
+
+def parse_plain_id(job_id: str) -> tuple[Priority, int] | None:
+    """Priority and stream sequence of a plain id, or None for any other text."""
+    match = _PLAIN_ID.fullmatch(job_id)
+    return (Priority(match[1]), int(match[2])) if match else None
+
+
+def is_given_id(job_id: str) -> bool:
+    """Whether this is an id that its message carries: a scheduled or replayed job's."""
+    return _GIVEN_ID.fullmatch(job_id) is not None
+
+
+def checked_id(job_id: str) -> str:
+    """The id itself, if it has the form of one.
+
+    Raises:
+        JobError: `NotFound`: no job can have such an id.
+    """
+    if not (_PLAIN_ID.fullmatch(job_id) or _GIVEN_ID.fullmatch(job_id)):
+        raise JobError.from_not_found(
+            f"{job_id[:120]!r} is no job id: ids look like critical-1795318823879006, at-… or replay-…", job_id=job_id
+        )
+    return job_id
+
+
+def checked_type(job_type: str) -> str:
+    """The job type itself, if it can be part of a subject.
+
+    Raises:
+        JobError: `Validation`, saying what a type looks like.
+    """
+    if len(job_type) > MAX_TYPE or not _TYPE.fullmatch(job_type):
+        raise JobError.from_validation(
+            f"job type {job_type[:80]!r} must be words of A-Z, a-z, 0-9, '_' and '-' with single dots between them, "
+            f"at most {MAX_TYPE} characters"
+        )
+    return job_type
+
+
+def entity_token(entity: str) -> str:
+    """The entity as one subject token: what a token cannot hold is percent-encoded, always the same way.
+
+    Raises:
+        JobError: `Validation`, if it is no name or its token would be longer than 1,024 characters.
+    """
+    token = quote(checked_name("the entity", entity), safe="").replace(".", "%2E").replace("~", "%7E")
+    if len(token) > _MAX_TOKEN:
+        raise JobError.from_validation(f"the entity is too long for a subject once it is encoded: {entity[:40]!r}…")
+    return token

@@ -1,0 +1,211 @@
+"""Headers and bodies between the wire and the model. What comes from outside is hostile until it is parsed here."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from jsjobs.jetstream.subjects import is_given_id
+from jsjobs.model.context import checked_name
+from jsjobs.model.errors import JobError
+from jsjobs.model.job import DEFAULT_MAX_ATTEMPTS, Duration
+
+LINE = b"NATS/1.0"
+_FIRST = LINE + b"\r\n"
+_END = b"\r\n\r\n"
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+
+MSG_ID = "Nats-Msg-Id"
+ENTITY = "Jsjobs-Entity"
+TENANT = "Jsjobs-Tenant"
+REQUEST_ID = "Jsjobs-Request-Id"
+BATCH = "Jsjobs-Batch"
+MAX_ATTEMPTS = "Jsjobs-Max-Attempts"
+DURATION = "Jsjobs-Duration"
+TIMEOUT = "Jsjobs-Timeout"
+GIVEN_ID = "Jsjobs-Id"
+WRITER = "Jsjobs-Writer"
+
+ATTEMPTS_LIMIT = 1000
+"""Most attempts a job may ask for."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobHeaders:
+    """What a job's headers say, all of it optional."""
+
+    entity: str | None = None
+    tenant: str | None = None
+    request_id: str | None = None
+    batch_id: str | None = None
+    max_attempts: int = DEFAULT_MAX_ATTEMPTS
+    duration: Duration = Duration.SHORT
+    timeout: float | None = None
+    """Seconds."""
+    given_id: str | None = None
+
+
+NO_HEADERS = JobHeaders()
+
+
+def header_block(pairs: dict[str, str]) -> bytes:
+    """The pairs as a header block; names and values must have been checked."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in pairs.items())
+    return b"%b%b\r\n" % (_FIRST, lines.encode())
+
+
+def parse_block(raw: bytes) -> list[tuple[str, str]]:
+    """The name-value pairs of a raw header block, in order.
+
+    Raises:
+        JobError: `Validation`, if it is not a header block at all.
+    """
+    if not raw:
+        return []
+    if not raw.startswith(_FIRST) or not raw.endswith(_END):
+        raise JobError.from_validation(f"the message's header block cannot be read: {raw[:80]!r}")
+    pairs = []
+    for line in raw[len(_FIRST) : -len(_END)].split(b"\r\n"):
+        name, colon, value = line.partition(b":")
+        if line and not (colon and _TOKEN.fullmatch(name)):
+            raise JobError.from_validation(f"the message's header line {line[:80]!r} cannot be read")
+        if line:
+            pairs.append((name.decode("ascii"), value.strip().decode("utf-8", "backslashreplace")))
+    return pairs
+
+
+def lenient_pairs(raw: bytes) -> list[tuple[str, str]]:
+    """The pairs that can be read, for showing what a broken block said."""
+    pairs = []
+    for line in raw.removeprefix(_FIRST).split(b"\r\n"):
+        name, colon, value = line.partition(b":")
+        if colon:
+            pairs.append((name.decode("utf-8", "backslashreplace"), value.strip().decode("utf-8", "backslashreplace")))
+    return pairs
+
+
+def value_of(raw: bytes, name: bytes) -> bytes | None:
+    """One value of a header block that the server or this library wrote."""
+    at = raw.find(b"\r\n%b:" % name)
+    if at < 0:
+        return None
+    start = at + len(name) + 3
+    return raw[start : raw.find(b"\r\n", start)].strip()
+
+
+def parse_job_headers(raw: bytes) -> JobHeaders:
+    """What a job's header block says; names are matched without regard to case, the first of a name counts.
+
+    Raises:
+        JobError: `Validation`, listing every header that cannot be read.
+    """
+    if not raw:
+        return NO_HEADERS
+    seen: dict[str, str] = {}
+    for name, value in parse_block(raw):
+        seen.setdefault(name.lower(), value)
+    problems: list[str] = []
+
+    def read(name: str, parse: Any, default: Any = None) -> Any:
+        value = seen.get(name.lower())
+        if value is None:
+            return default
+        try:
+            return parse(value)
+        except (ValueError, JobError) as error:
+            problems.append(f"{name}: {error.message if isinstance(error, JobError) else error}")
+            return default
+
+    headers = JobHeaders(
+        entity=read(ENTITY, lambda v: checked_name("the entity", v)),
+        tenant=read(TENANT, lambda v: checked_name("the tenant", v)),
+        request_id=read(REQUEST_ID, lambda v: checked_name("the request id", v)),
+        batch_id=read(BATCH, lambda v: checked_name("the batch id", v)),
+        max_attempts=read(MAX_ATTEMPTS, parse_attempts, DEFAULT_MAX_ATTEMPTS),
+        duration=read(DURATION, parse_duration, Duration.SHORT),
+        timeout=read(TIMEOUT, parse_timeout),
+        given_id=read(GIVEN_ID, _parse_given_id),
+    )
+    if problems:
+        raise JobError.from_validation("; ".join(problems))
+    return headers
+
+
+def parse_attempts(text: str) -> int:
+    """A number of attempts, 1 to 1000.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= ATTEMPTS_LIMIT:
+        raise ValueError(f"must be a whole number from 1 to {ATTEMPTS_LIMIT}, not {text[:40]!r}")
+    return int(text)
+
+
+def parse_timeout(text: str) -> float:
+    """Seconds above 0, as a decimal number.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) or float(text) <= 0:
+        raise ValueError(f"must be seconds above 0 as a decimal number, not {text[:40]!r}")
+    return float(text)
+
+
+def parse_duration(text: str) -> Duration:
+    """`short` or `long`.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    try:
+        return Duration(text)
+    except ValueError:
+        raise ValueError(f"must be short or long, not {text[:40]!r}") from None
+
+
+def _parse_given_id(text: str) -> str:
+    if not is_given_id(text):
+        raise ValueError(f"must have the form at-… or replay-…, not {text[:40]!r}")
+    return text
+
+
+def encode_json(value: Any, what: str) -> bytes:
+    """A payload or result as JSON; pydantic models, dataclasses, dates and the like are known.
+
+    Raises:
+        JobError: `Validation`, if JSON cannot hold it: NaN, infinity, lone surrogates, unknown objects, cycles.
+    """
+    try:
+        raw = to_json(value, inf_nan_mode="constants")
+    except (PydanticSerializationError, ValueError, RecursionError) as error:
+        raise JobError.from_validation(f"{what} cannot be written as JSON: {str(error)[:500]}") from error
+    check_numbers(raw, what)
+    return raw
+
+
+def check_numbers(raw: bytes, what: str) -> None:
+    """Refuse NaN and infinity, which are no JSON but which many writers and readers let through.
+
+    Raises:
+        JobError: `Validation`, if one stands outside of a string, or the text is no JSON at all.
+    """
+    if b"NaN" in raw or b"Infinity" in raw:
+        parse_json(raw, what)
+
+
+def parse_json(raw: bytes, what: str) -> Any:
+    """Strict JSON as Python values.
+
+    Raises:
+        JobError: `Validation`, saying where it is not JSON.
+    """
+    try:
+        return from_json(raw, allow_inf_nan=False)
+    except (ValueError, RecursionError) as error:
+        text = f"{what} is not JSON: {error}" if raw else f"{what} is empty, it must be JSON"
+        raise JobError.from_validation(text) from None

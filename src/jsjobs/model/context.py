@@ -1,0 +1,84 @@
+"""The request context: who a job is for, carried from publisher to handler and into what the handler submits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+
+from jsjobs.model.errors import JobError
+
+DEFAULT_TENANT = "default"
+"""The tenant (`app_id` in the dead-letter table) of a job submitted in no context."""
+
+MAX_NAME = 256
+"""Longest tenant, entity, request or batch id, in characters: they are names, not data."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestContext:
+    """What is true of the request now being served.
+
+    A handler runs inside the context its job was submitted in, with the job's entity, type and shard beside it.
+    """
+
+    tenant_id: str | None = None
+    request_id: str | None = None
+    entity_id: str | None = None
+    entity_type: str | None = None
+    shard_id: int | None = None
+
+    @property
+    def within_worker(self) -> bool:
+        """Whether this code runs inside a job's handler."""
+        return self.shard_id is not None
+
+
+_NONE = RequestContext()
+_current: ContextVar[RequestContext] = ContextVar("jsjobs_request_context", default=_NONE)
+
+
+def current_context() -> RequestContext:
+    """The context of the running task or thread."""
+    return _current.get()
+
+
+def enter_context(context: RequestContext) -> None:
+    """Make this the context of the running task from here on."""
+    _current.set(context)
+
+
+@contextmanager
+def request_context(*, tenant_id: str | None = None, request_id: str | None = None) -> Iterator[RequestContext]:
+    """What is submitted inside carries this tenant and request id; what is not given stays as it is outside.
+
+    Raises:
+        JobError: `Validation`, if a name is empty, longer than 256 characters or not printable.
+    """
+    outer = _current.get()
+    context = replace(
+        outer,
+        tenant_id=outer.tenant_id if tenant_id is None else checked_name("tenant_id", tenant_id),
+        request_id=outer.request_id if request_id is None else checked_name("request_id", request_id),
+    )
+    token = _current.set(context)
+    try:
+        yield context
+    finally:
+        _current.reset(token)
+
+
+def checked_name(what: str, value: str) -> str:
+    """The name itself, if it can travel in a header.
+
+    Raises:
+        JobError: `Validation`, naming what was wrong with it.
+    """
+    if not value or len(value) > MAX_NAME or value != value.strip():
+        raise JobError.from_validation(
+            f"{what} must be 1 to {MAX_NAME} characters, without space at its ends: {value[:80]!r}"
+        )
+    if not value.isprintable():
+        raise JobError.from_validation(f"{what} must be printable: {value[:80]!r}")
+    return value

@@ -1,0 +1,119 @@
+"""The one error type of jsjobs and its eight reasons."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why a job or a request failed; the same words on the wire, in the dead-letter table and in Python."""
+
+    NOT_FOUND = "NotFound"
+    ALREADY_CANCELLED = "AlreadyCancelled"
+    HANDLER_MISSING = "HandlerMissing"
+    VALIDATION = "Validation"
+    PROCESSING = "Processing"
+    MAX_RETRIES = "MaxRetries"
+    RUNNER_UNAVAILABLE = "RunnerUnavailable"
+    TIMEOUT = "Timeout"
+
+
+TERMINAL = frozenset({Reason.VALIDATION, Reason.HANDLER_MISSING, Reason.ALREADY_CANCELLED, Reason.NOT_FOUND})
+"""A job that fails for one of these is dead at once: running it again cannot help."""
+
+TRANSIENT = frozenset({Reason.TIMEOUT, Reason.RUNNER_UNAVAILABLE})
+"""What failed for one of these may well succeed when it is tried again unchanged."""
+
+
+class JobError(Exception):
+    """A job, or a request about one, failed.
+
+    A handler raises it to choose the reason itself: a terminal reason dead-letters the job at once, any other is retried.
+
+    Args:
+        reason: One of the eight reasons, or its text.
+        message: What was wrong and, where it can be said, what to do.
+        job_id: The job it is about, where there is one.
+        cause: What lies behind it: an exception or its text.
+
+    Raises:
+        ValueError: If the reason is not one of the eight.
+    """
+
+    def __init__(
+        self, reason: Reason | str, message: str, *, job_id: str | None = None, cause: BaseException | str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.reason = Reason(reason)
+        self.message = message
+        self.job_id = job_id
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.message}"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether running the job again cannot help."""
+        return self.reason in TERMINAL
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether the same request may well succeed later."""
+        return self.reason in TRANSIENT
+
+    @classmethod
+    def from_not_found(
+        cls, message: str, *, job_id: str | None = None, cause: BaseException | str | None = None
+    ) -> JobError:
+        """Nothing is known by that id."""
+        return cls(Reason.NOT_FOUND, message, job_id=job_id, cause=cause)
+
+    @classmethod
+    def from_already_cancelled(
+        cls, message: str, *, job_id: str | None = None, cause: BaseException | str | None = None
+    ) -> JobError:
+        """The job was cancelled before."""
+        return cls(Reason.ALREADY_CANCELLED, message, job_id=job_id, cause=cause)
+
+    @classmethod
+    def from_handler_missing(
+        cls, message: str, *, job_id: str | None = None, cause: BaseException | str | None = None
+    ) -> JobError:
+        """No worker knows the job's type."""
+        return cls(Reason.HANDLER_MISSING, message, job_id=job_id, cause=cause)
+
+    @classmethod
+    def from_validation(
+        cls, message: str, *, job_id: str | None = None, cause: BaseException | str | None = None
+    ) -> JobError:
+        """A payload, header, result or argument is not what it must be."""
+        return cls(Reason.VALIDATION, message, job_id=job_id, cause=cause)
+
+    @classmethod
+    def from_processing(
+        cls, message: str, *, job_id: str | None = None, cause: BaseException | str | None = None
+    ) -> JobError:
+        """The handler failed."""
+        return cls(Reason.PROCESSING, message, job_id=job_id, cause=cause)
+
+    @classmethod
+    def from_max_retries(
+        cls, message: str, *, job_id: str | None = None, cause: BaseException | str | None = None
+    ) -> JobError:
+        """The job's attempts are spent."""
+        return cls(Reason.MAX_RETRIES, message, job_id=job_id, cause=cause)
+
+    @classmethod
+    def from_runner_unavailable(
+        cls, message: str, *, job_id: str | None = None, cause: BaseException | str | None = None
+    ) -> JobError:
+        """The server, a queue or the database cannot take the request now."""
+        return cls(Reason.RUNNER_UNAVAILABLE, message, job_id=job_id, cause=cause)
+
+    @classmethod
+    def from_timeout(
+        cls, message: str, *, job_id: str | None = None, cause: BaseException | str | None = None
+    ) -> JobError:
+        """A time limit passed."""
+        return cls(Reason.TIMEOUT, message, job_id=job_id, cause=cause)

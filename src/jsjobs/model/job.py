@@ -1,0 +1,206 @@
+"""What a job is: its names, its status response and the transitions between statuses. Pure, no I/O."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from jsjobs.model.errors import JobError, Reason
+from jsjobs.model.retry import RetryState
+
+DEFAULT_MAX_ATTEMPTS = 3
+HISTORY_FIRST = 20
+HISTORY_LAST = 80
+"""A history keeps its first 20 and its last 80 items, so that an entry's size is bounded however often a job runs."""
+MAX_ERROR_BYTES = 4096
+"""One error text is kept to 4 KiB, so that a job with all its errors always fits into one message."""
+
+
+class Priority(StrEnum):
+    """The four priorities, each a stream of its own, highest first."""
+
+    CRITICAL = "critical"
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
+class Status(StrEnum):
+    """The five statuses of a job; the last three are its end."""
+
+    QUEUED = "queued"
+    PROCESSING = "processing"
+    COMPLETE = "complete"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a job in this status has ended, for good."""
+        return self in TERMINAL_STATUSES
+
+
+TERMINAL_STATUSES = frozenset({Status.COMPLETE, Status.FAILED, Status.CANCELLED})
+
+
+class Duration(StrEnum):
+    """`short` jobs have a time limit below the server's `ack_wait`; `long` ones are kept alive for hours."""
+
+    SHORT = "short"
+    LONG = "long"
+
+
+class JobId(str):
+    """A job's id: a string that also knows whether it is the id of an earlier, identical submit."""
+
+    __slots__ = ("duplicate",)
+
+    duplicate: bool
+
+    def __new__(cls, value: str, *, duplicate: bool = False) -> Self:
+        """The id, and whether this submit queued nothing because the same dedupe key was submitted before."""
+        self = super().__new__(cls, value)
+        self.duplicate = duplicate
+        return self
+
+
+class HistoryItem(BaseModel):
+    """One thing that happened to a job."""
+
+    model_config = ConfigDict(frozen=True)
+
+    status: Status
+    timestamp: datetime
+    attempt: int
+    error: str | None = None
+
+
+class Carrier(BaseModel):
+    """The message that a given id (`at-…`, `replay-…`) runs from; any other copy is dropped."""
+
+    model_config = ConfigDict(frozen=True)
+
+    stream: str
+    sequence: int
+    stored_at: datetime
+
+
+class JobStatusResponse(BaseModel):
+    """All that is known of one job: the value of its entry in the state bucket, history included."""
+
+    model_config = ConfigDict(frozen=True)
+
+    job_id: str
+    status: Status
+    attempts: int = 0
+    """Attempts begun, less those that ended in a graceful release."""
+    result: Any = None
+    history: tuple[HistoryItem, ...] = ()
+    history_dropped: int = 0
+    """Items left out between the first 20 and the last 80."""
+    type: str = ""
+    priority: Priority = Priority.NORMAL
+    entity: str | None = None
+    tenant: str | None = None
+    batch_id: str | None = None
+    created_at: datetime | None = None
+    """When the server stored the job."""
+    completed_at: datetime | None = None
+    """When it ended, however it ended."""
+    last_error: str | None = None
+    error_reason: Reason | None = None
+    """Why a failed job is dead."""
+    next_attempt_at: datetime | None = None
+    scheduled_for: datetime | None = None
+    worker: str | None = None
+    """The worker that runs it, or ran it last."""
+    max_attempts: int = Field(default=DEFAULT_MAX_ATTEMPTS, ge=1)
+    carrier: Carrier | None = None
+    retry: RetryState | None = None
+
+    def to_json(self, result: bytes | None = None) -> bytes:
+        """The entry as it is stored.
+
+        Args:
+            result: The handler's result, which is JSON already and is not encoded a second time.
+        """
+        body = self.__pydantic_serializer__.to_json(self, exclude_none=True)
+        return body if result is None else b'%b,"result":%b}' % (body[:-1], result)
+
+    # -- transitions: each gives the next entry and leaves this one as it is ------------------------------------------
+
+    def started(self, now: datetime, worker: str) -> JobStatusResponse:
+        """An attempt begins."""
+        return self._next(Status.PROCESSING, now, self.attempts + 1, attempts=self.attempts + 1, worker=worker)
+
+    def completed(self, now: datetime) -> JobStatusResponse:
+        """The handler returned; its result is joined to the entry by `to_json`."""
+        return self._next(Status.COMPLETE, now, self.attempts, completed_at=now, next_attempt_at=None)
+
+    def retried(self, now: datetime, error: str, *, due: datetime, retry: RetryState | None) -> JobStatusResponse:
+        """The attempt failed and another will follow: `queued`, with the error."""
+        text = clipped(error)
+        return self._next(
+            Status.QUEUED, now, self.attempts, error=text, last_error=text, next_attempt_at=due, retry=retry
+        )
+
+    def released(self, now: datetime) -> JobStatusResponse:
+        """The worker gave the job back unharmed: `queued` without an error, and the attempt does not count."""
+        return self._next(Status.QUEUED, now, self.attempts, attempts=self.attempts - 1)
+
+    def failed(self, now: datetime, reason: Reason, error: str) -> JobStatusResponse:
+        """The job is dead."""
+        text = clipped(error)
+        return self._next(
+            Status.FAILED,
+            now,
+            self.attempts,
+            error=text,
+            last_error=text,
+            error_reason=reason,
+            completed_at=now,
+            next_attempt_at=None,
+        )
+
+    def cancelled(self, now: datetime) -> JobStatusResponse:
+        """The job was cancelled."""
+        return self._next(Status.CANCELLED, now, self.attempts, completed_at=now, next_attempt_at=None)
+
+    def _next(
+        self, status: Status, now: datetime, attempt: int, error: str | None = None, **changes: Any
+    ) -> JobStatusResponse:
+        if self.status in TERMINAL_STATUSES:
+            # A programming error, not a race: races are decided by the entry's revision.
+            raise JobError(Reason.PROCESSING, f"job {self.job_id} has ended as {self.status}", job_id=self.job_id)
+        item = HistoryItem(status=status, timestamp=now, attempt=attempt, error=error)
+        history, dropped = (*self.history, item), self.history_dropped
+        if len(history) > HISTORY_FIRST + HISTORY_LAST:
+            dropped += len(history) - HISTORY_FIRST - HISTORY_LAST
+            history = history[:HISTORY_FIRST] + history[-HISTORY_LAST:]
+        # Twice per job: `model_copy` and `model_construct` cost several times as much.
+        entry = self.__copy__()
+        entry.__dict__.update(changes, status=status, history=history, history_dropped=dropped)
+        return entry
+
+
+def clipped(text: str) -> str:
+    """The text in at most 4 KiB of UTF-8, its middle left out; characters UTF-8 does not know become `?`."""
+    raw = text.encode("utf-8", "replace")
+    if len(raw) <= MAX_ERROR_BYTES:
+        return raw.decode()
+    half = (MAX_ERROR_BYTES - 16) // 2
+    return raw[:half].decode("utf-8", "ignore") + " … " + raw[-half:].decode("utf-8", "ignore")
+
+
+def utc_now() -> datetime:
+    """The present moment, in UTC."""
+    return datetime.now(UTC)
+
+
+def random_token() -> str:
+    """64 random bits in hexadecimal, for ids and fences that must be nobody else's."""
+    return secrets.token_hex(8)

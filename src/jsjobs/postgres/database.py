@@ -1,0 +1,164 @@
+"""One pool of connections to Postgres, whose outages the caller sees as one kind of error."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Self, TypeAlias
+
+import asyncpg
+
+from jsjobs.postgres.errors import (
+    DatabaseError,
+    DatabaseRefused,
+    DatabaseUnavailable,
+    InvalidDatabaseUrl,
+    SchemaMissing,
+)
+from jsjobs.postgres.url import place
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from types import TracebackType
+
+    from asyncpg.pool import PoolConnectionProxy
+
+Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
+
+_MAX_CONNECTIONS = 8
+_CONNECT_TIMEOUT = 5.0
+_COMMAND_TIMEOUT = 10.0
+# Waiting for a free connection, and giving one back.
+_ACQUIRE_TIMEOUT = 10.0
+
+_AWAY = (
+    OSError,  # TimeoutError and TLS errors are such
+    asyncpg.PostgresConnectionError,
+    asyncpg.InternalClientError,  # the protocol broke off in the middle
+    asyncpg.OperatorInterventionError,  # starting up, shutting down, killed by an administrator, statement timeout
+    asyncpg.InsufficientResourcesError,  # too many connections, disk full, out of memory
+    asyncpg.TransactionRollbackError,
+    asyncpg.ReadOnlySQLTransactionError,  # a primary that became a standby
+    # A password or a database that is not there yet is put right by an operator, while workers work on.
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+)
+
+
+class Database:
+    """A lazy, small pool of connections that outlives outages of the server.
+
+    Nothing is connected before it is needed, so a program starts with Postgres down. After an outage the next
+    operation connects anew: nobody has to reconnect.
+    """
+
+    def __init__(self, url: str, *, command_timeout: float = _COMMAND_TIMEOUT) -> None:
+        """Checks the URL; connects to nothing.
+
+        Args:
+            url: `postgresql://user:password@host:port/database`; the `PG*` variables fill what it leaves out.
+            command_timeout: Seconds after which a statement counts as unanswered.
+
+        Raises:
+            InvalidDatabaseUrl: A `ValueError` that says what is wrong without quoting the URL.
+        """
+        self.place = place(url)
+        self._url = url
+        self._command_timeout = command_timeout
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._closed = False
+
+    async def connect(self) -> None:
+        """Opens the pool, again after a `close()`; does not touch the server, so it cannot fail for an outage."""
+        self._closed = False
+        await self._open()
+
+    async def close(self) -> None:
+        """Closes all connections, by force those that are still busy after a few seconds."""
+        self._closed = True
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        # A pool that cannot close in peace has already cut its connections when it raises.
+        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+            async with asyncio.timeout(_CONNECT_TIMEOUT):
+                await pool.close()
+
+    async def __aenter__(self) -> Self:
+        """Opens the pool."""
+        await self.connect()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Closes the pool."""
+        await self.close()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Lends a connection; what asyncpg raises inside comes out as one of this package's errors.
+
+        Raises:
+            DatabaseUnavailable: Postgres cannot serve this now: wait, then try again.
+            SchemaMissing: A table or column is not there.
+            DatabaseRefused: Postgres said no for another reason.
+        """
+        try:
+            pool = self._pool or await self._open()
+            async with pool.acquire(timeout=_ACQUIRE_TIMEOUT) as connection:
+                try:
+                    yield connection
+                except Exception as error:
+                    # Not lent to anyone again: it may be half open, or lead to a server that is now read-only.
+                    if _is_away(error):
+                        connection.terminate()
+                    raise
+        except Exception as error:
+            translated = self._translated(error)
+            if translated is None:
+                raise
+            raise translated from error
+
+    async def _open(self) -> asyncpg.Pool[asyncpg.Record]:
+        if self._closed:
+            raise DatabaseUnavailable(f"the connection to Postgres at {self.place} was closed by this program")
+        if self._pool is None:
+            # With no minimum this connects to nothing, and so has nothing to wait for that could let another task in.
+            self._pool = await asyncpg.create_pool(
+                self._url,
+                min_size=0,
+                max_size=_MAX_CONNECTIONS,
+                timeout=_CONNECT_TIMEOUT,
+                command_timeout=self._command_timeout,
+                # Poolers such as PgBouncer do not keep prepared statements; and each plan sees its parameters, so that
+                # a filter that is not asked for costs nothing.
+                statement_cache_size=0,
+            )
+        return self._pool
+
+    def _translated(self, error: Exception) -> DatabaseError | None:
+        if isinstance(error, asyncpg.ClientConfigurationError):
+            return InvalidDatabaseUrl(_one_line(error))
+        if isinstance(
+            error, asyncpg.UndefinedTableError | asyncpg.UndefinedColumnError | asyncpg.InvalidSchemaNameError
+        ):
+            return SchemaMissing(self.place)
+        if _is_away(error):
+            return DatabaseUnavailable(f"Postgres at {self.place} is not available: {_one_line(error)}")
+        if isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError):
+            return DatabaseRefused(f"Postgres at {self.place} refused: {_one_line(error)}")
+        return None
+
+
+def _is_away(error: Exception) -> bool:
+    # An interface error that is a ValueError too is about what was sent, any other one is about the connection.
+    lost = isinstance(error, asyncpg.InterfaceError) and not isinstance(error, ValueError)
+    return lost or isinstance(error, _AWAY)
+
+
+def _one_line(error: Exception) -> str:
+    # The first argument of a Postgres error is its message, without DETAIL and HINT, which quote values.
+    text = str(error.args[0]) if isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError) else str(error)
+    lines = text.splitlines()
+    return lines[0] if lines else "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__

@@ -1,0 +1,80 @@
+"""What can go wrong with the database, in one line each and without secrets."""
+# ruff: noqa: N818 -- the names say what happened: `except DatabaseUnavailable` reads as it is meant.
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+
+class DatabaseError(Exception):
+    """Anything that stands between the caller and the table."""
+
+
+class DatabaseUnavailable(DatabaseError):
+    """Postgres cannot serve this now: wait, then try again."""
+
+
+class DatabaseRefused(DatabaseError):
+    """Postgres answered and said no, such as for a missing right: trying again does not help by itself."""
+
+
+class InvalidDatabaseUrl(DatabaseError, ValueError):
+    """The database URL cannot be read."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"the database URL cannot be used: {what}")
+
+
+class SchemaMissing(DatabaseError):
+    """The tables are not there, or older than this version needs."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__(f"the jsjobs tables are missing or old in {place}: run `jsjobs db migrate`")
+
+
+class SchemaTooNew(DatabaseError):
+    """A newer jsjobs has migrated this database."""
+
+    def __init__(self, place: str, version: int, known: int) -> None:
+        super().__init__(f"{place} is at migration {version}, this jsjobs knows up to {known}: update jsjobs")
+
+
+class LetterError(Exception):
+    """What was asked cannot be done with this dead letter."""
+
+
+class LetterNotFound(LetterError):
+    """No letter answers to what was given."""
+
+
+class LetterAmbiguous(LetterError):
+    """More than one letter answers to what was given."""
+
+
+class LetterDiscarded(LetterError):
+    """The letter was discarded: only a forced replay takes it back."""
+
+    def __init__(self, letter_id: UUID) -> None:
+        super().__init__(f"dead letter {letter_id} was discarded: force the replay to run it all the same")
+        self.letter_id = letter_id
+
+
+class AlreadyReplayed(LetterError):
+    """The letter was replayed before: only a forced replay does it again."""
+
+    def __init__(self, letter_id: UUID, job_id: str) -> None:
+        super().__init__(f"dead letter {letter_id} was already replayed as job {job_id}: force it to replay it again")
+        self.letter_id = letter_id
+        self.job_id = job_id
+
+
+class ReplayUnfinished(LetterError):
+    """A replay has begun, so that its job may already be running."""
+
+    def __init__(self, letter_id: UUID, job_id: str) -> None:
+        super().__init__(f"dead letter {letter_id} is being replayed as job {job_id}: finish it by replaying it again")
+        self.letter_id = letter_id
+        self.job_id = job_id

@@ -1,0 +1,116 @@
+"""A dead letter: one job that could not be saved, with all that is needed to understand and to replay it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from jsjobs.postgres import sanitise
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+    from uuid import UUID
+
+    from asyncpg import Record
+
+
+class FailedAttempt(TypedDict):
+    """One failure of the job; `timestamp` is RFC 3339."""
+
+    attempt: int
+    error: str
+    timestamp: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewDeadLetter:
+    """What is stored of a dead job. Any text and any bytes may stand in it: `sanitise` says what becomes of them."""
+
+    original_job_id: str
+    type: str
+    priority: str
+    payload: bytes
+    error_reason: str
+    attempts: int
+    dead_at: datetime
+    app_id: str = "default"
+    entity: str | None = None
+    batch_id: str | None = None
+    headers: Sequence[tuple[str, str]] = ()
+    headers_raw: bytes | None = None
+    error_history: Sequence[FailedAttempt] = ()
+    created_at: datetime | None = None
+
+    def parameters(self, namespace: str, payload_json: str | None) -> tuple[object, ...]:
+        """The parameters of `queries/store.sql`, sanitised."""
+        headers = [[sanitise.text(name), sanitise.text(value)] for name, value in self.headers]
+        history = [
+            {
+                "attempt": sanitise.count(item["attempt"]),
+                "error": sanitise.text(item["error"]),
+                "timestamp": sanitise.text(item["timestamp"]),
+            }
+            for item in self.error_history
+        ]
+        return (
+            namespace,
+            sanitise.key(self.app_id or "default"),
+            sanitise.key(self.original_job_id),
+            sanitise.key(self.type),
+            sanitise.text(self.priority),
+            None if self.entity is None else sanitise.text(self.entity),
+            None if self.batch_id is None else sanitise.text(self.batch_id),
+            self.payload,
+            payload_json,
+            json.dumps(headers),
+            self.headers_raw,
+            sanitise.key(self.error_reason),
+            json.dumps(history),
+            sanitise.count(self.attempts),
+            None if self.created_at is None else sanitise.moment(self.created_at),
+            sanitise.moment(self.dead_at),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """A row of `job_dlq`, under the names of its columns.
+
+    A replay has begun where `replayed_job_id` is set, and is finished where `replayed_at` is too. `payload_json` is
+    for reading: it is None where the body is no JSON that `jsonb` can hold. `payload` is the body, byte for byte.
+    """
+
+    id: UUID
+    namespace: str
+    app_id: str
+    original_job_id: str
+    type: str
+    priority: str
+    entity: str | None
+    batch_id: str | None
+    payload: bytes
+    payload_json: Any
+    headers: list[tuple[str, str]]
+    headers_raw: bytes | None
+    error_reason: str
+    error_history: list[FailedAttempt]
+    attempts: int
+    created_at: datetime | None
+    dead_at: datetime
+    replayed_at: datetime | None
+    replayed_job_id: str | None
+    discarded_at: datetime | None
+
+    @classmethod
+    def from_row(cls, row: Record) -> DeadLetter:
+        """Reads a row; columns of a newer schema are left alone."""
+        columns = {field.name: row[field.name] for field in fields(cls)}
+        columns["payload_json"] = sanitise.read_json(row["payload_json"])
+        columns["headers"] = [(name, value) for name, value in sanitise.read_json(row["headers"])]
+        columns["error_history"] = sanitise.read_json(row["error_history"])
+        for name in ("created_at", "dead_at", "replayed_at", "discarded_at"):
+            # asyncpg gives the infinities, which SQL may write, as times without a zone.
+            columns[name] = None if row[name] is None else sanitise.moment(row[name])
+        return cls(**columns)

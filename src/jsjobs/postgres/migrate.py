@@ -1,0 +1,94 @@
+"""Brings the database's tables to the version this code needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from jsjobs.postgres.errors import DatabaseRefused, SchemaTooNew
+
+if TYPE_CHECKING:
+    from jsjobs.postgres.database import Connection, Database
+
+# Any number does that nobody else in the database uses: this is "jsjobs" in ASCII.
+_LOCK = int.from_bytes(b"jsjobs", "big")
+# Building an index on a large table, or waiting for another process that does.
+_TIMEOUT = 600.0
+
+_CREATE_HISTORY = """
+create table if not exists jsjobs_migrations (
+    version int primary key,
+    name text not null,
+    applied_at timestamptz not null default now()
+)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Migration:
+    version: int
+    name: str
+    sql: str
+
+
+async def migrate(database: Database) -> list[str]:
+    """Applies what is missing, each migration in a transaction of its own; any number of processes may call at once.
+
+    Returns:
+        The names of the migrations that this call applied.
+
+    Raises:
+        SchemaTooNew: A newer jsjobs has migrated this database.
+        DatabaseRefused: The database is not in UTF-8, or the user may not create tables.
+        DatabaseUnavailable: Postgres is away; what was applied stays applied.
+    """
+    # Needs no right to create anything where there is nothing to do.
+    if not await pending(database):
+        return []
+    return [migration.name for migration in _migrations() if await _apply(database, migration)]
+
+
+async def pending(database: Database) -> list[str]:
+    """Names the migrations that the database still lacks.
+
+    Raises:
+        SchemaTooNew: A newer jsjobs has migrated this database.
+        DatabaseUnavailable: Postgres is away.
+    """
+    async with database.connection() as connection:
+        if await connection.fetchval("select to_regclass('jsjobs_migrations')") is None:
+            return [migration.name for migration in _migrations()]
+        applied = await _applied(database, connection)
+    return [migration.name for migration in _migrations() if migration.version not in applied]
+
+
+async def _apply(database: Database, migration: _Migration) -> bool:
+    async with database.connection() as connection, connection.transaction():
+        await connection.execute("select pg_advisory_xact_lock($1)", _LOCK, timeout=_TIMEOUT)
+        if await connection.fetchval("show server_encoding") != "UTF8":
+            raise DatabaseRefused(f"the database {database.place} must be created with encoding UTF8")
+        await connection.execute(_CREATE_HISTORY)
+        if migration.version in await _applied(database, connection):
+            return False
+        await connection.execute(migration.sql, timeout=_TIMEOUT)
+        insert = "insert into jsjobs_migrations (version, name) values ($1, $2)"
+        await connection.execute(insert, migration.version, migration.name)
+    return True
+
+
+async def _applied(database: Database, connection: Connection) -> set[int]:
+    versions = {row["version"] for row in await connection.fetch("select version from jsjobs_migrations")}
+    known = max(migration.version for migration in _migrations())
+    newest = max(versions, default=0)
+    if newest > known:
+        raise SchemaTooNew(database.place, newest, known)
+    return versions
+
+
+@cache
+def _migrations() -> tuple[_Migration, ...]:
+    files = (resources.files("jsjobs.postgres") / "migrations").iterdir()
+    named = sorted((file.name.removesuffix(".sql"), file) for file in files if file.name.endswith(".sql"))
+    return tuple(_Migration(int(name.split("_")[0]), name, file.read_text("utf-8")) for name, file in named)

@@ -1,0 +1,54 @@
+"""Checks a database URL before it is used, and names its place without what is secret in it."""
+
+from __future__ import annotations
+
+import os
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from jsjobs.postgres.errors import InvalidDatabaseUrl
+
+_ESCAPE = "in a user name or password write @ as %40, : as %3A, / as %2F, ? as %3F and # as %23"
+
+
+def place(url: str) -> str:
+    """Tells where a URL points, for messages: hosts, ports and database only.
+
+    Args:
+        url: A libpq URL, `postgresql://user:password@host:port/database?name=value`.
+
+    Raises:
+        InvalidDatabaseUrl: What is wrong, without quoting the URL: its pieces may be a badly escaped password.
+    """
+    if not url.lower().startswith(("postgresql://", "postgres://")):
+        raise InvalidDatabaseUrl("it must begin with postgresql:// or postgres://")
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise InvalidDatabaseUrl("its host cannot be read") from None
+    if "#" in url or "@" in parts.path or parts.netloc.count("@") > 1:
+        raise InvalidDatabaseUrl(f"it has a stray @ or #; {_ESCAPE}")
+    try:
+        query = dict(parse_qsl(parts.query, strict_parsing=True)) if parts.query else {}
+    except ValueError:
+        raise InvalidDatabaseUrl(f"what follows the ? must be name=value pairs; {_ESCAPE}") from None
+    hosts = parts.netloc.rpartition("@")[2] or query.get("host") or os.environ.get("PGHOST") or "localhost"
+    ports = query.get("port") or os.environ.get("PGPORT") or "5432"
+    database = unquote(parts.path[1:]) or query.get("dbname") or query.get("database") or os.environ.get("PGDATABASE")
+    _check_ports(ports.split(","))
+    named = ",".join(_with_port(host, ports) for host in hosts.split(","))
+    return f"{named}/{database}" if database else named
+
+
+def _with_port(host: str, default: str) -> str:
+    name, colon, port = host.rpartition(":")
+    # The colons of an IPv6 address stand inside its brackets.
+    if not colon or port.endswith("]"):
+        return f"{unquote(host)}:{default}"
+    _check_ports([port])
+    return f"{unquote(name)}:{port}"
+
+
+def _check_ports(ports: list[str]) -> None:
+    for port in ports:
+        if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):  # noqa: PLR2004 -- the last TCP port
+            raise InvalidDatabaseUrl(f"a port must be a number from 1 to 65535; {_ESCAPE}")

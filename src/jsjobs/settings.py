@@ -1,0 +1,92 @@
+"""Settings: from arguments, or from the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from jsjobs.model.errors import JobError
+from jsjobs.model.job import Priority
+from jsjobs.model.retry import Retry
+
+DEFAULT_POOLS = {Priority.CRITICAL: 4, Priority.HIGH: 3, Priority.NORMAL: 2, Priority.LOW: 1}
+MAX_SHARDS = 64
+HOUR = 3600.0
+
+
+class Config(BaseSettings):
+    """All settings; each is read from `JSJOBS_<NAME>` where it is not given.
+
+    Durations are in seconds. Raises pydantic's `ValidationError` on values that cannot be; `load` gives a `JobError`.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="JSJOBS_", extra="forbid", frozen=True, populate_by_name=True)
+
+    nats_url: str = Field(
+        default="nats://127.0.0.1:4222", validation_alias=AliasChoices("JSJOBS_NATS_URL", "NATS_URL", "nats_url")
+    )
+    """One URL, or several with commas between them."""
+    nats_creds: Path | None = None
+    nats_user: str | None = None
+    nats_password: SecretStr | None = None
+    nats_token: SecretStr | None = None
+    nats_nkey: Path | None = None
+    """File with an nkey seed."""
+    nats_tls_ca: Path | None = None
+    nats_tls_cert: Path | None = None
+    nats_tls_key: Path | None = None
+    database_url: SecretStr | None = Field(
+        default=None, validation_alias=AliasChoices("JSJOBS_DATABASE_URL", "DATABASE_URL", "database_url")
+    )
+    """Where dead letters go, e.g. `postgresql://user@host/db`."""
+    namespace: str = "jobs"
+    replicas: int = Field(default=1, ge=1, le=5)
+    """Copies of every stream; 3 survives the loss of a node."""
+    scale: int = Field(default=1, ge=1, le=16)
+    """Every pool's shards are multiplied by this."""
+    pools: dict[Priority, Annotated[int, Field(ge=1, le=MAX_SHARDS)]] = DEFAULT_POOLS
+    """Shards per priority."""
+    capacity: int = Field(default=1_000_000, ge=1)
+    """Jobs that may wait per shard and type; when it is full, submit says so and queues nothing."""
+    queue_bytes: int = Field(default=2 * 2**30, ge=2**20)
+    """Bytes that each queue may hold; the server reserves them."""
+    ack_wait: float = Field(default=30.0, ge=1, le=600)
+    """Seconds after which the server gives a job to another worker, unless its own keeps it alive."""
+    max_deliver: int = Field(default=100, ge=2)
+    """Deliveries of one message, at most: the last backstop behind `max_attempts`."""
+    duplicate_window: float = Field(default=120.0, ge=0.1)
+    """Seconds in which a dedupe key is remembered."""
+    result_ttl: float = Field(default=7 * 24 * HOUR, ge=HOUR)
+    """Seconds that an ended job is remembered; at least an hour, since it keeps the job from running again."""
+    retry: Retry = Retry()
+    grace: float = Field(default=10.0, ge=0)
+    """Seconds that running jobs get at a shutdown before they are given back."""
+    timeout: float = Field(default=5.0, gt=0)
+    """Seconds to wait for the server's answer to one request."""
+
+    @field_validator("pools", mode="after")
+    @classmethod
+    def _all_priorities(cls, pools: dict[Priority, int]) -> dict[Priority, int]:
+        return {priority: pools.get(priority, DEFAULT_POOLS[priority]) for priority in Priority}
+
+    def shards(self, priority: Priority) -> int:
+        """Shards of a priority."""
+        return min(self.pools[priority] * self.scale, MAX_SHARDS)
+
+
+def load(**given: object) -> Config:
+    """The settings: what is given, else the environment, else the defaults.
+
+    Raises:
+        JobError: `Validation`, naming each setting that cannot be used; values are not repeated, they may be secret.
+    """
+    try:
+        return Config(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in error.errors()
+        )
+        raise JobError.from_validation(f"settings: {problems}") from None
