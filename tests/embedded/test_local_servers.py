@@ -15,6 +15,7 @@ from jsjobs.embedded import EmbeddedError, LocalServers, PostgresServer, discove
 from jsjobs.embedded.errors import ServersAlreadyRunning
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 OWNER = "from jsjobs.embedded import LocalServers; LocalServers(home).start()"
@@ -141,6 +142,23 @@ def test_a_crashed_owner_blocks_nobody_and_its_servers_are_ended(local_servers: 
     assert discover(tmp_path) == found
     assert found.nats_url == state["nats_url"]
     assert found.database_url == state["database_url"]
+
+
+@pytest.mark.parametrize("act", [lambda servers: servers.start(postgres=False), LocalServers.remove])
+def test_what_a_crashed_owner_left_over_is_ended_also_when_it_is_not_started_again(
+    local_servers: LocalServers, tmp_path: Path, act: Callable[[LocalServers], object]
+) -> None:
+    crash_owner(OWNER, tmp_path)
+    state = json.loads((tmp_path / ".jsjobs" / "servers.json").read_text())
+    left_over = [process for entry in state["processes"][1:] for process in family(entry["pid"])]
+    act(local_servers)
+    assert all_ended(left_over)
+
+
+def test_a_folder_that_cannot_hold_them_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".jsjobs").write_text("in the way")
+    with pytest.raises(EmbeddedError, match=r"\.jsjobs cannot hold the local servers"):
+        LocalServers(tmp_path).start()
 
 
 def test_when_one_does_not_start_the_other_is_stopped(

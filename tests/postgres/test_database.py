@@ -93,11 +93,13 @@ async def test_a_statement_without_an_answer_is_unavailable(database_url: str) -
 
 
 async def test_a_killed_connection_is_unavailable_once(database: Database) -> None:
-    with pytest.raises(DatabaseUnavailable):
-        async with database.connection() as victim:
-            async with database.connection() as connection:
-                await connection.execute("select pg_terminate_backend($1)", victim.get_server_pid())
+    async def kill_itself() -> None:
+        async with database.connection() as victim, database.connection() as other:
+            await other.execute("select pg_terminate_backend($1)", victim.get_server_pid())
             await victim.execute("select 1")
+
+    with pytest.raises(DatabaseUnavailable):
+        await kill_itself()
     assert await pending(database) == []
 
 

@@ -8,13 +8,7 @@ import pytest
 
 from jsjobs.postgres.database import Database
 from jsjobs.postgres.dead_letters import DeadLetter, DeadLetters, NewDeadLetter
-from jsjobs.postgres.errors import (
-    AlreadyReplayed,
-    LetterAmbiguous,
-    LetterDiscarded,
-    LetterNotFound,
-    ReplayUnfinished,
-)
+from jsjobs.postgres.errors import LetterAmbiguous, LetterNotFound
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -205,91 +199,3 @@ class TestList:
                 nothing = (None,) * 3
                 plan = await connection.fetch(query, letters._namespace, tenant, *nothing, False, False, None, None, 50)
             assert "job_dlq_undecided" in "\n".join(row[0] for row in plan)
-
-
-class TestReplay:
-    async def test_a_claim_is_given_again_until_it_is_finished(self, letters: DeadLetters) -> None:
-        letter = await stored(letters)
-        job_id = await letters.claim_replay(letter.id)
-        assert job_id == f"replay-1-{letter.id}"
-        assert await letters.claim_replay(letter.id) == job_id
-        assert await letters.claim_replay(letter.id, force=True) == job_id
-        await letters.mark_replayed(letter.id, job_id)
-        with pytest.raises(AlreadyReplayed, match=job_id) as caught:
-            await letters.claim_replay(letter.id)
-        assert (caught.value.letter_id, caught.value.job_id) == (letter.id, job_id)
-
-    async def test_a_forced_replay_has_the_next_number(self, letters: DeadLetters) -> None:
-        letter = await stored(letters)
-        for n in range(1, 12):
-            job_id = await letters.claim_replay(letter.id, force=n > 1)
-            assert job_id == f"replay-{n}-{letter.id}"
-            assert (await letters.find("high-17")).replayed_at is None
-            await letters.mark_replayed(letter.id, job_id)
-
-    async def test_marking_is_idempotent_and_for_the_standing_claim_alone(self, letters: DeadLetters) -> None:
-        letter = await stored(letters)
-        first = await letters.claim_replay(letter.id)
-        await letters.mark_replayed(letter.id, first)
-        marked = (await letters.find("high-17")).replayed_at
-        assert marked is not None
-        await letters.mark_replayed(letter.id, first)
-        assert (await letters.find("high-17")).replayed_at == marked
-        second = await letters.claim_replay(letter.id, force=True)
-        await letters.mark_replayed(letter.id, first)  # late
-        assert (await letters.find("high-17")).replayed_at is None
-        await letters.mark_replayed(letter.id, second)
-        assert (await letters.find("high-17")).replayed_job_id == second
-        await letters.mark_replayed(uuid4(), first)
-
-    @pytest.mark.parametrize("force", [False, True])
-    async def test_ten_operators_at_once_have_one_id(
-        self, database_url: str, letters: DeadLetters, force: bool
-    ) -> None:
-        letter = await stored(letters)
-        if force:
-            await letters.mark_replayed(letter.id, await letters.claim_replay(letter.id))
-        databases = [Database(database_url) for _ in range(10)]
-        claims = [
-            DeadLetters(database, letter.namespace).claim_replay(letter.id, force=force) for database in databases
-        ]
-        assert set(await asyncio.gather(*claims)) == {f"replay-{1 + force}-{letter.id}"}
-        await asyncio.gather(*(database.close() for database in databases))
-
-    async def test_a_discarded_letter_is_replayed_by_force_alone(self, letters: DeadLetters) -> None:
-        letter = await stored(letters)
-        await letters.discard(letter.id)
-        with pytest.raises(LetterDiscarded, match="force"):
-            await letters.claim_replay(letter.id)
-        assert await letters.claim_replay(letter.id, force=True) == f"replay-1-{letter.id}"
-        assert (await letters.find("high-17")).discarded_at is None
-
-    async def test_an_unknown_letter_is_not_found(self, letters: DeadLetters) -> None:
-        with pytest.raises(LetterNotFound):
-            await letters.claim_replay(uuid4())
-
-
-class TestDiscard:
-    async def test_discards_once(self, letters: DeadLetters) -> None:
-        letter = await stored(letters)
-        assert await letters.discard(letter.id)
-        discarded = (await letters.find("high-17")).discarded_at
-        assert discarded is not None
-        assert not await letters.discard(letter.id)
-        assert (await letters.find("high-17")).discarded_at == discarded
-
-    async def test_not_while_a_replay_is_unfinished(self, letters: DeadLetters) -> None:
-        letter = await stored(letters)
-        job_id = await letters.claim_replay(letter.id)
-        with pytest.raises(ReplayUnfinished, match=job_id):
-            await letters.discard(letter.id)
-        await letters.mark_replayed(letter.id, job_id)
-        assert await letters.discard(letter.id)
-
-    async def test_against_a_replay_at_the_same_moment_one_wins(self, letters: DeadLetters) -> None:
-        for n in range(10):
-            letter = await stored(letters, f"high-{n}")
-            results = await asyncio.gather(
-                letters.claim_replay(letter.id), letters.discard(letter.id), return_exceptions=True
-            )
-            assert sum(isinstance(result, LetterDiscarded | ReplayUnfinished) for result in results) == 1

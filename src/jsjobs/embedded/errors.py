@@ -12,7 +12,7 @@ class EmbeddedError(RuntimeError):
     """A local server could not be found, started or stopped; the text says why and shows the end of its log."""
 
 
-class ServersAlreadyRunning(EmbeddedError):  # noqa: N818 - it names a state, as FileExistsError's siblings do not
+class ServersAlreadyRunning(EmbeddedError):  # noqa: N818 - it says what is the case
     """Another process runs the servers of this folder.
 
     Args:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from jsjobs.embedded.errors import ServersAlreadyRunning
+from jsjobs.embedded.errors import EmbeddedError, ServersAlreadyRunning
 from jsjobs.embedded.nats import NatsServer
 from jsjobs.embedded.postgres import PostgresServer
 from jsjobs.embedded.processes import birth, is_alive
@@ -59,11 +59,10 @@ class LocalServers:
             ServersAlreadyRunning: If another owner, or this one, runs them.
             EmbeddedError: If one did not start; none runs then.
         """
-        self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (self.home / ".gitignore").write_text("*\n", encoding="ascii")
+        self._make_home()
         self._lock = self._take_lock()
         try:
-            (self.home / SERVERS_FILE).unlink(missing_ok=True)  # a crashed owner's
+            self._end_left_over()
             _start_together([server for server, asked in ((self.nats, nats), (self.postgres, postgres)) if asked])
             found = Endpoints(self.nats.url if nats else None, self.postgres.url if postgres else None)
             self._announce(found)
@@ -92,8 +91,23 @@ class LocalServers:
             return
         self.stop()
         with self._take_lock():
+            self._end_left_over()
             self.postgres.remove()
             shutil.rmtree(self.home)
+
+    def _make_home(self) -> None:
+        try:
+            self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.home.chmod(0o700)  # it may have been there before
+            (self.home / ".gitignore").write_text("*\n", encoding="ascii")
+        except OSError as error:
+            raise EmbeddedError(f"{self.home} cannot hold the local servers: {error}") from error
+
+    def _end_left_over(self) -> None:
+        # A crashed owner's, all of it: also a server that is not asked for this time.
+        (self.home / SERVERS_FILE).unlink(missing_ok=True)
+        self.nats.end_left_over()
+        self.postgres.end_left_over()
 
     def _take_lock(self) -> IO[str]:
         # The system takes the lock from an owner that died, however it died.

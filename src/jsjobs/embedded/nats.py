@@ -61,7 +61,7 @@ class NatsServer:
             return
         binary = _find_binary()
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._end_predecessor()
+        self.end_left_over()
         self._config_file.write_text(f"{DEFAULTS}{self._config}\n", encoding="utf-8")
         argv = [binary, "-c", str(self._config_file), "-a", HOST, f"--port={self._choose_port()}"]
         argv += ["-js", "-sd", str(self.home), "-P", str(self._pid_file), "--ports_file_dir", str(self.home)]
@@ -79,6 +79,14 @@ class NatsServer:
         """End it at once with SIGKILL, as a crash would."""
         if self._child is not None:
             self._child.kill()
+
+    def end_left_over(self) -> None:
+        """End the server that a crashed owner left over in this home; `start` does it too."""
+        with contextlib.suppress(OSError, ValueError):
+            end_server(int(self._pid_file.read_text(encoding="ascii")), NAME, str(self._config_file))
+        self._pid_file.unlink(missing_ok=True)
+        for left_over in self.home.glob(f"{NAME}_*.ports"):  # a process id may come again
+            left_over.unlink(missing_ok=True)
 
     def suspend(self) -> None:
         """Freeze it: connections stay open and nothing answers."""
@@ -121,13 +129,6 @@ class NatsServer:
     ) -> None:
         """Stop it."""
         self.stop()
-
-    def _end_predecessor(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            end_server(int(self._pid_file.read_text(encoding="ascii")), NAME, str(self._config_file))
-        self._pid_file.unlink(missing_ok=True)
-        for left_over in self.home.glob(f"{NAME}_*.ports"):  # a process id may come again
-            left_over.unlink(missing_ok=True)
 
     def _choose_port(self) -> int:
         if self._port is None:

@@ -65,7 +65,7 @@ class PostgresServer:
             return
         place = postgres_place.prepare(self.home)
         self._place = place
-        self._end_predecessor()
+        self.end_left_over()
         if not place.data.exists():
             _create(place)
         argv = [str(place.binaries / "postgres"), "-D", str(place.data), "-k", str(place.sockets), "-p", "5432"]
@@ -79,16 +79,26 @@ class PostgresServer:
         """End it in good order, its clients' connections too; by force after ten seconds."""
         if self._child is not None:
             self._child.stop(signal.SIGINT)
-            self._end_predecessor()
+            self.end_left_over()
 
     def kill(self) -> None:
         """End it and its backends at once with SIGKILL, as a crash would."""
         if self._child is not None:
             self._child.kill()
 
+    def end_left_over(self) -> None:
+        """End what a crashed owner, or a killed postmaster, left over in this home; `start` and `stop` do it too."""
+        # A server that ended well takes this file away. Backends outlive a killed postmaster for a moment and hold its
+        # shared memory; and an unrelated process may have got the id in the file, which would make the server refuse.
+        data = postgres_place.find_data(self.home)
+        if data is not None and (pid_file := data / "postmaster.pid").exists():
+            end_working_in(data, "postgres", signal.SIGINT)
+            pid_file.unlink(missing_ok=True)
+
     def remove(self) -> None:
         """Stop it and delete its data, also where they are outside its home."""
         self.stop()
+        self.end_left_over()
         postgres_place.remove(self.home)
         self._place = None
 
@@ -123,13 +133,6 @@ class PostgresServer:
     ) -> None:
         """Stop it."""
         self.stop()
-
-    def _end_predecessor(self) -> None:
-        # A server that ended well takes this file away. Backends outlive a killed postmaster for a moment and hold its
-        # shared memory; and an unrelated process may have got the id in the file, which would make the server refuse.
-        if self._place is not None and (pid_file := self._place.data / "postmaster.pid").exists():
-            end_working_in(self._place.data, "postgres", signal.SIGINT)
-            pid_file.unlink(missing_ok=True)
 
 
 def _create(place: Place) -> None:

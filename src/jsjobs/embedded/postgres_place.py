@@ -23,6 +23,7 @@ INSTALL = "pginstall18"
 SOCKET = ".s.PGSQL.5432"
 SOCKET_PATH_MAX = 103
 """In bytes: Linux takes 107, macOS 103."""
+DATA = "postgres"
 UNPRIVILEGED = "nobody"
 
 
@@ -56,23 +57,30 @@ def prepare(home: Path) -> Place:
     binaries = _find_binaries()
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     if os.geteuid() != 0:
-        sockets = home if _fits(home) else _private_folder(home, os.geteuid())
-        return Place(binaries, home / "postgres", sockets, None)
+        sockets = home if _fits(home) else _private_folder(home)
+        return Place(binaries, home / DATA, sockets, None)
     try:
         user = pwd.getpwnam(UNPRIVILEGED)
         run_as = (user.pw_uid, user.pw_gid)
-        private = _private_folder(home, user.pw_uid)
-        return Place(_make_reachable(binaries, private, run_as), private / "postgres", private, run_as)
+        private = _private_folder(home)
+        return Place(_make_reachable(binaries, private, run_as), private / DATA, private, run_as)
     except (OSError, KeyError) as error:  # no such user, or a root that may not change users
         raise EmbeddedError(f"root's PostgreSQL has to run as {UNPRIVILEGED}, which failed: {error}") from error
 
 
+def find_data(home: Path) -> Path | None:
+    """The data folder of the server with this home, if `prepare` was there before and it is where it was."""
+    if os.geteuid() != 0:
+        return home / DATA
+    private = _known_private_folder(home)
+    return None if private is None else private / DATA
+
+
 def remove(home: Path) -> None:
     """Delete all that `prepare` and the server made, the home itself excepted."""
-    owner = os.geteuid() or pwd.getpwnam(UNPRIVILEGED).pw_uid
-    if (private := _known_private_folder(home, owner)) is not None:
+    if (private := _known_private_folder(home)) is not None:
         shutil.rmtree(private)
-    shutil.rmtree(home / "postgres", ignore_errors=True)
+    shutil.rmtree(home / DATA, ignore_errors=True)
     _memo(home).unlink(missing_ok=True)
 
 
@@ -121,25 +129,28 @@ def _fits(folder: Path) -> bool:
     return short and re.fullmatch(r"[A-Za-z0-9_./+-]+", str(folder)) is not None
 
 
-def _private_folder(home: Path, uid: int) -> Path:
-    if (known := _known_private_folder(home, uid)) is not None:
+def _private_folder(home: Path) -> Path:
+    if (known := _known_private_folder(home)) is not None:
         return known
-    private = Path(tempfile.mkdtemp(prefix=_prefix(home), dir=_temporary_folder(home, for_others=uid != os.geteuid())))
-    if uid != os.geteuid():
-        os.chown(private, uid, -1)
+    private = Path(tempfile.mkdtemp(prefix=_prefix(home), dir=_temporary_folder(home)))
+    os.chown(private, _server_user(), -1)
     _memo(home).write_text(str(private), encoding="utf-8")
     return private
 
 
-def _known_private_folder(home: Path, uid: int) -> Path | None:
+def _known_private_folder(home: Path) -> Path | None:
     try:
         private = Path(_memo(home).read_text(encoding="utf-8"))
         state = private.lstat()
     except OSError:
         return None
     # The system may have cleared its temporary folder, and somebody else taken the name.
-    ours = stat.S_ISDIR(state.st_mode) and state.st_uid == uid and private.name.startswith(_prefix(home))
+    ours = stat.S_ISDIR(state.st_mode) and state.st_uid == _server_user() and private.name.startswith(_prefix(home))
     return private if ours else None
+
+
+def _server_user() -> int:
+    return os.geteuid() or pwd.getpwnam(UNPRIVILEGED).pw_uid
 
 
 def _memo(home: Path) -> Path:
@@ -151,9 +162,9 @@ def _prefix(home: Path) -> str:
     return f"jsjobs-pg-{hashlib.sha256(os.fsencode(home)).hexdigest()[:8]}-"
 
 
-def _temporary_folder(home: Path, *, for_others: bool) -> Path:
+def _temporary_folder(home: Path) -> Path:
     for folder in (Path(tempfile.gettempdir()).resolve(), Path("/tmp"), Path("/var/tmp")):  # noqa: S108 - mkdtemp in it
         enterable = all(parent.stat().st_mode & stat.S_IXOTH for parent in (folder, *folder.parents))
-        if _fits(folder / f"{_prefix(home)}12345678") and (enterable or not for_others):
+        if _fits(folder / f"{_prefix(home)}12345678") and (enterable or os.geteuid() != 0):
             return folder
     raise EmbeddedError("no temporary folder has a short enough path that everyone may enter: set TMPDIR")

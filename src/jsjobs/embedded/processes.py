@@ -98,19 +98,19 @@ class Child:
         """Whether it has not ended; a suspended process runs."""
         return self._process.poll() is None
 
-    def wait_for(self, fact: Callable[[], T | None], *, within: float = READY_S) -> T:
+    def wait_for(self, fact: Callable[[], T | None]) -> T:
         """Ask until the fact is there, and return it.
 
         Raises:
             EmbeddedError: If the process ended or the time ran out, with the end of its log; the process is gone then.
         """
-        deadline = time.monotonic() + within
+        deadline = time.monotonic() + READY_S
         while self.running:
             if (found := fact()) is not None:
                 return found
             if time.monotonic() > deadline:
                 self.kill()
-                raise EmbeddedError(f"{self._name} was not ready within {within:g} s; {self._log_tail()}")
+                raise EmbeddedError(f"{self._name} was not ready within {READY_S:g} s; {self._log_tail()}")
             time.sleep(POLL_S)
         raise EmbeddedError(f"{self._name} ended with code {self._process.returncode}; {self._log_tail()}")
 
@@ -128,7 +128,7 @@ class Child:
             self.kill()
 
     def kill(self) -> None:
-        """End it and its own children at once, as a crash of the machine would."""
+        """End it and its own children at once, so that none of them can finish anything."""
         psutil = _psutil()
         children = []
         with contextlib.suppress(psutil.NoSuchProcess):

@@ -18,7 +18,7 @@ from nats import errors as nats_errors
 from nats.aio.client import Client
 from nats.nuid import NUID
 
-from jsjobs.jetstream.errors import ConnectionLost, NoResponders, without_secrets
+from jsjobs.jetstream.errors import ConnectionLost, NoResponders, TooLarge, without_secrets
 from jsjobs.jetstream.hardened import HardenedClient
 from jsjobs.jetstream.parser import Receiver
 from jsjobs.model.errors import JobError
@@ -136,16 +136,14 @@ class Connection(HardenedClient):
 
         Raises:
             ConnectionLost: If there is no connection now; the message is then not sent later either.
-            JobError: `Validation`, if header and body are more than the server's `max_payload` (its default is 1 MiB).
+            TooLarge: If header and body are more than the server's `max_payload` (its default is 1 MiB).
         """
         if self._status != Client.CONNECTED:
             raise ConnectionLost("there is no connection to NATS now")
         size = len(header) + len(data)
         if size > self._max_payload:
             # nats-py counts the body alone; the server would cut the connection.
-            raise JobError.from_validation(
-                f"header and body are {size} bytes, the server takes {self._max_payload} (max_payload)"
-            )
+            raise TooLarge(size, self._max_payload)
         if header:
             command = b"HPUB %b %b %d %d\r\n%b%b\r\n" % (subject, reply, len(header), size, header, data)
         else:

@@ -21,6 +21,15 @@ class NoResponders(JobError):  # noqa: N818 - the NATS name
         super().__init__(Reason.RUNNER_UNAVAILABLE, message)
 
 
+class TooLarge(JobError):  # noqa: N818 - as above
+    """Header and body are more than the server's `max_payload`; nothing was sent."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(
+            Reason.VALIDATION, f"header and body are {size} bytes, the server takes {limit} (its max_payload)"
+        )
+
+
 def without_secrets(servers: str) -> str:
     """The URLs without user names, passwords and tokens, fit for a log or an error."""
     shown = []

@@ -66,7 +66,7 @@ def json_text(payload: bytes) -> str | None:
 
     try:
         body = payload.decode()
-        value = json.loads(body, parse_float=number, parse_int=number, parse_constant=_refuse)
+        value = json.loads(body, parse_float=number, parse_constant=_refuse)
     except (ValueError, RecursionError):
         return None
     fits = sum(digits) <= max(_MAX_ALL_DIGITS, _MAX_GROWTH * len(body))

@@ -1,0 +1,110 @@
+"""One delivery of a job: what the server pushed, read, and the answers it takes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.errors import ConnectionLost
+from jsjobs.jetstream.subjects import Names, plain_id
+from jsjobs.jetstream.wire import NO_HEADERS, JobHeaders, parse_job_headers
+from jsjobs.model.errors import JobError
+from jsjobs.model.job import Carrier, Priority
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_V1_WORDS = 9  # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<stored at>.<pending>
+_V2_EXTRA = 2  # later servers put a domain and an account hash before the stream
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingJob:
+    """A job as its message tells it."""
+
+    job_id: str
+    type: str
+    priority: Priority
+    shard: int
+    headers: JobHeaders
+    problem: JobError | None
+    """Why the message cannot be run, if its headers cannot be read."""
+    carrier: Carrier
+    data: bytes
+
+
+class Delivery:
+    """A job message in this worker's hands until it answers, or until `ack_wait` passes.
+
+    Answers other than `renew` are sent without a receipt: a lost one brings the job back, and its entry then tells what
+    to do.
+    """
+
+    __slots__ = ("_connection", "attempt", "data", "header", "reply", "sequence", "stored_at", "subject", "taken_at")
+
+    def __init__(self, connection: Connection, subject: bytes, reply: bytes, header: bytes, data: bytes) -> None:
+        words = reply.split(b".")
+        at = 4 if len(words) == _V1_WORDS else 4 + _V2_EXTRA
+        self._connection = connection
+        self.subject = subject
+        self.reply = reply
+        self.header = header
+        self.data = data
+        self.attempt = int(words[at])
+        """How often the server has delivered this message."""
+        self.sequence = int(words[at + 1])
+        self.stored_at = _EPOCH + timedelta(microseconds=int(words[at + 3]) // 1000)
+        self.taken_at = time.monotonic()
+        """Since when the server counts `ack_wait`, at the latest."""
+
+    def job(self, names: Names) -> IncomingJob:
+        """Read the message."""
+        place = names.parse_stored(self.subject)
+        headers, problem = NO_HEADERS, None
+        if self.header:
+            try:
+                headers = parse_job_headers(self.header)
+            except JobError as error:
+                problem = error
+        return IncomingJob(
+            job_id=headers.given_id or plain_id(place.priority, self.sequence),
+            type=place.type,
+            priority=place.priority,
+            shard=place.shard,
+            headers=headers,
+            problem=problem,
+            carrier=Carrier(stream=names.stream(place.priority), sequence=self.sequence, stored_at=self.stored_at),
+            data=self.data,
+        )
+
+    def age(self) -> float:
+        """Seconds that the server has waited for an answer, at most."""
+        return time.monotonic() - self.taken_at
+
+    def ack(self) -> None:
+        """The job has ended; the server removes the message and goes on to the next."""
+        self._answer(b"+ACK")
+
+    def nak(self, delay: float = 0) -> None:
+        """Deliver it again after `delay` seconds; the shard waits."""
+        self._answer(b'-NAK {"delay": %d}' % int(delay * 1e9) if delay > 0 else b"-NAK")
+
+    def term(self, reason: str) -> None:
+        """The job is dead and its letter is safe: never deliver it again."""
+        self._answer(b"+TERM " + reason.encode("ascii", "replace"))
+
+    async def renew(self, timeout: float) -> None:
+        """Ask the server to wait for another `ack_wait`.
+
+        Raises:
+            JobError: `RunnerUnavailable`, if the server did not confirm it.
+        """
+        asked_at = time.monotonic()
+        await self._connection.ask(self.reply, b"+WPI", timeout=timeout)
+        self.taken_at = asked_at
+
+    def _answer(self, data: bytes) -> None:
+        try:
+            self._connection.post(self.reply, data)
+        except ConnectionLost:
+            pass  # it would act on a newer delivery if it were sent later; the redelivery finds the entry

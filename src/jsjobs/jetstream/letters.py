@@ -1,0 +1,85 @@
+"""Letters: what a dead job was, on its way to Postgres.
+
+A letter's body is the job's header block and body, byte for byte as they came, one after the other; the letter's own
+header `Jsjobs-Headers-Size` says where the one ends. Thus a block that no client can parse travels unharmed, and a
+header such as `Nats-Expected-Last-Sequence` has no effect on the letter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from dataclasses import dataclass
+
+from jsjobs.jetstream.api import ApiError
+from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.errors import ConnectionLost
+from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.wire import header_block, value_of
+from jsjobs.model.errors import JobError, Reason
+from jsjobs.model.job import JobStatusResponse
+
+logger = logging.getLogger("jsjobs.letters")
+
+_SIZE = "Jsjobs-Headers-Size"
+_REASON = "Jsjobs-Reason"
+_TRY_AGAIN = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A dead job's message as the dead-letter stream holds it."""
+
+    job_id: str
+    reason: Reason
+    header: bytes
+    """The job's raw header block; empty if it had none."""
+    body: bytes
+
+
+async def send_letter(
+    connection: Connection, names: Names, entry: JobStatusResponse, header: bytes, body: bytes
+) -> None:
+    """Publish the letter of a dead job and have its acknowledgement; while there is no connection, try on.
+
+    Safe to repeat: the letter's message id is the job's, and the table takes one row per job.
+
+    Raises:
+        JobError: If the server refuses it.
+    """
+    pairs = {
+        "Nats-Msg-Id": entry.job_id,
+        _REASON: entry.error_reason or Reason.PROCESSING,
+        _SIZE: str(len(header)),
+    }
+    subject, block, data = names.dead(entry.job_id), header_block(pairs), header + body
+    while True:
+        try:
+            reply = await connection.ask(subject, data, header=block)
+        except ConnectionLost:
+            continue
+        except JobError as error:
+            if not error.is_transient:
+                raise
+            logger.warning("the letter of %s waits: %s", entry.job_id, error)
+            await asyncio.sleep(_TRY_AGAIN)
+            continue
+        answer = json.loads(reply.data)
+        if "error" in answer:
+            raise ApiError(answer["error"], f"the letter of {entry.job_id}")
+        return
+
+
+def read_letter(names: Names, subject: bytes, header: bytes, data: bytes) -> Letter | None:
+    """The letter in a message of the dead-letter stream, or None if it is none: anybody may have put it there."""
+    prefix = f"{names.namespace}.dead.".encode()
+    size, reason = value_of(header, _SIZE.encode()), value_of(header, _REASON.encode())
+    if not subject.startswith(prefix) or size is None or not size.isdigit() or int(size) > len(data):
+        return None
+    try:
+        known = Reason((reason or b"").decode("ascii", "replace"))
+    except ValueError:
+        known = Reason.PROCESSING
+    job_id = subject[len(prefix) :].decode("utf-8", "backslashreplace")
+    return Letter(job_id, known, data[: int(size)], data[int(size) :])

@@ -1,0 +1,55 @@
+"""What a handler is told about its job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+
+from jsjobs.model.job import Priority
+
+
+class _Sent:
+    """Nothing left to wait for: a report is sent when it is made, from a thread as well as from a task."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        return
+        yield
+
+
+_SENT = _Sent()
+
+
+@dataclass(slots=True, eq=False)
+class JobContext:
+    """The running attempt of one job."""
+
+    job_id: str
+    type: str
+    priority: Priority
+    shard: int
+    attempt: int
+    """1 for the first."""
+    fence: int
+    """The entry's revision: it only grows from attempt to attempt, so that a handler can fence its own writes."""
+    entity: str | None = None
+    tenant_id: str | None = None
+    request_id: str | None = None
+    batch_id: str | None = None
+    cancelled: bool = False
+    """Whether the handler should end: its time is up, its job was cancelled or lost. A plain function must look here."""
+    _report: Callable[[float, str | None], None] = field(default=lambda _pct, _message: None, repr=False)
+
+    def report_progress(self, pct: float, message: str | None = None) -> _Sent:
+        """Publish how far the job is; may be awaited, need not be. Reports in quick succession are joined.
+
+        Args:
+            pct: Percent done, 0 to 100.
+            message: What is being done.
+
+        Raises:
+            ValueError: If `pct` is not between 0 and 100.
+        """
+        if not 0 <= pct <= 100:  # noqa: PLR2004 - percent
+            raise ValueError(f"progress must be 0 to 100 percent, not {pct}")
+        self._report(float(pct), message)
+        return _SENT

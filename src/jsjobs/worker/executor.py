@@ -1,0 +1,162 @@
+"""Running a handler: from a claimed job to a verdict. Knows no NATS."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextvars import copy_context
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from jsjobs.model.errors import JobError, Reason
+from jsjobs.model.job import JobStatusResponse, clipped
+from jsjobs.model.retry import Retry, RetryState
+from jsjobs.worker.context import JobContext
+from jsjobs.worker.registry import Registration
+from jsjobs.worker.verdict import Cancelled, Complete, DeadLetter, Lost, Release, RetryAfter, Verdict
+
+_RNG = random.SystemRandom()
+
+
+class Stop(StrEnum):
+    """Why a running handler is asked to end early."""
+
+    RELEASE = "the worker is stopping"
+    TIMEOUT = "its time is up"
+    CANCEL = "the job was cancelled"
+    LOST = "the lease was lost"
+
+
+class Handling:
+    """The part of a job's task that may be interrupted: only while the handler runs, never while a write is under way."""
+
+    def __init__(self, context: JobContext) -> None:
+        self.context = context
+        self.why = ""
+        self._stop: Stop | None = None
+        self._task: asyncio.Task[Any] | None = None
+
+    def stop(self, reason: Stop, why: str = "") -> None:
+        """Ask the handler to end. A lost lease overrules what was asked before; otherwise the first reason stands."""
+        if self._stop is None or reason is Stop.LOST:
+            self._stop, self.why = reason, why or reason
+        self.context.cancelled = True
+        if self._task is not None:
+            self._task.cancel()
+
+    def asked(self) -> Stop | None:
+        """Why the handler was asked to end; None if it was not."""
+        return self._stop
+
+    async def run(self, registration: Registration, payload: Any, threads: Executor, limit: float | None) -> Any:
+        """The handler's value; an interruption ends it with `CancelledError` once the handler has really ended."""
+        self._task = asyncio.current_task()
+        timer = None if limit is None else asyncio.get_running_loop().call_later(limit, self.stop, Stop.TIMEOUT)
+        arguments = (payload, self.context) if registration.takes_context else (payload,)
+        try:
+            if registration.is_async:
+                return await registration.function(*arguments)
+            return await self._in_thread(registration, arguments, threads)
+        finally:
+            self._task = None
+            if timer is not None:
+                timer.cancel()
+
+    async def _in_thread(self, registration: Registration, arguments: tuple[Any, ...], threads: Executor) -> Any:
+        loop = asyncio.get_running_loop()
+        context = copy_context()
+        future = loop.run_in_executor(threads, lambda: context.run(registration.function, *arguments))
+        interrupted = False
+        while not future.done():
+            try:
+                await asyncio.wait({future})
+            except asyncio.CancelledError:
+                # A thread cannot be cancelled: it is told, and waited for, so that its shard is never shared.
+                self.context.cancelled = interrupted = True
+        if interrupted:
+            future.exception()  # looked at: what it ended in no longer matters
+            raise asyncio.CancelledError
+        return future.result()
+
+
+async def execute(
+    entry: JobStatusResponse,
+    read: Callable[[], tuple[Registration, Any]],
+    handling: Handling,
+    threads: Executor,
+    *,
+    limit: float | None,
+    policy: Retry,
+    clock: Callable[[], datetime],
+) -> Verdict:
+    """Run the job's handler once.
+
+    Args:
+        entry: The job's entry, `processing`.
+        read: Finds the handler and reads the payload; raises a terminal `JobError` where one of them is missing.
+        handling: Where the run can be interrupted.
+        threads: Runs plain functions.
+        limit: Seconds that the handler may take; None: no limit.
+        policy: When to try again, unless the handler brought its own.
+        clock: The time now.
+    """
+    if handling.asked() is not None:
+        return _stopped(handling, entry, policy, limit, clock())
+    task = asyncio.current_task()
+    try:
+        registration, payload = read()
+        policy = registration.retry or policy
+        value = await handling.run(registration, payload, threads, limit)
+        verdict: Verdict = Complete(registration.write_result(value))
+    except asyncio.CancelledError:
+        if handling.asked() is None:
+            if task is not None and task.cancelling():
+                raise  # the whole process is being torn down
+            return _failed(entry, JobError.from_processing("the handler was cancelled from within"), policy, clock())
+        verdict = Release()
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a handler may raise anything, and costs only its own job
+        verdict = _failed(entry, error, policy, clock())
+    while task is not None and task.cancelling():
+        task.uncancel()  # our own request has been answered, and must not end the settlement too
+    # Who ended by itself though the worker is stopping has ended all the same.
+    if handling.asked() in {None, Stop.RELEASE}:
+        return verdict
+    return _stopped(handling, entry, policy, limit, clock())
+
+
+def _stopped(
+    handling: Handling, entry: JobStatusResponse, policy: Retry, limit: float | None, now: datetime
+) -> Verdict:
+    match handling.asked():
+        case Stop.TIMEOUT:
+            return _failed(entry, JobError.from_timeout(f"the handler ran longer than {limit or 0:g} s"), policy, now)
+        case Stop.CANCEL:
+            return Cancelled()
+        case Stop.LOST:
+            return Lost(handling.why)
+        case _:
+            return Release()
+
+
+def _failed(entry: JobStatusResponse, error: BaseException, policy: Retry, now: datetime) -> Verdict:
+    text = describe(error)
+    if isinstance(error, JobError) and error.is_terminal:
+        return DeadLetter(error.reason, text)
+    if entry.attempts >= entry.max_attempts:
+        return DeadLetter(Reason.MAX_RETRIES, text)
+    retry = policy.after_failure(entry.retry or RetryState(), now=now, due=entry.next_attempt_at, rng=_RNG)
+    if retry is None:
+        return DeadLetter(Reason.MAX_RETRIES, text)
+    return RetryAfter(delay=retry[0], error=text, retry=retry[1])
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one text, at most 4 KiB; even one whose own text cannot be had."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - a hostile or broken __str__
+        text = "(its text cannot be had)"
+    return clipped(text if isinstance(error, JobError) else f"{type(error).__name__}: {text}")

@@ -1,0 +1,141 @@
+"""Which function handles which type of job, and what its payload and result are."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
+
+from jsjobs.jetstream.subjects import checked_type
+from jsjobs.jetstream.wire import check_numbers, encode_json, parse_json
+from jsjobs.model.errors import JobError
+from jsjobs.model.retry import Retry
+
+Handler = Callable[..., Any]
+"""An async or plain function of the payload, or of the payload and the job's context."""
+
+_MAX_PROBLEMS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A handler and what was read from its signature."""
+
+    type: str
+    function: Handler
+    is_async: bool
+    takes_context: bool
+    payload: TypeAdapter[Any] | None
+    """None: any JSON."""
+    result: TypeAdapter[Any] | None
+    """None: anything JSON can hold."""
+    retry: Retry | None
+
+    def read_payload(self, data: bytes) -> Any:
+        """The payload as the handler takes it.
+
+        Raises:
+            JobError: `Validation`, listing what does not fit.
+        """
+        if self.payload is None:
+            return parse_json(data, "the payload")
+        check_numbers(data, "the payload")
+        try:
+            return self.payload.validate_json(data)
+        except ValidationError as error:
+            raise JobError.from_validation(f"the payload of {self.type} does not fit: {problems(error)}") from None
+
+    def write_result(self, value: Any) -> bytes | None:
+        """The result as JSON; None for None.
+
+        Raises:
+            JobError: `Validation`, if it is not what the handler declares, or JSON cannot hold it.
+        """
+        if value is None and self.result is None:
+            return None
+        if self.result is not None:
+            try:
+                value = self.result.validate_python(value)
+            except ValidationError as error:
+                raise JobError.from_validation(f"the result of {self.type} does not fit: {problems(error)}") from None
+        return encode_json(value, f"the result of {self.type}")
+
+
+class Registry:
+    """The handlers of one process."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[str, Registration] = {}
+
+    def register(self, job_type: str, function: Handler, *, retry: Retry | None = None) -> Registration:
+        """Make a function the handler of a type.
+
+        Raises:
+            JobError: `Validation`, if the type is no word, has a handler already, or the function cannot be one.
+        """
+        checked_type(job_type)
+        if job_type in self._handlers:
+            raise JobError.from_validation(f"{job_type} has a handler already: {self._handlers[job_type].function!r}")
+        registration = _read(job_type, function, retry)
+        self._handlers[job_type] = registration
+        return registration
+
+    def get(self, job_type: str) -> Registration | None:
+        """The type's handler, or None."""
+        return self._handlers.get(job_type)
+
+    @property
+    def types(self) -> list[str]:
+        """All types, sorted."""
+        return sorted(self._handlers)
+
+
+def problems(error: ValidationError) -> str:
+    """What pydantic found, in one line; without the values, which may be anything."""
+    found = [
+        f"{'.'.join(str(part) for part in item['loc']) or 'value'}: {item['msg']}"
+        for item in error.errors(include_url=False, include_input=False, include_context=False)
+    ]
+    more = f"; and {len(found) - _MAX_PROBLEMS} more" if len(found) > _MAX_PROBLEMS else ""
+    return "; ".join(found[:_MAX_PROBLEMS]) + more
+
+
+def _read(job_type: str, function: Handler, retry: Retry | None) -> Registration:
+    if not callable(function):
+        raise JobError.from_validation(f"the handler of {job_type} must be a function, not {function!r}")
+    parameters = [
+        parameter
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind in {parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD}
+    ]
+    if len(parameters) not in {1, 2}:
+        raise JobError.from_validation(
+            f"the handler of {job_type} must take the payload, or the payload and the context, not {len(parameters)} arguments"
+        )
+    target = function if inspect.isroutine(function) else type(function).__call__
+    try:
+        hints = typing.get_type_hints(target, include_extras=True)
+    except NameError as error:
+        raise JobError.from_validation(f"an annotation of the handler of {job_type} cannot be read: {error}") from None
+    return Registration(
+        type=job_type,
+        function=function,
+        is_async=inspect.iscoroutinefunction(target),
+        takes_context=len(parameters) == 2,  # noqa: PLR2004 - payload and context
+        payload=_adapter(hints.get(parameters[0].name, Any), f"the payload of {job_type}"),
+        result=_adapter(hints.get("return", Any), f"the result of {job_type}"),
+        retry=retry,
+    )
+
+
+def _adapter(annotation: Any, what: str) -> TypeAdapter[Any] | None:
+    if annotation is Any or annotation is object:
+        return None
+    try:
+        return TypeAdapter(annotation)
+    except (PydanticSchemaGenerationError, PydanticUserError) as error:
+        raise JobError.from_validation(f"{what} is annotated with a type pydantic does not know: {error}") from None

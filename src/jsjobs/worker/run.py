@@ -1,0 +1,226 @@
+"""One delivery from its arrival to its settlement."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from jsjobs.jetstream.delivery import Delivery, IncomingJob
+from jsjobs.jetstream.progress import ProgressSender
+from jsjobs.jetstream.state import Conflict, Found, StateStore
+from jsjobs.jetstream.subjects import Names
+from jsjobs.model.context import RequestContext, enter_context
+from jsjobs.model.errors import JobError
+from jsjobs.model.job import Duration
+from jsjobs.model.retry import Retry
+from jsjobs.worker.claim import Bury, Decision, Ended, Rebury, Start, Wait, decide, taken_over
+from jsjobs.worker.context import JobContext
+from jsjobs.worker.executor import Handling, Stop, execute
+from jsjobs.worker.lease import margin
+from jsjobs.worker.registry import Registration, Registry
+from jsjobs.worker.settle import Claim, Settlement
+
+logger = logging.getLogger("jsjobs.worker")
+_LOOK_AGAIN = 0.02  # seconds after a lost race
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """What every run of a worker shares."""
+
+    worker: str
+    names: Names
+    state: StateStore
+    settlement: Settlement
+    registry: Registry
+    threads: Executor
+    progress: ProgressSender
+    retry: Retry
+    ack_wait: float
+    clock: Callable[[], datetime]
+    server_now: Callable[[], Any]
+    """Awaitable: the server's clock."""
+
+
+class JobRun:
+    """A delivery in this worker's hands."""
+
+    def __init__(self, tools: Tools, delivery: Delivery, runs: Mapping[str, JobRun]) -> None:
+        self._tools = tools
+        self.delivery = delivery
+        self.job: IncomingJob = delivery.job(tools.names)
+        self.job_id = self.job.job_id
+        self._earlier = runs.get(self.job_id)
+        self.revision = 0
+        self.renewing = False
+        self.ended = asyncio.Event()
+        self._handling: Handling | None = None
+        self._stop: Stop | None = None
+        self._waiting: asyncio.Task[None] | None = None
+
+    @property
+    def has_started(self) -> bool:
+        """Whether its handler runs."""
+        return self._handling is not None
+
+    def needs_renewal(self) -> bool:
+        """Long jobs, and any whose handler was asked to end and has not yet."""
+        handling = self._handling
+        return handling is not None and (self.job.headers.duration is Duration.LONG or handling.context.cancelled)
+
+    def lose(self, why: str) -> None:
+        """End the handler; nothing more is written or sent for this delivery."""
+        if self._handling is not None:
+            self._handling.stop(Stop.LOST, why)
+
+    def stop(self, reason: Stop) -> None:
+        """End the run early: a running handler is interrupted, a job that has not started is given back."""
+        self._stop = reason
+        if self._handling is not None:
+            self._handling.stop(reason)
+        elif self._waiting is not None:
+            self._waiting.cancel()
+
+    async def run(self) -> None:
+        """Claim the job, run its handler, settle it; whatever goes wrong, the job comes back by its own redelivery."""
+        try:
+            decision = await self._decide()
+            if isinstance(decision, Start):
+                await self._handle(Claim(decision.entry, self.revision, self.delivery))
+            elif decision is not None:
+                await self._end(decision)
+        except JobError as error:
+            logger.warning("job %s: not settled, the server will deliver it again: %s", self.job_id, error)
+        except Exception:
+            logger.exception("job %s: not settled, the server will deliver it again", self.job_id)
+        finally:
+            self.ended.set()
+
+    async def _decide(self) -> Decision | None:
+        """The decision, with the `processing` entry written if it is to start; None where the worker stops first."""
+        tools, job = self._tools, self.job
+        took_over = False
+        if self._earlier is not None:
+            # The server gave us a job that we still run: that handler's lease is over, and it must end first.
+            self._earlier.lose("the job was delivered again")
+            await self._earlier.ended.wait()
+            took_over = True
+        # A first delivery has no entry as a rule: the write that expects none finds out, one round trip cheaper.
+        certain_new = self.delivery.attempt == 1 and job.headers.given_id is None
+        found: Found | None = None
+        while self._stop is None:
+            if not certain_new:
+                found = await tools.state.read(self.job_id)
+            certain_new = False
+            decision = await self._judge(found, took_over=took_over)
+            if isinstance(decision, Wait):
+                await self._wait(decision.seconds)
+            elif isinstance(decision, Start):
+                with suppress(Conflict):
+                    self.revision = await tools.state.write(decision.entry, expected=decision.expected)
+                    return decision
+                await asyncio.sleep(_LOOK_AGAIN if found else 0)
+            else:
+                return decision
+        self.delivery.nak()
+        return None
+
+    async def _judge(self, found: Found | None, *, took_over: bool) -> Decision:
+        tools, now = self._tools, self._tools.clock()
+        processing = found is not None and found.entry is not None and found.entry.status == "processing"
+        if took_over and processing and found is not None and found.entry is not None:
+            if found.entry.worker == tools.worker:
+                return taken_over(found.entry, found.revision, now, tools.worker)
+        server_now = await tools.server_now() if processing else now
+        return decide(found, self.job, worker=tools.worker, now=now, server_now=server_now, ack_wait=tools.ack_wait)
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait for another worker's lease to run out, keeping this delivery alive meanwhile."""
+        until = time.monotonic() + seconds
+        self._waiting = asyncio.ensure_future(asyncio.sleep(seconds))
+        while (left := until - time.monotonic()) > 0 and self._stop is None:
+            await asyncio.wait({self._waiting}, timeout=min(left, self._tools.ack_wait / 3))
+            with suppress(JobError):
+                await self.delivery.renew(self._tools.ack_wait / 3)
+        self._waiting.cancel()
+        self._waiting = None
+
+    async def _end(self, decision: Decision) -> None:
+        settlement = self._tools.settlement
+        match decision:
+            case Ended(why):
+                logger.debug("job %s: not run, %s", self.job_id, why)
+                self.delivery.ack()
+            case Rebury(entry):
+                await settlement.rebury(entry, self.delivery)
+            case Bury(entry, expected, reason, error):
+                with suppress(Conflict):
+                    await settlement.bury(Claim(entry, expected, self.delivery), reason, error)
+
+    async def _handle(self, claim: Claim) -> None:
+        tools, job, entry = self._tools, self.job, claim.entry
+        context = JobContext(
+            job_id=job.job_id,
+            type=job.type,
+            priority=job.priority,
+            shard=job.shard,
+            attempt=entry.attempts,
+            fence=claim.revision,
+            entity=job.headers.entity,
+            tenant_id=job.headers.tenant,
+            request_id=job.headers.request_id,
+            batch_id=job.headers.batch_id,
+        )
+        reporter = tools.progress.reporter(job.job_id)
+        context._report = reporter.report  # noqa: SLF001 - set once, here, and nobody else's business
+        handling = self._handling = Handling(context)
+        if self._stop is not None:
+            handling.stop(self._stop)
+        lease = await self._lease()
+        enter_context(
+            RequestContext(context.tenant_id, context.request_id, context.entity, context.type, context.shard)
+        )
+        if lease <= 0:
+            self.lose("claiming it took longer than the lease")
+        verdict = await execute(
+            entry, self._read, handling, tools.threads, limit=self._limit(lease), policy=tools.retry, clock=tools.clock
+        )
+        self._handling = None
+        reporter.close()
+        await tools.settlement.apply(claim, verdict)
+
+    async def _lease(self) -> float:
+        """Seconds for which the delivery is surely ours from now on."""
+        spare = margin(self._tools.ack_wait)
+        lease = self._tools.ack_wait - spare
+        if self.delivery.age() <= spare:
+            return lease
+        # The claim took long: ask for the handler's whole time.
+        with suppress(JobError):
+            await self.delivery.renew(spare)
+            return lease
+        return lease - self.delivery.age()
+
+    def _limit(self, lease: float) -> float | None:
+        own = self.job.headers.timeout
+        if self.job.headers.duration is Duration.LONG:
+            return own
+        return lease if own is None else min(own, lease)
+
+    def _read(self) -> tuple[Registration, Any]:
+        if self.job.problem is not None:
+            raise self.job.problem
+        registration = self._tools.registry.get(self.job.type)
+        if registration is None:
+            known = ", ".join(self._tools.registry.types) or "none"
+            raise JobError.from_handler_missing(
+                f"no handler for {self.job.type[:200]!r}; this worker has: {known[:500]}"
+            )
+        return registration, registration.read_payload(self.job.data)

@@ -1,0 +1,128 @@
+"""Applying a verdict: the writes that end or return a job, in the one order that no crash can hurt.
+
+`docs/settlement.md` has the table of every crash point between two of these writes; `tests/worker/test_crash_points.py`
+crashes at each.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.delivery import Delivery
+from jsjobs.jetstream.errors import TooLarge
+from jsjobs.jetstream.letters import send_letter
+from jsjobs.jetstream.state import Conflict, StateStore
+from jsjobs.jetstream.subjects import Names
+from jsjobs.model.errors import Reason
+from jsjobs.model.job import JobStatusResponse
+from jsjobs.worker.verdict import Cancelled, Complete, DeadLetter, Lost, Release, RetryAfter, Verdict
+
+logger = logging.getLogger("jsjobs.worker")
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A job that is this worker's while its entry has this revision."""
+
+    entry: JobStatusResponse
+    revision: int
+    delivery: Delivery
+
+
+class Settlement:
+    """Applies verdicts to claims."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        names: Names,
+        state: StateStore,
+        *,
+        result_ttl: float,
+        lease: float,
+        clock: Callable[[], datetime],
+    ) -> None:
+        """Args:
+        connection: Where letters are sent.
+        names: The namespace.
+        state: Where entries are written.
+        result_ttl: Seconds that an ended job's entry is kept.
+        lease: Seconds in which a delivery is surely still ours: `ack_wait` less a margin.
+        clock: The time now.
+        """
+        self._connection = connection
+        self._names = names
+        self._state = state
+        self._ttl = result_ttl
+        self._lease = lease
+        self._clock = clock
+
+    async def apply(self, claim: Claim, verdict: Verdict) -> None:
+        """Settle the job, or nothing at all where the claim no longer holds."""
+        try:
+            await self._apply(claim, verdict)
+        except Conflict:
+            logger.warning(
+                "job %s: another worker has it, the outcome %s of attempt %d is dropped",
+                claim.entry.job_id,
+                type(verdict).__name__,
+                claim.entry.attempts,
+            )
+
+    async def _apply(self, claim: Claim, verdict: Verdict) -> None:
+        entry, now = claim.entry, self._clock()
+        match verdict:
+            case Complete(result):
+                await self._complete(claim, result, now)
+            case RetryAfter(delay, error, retry):
+                due = now + timedelta(seconds=delay)
+                queued = entry.retried(now, error, due=due, retry=retry)
+                await self._state.write(queued, expected=claim.revision)
+                self._nak(claim, delay)
+            case DeadLetter(reason, error):
+                await self.bury(claim, reason, error)
+            case Cancelled():
+                await self._state.write(entry.cancelled(now), expected=claim.revision, ttl=self._ttl)
+                claim.delivery.term("cancelled")
+            case Release():
+                await self._state.write(entry.released(now), expected=claim.revision)
+                self._nak(claim, 0)
+            case Lost(why):
+                logger.warning("job %s: %s; attempt %d is dropped", entry.job_id, why, entry.attempts)
+
+    async def _complete(self, claim: Claim, result: bytes | None, now: datetime) -> None:
+        entry = claim.entry.completed(now)
+        try:
+            await self._state.write(entry, expected=claim.revision, result=result, ttl=self._ttl)
+        except TooLarge as error:
+            text = f"the result of {len(result or b'')} bytes cannot be kept: {error.message}"
+            await self.bury(claim, Reason.VALIDATION, text)
+        else:
+            claim.delivery.ack()
+
+    async def bury(self, claim: Claim, reason: Reason, error: str) -> None:
+        """The job is dead: its entry, its letter, its message, in this order.
+
+        Raises:
+            Conflict: If the job is no longer ours: a cancel that won leaves no letter.
+        """
+        dead = claim.entry.failed(self._clock(), reason, error)
+        # No time to live yet: the router sets it, once the letter is in Postgres.
+        await self._state.write(dead, expected=claim.revision)
+        await self.rebury(dead, claim.delivery)
+
+    async def rebury(self, dead: JobStatusResponse, delivery: Delivery) -> None:
+        """The letter of a job that is dead already, then the end of its message."""
+        await send_letter(self._connection, self._names, dead, delivery.header, delivery.data)
+        delivery.term(str(dead.error_reason))
+
+    def _nak(self, claim: Claim, delay: float) -> None:
+        if claim.delivery.age() < self._lease:
+            claim.delivery.nak(delay)
+        else:
+            # It may be another delivery's by now: `ack_wait` brings it back without us.
+            logger.info("job %s: its delivery is too old to be returned, it comes back by itself", claim.entry.job_id)

@@ -1,0 +1,121 @@
+"""Follows the shards that exist, and notices a consumer that is missing or no longer delivers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Protocol
+
+from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.subjects import Names, Shard
+from jsjobs.jetstream.topology import live_generations, live_shards
+from jsjobs.model.errors import JobError
+from jsjobs.model.job import Priority
+
+logger = logging.getLogger("jsjobs.worker")
+
+INTERVAL = 5.0
+"""Seconds between two looks."""
+FAST = 0.5
+"""Seconds between two looks while something is missing."""
+
+
+class Taker(Protocol):
+    """Who subscribes to shards."""
+
+    @property
+    def taken(self) -> set[Shard]:
+        """The shards subscribed to."""
+        ...
+
+    async def take(self, shard: Shard) -> None:
+        """Subscribe."""
+        ...
+
+    async def drop(self, shard: Shard) -> None:
+        """Unsubscribe."""
+        ...
+
+
+class Watchdog:
+    """Looks seldom: subscribes to new shards, leaves removed ones, wakes stuck ones, and says why it is not ready."""
+
+    def __init__(self, connection: Connection, names: Names, taker: Taker) -> None:
+        self._connection = connection
+        self._names = names
+        self._taker = taker
+        self._task: asyncio.Task[None] | None = None
+        self._stuck: dict[Shard, tuple[int, int]] = {}
+        self.why_not_ready = "the worker has not started"
+
+    @property
+    def ready(self) -> bool:
+        """Whether every declared shard has a consumer that delivers to us."""
+        return not self.why_not_ready
+
+    async def start(self, shards: dict[Shard, dict[str, Any]]) -> None:
+        """Subscribe to the shards just seen, then go on looking."""
+        await self._look(shards)
+        self._task = asyncio.ensure_future(self._watch())
+
+    async def stop(self) -> None:
+        """Look no more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(INTERVAL if self.ready else FAST)
+            try:
+                await self._look(await live_shards(self._connection, self._names))
+            except JobError as error:
+                self._say(f"the server cannot be asked: {error.message}")
+            except Exception:
+                logger.exception("the watchdog failed; it looks again")
+
+    async def _look(self, shards: dict[Shard, dict[str, Any]]) -> None:
+        taker = self._taker
+        for shard in taker.taken - set(shards):
+            await taker.drop(shard)
+        for shard in sorted(set(shards) - taker.taken, key=lambda shard: shard.consumer):
+            await taker.take(shard)
+        for shard, info in shards.items():
+            await self._wake(shard, info)
+        missing = [shard.consumer for shard in await self._declared() if shard not in shards]
+        if not shards:
+            self._say(f"no streams of namespace {self._names.namespace!r} exist: run `jsjobs streams apply`")
+        elif missing:
+            self._say(f"consumers are missing: {', '.join(sorted(missing))}; run `jsjobs streams apply`")
+        else:
+            self._say("")
+
+    async def _declared(self) -> list[Shard]:
+        shards = []
+        for priority in Priority:
+            for generation in await live_generations(self._connection, self._names, priority):
+                count = int(generation.partition("x")[2])
+                shards += [Shard(priority, generation, number) for number in range(count)]
+        return shards
+
+    async def _wake(self, shard: Shard, info: dict[str, Any]) -> None:
+        """Subscribe anew where jobs wait and none is delivered: the server lost sight of our interest."""
+        idle = bool(info["num_pending"]) and not info["num_ack_pending"] and not info.get("paused")
+        seen = (info["delivered"]["consumer_seq"], info["delivered"]["stream_seq"])
+        if idle and self._stuck.get(shard) == seen:
+            logger.warning("shard %s: jobs wait and none is delivered; subscribing again", shard.consumer)
+            await self._taker.drop(shard)
+            await self._taker.take(shard)
+            self._stuck.pop(shard)
+        elif idle:
+            self._stuck[shard] = seen
+        else:
+            self._stuck.pop(shard, None)
+
+    def _say(self, why_not_ready: str) -> None:
+        if why_not_ready != self.why_not_ready:
+            if why_not_ready:
+                logger.warning("not ready: %s", why_not_ready)
+            else:
+                logger.info("ready: jobs of every shard reach this worker")
+        self.why_not_ready = why_not_ready

@@ -1,0 +1,208 @@
+"""A worker: takes deliveries from every shard and runs each in a task of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from typing import Self
+
+from jsjobs.jetstream.api import find, server_time
+from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.delivery import Delivery
+from jsjobs.jetstream.progress import ProgressSender
+from jsjobs.jetstream.state import StateStore
+from jsjobs.jetstream.subjects import Names, Shard
+from jsjobs.jetstream.topology import live_shards
+from jsjobs.model.errors import JobError
+from jsjobs.model.job import random_token, utc_now
+from jsjobs.settings import Config
+from jsjobs.worker.executor import Stop
+from jsjobs.worker.lease import LeaseKeeper, margin
+from jsjobs.worker.registry import Registry
+from jsjobs.worker.run import JobRun, Tools
+from jsjobs.worker.settle import Settlement
+from jsjobs.worker.watchdog import Watchdog
+
+logger = logging.getLogger("jsjobs.worker")
+
+MAX_THREADS = 64
+_LAST_WORD = 5.0  # seconds that interrupted handlers get to end before the worker stops waiting for them
+
+
+class Worker:
+    """Runs the jobs of one namespace in this process.
+
+    Use it as an async context manager, or call `start` and `stop`; both are safe to call more than once.
+    """
+
+    def __init__(self, connection: Connection, config: Config, registry: Registry) -> None:
+        self.name = f"{socket.gethostname()}-{os.getpid()}-{random_token()[:6]}"
+        self._connection = connection
+        self._config = config
+        self._registry = registry
+        self._names = Names(config.namespace)
+        self._state = StateStore(connection, self._names)
+        self._runs: dict[str, JobRun] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._subscriptions: dict[Shard, int] = {}
+        self._tools: Tools | None = None
+        self._keeper: LeaseKeeper | None = None
+        self._watchdog = Watchdog(connection, self._names, self)
+        self._keeping: asyncio.Task[None] | None = None
+        self._clock_shift: tuple[float, timedelta] | None = None
+        self._stopping = False
+
+    # -- life
+
+    async def start(self) -> None:
+        """Subscribe to every shard and begin to work.
+
+        Raises:
+            JobError: `RunnerUnavailable`, if the server cannot be reached. Streams that do not exist yet are no error:
+                the worker says so once and begins as soon as they do.
+        """
+        if self._keeping is not None:
+            return
+        shards = await live_shards(self._connection, self._names)
+        # The server's own setting is what counts, whatever this process was told.
+        waits = {info["config"]["ack_wait"] / 1e9 for info in shards.values()}
+        ack_wait = min(waits, default=self._config.ack_wait)
+        threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="jsjobs-handler")
+        self._tools = Tools(
+            worker=self.name,
+            names=self._names,
+            state=self._state,
+            settlement=Settlement(
+                self._connection,
+                self._names,
+                self._state,
+                result_ttl=self._config.result_ttl,
+                lease=ack_wait - margin(ack_wait),
+                clock=utc_now,
+            ),
+            registry=self._registry,
+            threads=threads,
+            progress=ProgressSender(self._connection, self._names),
+            retry=self._config.retry,
+            ack_wait=ack_wait,
+            clock=utc_now,
+            server_now=self._server_now,
+        )
+        self._keeper = LeaseKeeper(self._state, ack_wait)
+        self._keeping = asyncio.ensure_future(self._keep(ack_wait / 24))
+        await self._watchdog.start(shards)
+
+    async def stop(self, grace: float | None = None) -> None:
+        """Take no more jobs, let running ones end, then give the rest back.
+
+        Args:
+            grace: Seconds for running handlers to end by themselves; None: the setting.
+        """
+        if self._keeping is None or self._stopping or self._tools is None:
+            return
+        self._stopping = True
+        await self._watchdog.stop()
+        await asyncio.gather(*(self.drop(shard) for shard in list(self._subscriptions)))
+        for run in list(self._runs.values()):
+            if not run.has_started:
+                run.stop(Stop.RELEASE)
+        await self._wait_for_runs(self._config.grace if grace is None else grace)
+        for run in list(self._runs.values()):
+            run.stop(Stop.RELEASE)
+        await self._wait_for_runs(_LAST_WORD)
+        if self._runs:
+            logger.warning("%d handlers do not end; their jobs come back after ack_wait", len(self._runs))
+        self._keeping.cancel()
+        self._tools.threads.shutdown(wait=False, cancel_futures=True)
+        await self._flush()
+
+    def stop_now(self) -> None:
+        """Cut the grace time short: whatever still runs is interrupted and given back."""
+        for run in list(self._runs.values()):
+            run.stop(Stop.RELEASE)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    @property
+    def ready(self) -> bool:
+        """Whether jobs of every shard reach this worker."""
+        return self._keeping is not None and not self._stopping and self._watchdog.ready
+
+    @property
+    def running(self) -> int:
+        """Jobs in this worker's hands."""
+        return len(self._runs)
+
+    # -- deliveries
+
+    async def take(self, shard: Shard) -> None:
+        """Subscribe to a shard."""
+        receiver = self._on_delivery
+        sid = await self._connection.receive(self._names.deliver(shard).encode(), receiver, queue="workers")
+        self._subscriptions[shard] = sid
+
+    async def drop(self, shard: Shard) -> None:
+        """Unsubscribe from a shard; what it had delivered by then is still run, or given back."""
+        sid = self._subscriptions.pop(shard, None)
+        if sid is not None:
+            await self._connection.stop_receiving(sid)
+
+    @property
+    def taken(self) -> set[Shard]:
+        """The shards subscribed to."""
+        return set(self._subscriptions)
+
+    def _on_delivery(self, subject: bytes, reply: bytes, header: bytes, data: bytes) -> None:
+        delivery = Delivery(self._connection, subject, reply, header, data)
+        if self._stopping or self._tools is None:
+            delivery.nak()
+            return
+        run = JobRun(self._tools, delivery, self._runs)
+        self._runs[run.job_id] = run
+        task = asyncio.ensure_future(run.run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: self._forget(run))
+
+    def _forget(self, run: JobRun) -> None:
+        if self._runs.get(run.job_id) is run:
+            del self._runs[run.job_id]
+
+    # -- helpers
+
+    async def _keep(self, interval: float) -> None:
+        keeper = self._keeper
+        assert keeper is not None
+        while True:
+            await asyncio.sleep(interval)
+            for run in list(self._runs.values()):
+                keeper.look(run)
+
+    async def _wait_for_runs(self, seconds: float) -> None:
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=seconds)
+
+    async def _flush(self) -> None:
+        try:
+            await self._connection.flush(timeout=2)
+        except Exception:  # noqa: BLE001 - best effort: what was not sent comes back by itself
+            logger.debug("the last acknowledgements may not have been sent", exc_info=True)
+
+    async def _server_now(self) -> datetime:
+        """The server's clock: its answer is remembered for a minute as the shift of our own."""
+        if self._clock_shift is None or time.monotonic() - self._clock_shift[0] > 60:  # noqa: PLR2004 - seconds
+            info = await find(self._connection, f"STREAM.INFO.{self._names.state_stream}")
+            if info is None:
+                raise JobError.from_runner_unavailable(f"the bucket {self._names.bucket!r} does not exist")
+            self._clock_shift = (time.monotonic(), server_time(info) - utc_now())
+        return utc_now() + self._clock_shift[1]
