@@ -71,15 +71,13 @@ async def send_letter(
         return
 
 
-def read_letter(names: Names, subject: bytes, header: bytes, data: bytes) -> Letter | None:
-    """The letter in a message of the dead-letter stream, or None if it is none: anybody may have put it there."""
-    prefix = f"{names.namespace}.dead.".encode()
+def read_letter(names: Names, subject: bytes, header: bytes, data: bytes) -> Letter:
+    """The letter in a message on `jobs.dead.>`; one that a stranger put there is read as far as it goes, and kept."""
     size, reason = value_of(header, _SIZE.encode()), value_of(header, _REASON.encode())
-    if not subject.startswith(prefix) or size is None or not size.isdigit() or int(size) > len(data):
-        return None
+    split = int(size) if size is not None and size.isdigit() and int(size) <= len(data) else 0
     try:
         known = Reason((reason or b"").decode("ascii", "replace"))
     except ValueError:
         known = Reason.PROCESSING
-    job_id = subject[len(prefix) :].decode("utf-8", "backslashreplace")
-    return Letter(job_id, known, data[: int(size)], data[int(size) :])
+    job_id = subject.removeprefix(names.dead("")).decode("utf-8", "backslashreplace")
+    return Letter(job_id, known, data[:split], data[split:])

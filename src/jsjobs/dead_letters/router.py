@@ -1,0 +1,149 @@
+"""The dead-letter router: moves what ends in `JOBS_DEAD` into Postgres, and finds what nobody reported."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from typing import Any, Self
+
+from jsjobs.dead_letters.sweep import Sweep, is_given_up
+from jsjobs.dead_letters.undertaker import Undertaker
+from jsjobs.jetstream.api import find
+from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.delivery import Delivery
+from jsjobs.jetstream.letters import read_letter
+from jsjobs.jetstream.state import StateStore
+from jsjobs.jetstream.subjects import Names
+from jsjobs.model.errors import JobError
+from jsjobs.model.job import Priority
+from jsjobs.postgres.dead_letters import DeadLetters
+from jsjobs.postgres.errors import DatabaseError
+from jsjobs.settings import Config
+
+logger = logging.getLogger("jsjobs.router")
+
+_ADVISORY = b"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES."
+_PATIENT_DELIVERIES = 5
+_TRY_AGAIN = 0.5
+_LONGEST_PAUSE = 10.0
+SWEEP_EVERY = 120.0
+"""Seconds between two sweeps."""
+
+
+class Router:
+    """Routes dead letters and max-deliver advisories; any number of routers may run.
+
+    Use it as an async context manager, or call `start` and `stop`.
+    """
+
+    def __init__(self, connection: Connection, config: Config, letters: DeadLetters) -> None:
+        self._connection = connection
+        self._names = Names(config.namespace)
+        self._queues = {self._names.stream(priority) for priority in Priority}
+        state = StateStore(connection, self._names)
+        self._undertaker = Undertaker(connection, self._names, state, letters, result_ttl=config.result_ttl)
+        self._sweep = Sweep(connection, self._names, config, self._undertaker)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._subscription: int | None = None
+        self._sweeping: asyncio.Task[None] | None = None
+        self.trouble = ""
+        """Why letters wait at present; empty while they flow."""
+
+    async def start(self) -> None:
+        """Begin to route; Postgres need not be up."""
+        if self._subscription is None:
+            subject = self._names.router_deliver.encode()
+            self._subscription = await self._connection.receive(subject, self._on_delivery, queue="routers")
+            self._sweeping = asyncio.ensure_future(self._sweep_on())
+
+    async def stop(self) -> None:
+        """Take no more letters and finish the ones in hand; those that cannot be stored now come back later."""
+        if self._subscription is None or self._sweeping is None:
+            return
+        self._sweeping.cancel()
+        await self._connection.stop_receiving(self._subscription)
+        self._subscription = None
+        await asyncio.gather(*self._tasks, self._sweeping, return_exceptions=True)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def sweep(self) -> None:
+        """Look now for messages that the server gave up without anybody being told; see `Sweep`.
+
+        Raises:
+            DatabaseError: If Postgres cannot take what was found.
+            JobError: If the server cannot be asked.
+        """
+        await self._sweep.once()
+
+    async def _sweep_on(self) -> None:
+        while True:
+            try:
+                await self._sweep.once()
+            except (JobError, DatabaseError) as error:
+                logger.warning("the sweep will be tried again: %s", error)
+            except Exception:
+                logger.exception("the sweep failed and will be tried again")
+            await asyncio.sleep(SWEEP_EVERY)
+
+    def _on_delivery(self, subject: bytes, reply: bytes, header: bytes, data: bytes) -> None:
+        task = asyncio.ensure_future(self._handle(Delivery(self._connection, subject, reply, header, data)))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _handle(self, delivery: Delivery) -> None:
+        try:
+            done = await self._route(delivery)
+        except (JobError, DatabaseError) as error:
+            self._say(str(error))
+            done = False
+        except Exception:
+            # It waits and is looked at again: nothing that reaches this stream is thrown away for a fault of ours.
+            logger.exception("a message on %.200r could not be routed and waits", delivery.subject)
+            done = False
+        else:
+            self._say("")
+        if done:
+            delivery.ack()
+        else:
+            delivery.nak(min(_TRY_AGAIN * 2 ** min(delivery.attempt, 8), _LONGEST_PAUSE))
+
+    async def _route(self, delivery: Delivery) -> bool:
+        if delivery.subject.startswith(_ADVISORY):
+            await self._advised(delivery.data)
+            return True
+        letter = read_letter(self._names, delivery.subject, delivery.header, delivery.data)
+        return await self._undertaker.store(letter, patient=delivery.attempt < _PATIENT_DELIVERIES)
+
+    async def _advised(self, data: bytes) -> None:
+        """Act on a max-deliver advisory if it is true: anybody may have forged it."""
+        advisory = _object(data)
+        stream, consumer, sequence = advisory.get("stream"), advisory.get("consumer"), advisory.get("stream_seq")
+        if stream not in self._queues or not isinstance(consumer, str) or not isinstance(sequence, int):
+            return
+        if not consumer or set(consumer) & set(" .*>\r\n\t"):
+            return
+        info = await find(self._connection, f"CONSUMER.INFO.{stream}.{consumer}")
+        if info is not None and is_given_up(info, sequence):
+            await self._undertaker.bury(stream, sequence)
+
+    def _say(self, trouble: str) -> None:
+        if trouble and not self.trouble:
+            logger.warning("letters wait: %s", trouble)
+        elif self.trouble and not trouble:
+            logger.info("letters flow again")
+        self.trouble = trouble
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}

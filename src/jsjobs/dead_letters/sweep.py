@@ -1,0 +1,69 @@
+"""The sweep: finds messages that the server stopped delivering without anybody being told, since advisories may be lost."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from jsjobs.dead_letters.undertaker import Undertaker
+from jsjobs.jetstream.api import call, find
+from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.topology import Action, Topology, live_shards
+from jsjobs.settings import Config
+
+
+class Sweep:
+    """Buries what was seen given up twice, `ack_wait` apart; restores consumers that are missing."""
+
+    def __init__(self, connection: Connection, names: Names, config: Config, undertaker: Undertaker) -> None:
+        self._connection = connection
+        self._names = names
+        self._topology = Topology(connection, names, config)
+        self._undertaker = undertaker
+        self._seen: dict[tuple[str, int], float] = {}
+
+    async def once(self) -> None:
+        """Look at every shard.
+
+        Raises:
+            DatabaseError: If Postgres cannot take what was found.
+            JobError: If the server cannot be asked.
+        """
+        await self._restore()
+        now, seen = time.monotonic(), self._seen
+        self._seen = {}
+        for shard, info in (await live_shards(self._connection, self._names)).items():
+            stream = self._names.stream(shard.priority)
+            for sequence in await self._given_up(stream, info):
+                first_seen = self._seen[stream, sequence] = seen.get((stream, sequence), now)
+                if now - first_seen >= info["config"]["ack_wait"] / 1e9:
+                    await self._undertaker.bury(stream, sequence)
+
+    async def _restore(self) -> None:
+        """A missing consumer is never a reason to bury: it is made again, and its jobs are delivered."""
+        for step in await self._topology.plan():
+            if step.kind == "consumer" and step.action is Action.CREATE:
+                await call(self._connection, step.endpoint, step.body)
+
+    async def _given_up(self, stream: str, info: dict[str, Any]) -> list[int]:
+        found: list[int] = []
+        sequence = 1
+        while True:
+            request = {"seq": sequence, "next_by_subj": info["config"]["filter_subject"]}
+            answer = await find(self._connection, f"STREAM.MSG.GET.{stream}", request)
+            if answer is None or answer["message"]["seq"] > info["delivered"]["stream_seq"]:
+                return found
+            if is_given_up(info, answer["message"]["seq"]):
+                found.append(answer["message"]["seq"])
+            sequence = answer["message"]["seq"] + 1
+
+
+def is_given_up(info: dict[str, Any], sequence: int) -> bool:
+    """Whether a message that is still stored was delivered and is not in flight.
+
+    A shard has one message in flight at most, and that is the last one delivered.
+    """
+    last: int = info["delivered"]["stream_seq"]
+    in_flight = info["num_ack_pending"] > 0 and sequence == last
+    return sequence <= last and not in_flight

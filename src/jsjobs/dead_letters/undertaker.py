@@ -1,0 +1,134 @@
+"""Giving dead jobs their row: from a letter, or from a message that no worker could end."""
+
+from __future__ import annotations
+
+import base64
+import logging
+from typing import Any
+
+from jsjobs.dead_letters.build import row
+from jsjobs.jetstream.api import call, find, parse_time
+from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.letters import Letter
+from jsjobs.jetstream.state import Conflict, Found, StateStore
+from jsjobs.jetstream.subjects import Names, is_given_id, plain_id
+from jsjobs.jetstream.wire import NO_HEADERS, parse_job_headers
+from jsjobs.model.errors import JobError, Reason
+from jsjobs.model.job import Carrier, JobStatusResponse, Status, utc_now
+from jsjobs.postgres.dead_letters import DeadLetters
+
+logger = logging.getLogger("jsjobs.router")
+
+
+class Undertaker:
+    """Stores letters and ends messages; every step may be repeated."""
+
+    def __init__(
+        self, connection: Connection, names: Names, state: StateStore, letters: DeadLetters, *, result_ttl: float
+    ) -> None:
+        self._connection = connection
+        self._names = names
+        self._state = state
+        self._letters = letters
+        self._ttl = result_ttl
+
+    async def store(self, letter: Letter, *, patient: bool) -> bool:
+        """Store a letter, then let its job's entry age.
+
+        Args:
+            letter: What a worker published.
+            patient: Whether to wait for an entry that does not say `failed` yet; a replica may lag behind.
+
+        Returns:
+            False, if it should be tried again later.
+
+        Raises:
+            DatabaseError: If Postgres cannot take it now.
+            JobError: If the server cannot be asked now.
+        """
+        found = await self._state.read(letter.job_id) if _is_token(letter.job_id) else None
+        entry = found.entry if found else None
+        if entry is not None and entry.status in {Status.COMPLETE, Status.CANCELLED}:
+            logger.warning("letter of job %s dropped: the job is %s", letter.job_id[:200], entry.status)
+            return True
+        if entry is not None and entry.status is not Status.FAILED and patient:
+            return False
+        await self._letters.store(row(letter, entry, utc_now()))
+        if found is not None and entry is not None and entry.status is Status.FAILED:
+            await self._let_age(entry, found)
+        return True
+
+    async def _let_age(self, entry: JobStatusResponse, found: Found) -> None:
+        """The letter is safe: the entry, unchanged, gets its time to live."""
+        try:
+            await self._state.write(entry, expected=found.revision, ttl=self._ttl)
+        except Conflict:
+            logger.debug("the entry of %s was given its time to live by another router", entry.job_id)
+
+    async def bury(self, stream: str, sequence: int) -> None:
+        """End a message that no worker could: write `failed` where nobody has, store it, delete it from its queue.
+
+        Raises:
+            DatabaseError: If Postgres cannot take it now.
+            JobError: If the server cannot be asked now.
+        """
+        found_message = await find(self._connection, f"STREAM.MSG.GET.{stream}", {"seq": sequence})
+        if found_message is None:
+            return  # somebody ended it meanwhile, and its entry tells how
+        message = found_message["message"]
+        header = base64.b64decode(message.get("hdrs") or "")
+        body = base64.b64decode(message.get("data") or "")
+        fresh = self._fresh_entry(message, header, stream)
+        entry = await self._ended(fresh)
+        if entry is not None and entry.status is Status.FAILED:
+            reason = entry.error_reason or Reason.MAX_RETRIES
+            await self.store(Letter(entry.job_id, reason, header, body), patient=False)
+        await call(self._connection, f"STREAM.MSG.DELETE.{stream}", {"seq": sequence, "no_erase": True})
+        logger.warning("job %s was given up by the server and is %s", fresh.job_id, entry.status if entry else "ended")
+
+    async def _ended(self, fresh: JobStatusResponse) -> JobStatusResponse | None:
+        """The job's entry once it has ended: by somebody else, or here and now; None if the message is only a copy."""
+        while True:
+            found = await self._state.read(fresh.job_id)
+            if found is not None and found.entry is None:
+                return None  # a marker: it ended long ago
+            entry, expected = (found.entry, found.revision) if found is not None else (None, 0)
+            if entry is None or (entry.carrier not in {None, fresh.carrier} and not is_given_id(fresh.job_id)):
+                entry = fresh
+            elif entry.carrier not in {None, fresh.carrier}:
+                return None
+            if entry.status.is_terminal:
+                return entry
+            released = bool(entry.history) and entry.history[-1].status is Status.QUEUED and not entry.history[-1].error
+            reason = Reason.RUNNER_UNAVAILABLE if released else Reason.MAX_RETRIES
+            dead = entry.failed(utc_now(), reason, "the server delivered it as often as it may, and it never ended")
+            try:
+                await self._state.write(dead, expected=expected)
+            except Conflict:
+                continue
+            return dead
+
+    def _fresh_entry(self, message: dict[str, Any], header: bytes, stream: str) -> JobStatusResponse:
+        place = self._names.parse_stored(message["subject"].encode())
+        try:
+            headers = parse_job_headers(header)
+        except JobError:
+            # What can be read of a broken block: the id must be the one a worker would have given the job.
+            headers = NO_HEADERS
+        stored_at = parse_time(message["time"])
+        return JobStatusResponse(
+            job_id=headers.given_id or plain_id(place.priority, message["seq"]),
+            status=Status.QUEUED,
+            type=place.type,
+            priority=place.priority,
+            entity=headers.entity,
+            tenant=headers.tenant,
+            batch_id=headers.batch_id,
+            created_at=stored_at,
+            max_attempts=headers.max_attempts,
+            carrier=Carrier(stream=stream, sequence=message["seq"], stored_at=stored_at),
+        )
+
+
+def _is_token(job_id: str) -> bool:
+    return job_id.isascii() and job_id.isprintable() and not set(job_id) & set(" .*>")

@@ -1,0 +1,49 @@
+"""Opening a connection as the settings say."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+from jsjobs.jetstream.connection import Connection
+from jsjobs.model.errors import JobError
+from jsjobs.settings import Config
+
+
+async def connect(config: Config, *, name: str = "jsjobs") -> Connection:
+    """A connection that stands.
+
+    Raises:
+        JobError: `Validation`, if a credentials or certificate file cannot be read; `RunnerUnavailable`, if no server
+            can be reached, it refuses us, or it is too old.
+    """
+    options: dict[str, Any] = {"name": name}
+    for what in ("nats_creds", "nats_nkey", "nats_tls_ca", "nats_tls_cert", "nats_tls_key"):
+        path = getattr(config, what)
+        if path is not None and not path.is_file():
+            raise JobError.from_validation(f"{what}: there is no file {str(path)!r}")
+    if config.nats_creds is not None:
+        options["user_credentials"] = str(config.nats_creds)
+    if config.nats_nkey is not None:
+        options["nkeys_seed"] = str(config.nats_nkey)
+    if config.nats_user is not None:
+        options["user"] = config.nats_user
+    if config.nats_password is not None:
+        options["password"] = config.nats_password.get_secret_value()
+    if config.nats_token is not None:
+        options["token"] = config.nats_token.get_secret_value()
+    if config.nats_tls_ca is not None or config.nats_tls_cert is not None:
+        options["tls"] = _tls(config)
+    connection = Connection()
+    await connection.open(config.nats_url, timeout=config.timeout, **options)
+    return connection
+
+
+def _tls(config: Config) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=config.nats_tls_ca)
+        if config.nats_tls_cert is not None:
+            context.load_cert_chain(config.nats_tls_cert, config.nats_tls_key)
+    except (ssl.SSLError, OSError, ValueError) as error:
+        raise JobError.from_validation(f"the TLS files cannot be used: {error}") from None
+    return context

@@ -1,0 +1,43 @@
+"""Following a job without a consumer on the server: a plain subscription hints that something may be new, a read tells.
+
+A hint is not the truth: a write that loses its race is seen by subscribers too, and a hint may come before its message is
+stored. So each hint is followed by a few looks in quick succession, and without hints there is a look now and then,
+which also carries over a lost connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
+
+from jsjobs.jetstream.connection import Connection
+
+_AFTER_HINT = (0.001, 0.004, 0.02, 0.1)
+"""Seconds to the looks after a hint."""
+_IDLE = 1.0
+"""Seconds between looks without hints."""
+
+
+async def looks(connection: Connection, subjects: Sequence[bytes]) -> AsyncGenerator[None, None]:
+    """Yield whenever it is time to look: at once, after hints, and every second. Close it to unsubscribe."""
+    hinted = asyncio.Event()
+
+    def on_hint(_subject: bytes, _reply: bytes, _header: bytes, _data: bytes) -> None:
+        hinted.set()
+
+    subscriptions = [await connection.receive(subject, on_hint) for subject in subjects]
+    follow_ups: list[float] = list(_AFTER_HINT)
+    try:
+        while True:
+            yield
+            if hinted.is_set():
+                hinted.clear()
+                follow_ups = list(_AFTER_HINT)
+                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(follow_ups.pop(0) if follow_ups else _IDLE):
+                    await hinted.wait()
+    finally:
+        for subscription in subscriptions:
+            await connection.stop_receiving(subscription)

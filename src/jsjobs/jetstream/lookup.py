@@ -1,0 +1,179 @@
+"""Answering "what became of this job": its entry, or the message that still waits for its first attempt."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from pydantic import ValidationError
+
+from jsjobs.jetstream.api import parse_time
+from jsjobs.jetstream.connection import Connection, Reply
+from jsjobs.jetstream.errors import NoResponders
+from jsjobs.jetstream.follow import looks
+from jsjobs.jetstream.progress import ProgressUpdate
+from jsjobs.jetstream.state import Found, StateStore
+from jsjobs.jetstream.subjects import Names, checked_id, parse_plain_id
+from jsjobs.jetstream.wire import NO_HEADERS, parse_job_headers, value_of
+from jsjobs.model.errors import JobError, Reason
+from jsjobs.model.job import JobStatusResponse, Priority, Status
+
+_AGAIN = 0.05
+
+
+class Lookup:
+    """Reads what is known of jobs; changes nothing."""
+
+    def __init__(self, connection: Connection, names: Names, state: StateStore) -> None:
+        self._connection = connection
+        self._names = names
+        self._state = state
+
+    async def status(self, job_id: str) -> JobStatusResponse:
+        """All that is known of a job.
+
+        Raises:
+            JobError: `NotFound`, if no stream knows the id; `RunnerUnavailable`, if the server cannot be reached.
+        """
+        checked_id(job_id)
+        found = await self._state.read(job_id)
+        if found is None:
+            waiting = await self._waiting(job_id)
+            if waiting is not None:
+                return waiting
+            # It may have ended between the two looks; a replica may also lag a moment behind.
+            await asyncio.sleep(_AGAIN)
+            found = await self._state.read(job_id)
+        return self._entry(found, job_id)
+
+    @staticmethod
+    def _entry(found: Found | None, job_id: str) -> JobStatusResponse:
+        if found is None:
+            raise JobError.from_not_found(f"no job {job_id} is known", job_id=job_id)
+        if found.entry is None:
+            raise JobError.from_not_found(f"job {job_id} ended, and its result has expired", job_id=job_id)
+        return found.entry
+
+    async def _waiting(self, job_id: str) -> JobStatusResponse | None:
+        """A job that no worker has begun yet, as its message tells it."""
+        place = parse_plain_id(job_id)
+        if place is None:
+            return None
+        priority, sequence = place
+        subject = f"$JS.API.DIRECT.GET.{self._names.stream(priority)}".encode()
+        try:
+            reply = await self._connection.ask(subject, json.dumps({"seq": sequence}).encode())
+        except NoResponders:
+            raise JobError.from_runner_unavailable(
+                f"no streams of namespace {self._names.namespace!r} exist: run `jsjobs streams apply`"
+            ) from None
+        stored_subject = value_of(reply.header, b"Nats-Subject")
+        stored_at = value_of(reply.header, b"Nats-Time-Stamp")
+        if stored_subject is None or stored_at is None:
+            return None
+        return self._queued(job_id, priority, stored_subject, stored_at.decode(), reply)
+
+    def _queued(
+        self, job_id: str, priority: Priority, subject: bytes, stored_at: str, reply: Reply
+    ) -> JobStatusResponse | None:
+        try:
+            headers = parse_job_headers(reply.header)
+        except JobError:
+            headers = NO_HEADERS  # the worker will say what is wrong with them
+        if headers.given_id is not None:
+            return None  # this message carries another id
+        return JobStatusResponse(
+            job_id=job_id,
+            status=Status.QUEUED,
+            type=self._names.parse_stored(subject).type,
+            priority=priority,
+            entity=headers.entity,
+            tenant=headers.tenant,
+            batch_id=headers.batch_id,
+            created_at=parse_time(stored_at),
+            max_attempts=headers.max_attempts,
+        )
+
+    async def watch(self, job_id: str) -> AsyncGenerator[JobStatusResponse, None]:
+        """The status now, and each time it changes, until the job has ended.
+
+        Raises:
+            JobError: As `status`.
+        """
+        last: JobStatusResponse | None = None
+        async with aclosing(looks(self._connection, [self._names.state(checked_id(job_id))])) as times:
+            async for _ in times:
+                try:
+                    status = await self.status(job_id)
+                except JobError as error:
+                    if last is None or not error.is_transient:
+                        raise
+                    continue  # an outage: the next look may succeed
+                if status != last:
+                    last = status
+                    yield status
+                if status.status.is_terminal:
+                    return
+
+    async def end(self, job_id: str, timeout: float | None) -> JobStatusResponse:
+        """Wait for the job's end.
+
+        Args:
+            job_id: The job.
+            timeout: Seconds to wait; None: for ever.
+
+        Raises:
+            JobError: `Timeout`, if it has not ended by then; else as `status`.
+        """
+        status: JobStatusResponse | None = None
+        try:
+            async with asyncio.timeout(timeout), aclosing(self.watch(job_id)) as changes:
+                async for status in changes:
+                    if status.status.is_terminal:
+                        return status
+        except TimeoutError:
+            pass
+        now = "is not known yet" if status is None else f"is {status.status}"
+        raise JobError.from_timeout(f"job {job_id} {now} after {timeout:g} s", job_id=job_id)
+
+    async def progress(self, job_id: str) -> AsyncGenerator[ProgressUpdate, None]:
+        """The updates that are kept, then live ones, until the job has ended.
+
+        Raises:
+            JobError: As `status`.
+        """
+        subject, sequence = self._names.progress(checked_id(job_id)), 0
+        async with aclosing(looks(self._connection, [subject, self._names.state(job_id)])) as times:
+            async for _ in times:
+                ended = (await self.status(job_id)).status.is_terminal
+                while True:
+                    update, sequence = await self._next_update(subject, sequence)
+                    if update is None:
+                        break
+                    yield update
+                if ended:
+                    return
+
+    async def _next_update(self, subject: bytes, after: int) -> tuple[ProgressUpdate | None, int]:
+        request = {"seq": after + 1, "next_by_subj": subject.decode()}
+        direct = f"$JS.API.DIRECT.GET.{self._names.progress_stream}".encode()
+        while True:
+            reply = await self._connection.ask(direct, json.dumps(request).encode())
+            sequence = value_of(reply.header, b"Nats-Sequence")
+            if sequence is None:
+                return None, after
+            after = request["seq"] = int(sequence) + 1
+            try:
+                return ProgressUpdate.model_validate_json(reply.data), int(sequence)
+            except ValidationError:
+                continue  # not ours: anybody may publish there
+
+
+def failure(status: JobStatusResponse) -> JobError:
+    """The error that waiting for the result of a failed or cancelled job ends in."""
+    if status.status is Status.CANCELLED:
+        return JobError.from_already_cancelled(f"job {status.job_id} was cancelled", job_id=status.job_id)
+    reason = status.error_reason or Reason.PROCESSING
+    return JobError(reason, status.last_error or "the job failed", job_id=status.job_id)

@@ -1,0 +1,42 @@
+"""What a submit asks for: the job's type, its payload and its options."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from jsjobs.model.context import MAX_NAME
+from jsjobs.model.job import Duration, Priority
+
+
+def _printable(value: str) -> str:
+    if not value.isprintable() or value != value.strip():
+        raise ValueError("must be printable, without space at its ends")
+    return value
+
+
+Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME), AfterValidator(_printable)]
+
+
+class JobPayload(BaseModel):
+    """One job to be submitted; also the form of a line of `jsjobs submit`'s standard input."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    type: str
+    """Words of A-Z, a-z, 0-9, `_` and `-`, with dots between them."""
+    payload: Any = None
+    """Anything JSON can hold."""
+    priority: Priority = Priority.NORMAL
+    entity: Name | None = None
+    """Jobs of one entity at one priority run one at a time, in the order submitted."""
+    dedupe_key: Name | None = None
+    """A second job of the same tenant, type and key is not queued: its submit gets the first one's id."""
+    max_attempts: Annotated[int, Field(ge=1, le=1000)] | None = None
+    duration: Duration = Duration.SHORT
+    """`long` for a handler that may outlive `ack_wait`."""
+    timeout: Annotated[float, Field(gt=0, lt=1e9, allow_inf_nan=False)] | None = None
+    """Seconds that one attempt may take."""
+    tenant: Name | None = None
+    """Whose job it is; None: as the request context says."""
