@@ -1,8 +1,6 @@
-"""A real Postgres for each test process; each test has a namespace of its own in one migrated database."""
+"""Each test has a namespace of its own in the one migrated database of its process."""
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import pytest
@@ -10,25 +8,6 @@ import pytest
 from jsjobs.embedded.postgres import PostgresServer
 from jsjobs.postgres.database import Database
 from jsjobs.postgres.dead_letters import DeadLetters
-from jsjobs.postgres.migrate import migrate
-
-
-@pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    server = PostgresServer(Path(tmp_path_factory.mktemp("postgres")))
-    server.start()
-    yield server
-    server.remove()
-
-
-@pytest.fixture(scope="session")
-def database_url(postgres: PostgresServer) -> str:
-    async def prepare() -> None:
-        async with Database(postgres.url) as database:
-            await migrate(database)
-
-    asyncio.run(prepare())
-    return postgres.url
 
 
 @pytest.fixture

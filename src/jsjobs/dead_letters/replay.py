@@ -7,6 +7,7 @@ which is harmless, since only one copy of a given id is ever run.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 
 from jsjobs.jetstream import wire
 from jsjobs.jetstream.connection import Connection
@@ -73,10 +74,8 @@ async def _put_back(connection: Connection, config: Config, letter: DeadLetter, 
         created_at=now,
         max_attempts=int(attempts) if attempts.isdigit() and int(attempts) else DEFAULT_MAX_ATTEMPTS,
     )
-    try:
+    with suppress(Conflict):  # a worker has begun it already, or this is a repetition
         await StateStore(connection, names).write(entry, expected=0)
-    except Conflict:
-        pass  # a worker has begun it already, or this is a repetition
 
 
 def own_headers(letter: DeadLetter) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The sweep: finds messages that the server stopped delivering without anybody being told, since advisories may be lost."""
+"""The sweep: finds messages that the server gave up without anybody being told; advisories are best effort."""
 
 from __future__ import annotations
 

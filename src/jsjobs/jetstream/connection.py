@@ -87,9 +87,8 @@ class Connection(HardenedClient):
             await asyncio.gather(connecting, return_exceptions=True)
             why = self._fatal.result() if self._fatal.done() else (self.last_error or "no answer")
             await self.close()
-            raise JobError.from_runner_unavailable(
-                f"cannot reach NATS at {without_secrets(servers)}: {str(why).removeprefix('nats: ') or type(why).__name__}"
-            )
+            text = str(why).removeprefix("nats: ") or type(why).__name__
+            raise JobError.from_runner_unavailable(f"cannot reach NATS at {without_secrets(servers)}: {text}")
         self._fatal = None
         await self._after_connect(servers)
 
@@ -197,7 +196,7 @@ class Connection(HardenedClient):
             await self._flush_pending(force_flush=True)
 
     async def receive(self, subject: bytes, receiver: Receiver, *, queue: str = "") -> int:
-        """Subscribe a plain function, called as messages come in, in order; it must not block and starts tasks for work.
+        """Subscribe a plain function, called as messages come in, in order; it must not block.
 
         Returns:
             The subscription's id, for `stop_receiving`.

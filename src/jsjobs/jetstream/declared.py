@@ -1,4 +1,4 @@
-"""What the server should have: the files of `streams/`, with the settings laid over them. Pure, but for reading files."""
+"""What the server should have: the files of `streams/`, with the settings laid over them."""
 
 from __future__ import annotations
 

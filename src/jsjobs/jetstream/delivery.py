@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -104,7 +105,6 @@ class Delivery:
         self.taken_at = asked_at
 
     def _answer(self, data: bytes) -> None:
-        try:
+        # Sent later it would act on a newer delivery; the redelivery finds the entry.
+        with suppress(ConnectionLost):
             self._connection.post(self.reply, data)
-        except ConnectionLost:
-            pass  # it would act on a newer delivery if it were sent later; the redelivery finds the entry

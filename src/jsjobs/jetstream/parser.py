@@ -1,7 +1,7 @@
 """The client side of the NATS wire protocol, for bytes that a stranger may have chosen.
 
-nats-py's own parser matches each line with several regular expressions and lets an odd subject or header block end its read
-loop for good. This one splits on the single spaces the server writes, hands subjects and header blocks on as the
+nats-py's own parser matches each line with several regular expressions and lets an odd subject or header block end its
+read loop for good. This one splits on the single spaces the server writes, hands subjects and header blocks on as the
 bytes they are, and delivers a subscription's messages straight to a plain function where one is registered.
 """
 

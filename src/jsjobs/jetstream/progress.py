@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from contextlib import suppress
 from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict
@@ -44,10 +45,9 @@ class ProgressSender:
 
     def send(self, job_id: str, update: ProgressUpdate) -> None:
         """Publish one update."""
-        try:
-            self._connection.post(self._names.progress(job_id), update.model_dump_json(exclude_none=True).encode())
-        except (ConnectionLost, TooLarge):
-            pass
+        data = update.model_dump_json(exclude_none=True).encode()
+        with suppress(ConnectionLost, TooLarge):
+            self._connection.post(self._names.progress(job_id), data)
 
     def on_loop(self, call: Reporter, update: ProgressUpdate) -> None:
         """Take a report made in any thread."""

@@ -61,9 +61,8 @@ class Topology:
         Raises:
             JobError: `RunnerUnavailable`, if the server cannot be reached.
         """
-        steps: list[Step] = []
-        for stream in declared.side_streams(self._config, self._names):
-            steps.append(await self._stream_step(stream, {}))
+        side_streams = declared.side_streams(self._config, self._names)
+        steps = [await self._stream_step(stream, {}) for stream in side_streams]
         for priority in Priority:
             steps += await self._queue_steps(priority, floor or {})
         steps.append(await self._consumer_step(self._names.dead_stream, declared.router_consumer(self._names)))

@@ -28,7 +28,7 @@ TRANSIENT = frozenset({Reason.TIMEOUT, Reason.RUNNER_UNAVAILABLE})
 class JobError(Exception):
     """A job, or a request about one, failed.
 
-    A handler raises it to choose the reason itself: a terminal reason dead-letters the job at once, any other is retried.
+    A handler raises it to choose the reason itself: a terminal one dead-letters the job at once, any other is retried.
 
     Args:
         reason: One of the eight reasons, or its text.

@@ -36,7 +36,7 @@ class JobContext:
     request_id: str | None = None
     batch_id: str | None = None
     cancelled: bool = False
-    """Whether the handler should end: its time is up, its job was cancelled or lost. A plain function must look here."""
+    """Whether the handler should end: its time is up, its job cancelled or lost. A plain function must look here."""
     _report: Callable[[float, str | None], None] = field(default=lambda _pct, _message: None, repr=False)
 
     def report_progress(self, pct: float, message: str | None = None) -> _Sent:

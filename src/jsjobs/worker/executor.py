@@ -31,7 +31,7 @@ class Stop(StrEnum):
 
 
 class Handling:
-    """The part of a job's task that may be interrupted: only while the handler runs, never while a write is under way."""
+    """The part of a job's task that may be interrupted: while its handler runs, never while a write is under way."""
 
     def __init__(self, context: JobContext) -> None:
         self.context = context

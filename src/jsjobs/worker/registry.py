@@ -114,7 +114,7 @@ def _read(job_type: str, function: Handler, retry: Retry | None) -> Registration
     ]
     if len(parameters) not in {1, 2}:
         raise JobError.from_validation(
-            f"the handler of {job_type} must take the payload, or the payload and the context, not {len(parameters)} arguments"
+            f"the handler of {job_type} must take the payload, or payload and context, not {len(parameters)} arguments"
         )
     target = function if inspect.isroutine(function) else type(function).__call__
     try:

@@ -18,7 +18,7 @@ from jsjobs.jetstream.state import Conflict, Found, StateStore
 from jsjobs.jetstream.subjects import Names
 from jsjobs.model.context import RequestContext, enter_context
 from jsjobs.model.errors import JobError
-from jsjobs.model.job import Duration
+from jsjobs.model.job import Duration, Status
 from jsjobs.model.retry import Retry
 from jsjobs.worker.claim import Bury, Decision, Ended, Rebury, Start, Wait, decide, taken_over
 from jsjobs.worker.context import JobContext
@@ -134,11 +134,11 @@ class JobRun:
 
     async def _judge(self, found: Found | None, *, took_over: bool) -> Decision:
         tools, now = self._tools, self._tools.clock()
-        processing = found is not None and found.entry is not None and found.entry.status == "processing"
-        if took_over and processing and found is not None and found.entry is not None:
-            if found.entry.worker == tools.worker:
+        server_now = now
+        if found is not None and found.entry is not None and found.entry.status is Status.PROCESSING:
+            if took_over and found.entry.worker == tools.worker:
                 return taken_over(found.entry, found.revision, now, tools.worker)
-        server_now = await tools.server_now() if processing else now
+            server_now = await tools.server_now()
         return decide(found, self.job, worker=tools.worker, now=now, server_now=server_now, ack_wait=tools.ack_wait)
 
     async def _wait(self, seconds: float) -> None:

@@ -46,13 +46,15 @@ class Settlement:
         lease: float,
         clock: Callable[[], datetime],
     ) -> None:
-        """Args:
-        connection: Where letters are sent.
-        names: The namespace.
-        state: Where entries are written.
-        result_ttl: Seconds that an ended job's entry is kept.
-        lease: Seconds in which a delivery is surely still ours: `ack_wait` less a margin.
-        clock: The time now.
+        """Settle with these tools.
+
+        Args:
+            connection: Where letters are sent.
+            names: The namespace.
+            state: Where entries are written.
+            result_ttl: Seconds that an ended job's entry is kept.
+            lease: Seconds in which a delivery is surely still ours: `ack_wait` less a margin.
+            clock: The time now.
         """
         self._connection = connection
         self._names = names

@@ -195,7 +195,7 @@ class Worker:
     async def _flush(self) -> None:
         try:
             await self._connection.flush(timeout=2)
-        except Exception:  # noqa: BLE001 - best effort: what was not sent comes back by itself
+        except Exception:
             logger.debug("the last acknowledgements may not have been sent", exc_info=True)
 
     async def _server_now(self) -> datetime:

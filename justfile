@@ -1,0 +1,45 @@
+# The only entrance: `just` lists what can be done. Every recipe does its own set-up.
+
+python := ".venv/bin/python"
+
+_default:
+    @just --list
+
+# Make the virtual environment, once.
+setup:
+    test -x {{python}} || python3 -m venv .venv
+    .venv/bin/pip install -q -c constraints.txt -e ".[dev]"
+
+# The whole story on embedded servers, in under a minute.
+demo *folder: setup
+    .venv/bin/jsjobs demo {{folder}}
+
+# Embedded servers and a worker for the example, until Ctrl-C.
+dev: setup
+    .venv/bin/jsjobs dev examples/files/app.py:jobs
+
+# All tests, on real servers.
+test *args: setup
+    .venv/bin/pytest {{args}}
+
+# Style, types and layers.
+lint: setup
+    .venv/bin/ruff check
+    .venv/bin/ruff format --check
+    .venv/bin/mypy
+    .venv/bin/lint-imports
+
+# Everything that CI checks.
+check: setup
+    .venv/bin/pytest
+    just lint
+
+# Ratios against a bare nats-py loop, and latencies.
+bench: setup
+    {{python}} benchmarks/drain.py
+    {{python}} benchmarks/latency.py
+
+# Format the sources.
+format: setup
+    .venv/bin/ruff format
+    .venv/bin/ruff check --fix
