@@ -41,8 +41,14 @@ async def replay_letter(
     """
     try:
         letter = await letters.find(reference)
+        priority = priority or Priority(letter.priority)
+        queue = JobQueue(connection, Names(config.namespace), timeout=config.timeout)
+        # All that can be refused is refused before the claim: an unfinished one keeps the letter from being discarded.
+        subject = _subject(queue, letter, priority)
         given = await letters.claim_replay(letter.id, force=force)
-        await _put_back(connection, config, letter, given, priority or Priority(letter.priority))
+        headers = own_headers(letter) | {wire.GIVEN_ID: given, wire.MSG_ID: given}
+        await queue.publish(Outgoing(subject, letter.payload, headers))
+        await _write_queued(StateStore(connection, Names(config.namespace)), letter, given, priority, headers)
         await letters.mark_replayed(letter.id, given)
     except LetterNotFound as error:
         raise JobError.from_not_found(str(error)) from None
@@ -53,15 +59,19 @@ async def replay_letter(
     return JobId(given)
 
 
-async def _put_back(connection: Connection, config: Config, letter: DeadLetter, given: str, priority: Priority) -> None:
-    names = Names(config.namespace)
+def _subject(queue: JobQueue, letter: DeadLetter, priority: Priority) -> bytes:
     if not _TYPE_TOKENS.fullmatch(letter.type) or ".." in f".{letter.type}.":
         raise JobError.from_validation(f"a job of type {letter.type[:80]!r} cannot be published again")
-    headers = own_headers(letter) | {wire.GIVEN_ID: given, wire.MSG_ID: given}
-    queue = JobQueue(connection, names, timeout=config.timeout)
-    await queue.publish(Outgoing(queue.subject(priority, letter.entity, letter.type), letter.payload, headers))
-    now = utc_now()
-    attempts = headers.get(wire.MAX_ATTEMPTS, "")
+    return queue.subject(priority, letter.entity, letter.type)
+
+
+async def _write_queued(
+    state: StateStore, letter: DeadLetter, given: str, priority: Priority, headers: dict[str, str]
+) -> None:
+    sent = {name.lower(): value for name, value in headers.items()}
+    now, max_attempts = utc_now(), DEFAULT_MAX_ATTEMPTS
+    with suppress(ValueError):  # none was asked for, or the worker will say what is wrong
+        max_attempts = wire.parse_attempts(sent.get(wire.MAX_ATTEMPTS.lower(), ""))
     entry = JobStatusResponse(
         job_id=given,
         status=Status.QUEUED,
@@ -69,24 +79,22 @@ async def _put_back(connection: Connection, config: Config, letter: DeadLetter, 
         type=letter.type,
         priority=priority,
         entity=letter.entity,
-        tenant=headers.get(wire.TENANT),
+        tenant=sent.get(wire.TENANT.lower()),
         batch_id=letter.batch_id,
         created_at=now,
-        max_attempts=int(attempts) if attempts.isdigit() and int(attempts) else DEFAULT_MAX_ATTEMPTS,
+        max_attempts=max_attempts,
     )
     with suppress(Conflict):  # a worker has begun it already, or this is a repetition
-        await StateStore(connection, names).write(entry, expected=0)
+        await state.write(entry, expected=0)
 
 
 def own_headers(letter: DeadLetter) -> dict[str, str]:
     """The job's headers as they can be sent again: none of the server's, none that no header can hold."""
-    headers = {
-        name: value
-        for name, value in letter.headers
-        if _TOKEN.fullmatch(name) and value.isprintable() and not name.lower().startswith(("nats-", "jsjobs-id"))
-    }
-    if letter.entity:
-        headers.setdefault(wire.ENTITY, letter.entity)
-    if letter.app_id != DEFAULT_TENANT:
-        headers.setdefault(wire.TENANT, letter.app_id)
-    return headers
+    own = [(wire.ENTITY, letter.entity), (wire.TENANT, letter.app_id if letter.app_id != DEFAULT_TENANT else None)]
+    headers: dict[str, tuple[str, str]] = {}
+    for name, value in [*letter.headers, *((name, value) for name, value in own if value)]:
+        lower = name.lower()
+        if _TOKEN.fullmatch(name) and value.isprintable() and not lower.startswith(("nats-", "jsjobs-id")):
+            # As where a job's headers are read: the first of a name counts, in whatever case.
+            headers.setdefault(lower, (name, value))
+    return dict(headers.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from typing import Any, Self
 
 from jsjobs.dead_letters.sweep import Sweep, is_given_up
@@ -24,6 +25,8 @@ from jsjobs.settings import Config
 logger = logging.getLogger("jsjobs.router")
 
 _ADVISORY = b"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES."
+_SHARD_CONSUMER = re.compile(r"(critical|high|normal|low)-[0-9]{1,9}x[0-9]{1,9}-[0-9]{1,9}")
+_MAX_SEQUENCE = 2**63
 _PATIENT_DELIVERIES = 5
 _TRY_AGAIN = 0.5
 _LONGEST_PAUSE = 10.0
@@ -125,13 +128,14 @@ class Router:
         """Act on a max-deliver advisory if it is true: anybody may have forged it."""
         advisory = _object(data)
         stream, consumer, sequence = advisory.get("stream"), advisory.get("consumer"), advisory.get("stream_seq")
-        if stream not in self._queues or not isinstance(consumer, str) or not isinstance(sequence, int):
+        if not isinstance(stream, str) or not isinstance(consumer, str) or not isinstance(sequence, int):
             return
-        if not consumer or set(consumer) & set(" .*>\r\n\t"):
+        # Only what the server can be asked is asked: a refused question would be repeated for ever.
+        if stream not in self._queues or not _SHARD_CONSUMER.fullmatch(consumer) or not 0 < sequence < _MAX_SEQUENCE:
             return
         info = await find(self._connection, f"CONSUMER.INFO.{stream}.{consumer}")
         if info is not None and is_given_up(info, sequence):
-            await self._undertaker.bury(stream, sequence)
+            await self._undertaker.bury(stream, sequence, info["config"]["filter_subject"])
 
     def _say(self, trouble: str) -> None:
         if trouble and not self.trouble:

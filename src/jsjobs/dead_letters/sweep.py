@@ -38,7 +38,7 @@ class Sweep:
             for sequence in await self._given_up(stream, info):
                 first_seen = self._seen[stream, sequence] = seen.get((stream, sequence), now)
                 if now - first_seen >= info["config"]["ack_wait"] / 1e9:
-                    await self._undertaker.bury(stream, sequence)
+                    await self._undertaker.bury(stream, sequence, info["config"]["filter_subject"])
 
     async def _restore(self) -> None:
         """A missing consumer is never a reason to bury: it is made again, and its jobs are delivered."""

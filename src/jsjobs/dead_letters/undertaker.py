@@ -11,7 +11,7 @@ from jsjobs.jetstream.api import call, find, parse_time
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.letters import Letter
 from jsjobs.jetstream.state import Conflict, Found, StateStore
-from jsjobs.jetstream.subjects import Names, is_given_id, plain_id
+from jsjobs.jetstream.subjects import Names, is_given_id, parse_plain_id, plain_id
 from jsjobs.jetstream.wire import NO_HEADERS, parse_job_headers
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import Carrier, JobStatusResponse, Status, utc_now
@@ -37,7 +37,7 @@ class Undertaker:
 
         Args:
             letter: What a worker published.
-            patient: Whether to wait for an entry that does not say `failed` yet; a replica may lag behind.
+            patient: Whether to wait while the entry is missing or does not say `failed`: a replica may lag behind.
 
         Returns:
             False, if it should be tried again later.
@@ -46,17 +46,27 @@ class Undertaker:
             DatabaseError: If Postgres cannot take it now.
             JobError: If the server cannot be asked now.
         """
-        found = await self._state.read(letter.job_id) if _is_token(letter.job_id) else None
+        is_id = parse_plain_id(letter.job_id) is not None or is_given_id(letter.job_id)
+        found = await self._entry(letter.job_id) if is_id else None
         entry = found.entry if found else None
         if entry is not None and entry.status in {Status.COMPLETE, Status.CANCELLED}:
             logger.warning("letter of job %s dropped: the job is %s", letter.job_id[:200], entry.status)
             return True
-        if entry is not None and entry.status is not Status.FAILED and patient:
+        if is_id and patient and (entry is None or entry.status is not Status.FAILED):
             return False
         await self._letters.store(row(letter, entry, utc_now()))
         if found is not None and entry is not None and entry.status is Status.FAILED:
             await self._let_age(entry, found)
         return True
+
+    async def _entry(self, job_id: str) -> Found | None:
+        try:
+            return await self._state.read(job_id)
+        except JobError as error:
+            if error.is_transient:
+                raise
+            logger.warning("the entry of job %s cannot be read, its letter alone must do: %s", job_id, error)
+            return None
 
     async def _let_age(self, entry: JobStatusResponse, found: Found) -> None:
         """The letter is safe: the entry, unchanged, gets its time to live."""
@@ -65,8 +75,13 @@ class Undertaker:
         except Conflict:
             logger.debug("the entry of %s was given its time to live by another router", entry.job_id)
 
-    async def bury(self, stream: str, sequence: int) -> None:
+    async def bury(self, stream: str, sequence: int, filter_subject: str) -> None:
         """End a message that no worker could: write `failed` where nobody has, store it, delete it from its queue.
+
+        Args:
+            stream: The queue.
+            sequence: The message's place in it.
+            filter_subject: What the consumer takes that gave it up: a message of another shard is not its to give up.
 
         Raises:
             DatabaseError: If Postgres cannot take it now.
@@ -76,6 +91,9 @@ class Undertaker:
         if found_message is None:
             return  # somebody ended it meanwhile, and its entry tells how
         message = found_message["message"]
+        if not message["subject"].startswith(filter_subject.removesuffix(">")):
+            logger.warning("message %d of %s is not one of %s and is left alone", sequence, stream, filter_subject)
+            return
         header = base64.b64decode(message.get("hdrs") or "")
         body = base64.b64decode(message.get("data") or "")
         fresh = self._fresh_entry(message, header, stream)
@@ -128,7 +146,3 @@ class Undertaker:
             max_attempts=headers.max_attempts,
             carrier=Carrier(stream=stream, sequence=message["seq"], stored_at=stored_at),
         )
-
-
-def _is_token(job_id: str) -> bool:
-    return job_id.isascii() and job_id.isprintable() and not set(job_id) & set(" .*>")

@@ -18,7 +18,7 @@ from nats import errors as nats_errors
 from nats.aio.client import Client
 from nats.nuid import NUID
 
-from jsjobs.jetstream.errors import ConnectionLost, NoResponders, TooLarge, without_secrets
+from jsjobs.jetstream.errors import ConnectionClosed, ConnectionLost, NoResponders, TooLarge, without_secrets
 from jsjobs.jetstream.hardened import HardenedClient
 from jsjobs.jetstream.parser import Receiver
 from jsjobs.model.errors import JobError
@@ -117,8 +117,11 @@ class Connection(HardenedClient):
         """Wait for the connection to stand.
 
         Raises:
+            ConnectionClosed: If it was closed.
             JobError: `RunnerUnavailable`, if it does not within `timeout` seconds: nothing was sent.
         """
+        if self.is_closed:
+            raise ConnectionClosed
         if not self._up.is_set():
             try:
                 async with asyncio.timeout(timeout):

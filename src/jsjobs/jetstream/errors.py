@@ -21,6 +21,13 @@ class NoResponders(JobError):  # noqa: N818 - the NATS name
         super().__init__(Reason.RUNNER_UNAVAILABLE, message)
 
 
+class ConnectionClosed(JobError):  # noqa: N818 - as above
+    """The connection was closed for good, by its owner."""
+
+    def __init__(self) -> None:
+        super().__init__(Reason.RUNNER_UNAVAILABLE, "the connection to NATS was closed")
+
+
 class TooLarge(JobError):  # noqa: N818 - as above
     """Header and body are more than the server's `max_payload`; nothing was sent."""
 

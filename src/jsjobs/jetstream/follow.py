@@ -1,7 +1,7 @@
 """Following a job without a consumer on the server: a plain subscription hints that something may be new, a read tells.
 
-A hint is not the truth: a write that loses its race is seen by subscribers too, and a hint may come before its
-message is stored. So a hint is followed by a few looks in quick succession, and without hints there is a look now and then,
+A hint is not the truth: a write that loses its race is seen by subscribers too, and a hint may come before its message
+is stored. So a hint is followed by a few looks in quick succession, and without hints there is a look now and then,
 which also carries over a lost connection.
 """
 

@@ -31,7 +31,7 @@ class HardenedClient(Client):
         self._ps = self._parser  # type: ignore[assignment] # stands in for nats-py's
 
     async def _read_loop(self) -> None:
-        """As nats-py's, but whatever goes wrong leads to a new connection; there, the loop ends while all looks well."""
+        """As nats-py's, but whatever goes wrong leads to a new connection; there, the loop just ends."""
         while not (self.is_closed or self.is_reconnecting or self._transport is None):
             try:
                 if self._transport.at_eof():
@@ -52,7 +52,7 @@ class HardenedClient(Client):
             await self._process_op_err(error)
 
     async def _attempt_reconnect(self) -> None:
-        """As nats-py's, but an exception it does not expect is tried again too; there, it ends all attempts silently."""
+        """As nats-py's, but an exception it does not expect is tried again; there, it ends all attempts."""
         while True:
             try:
                 await super()._attempt_reconnect()

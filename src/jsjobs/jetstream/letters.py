@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from jsjobs.jetstream.api import ApiError
 from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.errors import ConnectionLost
+from jsjobs.jetstream.errors import ConnectionClosed, ConnectionLost
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.wire import header_block, value_of
 from jsjobs.model.errors import JobError, Reason
@@ -59,6 +59,8 @@ async def send_letter(
             reply = await connection.ask(subject, data, header=block)
         except ConnectionLost:
             continue
+        except ConnectionClosed:
+            raise
         except JobError as error:
             if not error.is_transient:
                 raise

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from jsjobs.jetstream.api import ApiError, parse_time
 from jsjobs.jetstream.connection import Connection, Reply
-from jsjobs.jetstream.errors import ConnectionLost, NoResponders
+from jsjobs.jetstream.errors import ConnectionClosed, ConnectionLost, NoResponders
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.wire import value_of
 from jsjobs.model.errors import JobError
@@ -118,6 +118,8 @@ class StateStore:
                 found = await self.read(job_id)
                 if found is not None and found.writer == writer:
                     return found.revision
+                raise
+            except ConnectionClosed:
                 raise
             except JobError as error:
                 if not error.is_transient:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
@@ -63,7 +62,7 @@ class JobRun:
         self.ended = asyncio.Event()
         self._handling: Handling | None = None
         self._stop: Stop | None = None
-        self._waiting: asyncio.Task[None] | None = None
+        self._waiting: asyncio.Future[Any] | None = None
 
     @property
     def has_started(self) -> bool:
@@ -71,9 +70,9 @@ class JobRun:
         return self._handling is not None
 
     def needs_renewal(self) -> bool:
-        """Long jobs, and any whose handler was asked to end and has not yet."""
+        """Whether a handler runs, long or short: a short one that is past its limit may still need time to end."""
         handling = self._handling
-        return handling is not None and (self.job.headers.duration is Duration.LONG or handling.context.cancelled)
+        return handling is not None and handling.asked() is not Stop.LOST
 
     def lose(self, why: str) -> None:
         """End the handler; nothing more is written or sent for this delivery."""
@@ -110,7 +109,7 @@ class JobRun:
         if self._earlier is not None:
             # The server gave us a job that we still run: that handler's lease is over, and it must end first.
             self._earlier.lose("the job was delivered again")
-            await self._earlier.ended.wait()
+            await self._hold(asyncio.ensure_future(self._earlier.ended.wait()))
             took_over = True
         # A first delivery has no entry as a rule: the write that expects none finds out, one round trip cheaper.
         certain_new = self.delivery.attempt == 1 and job.headers.given_id is None
@@ -121,7 +120,7 @@ class JobRun:
             certain_new = False
             decision = await self._judge(found, took_over=took_over)
             if isinstance(decision, Wait):
-                await self._wait(decision.seconds)
+                await self._hold(asyncio.ensure_future(asyncio.sleep(decision.seconds)))
             elif isinstance(decision, Start):
                 with suppress(Conflict):
                     self.revision = await tools.state.write(decision.entry, expected=decision.expected)
@@ -141,15 +140,14 @@ class JobRun:
             server_now = await tools.server_now()
         return decide(found, self.job, worker=tools.worker, now=now, server_now=server_now, ack_wait=tools.ack_wait)
 
-    async def _wait(self, seconds: float) -> None:
-        """Wait for another worker's lease to run out, keeping this delivery alive meanwhile."""
-        until = time.monotonic() + seconds
-        self._waiting = asyncio.ensure_future(asyncio.sleep(seconds))
-        while (left := until - time.monotonic()) > 0 and self._stop is None:
-            await asyncio.wait({self._waiting}, timeout=min(left, self._tools.ack_wait / 3))
+    async def _hold(self, until: asyncio.Future[Any]) -> None:
+        """Keep the delivery alive until another run of the job has ended or its lease is over, or the worker stops."""
+        self._waiting = until
+        while not until.done() and self._stop is None:
+            await asyncio.wait({until}, timeout=self._tools.ack_wait / 3)
             with suppress(JobError):
                 await self.delivery.renew(self._tools.ack_wait / 3)
-        self._waiting.cancel()
+        until.cancel()
         self._waiting = None
 
     async def _end(self, decision: Decision) -> None:

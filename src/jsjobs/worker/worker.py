@@ -115,8 +115,10 @@ class Worker:
         for run in list(self._runs.values()):
             run.stop(Stop.RELEASE)
         await self._wait_for_runs(_LAST_WORD)
-        if self._runs:
-            logger.warning("%d handlers do not end; their jobs come back after ack_wait", len(self._runs))
+        if self._tasks:
+            logger.warning("%d jobs do not end; they come back after ack_wait", len(self._tasks))
+        for task in self._tasks:
+            task.cancel()
         self._keeping.cancel()
         self._tools.threads.shutdown(wait=False, cancel_futures=True)
         await self._flush()

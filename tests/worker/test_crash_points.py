@@ -1,0 +1,172 @@
+"""A crash at every point between two writes of a settlement: nothing lost, nothing ended twice. See docs/settlement.md."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from crashing import Crasher
+
+from facts import eventually
+from jsjobs import JobService
+from jsjobs.jetstream.api import call
+from jsjobs.jetstream.subjects import Names
+from jsjobs.model.job import JobStatusResponse
+
+
+class Handler:
+    """Counts its runs; fails the first `failures` of them, or all."""
+
+    def __init__(self, failures: int = 0, error: BaseException | None = None) -> None:
+        self.failures = failures
+        self.error = error or ValueError("bad")
+        self.runs = 0
+
+    async def __call__(self, payload: object) -> str:
+        self.runs += 1
+        if self.runs <= self.failures:
+            raise self.error
+        return "done"
+
+
+async def crash_then_recover(
+    point: str, handler: Handler, config: JobService.Config, monkeypatch: pytest.MonkeyPatch, jobs: JobService
+) -> JobStatusResponse:
+    """One job whose first worker dies at `point`, finished by a second one."""
+    dying = JobService(config)
+    for service in (dying, jobs):
+        service.register_handler("t", handler)
+    job_id = await jobs.submit("t", {}, priority="low", entity="e")
+    async with dying:
+        await Crasher(dying, point, monkeypatch).run_until_crash()
+    async with jobs.worker():
+        async for status in jobs.watch(job_id):
+            ended = status
+        await eventually(lambda: queue_is_empty(jobs))
+    return ended
+
+
+async def queue_is_empty(jobs: JobService) -> bool:
+    info = await call(jobs._connected(), f"STREAM.INFO.{Names(jobs.config.namespace).stream('low')}")
+    return info["state"]["messages"] == 0
+
+
+async def letters(jobs: JobService) -> int:
+    info = await call(jobs._connected(), f"STREAM.INFO.{Names(jobs.config.namespace).dead_stream}")
+    return info["state"]["messages"]
+
+
+@pytest.fixture
+def config(settings_of: Callable[..., JobService.Config]) -> JobService.Config:
+    return settings_of(ack_wait=1)
+
+
+@pytest.mark.parametrize(
+    ("point", "runs", "attempts"),
+    [
+        ("before write 1", 1, 1),  # nobody began it
+        ("after write 1", 1, 2),  # begun on paper: the attempt counts, its handler never ran
+        ("before write 2", 2, 2),  # run, and not ended: at least once means again
+        ("after write 2", 1, 1),  # ended: the redelivery is acknowledged and not run
+        ("before ack", 1, 1),
+    ],
+)
+async def test_a_completion_that_crashes(point, runs, attempts, config, monkeypatch, jobs) -> None:
+    handler = Handler()
+    status = await crash_then_recover(point, handler, config, monkeypatch, jobs)
+    assert (status.status, status.result, handler.runs, status.attempts) == ("complete", "done", runs, attempts)
+    assert [item.status for item in status.history].count("complete") == 1
+    assert await letters(jobs) == 0
+
+
+@pytest.mark.parametrize(
+    ("point", "errors"),
+    [
+        ("before write 2", "worker was lost"),  # the failure itself was never written
+        ("after write 2", "ValueError: bad"),  # written: the delay is `ack_wait` instead of the backoff
+        ("before nak", "ValueError: bad"),
+    ],
+)
+async def test_a_retry_that_crashes(point, errors, config, monkeypatch, jobs) -> None:
+    handler = Handler(failures=1)
+    status = await crash_then_recover(point, handler, config, monkeypatch, jobs)
+    assert (status.status, handler.runs, status.attempts) == ("complete", 2, 2)
+    found = [item.error for item in status.history if item.error]
+    assert len(found) == 1
+    assert errors in found[0]
+
+
+@pytest.mark.parametrize(
+    ("point", "runs"),
+    [
+        ("before write 2", 2),  # not dead yet on paper: run again, dead again
+        ("after write 2", 1),  # dead, without a letter: the redelivery sends it
+        ("before letter", 1),
+        ("after letter", 1),  # the letter is sent again and dropped by its message id
+        ("before term", 1),
+    ],
+)
+async def test_a_death_that_crashes(point, runs, config, monkeypatch, jobs) -> None:
+    handler = Handler(failures=9, error=JobService.Error.from_validation("never"))
+    status = await crash_then_recover(point, handler, config, monkeypatch, jobs)
+    assert (status.status, status.error_reason, handler.runs) == ("failed", "Validation", runs)
+    assert [item.status for item in status.history].count("failed") == 1
+    assert await letters(jobs) == 1
+
+
+@pytest.mark.parametrize("point", ["before write 2", "after write 2", "before nak"])
+async def test_a_release_that_crashes(point, config, monkeypatch, jobs) -> None:
+    dying, started, runs = JobService(config), asyncio.Event(), 0
+
+    async def slow(payload: object) -> str:
+        nonlocal runs
+        runs += 1
+        started.set()
+        if runs == 1:
+            await asyncio.sleep(60)
+        return "done"
+
+    for service in (dying, jobs):
+        service.register_handler("t", slow)
+    job_id = await jobs.submit("t", {}, priority="low")
+    async with dying:
+        crasher = Crasher(dying, point, monkeypatch)
+        await crasher.worker.start()
+        await started.wait()
+        stopping = asyncio.ensure_future(crasher.worker.stop(grace=0))
+        await crasher.crashed.wait()
+        await dying.close()
+        await stopping
+    async with jobs.worker():
+        assert await jobs.result(job_id) == "done"
+    status = await jobs.status(job_id)
+    # A release that was written burns no attempt; one that was not looks like a lost worker.
+    assert (runs, status.attempts) == (2, 2 if point == "before write 2" else 1)
+
+
+# Write 1 is the one that expects no entry, and loses.
+@pytest.mark.parametrize("point", ["before write 2", "after write 2", "before letter", "after letter", "before term"])
+async def test_burying_a_job_of_dead_workers_that_crashes(point, config, monkeypatch, jobs) -> None:
+    runs = 0
+
+    async def never(payload: object) -> None:
+        nonlocal runs
+        runs += 1
+
+    dying = JobService(config)
+    for service in (dying, jobs):
+        service.register_handler("t", never)
+    job_id = await jobs.submit("t", {}, priority="low", max_attempts=1)
+    # A worker that died a while ago, in the job's only attempt.
+    lost = (await jobs.status(job_id)).model_copy(update={"status": "queued"})
+    state = jobs.worker()._state
+    await state.write(lost.started(lost.created_at, "dead-worker"), expected=0)
+    await asyncio.sleep(config.ack_wait)
+    async with dying:
+        await Crasher(dying, point, monkeypatch).run_until_crash()
+    async with jobs.worker():
+        async for status in jobs.watch(job_id):
+            ended = status
+        await eventually(lambda: queue_is_empty(jobs))
+    assert (ended.status, ended.error_reason, runs) == ("failed", "MaxRetries", 0)
+    assert "worker was lost" in ended.last_error
+    assert await letters(jobs) == 1

@@ -1,0 +1,252 @@
+"""Running a handler, without any server."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from pydantic import BaseModel
+
+from jsjobs.model.context import current_context, request_context
+from jsjobs.model.errors import JobError
+from jsjobs.model.job import JobStatusResponse, Priority, Status, utc_now
+from jsjobs.model.retry import Retry, RetryState
+from jsjobs.worker.context import JobContext
+from jsjobs.worker.executor import Handling, Stop, describe, execute
+from jsjobs.worker.registry import Registry
+from jsjobs.worker.verdict import Cancelled, Complete, DeadLetter, Lost, Release, RetryAfter, Verdict
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(2) as pool:
+        yield pool
+
+
+def handling() -> Handling:
+    return Handling(JobContext("normal-1", "t", Priority.NORMAL, shard=0, attempt=1, fence=7))
+
+
+def entry(attempts: int = 1, max_attempts: int = 3, retry: RetryState | None = None) -> JobStatusResponse:
+    return JobStatusResponse(
+        job_id="normal-1", status=Status.PROCESSING, attempts=attempts, max_attempts=max_attempts, retry=retry
+    )
+
+
+class Runs:
+    """Runs one function on one payload."""
+
+    def __init__(self, threads: ThreadPoolExecutor) -> None:
+        self.threads = threads
+
+    async def __call__(
+        self, function, data: bytes = b"{}", *, on: Handling | None = None, limit=None, retry=None, of=None
+    ) -> Verdict:
+        registry = Registry()
+        registration = registry.register("t", function, retry=retry)
+        return await execute(
+            of or entry(),
+            lambda: (registration, registration.read_payload(data)),
+            on or handling(),
+            self.threads,
+            limit=limit,
+            policy=Retry(),
+            clock=utc_now,
+        )
+
+
+@pytest.fixture
+def run(threads: ThreadPoolExecutor) -> Runs:
+    return Runs(threads)
+
+
+class Model(BaseModel):
+    n: int
+
+
+async def test_results_of_every_kind_of_handler(run: Runs) -> None:
+    async def model(payload: Model) -> Model:
+        return Model(n=payload.n + 1)
+
+    def plain(payload: Model, ctx: JobContext) -> list[int]:
+        return [payload.n, ctx.attempt]
+
+    class Callable:
+        async def __call__(self, payload: dict[str, int]) -> int:
+            return payload["n"]
+
+    async def nothing(payload: object) -> None:
+        return None
+
+    async def untyped(payload):
+        return payload
+
+    assert await run(model, b'{"n":1}') == Complete(b'{"n":2}')
+    assert await run(plain, b'{"n":1}') == Complete(b"[1,1]")
+    assert await run(Callable(), b'{"n":5}') == Complete(b"5")
+    assert await run(nothing, b"null") == Complete(b"null")
+    assert await run(untyped, b'["\\u00e4"]') == Complete('["ä"]'.encode())
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"\xff", b"NaN", b'{"n":NaN}', b'{"n":"x"}', b"[1]", b'{"n":1} 2', b"\x00"]
+)
+async def test_a_payload_that_does_not_fit_is_dead_at_once(run: Runs, body: bytes) -> None:
+    called = False
+
+    async def model(payload: Model) -> None:
+        nonlocal called
+        called = True
+
+    verdict = await run(model, body)
+    assert isinstance(verdict, DeadLetter)
+    assert (verdict.reason, called) == ("Validation", False)
+
+
+async def test_a_result_that_does_not_fit_says_so(run: Runs) -> None:
+    async def wrong(payload: object) -> Model:
+        return "no model"  # type: ignore[return-value]
+
+    async def not_json(payload: object) -> object:
+        return object()
+
+    async def infinite(payload: object) -> float:
+        return float("inf")
+
+    for function in (wrong, not_json, infinite):
+        verdict = await run(function)
+        assert isinstance(verdict, DeadLetter)
+        assert verdict.reason == "Validation"
+        assert "result of t" in verdict.error
+
+
+async def test_what_handlers_raise_decides(run: Runs) -> None:
+    def raising(error: BaseException):
+        async def handler(payload: object) -> None:
+            raise error
+
+        return handler
+
+    retried = await run(raising(ValueError("bad")))
+    assert isinstance(retried, RetryAfter)
+    assert retried.error == "ValueError: bad"
+    assert 0.08 <= retried.delay <= 0.12
+    assert await run(raising(ValueError("bad")), of=entry(attempts=3)) == DeadLetter("MaxRetries", "ValueError: bad")
+    assert await run(raising(JobError.from_validation("no"))) == DeadLetter("Validation", "Validation: no")
+    assert isinstance(await run(raising(JobError.from_runner_unavailable("later"))), RetryAfter)
+    assert isinstance(await run(raising(TimeoutError("mine"))), RetryAfter)
+    assert isinstance(await run(raising(SystemExit(3))), RetryAfter)
+    assert isinstance(await run(raising(asyncio.CancelledError())), RetryAfter)
+    assert await run(raising(ValueError("x")), retry=Retry(max_retries=0)) == DeadLetter("MaxRetries", "ValueError: x")
+
+
+def test_an_error_whose_text_cannot_be_had_is_described() -> None:
+    class HostileError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    assert describe(HostileError()) == "HostileError: (its text cannot be had)"
+    assert len(describe(ValueError("ü" * 10_000)).encode()) <= 4096
+
+
+async def test_an_async_handler_past_its_limit_is_interrupted_and_waited_for(run: Runs) -> None:
+    cleaned = False
+
+    async def slow(payload: object) -> None:
+        nonlocal cleaned
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.05)
+            cleaned = True
+
+    verdict = await run(slow, limit=0.05)
+    assert isinstance(verdict, RetryAfter)
+    assert (verdict.error, cleaned) == ("Timeout: the handler ran longer than 0.05 s", True)
+
+
+async def test_a_thread_past_its_limit_is_told_and_waited_for(run: Runs) -> None:
+    ended = threading.Event()
+
+    def slow(payload: object, ctx: JobContext) -> str:
+        while not ctx.cancelled:
+            time.sleep(0.005)
+        ended.set()
+        return "too late"
+
+    verdict = await run(slow, limit=0.05)
+    assert isinstance(verdict, RetryAfter)
+    assert verdict.error.startswith("Timeout: ")
+    assert ended.is_set()
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"), [(Stop.RELEASE, Release()), (Stop.CANCEL, Cancelled()), (Stop.LOST, Lost("gone"))]
+)
+async def test_an_interrupted_handler_yields_the_reason(run: Runs, reason: Stop, expected: Verdict) -> None:
+    at_work, started = handling(), asyncio.Event()
+
+    async def slow(payload: object) -> None:
+        started.set()
+        await asyncio.sleep(60)
+
+    task = asyncio.ensure_future(run(slow, on=at_work))
+    await started.wait()
+    at_work.stop(reason, "gone")
+    assert await task == expected
+    assert at_work.context.cancelled
+
+
+async def test_who_ends_in_spite_of_a_stopping_worker_has_ended_but_not_after_a_lost_lease(run: Runs) -> None:
+    for reason, expected in ((Stop.RELEASE, Complete(b'"done"')), (Stop.LOST, Lost("gone"))):
+        at_work, started = handling(), asyncio.Event()
+
+        async def stubborn(payload: object, started: asyncio.Event = started) -> str:
+            started.set()
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                return "done"
+            return "never"
+
+        task = asyncio.ensure_future(run(_without_defaults(stubborn), on=at_work))
+        await started.wait()
+        at_work.stop(reason, "gone")
+        assert await task == expected
+        # What comes after must not be interrupted by the request that was answered.
+        await asyncio.sleep(0)
+
+
+def _without_defaults(function):
+    async def handler(payload: object) -> str:
+        return await function(payload)
+
+    return handler
+
+
+async def test_the_context_reaches_tasks_and_threads(run: Runs) -> None:
+    async def task(payload: object) -> str | None:
+        return current_context().tenant_id
+
+    def thread(payload: object) -> str | None:
+        return current_context().tenant_id
+
+    with request_context(tenant_id="acme"):
+        assert await run(task) == Complete(b'"acme"')
+        assert await run(thread) == Complete(b'"acme"')
+
+
+async def test_tearing_the_process_down_is_no_failure_of_the_job(run: Runs) -> None:
+    started = asyncio.Event()
+
+    async def slow(payload: object) -> None:
+        started.set()
+        await asyncio.sleep(60)
+
+    task = asyncio.ensure_future(run(slow))
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
