@@ -34,17 +34,22 @@ class Apps:
         self.processes: list[subprocess.Popen[bytes]] = []
 
     async def start(self, role: str = "worker") -> subprocess.Popen[bytes]:
-        """Start one; it has connected when this returns."""
-        with (self._folder / f"{role}-{len(self.processes)}.log").open("wb") as log:
-            command = [sys.executable, "-W", "error", str(APP), role]
-            process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)  # noqa: ASYNC220 - returns at once
-        self.processes.append(process)
+        """Start one; it has subscribed when this returns."""
+        process = self.start_soon(role)
 
         async def is_ready() -> bool:
-            assert process.poll() is None, (self._folder / log.name).read_text()
+            assert process.poll() is None, f"it ended: see the logs in {self._folder}"
             return any(event["event"] == "ready" and event["pid"] == process.pid for event in self.events())
 
         await eventually(is_ready)
+        return process
+
+    def start_soon(self, role: str = "worker") -> subprocess.Popen[bytes]:
+        """Start one."""
+        with (self._folder / f"{role}-{len(self.processes)}.log").open("wb") as log:
+            command = [sys.executable, "-W", "error", str(APP), role]
+            process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
+        self.processes.append(process)
         return process
 
     def events(self, kind: str | None = None) -> list[Event]:

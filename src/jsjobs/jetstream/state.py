@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import re
 from datetime import datetime
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from jsjobs.model.errors import JobError
 from jsjobs.model.job import JobStatusResponse, random_token
 
 WRONG_REVISION = 10071
-_ACK = b'{"stream":'
+_ACK = re.compile(rb'\{"stream": ?"[^"]*", ?"seq": ?([1-9][0-9]*)')
 _RETRY_EVERY = 0.05
 _NO_MESSAGE = b"NATS/1.0 404"
 
@@ -129,10 +130,9 @@ class StateStore:
 
 def _revision(reply: Reply, job_id: str) -> int:
     data = reply.data
-    if data.startswith(_ACK):
-        answer = json.loads(data)
-        if "seq" in answer:
-            return int(answer["seq"])
+    acknowledged = _ACK.match(data)
+    if acknowledged is not None:
+        return int(acknowledged[1])
     answer = json.loads(data)
     error = answer.get("error") or {"description": f"an answer that is no acknowledgement: {data[:100]!r}"}
     if error.get("err_code") == WRONG_REVISION:

@@ -16,6 +16,7 @@ from jsjobs.model.job import DEFAULT_MAX_ATTEMPTS, Duration
 LINE = b"NATS/1.0"
 _FIRST = LINE + b"\r\n"
 _END = b"\r\n\r\n"
+_OURS = b"jsjobs-"
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 MSG_ID = "Nats-Msg-Id"
@@ -102,7 +103,7 @@ def parse_job_headers(raw: bytes) -> JobHeaders:
     Raises:
         JobError: `Validation`, listing every header that cannot be read.
     """
-    if not raw:
+    if not raw or (_OURS not in raw.lower() and raw.startswith(_FIRST) and raw.endswith(_END)):
         return NO_HEADERS
     seen: dict[str, str] = {}
     for name, value in parse_block(raw):

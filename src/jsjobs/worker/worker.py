@@ -171,7 +171,7 @@ class Worker:
             return
         run = JobRun(self._tools, delivery, self._runs)
         self._runs[run.job_id] = run
-        task = asyncio.ensure_future(run.run())
+        task = asyncio.get_running_loop().create_task(run.run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(lambda _: self._forget(run))

@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from jsjobs.embedded import LocalServers
@@ -18,7 +19,6 @@ from jsjobs.jetstream.connect import connect
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.topology import Topology, live_shards
-from jsjobs.model.errors import JobError
 from jsjobs.postgres.database import Database
 from jsjobs.postgres.migrate import migrate
 from jsjobs.resources import shipped
@@ -148,11 +148,39 @@ class Stage:
 
     async def close(self) -> None:
         """End every process and delete the folder."""
+        if self._connection is not None:
+            with contextlib.suppress(Exception):
+                await self._connection.close()
         with contextlib.ExitStack() as steps:  # from the last to the first, each of them also when one fails
-            steps.callback(shutil.rmtree, self.folder, ignore_errors=True)
+            steps.callback(shutil.rmtree, self.folder)
             steps.callback(self._servers.remove)
             for child in self._children.values():
+                child.send(signal.SIGTERM)  # both at once, then wait for each
                 steps.callback(child.stop, signal.SIGTERM)
-            if self._connection is not None:
-                with contextlib.suppress(Exception):
-                    await self._connection.close()
+
+    # -- helpers
+
+    def _start(self, name: str) -> None:
+        database_url = self.config.database_url
+        assert database_url is not None
+        settings = {
+            "JSJOBS_NATS_URL": self.config.nats_url,
+            "JSJOBS_DATABASE_URL": database_url.get_secret_value(),
+            "JSJOBS_NAMESPACE": NAMESPACE,
+            "JSJOBS_ACK_WAIT": str(ACK_WAIT),
+            "PYTHONDONTWRITEBYTECODE": "1",  # nothing appears beside the installed app
+        }
+        arguments = [f"{self.app}:jobs", "--no-router"] if name == "worker" else []
+        command = [sys.executable, "-m", "jsjobs.cli.app", name, *arguments]
+        self._children[name] = Child(command, log=self._log(name), cwd=self.folder, env={**os.environ, **settings})
+
+    def _log(self, name: str) -> Path:
+        return self.folder / f"{name}.log"
+
+    async def _ready(self) -> bool:
+        for name, child in self._children.items():
+            if not child.running:
+                raise StageError(f"the {name} process ended as soon as it was started")
+        router = await find(self.connection, f"CONSUMER.INFO.{self.names.dead_stream}.{self.names.router}")
+        shards = await live_shards(self.connection, self.names)
+        return all((info or {}).get("push_bound") for info in (router, *shards.values()))

@@ -1,0 +1,78 @@
+"""The command `jsjobs`: its commands, and what becomes of errors."""
+
+import errno
+import os
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from jsjobs.cli import database, dlq, jobs, serve, streams
+from jsjobs.cli.options import is_verbose
+from jsjobs.cli.output import complain
+from jsjobs.cli.problems import FAILED, INTERRUPTED, judge, show_trace
+
+_HELP = """Jobs on NATS JetStream: run workers, submit jobs, see what became of them.
+
+Without a server at hand, `jsjobs dev` starts one in this folder, and every other command finds it there. Each command
+takes --namespace, --nats-url and --database-url after its name; the environment says the same with JSJOBS_NAMESPACE,
+NATS_URL and DATABASE_URL. Exit codes: 0 done, 1 the job or the request failed, 2 wrong use."""
+
+app = typer.Typer(help=_HELP, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"jsjobs {version('jsjobs')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _jsjobs(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Takes the options that stand before a command."""
+
+
+serve.add_commands(app)
+jobs.add_commands(app)
+app.add_typer(dlq.app, name="dlq")
+app.add_typer(streams.app, name="streams")
+app.add_typer(database.app, name="db")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and end the process with its exit code; errors become one line.
+
+    Args:
+        arguments: Instead of those the process was given.
+    """
+    try:
+        app(arguments)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except BrokenPipeError:
+        code = FAILED
+    except Exception as error:  # noqa: BLE001 - nobody at a terminal wants a traceback
+        text, code = judge(error)
+        complain(text)
+        if is_verbose():
+            show_trace(error)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else FAILED
+    sys.exit(_flushed(code))
+
+
+def _flushed(code: int) -> int:
+    """The exit code, once everything is written; a reader that has gone is no error worth a word."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # Python would try again at its end, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return code or (0 if error.errno == errno.EPIPE else FAILED)
+    return code

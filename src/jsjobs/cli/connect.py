@@ -1,0 +1,97 @@
+"""Which servers a command talks to, and running its coroutine."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+from jsjobs import JobService
+from jsjobs.cli.problems import HOW_TO_DATABASE, WrongUse
+from jsjobs.embedded import discover
+from jsjobs.settings import Config, load
+
+T = TypeVar("T")
+
+_NATS = ("JSJOBS_NATS_URL", "NATS_URL")
+_DATABASE = ("JSJOBS_DATABASE_URL", "DATABASE_URL")
+
+
+def has_nats() -> bool:
+    """Whether the environment names a NATS server."""
+    return any(os.environ.get(name) for name in _NATS)
+
+
+def has_database() -> bool:
+    """Whether the environment names a database."""
+    return any(os.environ.get(name) for name in _DATABASE)
+
+
+def find_servers() -> None:
+    """Let the environment name the servers of `jsjobs dev`, where it names none and they run in or above this folder."""
+    if has_nats() and has_database():
+        return
+    found = discover(Path.cwd())
+    if found is None:
+        return
+    own_nats = has_nats()
+    if found.nats_url is not None and not own_nats:
+        use_nats(found.nats_url)
+    # The dead letters of another NATS server do not belong into the local database.
+    if found.database_url is not None and not has_database() and not (own_nats and found.nats_url is not None):
+        use_database(found.database_url)
+
+
+def use_nats(url: str) -> None:
+    """Let this process, and what it imports, use this NATS server."""
+    os.environ[_NATS[0]] = url
+
+
+def use_database(url: str) -> None:
+    """Let this process, and what it imports, use this database."""
+    os.environ[_DATABASE[0]] = url
+
+
+def settings(**given: object) -> Config:
+    """The settings of a command: what is given, the environment, the servers of `jsjobs dev`, the defaults.
+
+    Raises:
+        JobError: `Validation`, if a setting cannot be used.
+    """
+    find_servers()
+    return load(**{name: value for name, value in given.items() if value is not None})
+
+
+def service() -> JobService:
+    """A service with the settings of a command."""
+    return JobService(settings())
+
+
+def service_with_database() -> JobService:
+    """As `service`, for a command that cannot do without the dead-letter table.
+
+    Raises:
+        WrongUse: If no database is set.
+    """
+    made = service()
+    if made.config.database_url is None:
+        raise WrongUse(f"no database is set: {HOW_TO_DATABASE}")
+    return made
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run a command's coroutine to its end; Ctrl-C cancels it."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(main)
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """What makes event loops: uvloop, where it is installed."""
+    try:
+        import uvloop  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory

@@ -1,0 +1,101 @@
+"""What the demo prints: live in a terminal, plain lines everywhere else."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.text import Text
+
+LINE_EVERY_S = 2.0
+PER_SECOND = 12
+STEP_PCT = 25.0
+NAME_WIDTH = 30
+
+
+class Screen:
+    """Prints the story."""
+
+    def __init__(self) -> None:
+        # A terminal that knows no check marks gets question marks, not a traceback.
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="replace")
+        self.console = Console(highlight=False)
+        self.live = self.console.is_terminal and sys.stdout.isatty() and not self.console.is_dumb_terminal
+
+    def show(self, *what: RenderableType) -> None:
+        """Print tables and such, or an empty line."""
+        self.console.print(*what)
+
+    def act(self, title: str) -> None:
+        """Begin a part of the story."""
+        self.console.print()
+        self.console.print(Text(title, style="bold cyan"))
+
+    def say(self, text: str, *, mark: str = " ", style: str = "") -> None:
+        """One line, or as many as it takes."""
+        line = Text(f"{mark} ", style=style)
+        line.append(plain(text), style="" if mark.strip() else style)
+        self.console.print(line, soft_wrap=True)
+
+    def good(self, text: str) -> None:
+        """Something went as it should."""
+        self.say(text, mark="✓", style="green")
+
+    def bad(self, text: str) -> None:
+        """Something did not."""
+        self.say(text, mark="✗", style="bold red")
+
+    @asynccontextmanager
+    async def board(self, draw: Callable[[], RenderableType], line: Callable[[], str]) -> AsyncIterator[None]:
+        """Show something that changes: redrawn in a terminal, else a line now and then and the last state."""
+        if self.live:
+            with Live(get_renderable=draw, console=self.console, refresh_per_second=PER_SECOND):
+                yield
+            return
+        lines = asyncio.ensure_future(self._lines(line))
+        try:
+            yield
+        finally:
+            lines.cancel()
+            await asyncio.wait({lines})
+        self.show(draw())
+
+    @contextmanager
+    def bar(self, what: str) -> Iterator[Callable[[float, str], None]]:
+        """Show progress; the value takes percent and a text."""
+        if not self.live:
+            yield self._steps(what)
+            return
+        now = TextColumn("{task.fields[now]}", markup=False)
+        columns = (TextColumn("  {task.description}"), BarColumn(), TaskProgressColumn(), now)
+        with Progress(*columns, console=self.console) as progress:
+            task = progress.add_task(what, total=100, now="")
+            yield lambda pct, now: progress.update(task, completed=pct, now=plain(now)[-NAME_WIDTH:])
+
+    async def _lines(self, line: Callable[[], str]) -> None:
+        while True:
+            await asyncio.sleep(LINE_EVERY_S)
+            self.say(line())
+
+    def _steps(self, what: str) -> Callable[[float, str], None]:
+        due = 0.0
+
+        def step(pct: float, now: str) -> None:
+            nonlocal due
+            if pct >= due:
+                due = pct - pct % STEP_PCT + STEP_PCT
+                self.say(f"{what} {pct:.0f}% {now}")
+
+        return step
+
+
+def plain(text: str) -> str:
+    """The text in one line without control characters: a file's name may hold anything."""
+    return "".join(character if character.isprintable() else "?" for character in text)

@@ -1,0 +1,44 @@
+"""Durations as people write them: `250ms`, `4s`, `5m`, `1h30m`, `2d`."""
+
+import re
+
+_UNITS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
+_DURATION = re.compile("".join(rf"(?:(?P<{unit}>\d{{1,9}}(?:\.\d{{1,3}})?){unit})?" for unit in _UNITS))
+
+
+def parse_duration(text: str) -> float:
+    """The seconds that are meant.
+
+    Args:
+        text: Numbers with units (`d`, `h`, `m`, `s`, `ms`), the largest unit first.
+
+    Raises:
+        ValueError: If it is no duration, or none at all.
+    """
+    match = _DURATION.fullmatch(text.strip())
+    parts = {unit: float(number) for unit, number in match.groupdict().items() if number} if match else {}
+    if not any(parts.values()):
+        raise ValueError(f"{text[:40]!r} is no duration above zero: write it like 250ms, 4s, 5m or 1h30m")
+    return sum(number * _UNITS[unit] for unit, number in parts.items()) / 1000
+
+
+def format_duration(seconds: float) -> str:
+    """The duration to the millisecond, in the form `parse_duration` reads.
+
+    Args:
+        seconds: Zero or more.
+    """
+    rest = round(seconds * 1000)
+    text = ""
+    for unit, size in _UNITS.items():
+        count, rest = divmod(rest, size)
+        text += f"{count}{unit}" if count else ""
+    return text or "0s"
+
+
+def format_age(seconds: float) -> str:
+    """The duration in its largest unit alone, for tables: `3h`, `12s`."""
+    for unit, size in _UNITS.items():
+        if seconds * 1000 >= size:
+            return f"{int(seconds * 1000 // size)}{unit}"
+    return "0s"

@@ -1,0 +1,85 @@
+"""Options that many commands share, and the examples below their help."""
+
+import functools
+import inspect
+import logging
+import os
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from jsjobs.cli.durations import parse_duration
+
+_PANEL = "Servers and logging"
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+def duration_option(help_text: str, *names: str) -> Any:
+    """An option that takes a duration and gives seconds."""
+    return typer.Option(*names, help=help_text, parser=_duration, metavar="DURATION")
+
+
+def _duration(text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _shared(
+    *,
+    namespace: Annotated[
+        str | None,
+        typer.Option(help="Whose jobs [dim](JSJOBS_NAMESPACE, else jobs)[/]", rich_help_panel=_PANEL, metavar="NAME"),
+    ] = None,
+    nats_url: Annotated[
+        str | None,
+        typer.Option(help="NATS server [dim](JSJOBS_NATS_URL, NATS_URL)[/]", rich_help_panel=_PANEL, metavar="URL"),
+    ] = None,
+    database_url: Annotated[
+        str | None,
+        typer.Option(
+            help="Postgres server [dim](JSJOBS_DATABASE_URL, DATABASE_URL)[/]", rich_help_panel=_PANEL, metavar="URL"
+        ),
+    ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Log everything, show where errors come from", rich_help_panel=_PANEL)
+    ] = False,
+) -> None:
+    # Options become environment variables, since an application that makes its own JobService() must see them too.
+    given = {"JSJOBS_NAMESPACE": namespace, "JSJOBS_NATS_URL": nats_url, "JSJOBS_DATABASE_URL": database_url}
+    os.environ.update({name: value for name, value in given.items() if value is not None})
+    if verbose:
+        logging.getLogger("jsjobs").setLevel(logging.DEBUG)
+
+
+def with_servers(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say which servers it talks to, and `--verbose`."""
+    own, shared = inspect.signature(command), inspect.signature(_shared)
+
+    @functools.wraps(command)
+    def with_options(**given: Any) -> None:
+        _shared(**{name: given.pop(name) for name in shared.parameters})
+        command(**given)
+
+    parameters = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in (*own.parameters.values(), *shared.parameters.values())
+    ]
+    # typer reads a command's parameters from here.
+    vars(with_options)["__signature__"] = own.replace(parameters=parameters)
+    with_options.__annotations__ = {**command.__annotations__, **_shared.__annotations__}
+    return with_options
+
+
+def is_verbose() -> bool:
+    """Whether `-v` was given."""
+    return logging.getLogger("jsjobs").level == logging.DEBUG
+
+
+def examples(*lines: str) -> str:
+    """Examples for the end of a command's help."""
+    return "\n\n".join(["[bold]Examples[/bold]", *(f"[cyan]{escape(line)}[/cyan]" for line in lines)])

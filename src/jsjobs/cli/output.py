@@ -1,0 +1,65 @@
+"""Printing: data on standard output, talk on standard error, colours only on a terminal."""
+
+import json
+import re
+import sys
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+_PIPE_WIDTH = 240
+# Characters that a terminal obeys instead of showing, or that turn the direction of writing; and halves of characters,
+# which no encoding can write.
+_HOSTILE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def screen() -> Console:
+    """Where tables go: as wide as the terminal, and wide enough for whole lines in a pipe."""
+    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False, soft_wrap=False)
+
+
+def talk(text: str, *, style: str = "") -> None:
+    """Say something to the person at the terminal, beside the data."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(plain(text, style))
+
+
+def complain(text: str) -> None:
+    """Say what went wrong."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(Text.assemble(("error: ", "bold red"), plain(text)))
+
+
+def plain(text: object, style: str = "") -> Text:
+    """A text as it is: no markup in it counts, and nothing in it reaches the terminal as a command."""
+    return Text(_HOSTILE.sub(_escaped, str(text)), style=style)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON value on a line of its own, for programs."""
+    # Flushed, since a reader waits for each line of a stream.
+    print(dumps(value), flush=True)  # noqa: T201 - this is what prints
+
+
+def print_value(value: Any) -> None:
+    """Print one JSON value for people: indented and coloured on a terminal, else as for programs."""
+    if sys.stdout.isatty():
+        screen().print_json(dumps(value))
+    else:
+        print_json(value)
+
+
+def dumps(value: Any) -> str:
+    """JSON in one line, readable in every script and safe to show on a terminal."""
+    return _HOSTILE.sub(_escaped, json.dumps(value, ensure_ascii=False, default=str))
+
+
+def local_time(moment: datetime | None) -> str:
+    """A moment on the clock of the person who reads it."""
+    return "" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04x}"

@@ -1,0 +1,54 @@
+"""What a command can end in: one line for people, and an exit code."""
+
+import sys
+import traceback
+
+from jsjobs.embedded import EmbeddedError
+from jsjobs.model.errors import JobError, Reason
+from jsjobs.postgres.errors import DatabaseError, DatabaseUnavailable, InvalidDatabaseUrl, LetterError
+
+FAILED = 1
+"""Exit code: the job or the request failed."""
+WRONG_USE = 2
+"""Exit code: what was given cannot be used."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells know it."""
+
+HOW_TO_NATS = "start one with `jsjobs dev`, or set NATS_URL"
+HOW_TO_DATABASE = "start one with `jsjobs dev`, or set DATABASE_URL"
+
+
+class Failed(Exception):  # noqa: N818 - it says what happened
+    """The request failed, for a reason that the caller of the command did not get wrong."""
+
+
+class WrongUse(Exception):  # noqa: N818 - as above
+    """What was given to the command cannot be used."""
+
+
+def judge(error: Exception) -> tuple[str, int]:
+    """What to say about an error, and the exit code it means."""
+    match error:
+        case Failed():
+            return str(error), FAILED
+        case WrongUse():
+            return str(error), WRONG_USE
+        case JobError(reason=Reason.VALIDATION):
+            return error.message, WRONG_USE
+        case JobError(reason=Reason.RUNNER_UNAVAILABLE) if error.message.startswith("cannot reach NATS"):
+            return f"{error.message}; {HOW_TO_NATS}", FAILED
+        case JobError():
+            return error.message, FAILED
+        case InvalidDatabaseUrl():
+            return str(error), WRONG_USE
+        case DatabaseUnavailable():
+            return f"{error}; {HOW_TO_DATABASE}", FAILED
+        case DatabaseError() | LetterError() | EmbeddedError():
+            return str(error), FAILED
+        case _:
+            return f"unexpected {type(error).__name__}: {error} (add -v to see where)", FAILED
+
+
+def show_trace(error: Exception) -> None:
+    """Print where an error came from, for `-v`."""
+    traceback.print_exception(error, file=sys.stderr)
