@@ -14,9 +14,22 @@ from jsjobs.model.errors import JobError
 logger = logging.getLogger("jsjobs.worker")
 
 
-def margin(ack_wait: float) -> float:
-    """Seconds before the end of `ack_wait` at which a delivery no longer counts as ours: a sixth, at most 5 s."""
-    return min(5.0, ack_wait / 6)
+class LeaseTime:
+    """How long a delivery is ours: the server's `ack_wait`, which may be changed while workers run."""
+
+    def __init__(self, ack_wait: float) -> None:
+        self.ack_wait = ack_wait
+        """Seconds without an answer after which the server delivers again."""
+
+    @property
+    def margin(self) -> float:
+        """Seconds before the end of `ack_wait` at which a delivery no longer counts as ours: a sixth, at most 5 s."""
+        return min(5.0, self.ack_wait / 6)
+
+    @property
+    def lease(self) -> float:
+        """Seconds in which a delivery is surely ours."""
+        return self.ack_wait - self.margin
 
 
 class Kept(Protocol):
@@ -39,10 +52,9 @@ class Kept(Protocol):
 class LeaseKeeper:
     """Renews the leases of runs that may outlive `ack_wait`, every third of it, each after a look at its entry."""
 
-    def __init__(self, state: StateStore, ack_wait: float) -> None:
+    def __init__(self, state: StateStore, lease_time: LeaseTime) -> None:
         self._state = state
-        self._ack_wait = ack_wait
-        self._lease = ack_wait - margin(ack_wait)
+        self._time = lease_time
         self._renewals: set[asyncio.Task[None]] = set()
 
     def look(self, run: Kept) -> None:
@@ -50,9 +62,9 @@ class LeaseKeeper:
         if not run.needs_renewal():
             return
         age = run.delivery.age()
-        if age >= self._lease:
+        if age >= self._time.lease:
             run.lose(f"the lease was not confirmed for {age:.1f} s")
-        elif age >= self._ack_wait / 3 and not run.renewing:
+        elif age >= self._time.ack_wait / 3 and not run.renewing:
             run.renewing = True
             task = asyncio.ensure_future(self._renew(run))
             self._renewals.add(task)
@@ -67,7 +79,7 @@ class LeaseKeeper:
                 return
             if found is None or found.revision < revision:
                 return  # a replica that lags behind: no confirmation, and no loss either
-            await run.delivery.renew(max(0.1, self._lease - run.delivery.age()))
+            await run.delivery.renew(max(0.1, self._time.lease - run.delivery.age()))
             # What was confirmed is what was true when the entry was asked for.
             run.delivery.taken_at = min(run.delivery.taken_at, asked_at)
         except JobError as error:

@@ -17,16 +17,18 @@ from jsjobs.jetstream.state import Conflict, Found, StateStore
 from jsjobs.jetstream.subjects import Names
 from jsjobs.model.context import RequestContext, enter_context
 from jsjobs.model.errors import JobError
-from jsjobs.model.job import Duration, Status
+from jsjobs.model.job import Duration, Priority, Status
 from jsjobs.model.retry import Retry
 from jsjobs.worker.claim import Bury, Decision, Ended, Rebury, Start, Wait, decide, taken_over
 from jsjobs.worker.context import JobContext
 from jsjobs.worker.executor import Handling, Stop, execute
-from jsjobs.worker.lease import margin
+from jsjobs.worker.lease import LeaseTime
 from jsjobs.worker.registry import Registration, Registry
 from jsjobs.worker.settle import Claim, Settlement
 
 logger = logging.getLogger("jsjobs.worker")
+RunKey = tuple[Priority, int]
+"""Priority and stream sequence: the message that a run is of."""
 _LOOK_AGAIN = 0.02  # seconds after a lost race
 
 
@@ -42,7 +44,7 @@ class Tools:
     threads: Executor
     progress: ProgressSender
     retry: Retry
-    ack_wait: float
+    lease_time: LeaseTime
     clock: Callable[[], datetime]
     server_now: Callable[[], Any]
     """Awaitable: the server's clock."""
@@ -51,12 +53,14 @@ class Tools:
 class JobRun:
     """A delivery in this worker's hands."""
 
-    def __init__(self, tools: Tools, delivery: Delivery, runs: Mapping[str, JobRun]) -> None:
+    def __init__(self, tools: Tools, delivery: Delivery, runs: Mapping[RunKey, JobRun]) -> None:
         self._tools = tools
         self.delivery = delivery
         self.job: IncomingJob = delivery.job(tools.names)
         self.job_id = self.job.job_id
-        self._earlier = runs.get(self.job_id)
+        # By its message, not its id: another copy of a given id is no redelivery of this one.
+        self.key: RunKey = (self.job.priority, delivery.sequence)
+        self._earlier = runs.get(self.key)
         self.revision = 0
         self.renewing = False
         self.ended = asyncio.Event()
@@ -138,15 +142,17 @@ class JobRun:
             if took_over and found.entry.worker == tools.worker:
                 return taken_over(found.entry, found.revision, now, tools.worker)
             server_now = await tools.server_now()
-        return decide(found, self.job, worker=tools.worker, now=now, server_now=server_now, ack_wait=tools.ack_wait)
+        return decide(
+            found, self.job, worker=tools.worker, now=now, server_now=server_now, ack_wait=tools.lease_time.ack_wait
+        )
 
     async def _hold(self, until: asyncio.Future[Any]) -> None:
         """Keep the delivery alive until another run of the job has ended or its lease is over, or the worker stops."""
         self._waiting = until
         while not until.done() and self._stop is None:
-            await asyncio.wait({until}, timeout=self._tools.ack_wait / 3)
+            await asyncio.wait({until}, timeout=self._tools.lease_time.ack_wait / 3)
             with suppress(JobError):
-                await self.delivery.renew(self._tools.ack_wait / 3)
+                await self.delivery.renew(self._tools.lease_time.ack_wait / 3)
         until.cancel()
         self._waiting = None
 
@@ -196,15 +202,14 @@ class JobRun:
 
     async def _lease(self) -> float:
         """Seconds for which the delivery is surely ours from now on."""
-        spare = margin(self._tools.ack_wait)
-        lease = self._tools.ack_wait - spare
-        if self.delivery.age() <= spare:
-            return lease
+        time = self._tools.lease_time
+        if self.delivery.age() <= time.margin:
+            return time.lease
         # The claim took long: ask for the handler's whole time.
         with suppress(JobError):
-            await self.delivery.renew(spare)
-            return lease
-        return lease - self.delivery.age()
+            await self.delivery.renew(time.margin)
+            return time.lease
+        return time.lease - self.delivery.age()
 
     def _limit(self, lease: float) -> float | None:
         own = self.job.headers.timeout

@@ -19,6 +19,7 @@ from jsjobs.jetstream.state import Conflict, StateStore
 from jsjobs.jetstream.subjects import Names
 from jsjobs.model.errors import Reason
 from jsjobs.model.job import JobStatusResponse
+from jsjobs.worker.lease import LeaseTime
 from jsjobs.worker.verdict import Cancelled, Complete, DeadLetter, Lost, Release, RetryAfter, Verdict
 
 logger = logging.getLogger("jsjobs.worker")
@@ -43,7 +44,7 @@ class Settlement:
         state: StateStore,
         *,
         result_ttl: float,
-        lease: float,
+        lease_time: LeaseTime,
         clock: Callable[[], datetime],
     ) -> None:
         """Settle with these tools.
@@ -53,14 +54,14 @@ class Settlement:
             names: The namespace.
             state: Where entries are written.
             result_ttl: Seconds that an ended job's entry is kept.
-            lease: Seconds in which a delivery is surely still ours: `ack_wait` less a margin.
+            lease_time: In which a delivery is surely still ours.
             clock: The time now.
         """
         self._connection = connection
         self._names = names
         self._state = state
         self._ttl = result_ttl
-        self._lease = lease
+        self._time = lease_time
         self._clock = clock
 
     async def apply(self, claim: Claim, verdict: Verdict) -> None:
@@ -123,7 +124,7 @@ class Settlement:
         delivery.term(str(dead.error_reason))
 
     def _nak(self, claim: Claim, delay: float) -> None:
-        if claim.delivery.age() < self._lease:
+        if claim.delivery.age() < self._time.lease:
             claim.delivery.nak(delay)
         else:
             # It may be another delivery's by now: `ack_wait` brings it back without us.

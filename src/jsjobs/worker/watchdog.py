@@ -36,6 +36,10 @@ class Taker(Protocol):
         """Unsubscribe."""
         ...
 
+    def lease_is(self, ack_wait: float) -> None:
+        """Know how many seconds the server waits for an answer."""
+        ...
+
 
 class Watchdog:
     """Looks seldom: subscribes to new shards, leaves removed ones, wakes stuck ones, and says why it is not ready."""
@@ -76,6 +80,8 @@ class Watchdog:
 
     async def _look(self, shards: dict[Shard, dict[str, Any]]) -> None:
         taker = self._taker
+        if shards:
+            taker.lease_is(min(info["config"]["ack_wait"] / 1e9 for info in shards.values()))
         for shard in taker.taken - set(shards):
             await taker.drop(shard)
         for shard in sorted(set(shards) - taker.taken, key=lambda shard: shard.consumer):

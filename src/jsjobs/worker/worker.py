@@ -22,9 +22,9 @@ from jsjobs.model.errors import JobError
 from jsjobs.model.job import random_token, utc_now
 from jsjobs.settings import Config
 from jsjobs.worker.executor import Stop
-from jsjobs.worker.lease import LeaseKeeper, margin
+from jsjobs.worker.lease import LeaseKeeper, LeaseTime
 from jsjobs.worker.registry import Registry
-from jsjobs.worker.run import JobRun, Tools
+from jsjobs.worker.run import JobRun, RunKey, Tools
 from jsjobs.worker.settle import Settlement
 from jsjobs.worker.watchdog import Watchdog
 
@@ -47,13 +47,14 @@ class Worker:
         self._registry = registry
         self._names = Names(config.namespace)
         self._state = StateStore(connection, self._names)
-        self._runs: dict[str, JobRun] = {}
+        self._runs: dict[RunKey, JobRun] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._subscriptions: dict[Shard, int] = {}
         self._tools: Tools | None = None
         self._keeper: LeaseKeeper | None = None
         self._watchdog = Watchdog(connection, self._names, self)
         self._keeping: asyncio.Task[None] | None = None
+        self._time = LeaseTime(config.ack_wait)
         self._clock_shift: tuple[float, timedelta] | None = None
         self._stopping = False
 
@@ -69,9 +70,6 @@ class Worker:
         if self._keeping is not None:
             return
         shards = await live_shards(self._connection, self._names)
-        # The server's own setting is what counts, whatever this process was told.
-        waits = {info["config"]["ack_wait"] / 1e9 for info in shards.values()}
-        ack_wait = min(waits, default=self._config.ack_wait)
         threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="jsjobs-handler")
         self._tools = Tools(
             worker=self.name,
@@ -82,19 +80,19 @@ class Worker:
                 self._names,
                 self._state,
                 result_ttl=self._config.result_ttl,
-                lease=ack_wait - margin(ack_wait),
+                lease_time=self._time,
                 clock=utc_now,
             ),
             registry=self._registry,
             threads=threads,
             progress=ProgressSender(self._connection, self._names),
             retry=self._config.retry,
-            ack_wait=ack_wait,
+            lease_time=self._time,
             clock=utc_now,
             server_now=self._server_now,
         )
-        self._keeper = LeaseKeeper(self._state, ack_wait)
-        self._keeping = asyncio.ensure_future(self._keep(ack_wait / 24))
+        self._keeper = LeaseKeeper(self._state, self._time)
+        self._keeping = asyncio.ensure_future(self._keep())
         await self._watchdog.start(shards)
 
     async def stop(self, grace: float | None = None) -> None:
@@ -153,6 +151,10 @@ class Worker:
         sid = await self._connection.receive(self._names.deliver(shard).encode(), receiver, queue="workers")
         self._subscriptions[shard] = sid
 
+    def lease_is(self, ack_wait: float) -> None:
+        """The server's own setting is what counts, whatever this process was told."""
+        self._time.ack_wait = ack_wait
+
     async def drop(self, shard: Shard) -> None:
         """Unsubscribe from a shard; what it had delivered by then is still run, or given back."""
         sid = self._subscriptions.pop(shard, None)
@@ -170,23 +172,23 @@ class Worker:
             delivery.nak()
             return
         run = JobRun(self._tools, delivery, self._runs)
-        self._runs[run.job_id] = run
+        self._runs[run.key] = run
         task = asyncio.get_running_loop().create_task(run.run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(lambda _: self._forget(run))
 
     def _forget(self, run: JobRun) -> None:
-        if self._runs.get(run.job_id) is run:
-            del self._runs[run.job_id]
+        if self._runs.get(run.key) is run:
+            del self._runs[run.key]
 
     # -- helpers
 
-    async def _keep(self, interval: float) -> None:
+    async def _keep(self) -> None:
         keeper = self._keeper
         assert keeper is not None
         while True:
-            await asyncio.sleep(interval)
+            await asyncio.sleep(self._time.ack_wait / 24)
             for run in list(self._runs.values()):
                 keeper.look(run)
 
