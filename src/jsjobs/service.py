@@ -15,6 +15,7 @@ from jsjobs.jetstream.progress import ProgressUpdate
 from jsjobs.jetstream.queue import JobQueue
 from jsjobs.jetstream.state import StateStore
 from jsjobs.jetstream.subjects import Names
+from jsjobs.local import here
 from jsjobs.model.context import RequestContext, current_context, request_context
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import JobId, JobStatusResponse, Priority, Status
@@ -23,7 +24,7 @@ from jsjobs.model.retry import Retry
 from jsjobs.postgres.database import Database
 from jsjobs.postgres.dead_letters import DeadLetters
 from jsjobs.publishing import Publisher, SubmitOptions
-from jsjobs.settings import Config, load
+from jsjobs.settings import Config
 from jsjobs.worker.context import JobContext
 from jsjobs.worker.registry import Handler, Registry
 from jsjobs.worker.worker import Worker
@@ -50,7 +51,7 @@ class JobService:
             receipt = await jobs.result(job_id, timeout=30)
 
     Args:
-        config: The settings; None: from the environment.
+        config: The settings; None: from the environment, or the servers of `jsjobs dev` in this folder.
 
     Raises:
         JobError: `Validation`, if a setting cannot be used.
@@ -67,7 +68,7 @@ class JobService:
     Retry: TypeAlias = Retry
 
     def __init__(self, config: Config | None = None) -> None:
-        self.config = config or load()
+        self.config = config or here()
         self._names = Names(self.config.namespace)
         self._registry = Registry()
         self._connection: Connection | None = None

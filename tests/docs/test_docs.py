@@ -1,0 +1,162 @@
+"""Every command and snippet of the README and the docs, run as a reader would: in one folder, from top to bottom."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SERVING = ("jsjobs dev", "jsjobs worker", "jsjobs router")
+
+READERS_APP = """
+from jsjobs import JobService
+
+jobs = JobService()
+
+@jobs.handler("email.send")
+@jobs.handler("report.build")
+@jobs.handler("mail.send")
+async def echo(payload: dict[str, object]) -> dict[str, object]:
+    return payload
+
+@jobs.handler("always.fails")
+async def fails(payload: object) -> None:
+    raise JobService.Error("Validation", "never")
+"""
+
+
+class Reader:
+    """A folder with servers and a worker in it, where the lines of a page are typed."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self.folder = folder
+        self.stack = stack
+        unwanted = ("JSJOBS_", "NATS_URL", "DATABASE_URL", "COV_", "COVERAGE_")
+        self.env = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
+        self.env["PATH"] = f"{Path(sys.executable).parent}:{self.env['PATH']}"
+        (folder / "benchmarks").symlink_to(ROOT / "benchmarks")
+        (folder / "readers_app.py").write_text(READERS_APP)
+
+    def run_script(self, name: str) -> None:
+        """Run a page's script; one of plain nats-py needs the address that `jsjobs dev` prints."""
+        plain = "import nats\n" in (self.folder / name).read_text()
+        url = json.loads((self.folder / ".jsjobs" / "servers.json").read_text())["nats_url"] if plain else ""
+        self.run(f"NATS_URL={url} python {name}" if plain else f"python {name}")
+
+    def run(self, line: str) -> str:
+        for placeholder, find in (("JOB_ID", self._job_id), ("LETTER_ID", self._letter_id)):
+            if placeholder in line:
+                line = line.replace(placeholder, find())
+        done = subprocess.run(
+            ["bash", "-c", line], cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=90, check=False
+        )
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def serve(self, line: str) -> None:
+        """Start what runs until it is told to stop; at the end it must stop in good order."""
+        log = (self.folder / f"{len(list(self.folder.glob('*.log')))}.log").open("w+")
+        process = subprocess.Popen(line.split(), cwd=self.folder, env=self.env, stdout=log, stderr=subprocess.STDOUT)
+        self.stack.callback(self._stop, process, line, log)
+        for _ in range(600):
+            said = Path(log.name).read_text()
+            assert process.poll() is None, said
+            if "ready" in said:
+                return
+            try:
+                process.wait(0.05)
+            except subprocess.TimeoutExpired:
+                continue
+        raise AssertionError(f"{line} does not become ready:\n{said}")
+
+    @staticmethod
+    def _stop(process: subprocess.Popen, line: str, log) -> None:
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(60)
+        said = Path(log.name).read_text()
+        log.close()
+        assert code == 0, f"{line} ended with {code}:\n{said}"
+        assert "Traceback" not in said, said
+
+    def _job_id(self) -> str:
+        payload = '{"to": "x@example.org", "subject": "y"}'
+        self.run(f"jsjobs submit email.send '{payload}' --wait")
+        return json.loads(self.run(f"jsjobs submit email.send '{payload}' --json"))["job_id"]
+
+    def _letter_id(self) -> str:
+        job_id = json.loads(self.run("jsjobs submit always.fails 1 --json"))["job_id"]
+        for _ in range(100):
+            for letter in json.loads(self.run("jsjobs dlq list --json")):
+                if letter["original_job_id"] == job_id:
+                    return letter["id"]
+        raise AssertionError(f"no letter of {job_id}")
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> Iterator[Reader]:
+    with ExitStack() as stack:
+        yield Reader(tmp_path, stack)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_does_what_it_says(page: Path, reader: Reader) -> None:
+    text = page.read_text()
+    if "jsjobs dev" not in "".join(body for _, body in BLOCK.findall(text)):
+        reader.serve("jsjobs dev readers_app.py:jobs")
+    ran = 0
+    # Scripts first: a reader has saved them when the commands come.
+    for language, body in BLOCK.findall(text):
+        if language == "python":
+            name = re.match(r"# (\w+\.py)\n", body)
+            assert name, f"a script of {page.name} does not say its file name: {body[:60]}"
+            (reader.folder / name[1]).write_text(body)
+    for language, body in BLOCK.findall(text):
+        if language == "python" and "asyncio.run(main())\n" in body and '"__main__"' not in body:
+            reader.run_script(re.match(r"# (.+)", body)[1])
+            ran += 1
+        elif language == "sh":
+            for line in body.strip().splitlines():
+                ran += type_line(line, reader)
+        else:
+            assert language in {"python", "", "text"}, language
+    assert ran or not BLOCK.search(text)
+
+
+def type_line(line: str, reader: Reader) -> bool:
+    if line.startswith("python3 -m venv"):
+        # The README's two commands: `.ci/run` runs the second as it stands, tests/demo what the first comes to.
+        assert line.endswith("&& .venv/bin/jsjobs demo") or line in (ROOT / ".ci" / "run").read_text()
+    elif line.startswith("export "):
+        assert "127.0.0.1" in line  # a reader's own servers; here the folder's are found
+    elif line.startswith(SERVING):
+        reader.serve(line)
+    else:
+        reader.run(line)
+    return True
+
+
+def test_recipes_and_files_that_pages_name_exist() -> None:
+    recipes = set(re.findall(r"^(\w+)[^:=\n]*:(?!=)", (ROOT / "justfile").read_text(), re.MULTILINE))
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
+        text = page.read_text()
+        assert set(re.findall(r"\bjust (\w+)`", text)) <= recipes, page
+        for link in re.findall(r"\]\(([^)#:]+)\)", text):
+            assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+def test_the_compose_file_names_the_versions_that_are_supported() -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    assert services["nats"]["image"] == "nats:2.15"
+    assert "--jetstream" in services["nats"]["command"]
+    assert services["postgres"]["image"] == "postgres:18"
