@@ -2,9 +2,9 @@
 
 import json
 
+import pytest
 from nats.aio.client import Client
 
-import pytest
 from facts import eventually
 from jsjobs import JobService
 

@@ -1,0 +1,89 @@
+"""What is installed is whole, and what users import is typed."""
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import jsjobs
+from jsjobs.resources import shipped
+
+ROOT = Path(__file__).parents[1]
+
+USER_CODE = """
+from typing import assert_type
+from jsjobs import JobService
+
+config: JobService.Config = JobService.Config(namespace="shop")
+jobs = JobService(config)
+
+@jobs.handler("t", retry=JobService.Retry(initial=1))
+async def handler(payload: dict[str, int], ctx: JobService.Context) -> int:
+    priority: JobService.Priority = ctx.priority
+    ctx.report_progress(1)
+    await ctx.report_progress(2, "two")
+    return payload["n"] + ctx.attempt
+
+async def main() -> None:
+    one = await jobs.submit("t", {"n": 1}, priority="high", max_attempts=2)
+    assert_type(one.duplicate, bool)
+    many = await jobs.submit("t", [{"n": 1}])
+    many.append(one)
+    status: JobService.Response.Status = await jobs.status(one)
+    state: JobService.Status = status.status
+    error: JobService.Error = JobService.Error("Timeout", "late")
+    payload: JobService.Payload = JobService.Payload(type="t")
+    function: JobService.Handler = handler
+    await jobs.submit("t", 1, prority="high")  # a misspelt option must be found
+"""
+
+
+def test_the_wheel_holds_streams_example_and_sql(tmp_path: Path) -> None:
+    code = "import sys; from hatchling.build import build_wheel; print(build_wheel(sys.argv[1]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    names = set(zipfile.ZipFile(tmp_path / done.stdout.split()[-1]).namelist())
+    for folder in ("streams", "examples/files"):
+        files = {path.relative_to(ROOT) for path in (ROOT / folder).rglob("*") if path.suffix in {".json", ".py"}}
+        assert files
+        assert {f"jsjobs/_shipped/{path}" for path in files} <= names
+    assert any(name.startswith("jsjobs/postgres/migrations/") and name.endswith(".sql") for name in names)
+    assert "jsjobs/py.typed" in names
+
+
+def test_shipped_files_are_found_in_a_checkout() -> None:
+    assert json.loads((shipped("streams") / "JOBS_CRITICAL.json").read_text())["retention"] == "workqueue"
+    with pytest.raises(FileNotFoundError, match="install it again"):
+        shipped("no such folder")
+
+
+def test_the_package_exports_one_name() -> None:
+    assert jsjobs.__all__ == ["JobService"]
+
+
+def test_users_code_is_checked_by_mypy_strict(tmp_path: Path) -> None:
+    (tmp_path / "user.py").write_text(USER_CODE)
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--config-file=", "user.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = [line for line in done.stdout.splitlines() if ": error:" in line]
+    last = USER_CODE.count("\n")
+    assert found
+    assert all(line.startswith(f"user.py:{last}:") for line in found), done.stdout
+
+
+def test_no_file_names_a_package_index() -> None:
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    for name in tracked.splitlines():
+        if "constraints" in name or name.endswith((".toml", ".yml", ".lock")):
+            text = (ROOT / name).read_text()
+            assert "index-url" not in text
+            assert name != "uv.lock"
