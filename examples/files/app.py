@@ -6,7 +6,7 @@ Start it, on local servers that need no installation:
 
 and submit something in a second terminal, in the same folder:
 
-    jsjobs submit file.pack '{"file": "README.md", "packed": "packed/README.md.gz"}' --priority high --entity docs --wait
+    jsjobs submit file.pack '{"file": "README.md", "packed": "packed/README.md.gz"}' --entity docs --wait
     jsjobs submit json.check '{"file": "README.md"}'      # no JSON: dead after three attempts
     jsjobs dlq list                                       # there it is, with its three errors; `jsjobs dlq replay ID`
     jsjobs submit archive.build '{"packed": "packed", "archive": "all.zip"}' --duration long --wait
@@ -54,7 +54,7 @@ def pack_file(payload: PackFile, ctx: JobService.Context) -> PackedFile:
     # name is always whole.
     unfinished = payload.packed.with_name(f"{payload.packed.name}.{ctx.fence}")
     digest, size = hashlib.sha256(), 0
-    with payload.file.open("rb") as source, gzip.open(unfinished, "wb") as target:
+    with payload.file.open("rb") as source, gzip.open(unfinished, "wb", compresslevel=6) as target:
         while chunk := source.read(CHUNK):
             digest.update(chunk)
             size += len(chunk)

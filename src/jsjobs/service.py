@@ -23,6 +23,7 @@ from jsjobs.model.payload import JobPayload
 from jsjobs.model.retry import Retry
 from jsjobs.postgres.database import Database
 from jsjobs.postgres.dead_letters import DeadLetters
+from jsjobs.postgres.errors import InvalidDatabaseUrl
 from jsjobs.publishing import Publisher, SubmitOptions
 from jsjobs.settings import Config
 from jsjobs.worker.context import JobContext
@@ -100,6 +101,11 @@ class JobService:
             JobError: `Validation`, if the type has a handler already or the function cannot be one.
         """
         self._registry.register(job_type, function, retry=retry)
+
+    @property
+    def types(self) -> list[str]:
+        """The job types that have a handler in this process, sorted."""
+        return self._registry.types
 
     # -- life
 
@@ -238,12 +244,15 @@ class JobService:
         """The database, opened when it is first asked.
 
         Raises:
-            JobError: `Validation`, if none is set.
+            JobError: `Validation`, if none is set or its URL cannot be read.
         """
         if self._database is None:
             if self.config.database_url is None:
                 raise JobError.from_validation("no database is set: give JSJOBS_DATABASE_URL or DATABASE_URL")
-            self._database = Database(self.config.database_url.get_secret_value())
+            try:
+                self._database = Database(self.config.database_url.get_secret_value())
+            except InvalidDatabaseUrl as error:
+                raise JobError.from_validation(str(error)) from None
         return self._database
 
     async def replay(self, dlq_id: str, *, priority: Priority | str | None = None, force: bool = False) -> JobId:

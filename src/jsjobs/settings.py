@@ -23,7 +23,13 @@ class Config(BaseSettings):
     Durations are in seconds. Raises pydantic's `ValidationError` on values that cannot be; `load` gives a `JobError`.
     """
 
-    model_config = SettingsConfigDict(env_prefix="JSJOBS_", extra="forbid", frozen=True, populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix="JSJOBS_",
+        extra="forbid",
+        frozen=True,
+        populate_by_name=True,
+        env_ignore_empty=True,  # `NATS_URL=` is how a compose file says that there is none
+    )
 
     nats_url: str = Field(
         default="nats://127.0.0.1:4222", validation_alias=AliasChoices("JSJOBS_NATS_URL", "NATS_URL", "nats_url")

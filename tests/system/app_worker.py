@@ -51,7 +51,7 @@ async def main(role: str) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     jobs = JobService()
     register(jobs)
-    async with jobs, (jobs.worker() if role == "worker" else jobs.router()):
+    async with jobs, jobs.worker() if role == "worker" else jobs.router():
         note("ready")
         await stop.wait()
 

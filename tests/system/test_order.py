@@ -48,7 +48,15 @@ async def test_a_thousand_jobs_run_in_order_and_one_at_a_time_per_entity(
     def note(event: str, n: int, ctx: JobService.Context) -> None:
         at = time.monotonic()
         events.append(
-            {"event": event, "n": n, "at": at, "job": ctx.job_id, "attempt": ctx.attempt, "entity": ctx.entity, "pid": 0}
+            {
+                "event": event,
+                "n": n,
+                "at": at,
+                "job": ctx.job_id,
+                "attempt": ctx.attempt,
+                "entity": ctx.entity,
+                "pid": 0,
+            }
         )
 
     async with JobService(config) as jobs:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from jsjobs.cli import database, dlq, jobs, serve, streams
+from jsjobs.cli.demo import demo
 from jsjobs.cli.options import is_verbose
 from jsjobs.cli.output import complain
 from jsjobs.cli.problems import FAILED, INTERRUPTED, judge, show_trace
@@ -38,11 +39,14 @@ def _jsjobs(
     """Takes the options that stand before a command."""
 
 
+_OPERATIONS = "Operations"
+
 serve.add_commands(app)
 jobs.add_commands(app)
-app.add_typer(dlq.app, name="dlq")
-app.add_typer(streams.app, name="streams")
-app.add_typer(database.app, name="db")
+app.command(rich_help_panel="Running")(demo)
+app.add_typer(dlq.app, name="dlq", rich_help_panel=_OPERATIONS)
+app.add_typer(streams.app, name="streams", rich_help_panel=_OPERATIONS)
+app.add_typer(database.app, name="db", rich_help_panel=_OPERATIONS)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -52,7 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
         arguments: Instead of those the process was given.
     """
     try:
-        app(arguments)
+        app(arguments, prog_name="jsjobs")
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BrokenPipeError:

@@ -4,53 +4,45 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from typing import Any, TypeVar
 
 from jsjobs import JobService
 from jsjobs.cli.problems import HOW_TO_DATABASE, WrongUse
-from jsjobs.embedded import discover
+from jsjobs.local import DATABASE_VARIABLES, NATS_VARIABLES, is_set, local_servers
 from jsjobs.settings import Config, load
 
 T = TypeVar("T")
 
-_NATS = ("JSJOBS_NATS_URL", "NATS_URL")
-_DATABASE = ("JSJOBS_DATABASE_URL", "DATABASE_URL")
-
-
 def has_nats() -> bool:
     """Whether the environment names a NATS server."""
-    return any(os.environ.get(name) for name in _NATS)
+    return is_set(NATS_VARIABLES)
 
 
 def has_database() -> bool:
     """Whether the environment names a database."""
-    return any(os.environ.get(name) for name in _DATABASE)
+    return is_set(DATABASE_VARIABLES)
 
 
 def find_servers() -> None:
-    """Let the environment name the servers of `jsjobs dev`, where it names none and they run in or above this folder."""
-    if has_nats() and has_database():
-        return
-    found = discover(Path.cwd())
-    if found is None:
-        return
-    own_nats = has_nats()
-    if found.nats_url is not None and not own_nats:
-        use_nats(found.nats_url)
-    # The dead letters of another NATS server do not belong into the local database.
-    if found.database_url is not None and not has_database() and not (own_nats and found.nats_url is not None):
-        use_database(found.database_url)
+    """Let the environment name the servers of `jsjobs dev` in or above this folder, where it names none itself.
+
+    Handlers may start processes of their own, and they shall find the same servers.
+    """
+    found = local_servers()
+    if "nats_url" in found:
+        use_nats(found["nats_url"])
+    if "database_url" in found:
+        use_database(found["database_url"])
 
 
 def use_nats(url: str) -> None:
     """Let this process, and what it imports, use this NATS server."""
-    os.environ[_NATS[0]] = url
+    os.environ[NATS_VARIABLES[0]] = url
 
 
 def use_database(url: str) -> None:
     """Let this process, and what it imports, use this database."""
-    os.environ[_DATABASE[0]] = url
+    os.environ[DATABASE_VARIABLES[0]] = url
 
 
 def settings(**given: object) -> Config:

@@ -3,7 +3,7 @@
 import re
 
 _UNITS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
-_DURATION = re.compile("".join(rf"(?:(?P<{unit}>\d{{1,9}}(?:\.\d{{1,3}})?){unit})?" for unit in _UNITS))
+_DURATION = re.compile("".join(rf"(?:(?P<{unit}>[0-9]{{1,9}}(?:\.[0-9]{{1,3}})?){unit})?" for unit in _UNITS))
 
 
 def parse_duration(text: str) -> float:
@@ -37,8 +37,9 @@ def format_duration(seconds: float) -> str:
 
 
 def format_age(seconds: float) -> str:
-    """The duration in its largest unit alone, for tables: `3h`, `12s`."""
-    for unit, size in _UNITS.items():
-        if seconds * 1000 >= size:
-            return f"{int(seconds * 1000 // size)}{unit}"
-    return "0s"
+    """The duration in whole ones of its largest unit alone, for tables: `3h`, `12s`."""
+    for unit in ("d", "h", "m"):
+        count = int(seconds * 1000) // _UNITS[unit]
+        if count:
+            return f"{count}{unit}"
+    return f"{int(seconds)}s"

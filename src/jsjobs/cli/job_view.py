@@ -4,7 +4,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jsjobs.cli.durations import format_duration
-from jsjobs.cli.output import dumps, local_time, plain, print_value, screen
+from jsjobs.cli.output import local_time, plain, print_value, screen
 from jsjobs.jetstream.progress import ProgressUpdate
 from jsjobs.model.job import JobStatusResponse, Status
 
@@ -89,12 +89,7 @@ def change_line(status: JobStatusResponse, outcome: str) -> Text:
 def progress_line(update: ProgressUpdate) -> Text:
     """One line about how far a job is."""
     filled = round(min(max(update.pct, 0), 100) / 100 * _BAR)
-    bar = Text.assemble(("━" * filled, "green"), ("━" * (_BAR - filled), "dim"))
+    bar = Text.assemble(("━" * filled, "green"), ("─" * (_BAR - filled), "dim"))
     percent = f"{update.pct:3.0f}%" if update.pct == round(update.pct) else f"{update.pct:5.1f}%"
     words = [plain(local_time(update.timestamp), "dim"), bar, plain(percent), plain(update.message or "")]
     return Text("  ").join(words)
-
-
-def json_text(value: object) -> Text:
-    """A JSON value in one line, for a cell."""
-    return plain(dumps(value))

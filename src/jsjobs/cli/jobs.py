@@ -48,7 +48,9 @@ def submit(
     ],
     priority: Annotated[Priority, typer.Option(help="The queue it waits in.")] = Priority.NORMAL,
     entity: Annotated[str | None, typer.Option(help="Jobs of one entity run one at a time, in order.")] = None,
-    dedupe_key: Annotated[str | None, typer.Option(help="The same key again, within 2 minutes, is the same job.")] = None,
+    dedupe_key: Annotated[
+        str | None, typer.Option(help="The same key again, within 2 minutes, is the same job.")
+    ] = None,
     max_attempts: Annotated[int | None, typer.Option(help="Attempts before it is dead [dim](default: 3)[/]")] = None,
     duration: Annotated[Duration, typer.Option(help="long: may run for more than half a minute.")] = Duration.SHORT,
     timeout: Annotated[float | None, duration_option("Longest time for one attempt, such as 10s.")] = None,
@@ -131,8 +133,8 @@ def _raise_unless_complete(status: JobStatusResponse) -> None:
 
 
 def _failed(error: JobError) -> Failed:
-    # The job's own Validation is no wrong use of this command.
-    return Failed(f"{error.reason}: {error.message}")
+    # The job's own Validation is no wrong use of this command. Its text may begin with the reason already.
+    return Failed(f"{error.reason}: {error.message.removeprefix(f'{error.reason}: ')}")
 
 
 @with_servers

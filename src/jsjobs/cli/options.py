@@ -46,7 +46,8 @@ def _shared(
         ),
     ] = None,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Log everything, show where errors come from", rich_help_panel=_PANEL)
+        bool,
+        typer.Option("--verbose", "-v", help="Log everything, show where errors come from", rich_help_panel=_PANEL),
     ] = False,
 ) -> None:
     # Options become environment variables, since an application that makes its own JobService() must see them too.

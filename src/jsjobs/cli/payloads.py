@@ -28,7 +28,8 @@ def read_one(argument: str) -> Any:
     try:
         return _parsed(argument.encode("utf-8", "surrogateescape"), "the payload")
     except WrongUse as error:
-        raise WrongUse(f"{error}\n{_how_to_quote(argument)}") from None
+        problem = str(error).replace("at line 1 column", "at column")
+        raise WrongUse(f"{problem}\n{_how_to_quote(argument)}") from None
 
 
 def read_lines() -> list[Any]:
@@ -44,7 +45,7 @@ def read_lines() -> list[Any]:
         try:
             payloads.append(_parsed(line.strip(), f"line {number}"))
         except WrongUse as error:
-            wrong.append(str(error))
+            wrong.append(str(error).replace("at line 1 column", "at column"))
     if wrong:
         more = f"\nand {len(wrong) - _MAX_PROBLEMS} more" if len(wrong) > _MAX_PROBLEMS else ""
         raise WrongUse("\n".join(["nothing was queued:", *wrong[:_MAX_PROBLEMS]]) + more)

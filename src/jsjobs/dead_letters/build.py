@@ -8,7 +8,7 @@ from jsjobs.jetstream.letters import Letter
 from jsjobs.jetstream.wire import lenient_pairs, parse_job_headers
 from jsjobs.model.context import DEFAULT_TENANT
 from jsjobs.model.errors import JobError
-from jsjobs.model.job import JobStatusResponse
+from jsjobs.model.job import JobStatusResponse, Status
 from jsjobs.postgres.dead_letters import FailedAttempt, NewDeadLetter
 
 
@@ -33,7 +33,8 @@ def row(letter: Letter, entry: JobStatusResponse | None, now: datetime) -> NewDe
         headers=lenient_pairs(letter.header),
         headers_raw=letter.header or None,
         error_reason=(entry.error_reason if entry else None) or letter.reason,
-        error_history=errors(entry) if entry else [],
+        # Only such an entry vouches for the letter; a row without errors gives way to the true one, should it come.
+        error_history=errors(entry) if entry and entry.status is Status.FAILED else [],
         attempts=entry.attempts if entry else 0,
         created_at=entry.created_at if entry else None,
         dead_at=(entry.completed_at if entry else None) or now,

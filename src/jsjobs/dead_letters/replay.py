@@ -89,12 +89,22 @@ async def _write_queued(
 
 
 def own_headers(letter: DeadLetter) -> dict[str, str]:
-    """The job's headers as they can be sent again: none of the server's, none that no header can hold."""
+    """The job's headers as they can be sent again: none of the server's, none that would only kill it again."""
     own = [(wire.ENTITY, letter.entity), (wire.TENANT, letter.app_id if letter.app_id != DEFAULT_TENANT else None)]
     headers: dict[str, tuple[str, str]] = {}
     for name, value in [*letter.headers, *((name, value) for name, value in own if value)]:
         lower = name.lower()
-        if _TOKEN.fullmatch(name) and value.isprintable() and not lower.startswith(("nats-", "jsjobs-id")):
+        can_be_sent = _TOKEN.fullmatch(name) and value.isprintable() and not lower.startswith(("nats-", "jsjobs-id"))
+        if can_be_sent and _can_be_read(name, value):
             # As where a job's headers are read: the first of a name counts, in whatever case.
             headers.setdefault(lower, (name, value))
     return dict(headers.values())
+
+
+def _can_be_read(name: str, value: str) -> bool:
+    """Whether a worker can; a job with headers that it cannot read would not even run under the id given to it."""
+    try:
+        wire.parse_job_headers(wire.header_block({name: value}))
+    except JobError:
+        return False
+    return True

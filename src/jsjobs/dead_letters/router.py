@@ -54,8 +54,17 @@ class Router:
         """Why letters wait at present; empty while they flow."""
 
     async def start(self) -> None:
-        """Begin to route; Postgres need not be up."""
+        """Begin to route; Postgres need not be up.
+
+        Raises:
+            JobError: `RunnerUnavailable`, if the server cannot be reached.
+        """
         if self._subscription is None:
+            consumer = f"CONSUMER.INFO.{self._names.dead_stream}.{self._names.router}"
+            if await find(self._connection, consumer) is None:
+                logger.warning(
+                    "%s has no consumer %s: run `jsjobs streams apply`", self._names.dead_stream, self._names.router
+                )
             subject = self._names.router_deliver.encode()
             self._subscription = await self._connection.receive(subject, self._on_delivery, queue="routers")
             self._sweeping = asyncio.ensure_future(self._sweep_on())
@@ -128,7 +137,7 @@ class Router:
         """Act on a max-deliver advisory if it is true: anybody may have forged it."""
         advisory = _object(data)
         stream, consumer, sequence = advisory.get("stream"), advisory.get("consumer"), advisory.get("stream_seq")
-        if not isinstance(stream, str) or not isinstance(consumer, str) or not isinstance(sequence, int):
+        if not isinstance(stream, str) or not isinstance(consumer, str) or type(sequence) is not int:
             return
         # Only what the server can be asked is asked: a refused question would be repeated for ever.
         if stream not in self._queues or not _SHARD_CONSUMER.fullmatch(consumer) or not 0 < sequence < _MAX_SEQUENCE:

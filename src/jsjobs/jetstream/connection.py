@@ -14,13 +14,11 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from nats import errors as nats_errors
 from nats.aio.client import Client
 from nats.nuid import NUID
 
 from jsjobs.jetstream.errors import ConnectionClosed, ConnectionLost, NoResponders, TooLarge, without_secrets
 from jsjobs.jetstream.hardened import HardenedClient
-from jsjobs.jetstream.parser import Receiver
 from jsjobs.model.errors import JobError
 
 logger = logging.getLogger("jsjobs.connection")
@@ -49,6 +47,7 @@ class Connection(HardenedClient):
         self._waiting: dict[bytes, tuple[asyncio.Future[Reply], float]] = {}
         self._sweeper: asyncio.Task[None] | None = None
         self._fatal: asyncio.Future[Exception] | None = None
+        self._refusals = 0
         self._kick: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._kick.set_result(None)  # wakes nats-py's flusher; nobody waits for it
         self.on_reconnect: list[Callable[[], None]] = []
@@ -81,21 +80,24 @@ class Connection(HardenedClient):
             )
         )
         either: set[asyncio.Future[Any]] = {connecting, self._fatal}
-        done, _ = await asyncio.wait(either, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        if connecting not in done or connecting.exception() is not None:
+        try:
+            await asyncio.wait(either, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            if not connecting.done() or connecting.exception() is not None:
+                failure = connecting.exception() if connecting.done() else self.last_error
+                why = self._fatal.result() if self._fatal.done() else (failure or "no answer")
+                text = str(why).removeprefix("nats: ") or type(why).__name__
+                raise JobError.from_runner_unavailable(f"cannot reach NATS at {without_secrets(servers)}: {text}")
+            self._fatal = None
+            await self._after_connect(servers)
+        except BaseException:
             connecting.cancel()
             await asyncio.gather(connecting, return_exceptions=True)
-            why = self._fatal.result() if self._fatal.done() else (self.last_error or "no answer")
             await self.close()
-            text = str(why).removeprefix("nats: ") or type(why).__name__
-            raise JobError.from_runner_unavailable(f"cannot reach NATS at {without_secrets(servers)}: {text}")
-        self._fatal = None
-        await self._after_connect(servers)
+            raise
 
     async def _after_connect(self, servers: str) -> None:
         version = self.connected_server_version
         if (version.major, version.minor) < MIN_SERVER:
-            await self.close()
             raise JobError.from_runner_unavailable(
                 f"nats-server 2.15 or later is needed, {without_secrets(servers)} runs {version}: please upgrade it"
             )
@@ -193,33 +195,6 @@ class Connection(HardenedClient):
         await self.when_up(timeout)
         return await self.ask_soon(subject, data, header=header, timeout=timeout)
 
-    async def room(self) -> None:
-        """Wait until what was posted is mostly on its way, so that a fast publisher does not fill the memory."""
-        if self._pending_data_size > self._max_pending_size:
-            await self._flush_pending(force_flush=True)
-
-    async def receive(self, subject: bytes, receiver: Receiver, *, queue: str = "") -> int:
-        """Subscribe a plain function, called as messages come in, in order; it must not block.
-
-        Returns:
-            The subscription's id, for `stop_receiving`.
-        """
-        # Registered before the server can answer: `subscribe` only queues the command.
-        self._parser.receivers[b"%d" % (self._sid + 1)] = receiver
-        subscription = await self.subscribe(subject.decode(), queue=queue)
-        return subscription._id  # noqa: SLF001
-
-    async def stop_receiving(self, sid: int) -> None:
-        """Unsubscribe; what the server had sent by then has reached the function when this returns."""
-        if self._up.is_set():
-            await self._send_unsubscribe(sid)
-            try:
-                await self.flush(timeout=2)
-            except (TimeoutError, nats_errors.Error, OSError):
-                logger.debug("the connection broke while unsubscribing", exc_info=True)
-        self._remove_sub(sid)
-        self._parser.receivers.pop(b"%d" % sid, None)
-
     def _on_reply(self, subject: bytes, _reply: bytes, header: bytes, data: bytes) -> None:
         waiting = self._waiting.pop(subject[len(self._inbox) :], None)
         if waiting is None or waiting[0].done():
@@ -246,6 +221,11 @@ class Connection(HardenedClient):
             if not future.done():
                 future.set_exception(ConnectionLost(why))
 
+    async def _process_op_err(self, e: Exception) -> None:
+        # At once: whoever waits for the connection must not take this moment for one in which it stands.
+        self._up.clear()
+        await super()._process_op_err(e)
+
     async def _on_disconnect(self) -> None:
         self._up.clear()
         self._pending.clear()
@@ -255,12 +235,18 @@ class Connection(HardenedClient):
     async def _on_reconnect(self) -> None:
         self._up.set()
         logger.info("connected to NATS again")
-        for callback in self.on_reconnect:
-            callback()
+        for callback in tuple(self.on_reconnect):
+            try:
+                callback()
+            except Exception:
+                logger.exception("a function to be called after a new connection failed")
 
     async def _on_error(self, error: Exception) -> None:
-        if self._fatal is not None and not self._fatal.done() and "authorization" in str(error).lower():
-            self._fatal.set_result(error)
+        if self._fatal is not None and not self._fatal.done():
+            # The first connection: who was refused by every server, or by one for good, need not wait for the timeout.
+            self._refusals += isinstance(error, OSError) and not isinstance(error, TimeoutError)
+            if "authorization" in str(error).lower() or self._refusals >= len(self._server_pool):
+                self._fatal.set_result(error)
         elif not self._up.is_set():
             logger.debug("NATS: %s", error)
         else:

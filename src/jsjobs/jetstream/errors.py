@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+import re
 
 from jsjobs.model.errors import JobError, Reason
+
+_PLACE = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?(?=[/?#]|$)")
 
 
 class ConnectionLost(JobError):  # noqa: N818 - it is a JobError, and reads as what happened
@@ -41,6 +43,8 @@ def without_secrets(servers: str) -> str:
     """The URLs without user names, passwords and tokens, fit for a log or an error."""
     shown = []
     for url in servers.split(","):
-        parts = urlsplit(url.strip() if "://" in url else f"nats://{url.strip()}")
-        shown.append(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}")
+        text = url.strip()
+        scheme = next((known for known in ("tls", "ws", "wss") if text.startswith(f"{known}://")), "nats")
+        place = _PLACE.match(text.removeprefix(f"{scheme}://").rpartition("@")[2])
+        shown.append(f"{scheme}://{place[0] if place else '…'}")
     return ",".join(shown)

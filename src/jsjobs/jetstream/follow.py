@@ -26,9 +26,11 @@ async def looks(connection: Connection, subjects: Sequence[bytes]) -> AsyncGener
     def on_hint(_subject: bytes, _reply: bytes, _header: bytes, _data: bytes) -> None:
         hinted.set()
 
-    subscriptions = [await connection.receive(subject, on_hint) for subject in subjects]
+    subscriptions: list[int] = []
     follow_ups: list[float] = list(_AFTER_HINT)
     try:
+        for subject in subjects:
+            subscriptions.append(await connection.receive(subject, on_hint))  # noqa: PERF401 - each is undone below
         while True:
             yield
             if hinted.is_set():

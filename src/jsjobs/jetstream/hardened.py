@@ -6,20 +6,24 @@ Private methods are overridden on purpose, for exactly one minor version of nats
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING
 
 from nats import errors as nats_errors
 from nats.aio.client import Client
 
-from jsjobs.jetstream.parser import WireParser
+from jsjobs.jetstream.parser import Receiver, WireParser
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
 
 logger = logging.getLogger("jsjobs.connection")
 
+_PING = b"PING\r\n"
 _READ_SIZE = 128 * 1024  # a burst of acks in one system call
+_ROOM_WITHIN = 5.0  # seconds to wait for room; what is posted then only takes more memory
+_CLOSE_WITHIN = 2.0  # seconds to send what waits; a peer that takes nothing must not hold up a close
 
 
 class HardenedClient(Client):
@@ -29,6 +33,50 @@ class HardenedClient(Client):
         super().__init__()
         self._parser = WireParser(self)
         self._ps = self._parser  # type: ignore[assignment] # stands in for nats-py's
+
+    async def room(self) -> None:
+        """Wait until what was posted is mostly on its way, so that a fast publisher does not fill the memory."""
+        flusher = self._flush_queue
+        if flusher is not None and self._pending_data_size > self._max_pending_size:
+            # Not nats-py's `_flush_pending`: it swallows the caller's cancellation.
+            sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_ROOM_WITHIN):
+                    await flusher.put(sent)
+                    await sent
+
+    async def receive(self, subject: bytes, receiver: Receiver, *, queue: str = "") -> int:
+        """Subscribe a plain function, called as messages come in, in order; it must not block.
+
+        Returns:
+            The subscription's id, for `stop_receiving`.
+        """
+        # Registered before the server can answer: `subscribe` only queues the command.
+        sid = self._sid + 1
+        self._parser.receivers[b"%d" % sid] = receiver
+        try:
+            await self.subscribe(subject.decode(), queue=queue)
+        except BaseException:
+            self._forget(sid)  # the id may yet be another's
+            raise
+        return sid
+
+    async def stop_receiving(self, sid: int) -> None:
+        """Unsubscribe; what the server had sent by then has reached the function when this returns."""
+        if self.is_connected:
+            try:
+                await self._send_unsubscribe(sid)
+                await self.flush(timeout=2)
+            except (TimeoutError, nats_errors.Error, OSError):
+                logger.debug("the connection broke while unsubscribing", exc_info=True)
+            finally:
+                self._forget(sid)
+        else:
+            self._forget(sid)
+
+    def _forget(self, sid: int) -> None:
+        self._remove_sub(sid)
+        self._parser.receivers.pop(b"%d" % sid, None)
 
     async def _read_loop(self) -> None:
         """As nats-py's, but whatever goes wrong leads to a new connection; there, the loop just ends."""
@@ -43,6 +91,22 @@ class HardenedClient(Client):
                 await self._process_op_err(error)
                 break
 
+    async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
+        """As nats-py's, but behind what was posted: there, a flush can be answered before its messages are sent."""
+        self._pongs.append(asyncio.get_running_loop().create_future() if future is None else future)
+        self._pending.append(_PING)
+        self._pending_data_size += len(_PING)
+        await self._flush_pending()
+
+    async def _process_pong(self) -> None:
+        """As nats-py's, but a flush that was given up costs nothing; there, its late answer ends the read loop."""
+        if self._pongs:
+            future = self._pongs.pop(0)
+            if not future.done():
+                future.set_result(True)
+            self._pongs_received += 1
+            self._pings_outstanding = 0
+
     async def _process_err(self, err_msg: str) -> None:
         """As nats-py's, but an error is a reason to connect again: nats-py closes for good on all but a few."""
         error = nats_errors.Error(f"nats: {err_msg.strip(chr(39))}")
@@ -52,8 +116,12 @@ class HardenedClient(Client):
             await self._process_op_err(error)
 
     async def _attempt_reconnect(self) -> None:
-        """As nats-py's, but an exception it does not expect is tried again; there, it ends all attempts."""
-        while True:
+        """As nats-py's, but an exception it does not expect is tried again; there, it ends all attempts.
+
+        The old connection is cut first: nats-py waits until it has sent the rest, which a peer that hangs never takes.
+        """
+        while not self.is_closed:
+            self._abort()
             try:
                 await super()._attempt_reconnect()
             except asyncio.CancelledError:
@@ -63,6 +131,29 @@ class HardenedClient(Client):
                 await asyncio.sleep(1)
             else:
                 return
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        """As nats-py's, but a broken connection or a peer that hangs neither fails it nor holds it up."""
+        if self._flush_queue is None:  # `connect` did not even come to look for a server
+            self._status = status
+            return
+        give_up = asyncio.get_running_loop().call_later(_CLOSE_WITHIN, self._abort)
+        try:
+            if self._transport and self.is_connected and self._pending:
+                with contextlib.suppress(OSError):
+                    self._transport.writelines(self._pending)
+                    self._pending = []
+                    await self._transport.drain()  # type: ignore[no-untyped-call]
+            self._pending = []
+            self._pending_data_size = 0
+            await super()._close(status, do_cbs)
+        finally:
+            give_up.cancel()
+
+    def _abort(self) -> None:
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
 
     def _build_message(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None

@@ -25,6 +25,7 @@ logger = logging.getLogger("jsjobs.letters")
 _SIZE = "Jsjobs-Headers-Size"
 _REASON = "Jsjobs-Reason"
 _TRY_AGAIN = 0.1
+_MANY_DIGITS = 20  # more than any size has, and fewer than Python refuses to read
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ async def send_letter(
         try:
             reply = await connection.ask(subject, data, header=block)
         except ConnectionLost:
+            await asyncio.sleep(_TRY_AGAIN)
             continue
         except ConnectionClosed:
             raise
@@ -76,7 +78,8 @@ async def send_letter(
 def read_letter(names: Names, subject: bytes, header: bytes, data: bytes) -> Letter:
     """The letter in a message on `jobs.dead.>`; one that a stranger put there is read as far as it goes, and kept."""
     size, reason = value_of(header, _SIZE.encode()), value_of(header, _REASON.encode())
-    split = int(size) if size is not None and size.isdigit() and int(size) <= len(data) else 0
+    is_number = size is not None and size.isdigit() and len(size) < _MANY_DIGITS
+    split = int(size) if size is not None and is_number and int(size) <= len(data) else 0
     try:
         known = Reason((reason or b"").decode("ascii", "replace"))
     except ValueError:

@@ -164,9 +164,10 @@ class Lookup:
             sequence = value_of(reply.header, b"Nats-Sequence")
             if sequence is None:
                 return None, after
-            after = request["seq"] = int(sequence) + 1
+            after = int(sequence)
+            request["seq"] = after + 1
             try:
-                return ProgressUpdate.model_validate_json(reply.data), int(sequence)
+                return ProgressUpdate.model_validate_json(reply.data), after
             except ValidationError:
                 continue  # not ours: anybody may publish there
 
@@ -176,4 +177,5 @@ def failure(status: JobStatusResponse) -> JobError:
     if status.status is Status.CANCELLED:
         return JobError.from_already_cancelled(f"job {status.job_id} was cancelled", job_id=status.job_id)
     reason = status.error_reason or Reason.PROCESSING
-    return JobError(reason, status.last_error or "the job failed", job_id=status.job_id)
+    text = (status.last_error or "the job failed").removeprefix(f"{reason}: ")
+    return JobError(reason, text, job_id=status.job_id)

@@ -7,6 +7,7 @@ bytes they are, and delivers a subscription's messages straight to a plain funct
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Callable
@@ -68,24 +69,31 @@ class WireParser:
     async def _message(self, line: bytes, buffer: bytes, start: int) -> int | None:
         """Deliver one message; where the next one begins, or None while this one has not come whole."""
         words = line.split(b" ")
+        with_header = words[0] == b"HMSG"
         try:
             end = start + int(words[-1])
-            header_end = start + int(words[-2]) if words[0] == b"HMSG" else start
+            header_end = start + int(words[-2]) if with_header else start
             subject, sid = words[1], words[2]
-            reply = words[3] if len(words) == (6 if header_end != start else 5) else b""
+            optional = len(words) - (5 if with_header else 4)
+            reply = words[3] if optional else b""
         except (ValueError, IndexError) as error:
             raise ProtocolError from error
+        if not (start <= header_end <= end and 0 <= optional <= 1):
+            raise ProtocolError
         if len(buffer) < end + 2:
             return None
         header, body = buffer[start:header_end], buffer[header_end:end]
         receiver = self.receivers.get(sid)
-        try:
-            if receiver is not None:
+        # One message that cannot be handled must cost nothing but itself.
+        if receiver is not None:
+            try:
                 receiver(subject, reply, header, body)
-            else:
-                await self._client._process_msg(int(sid), subject, reply, body, header)  # noqa: SLF001 - what nats-py's own parser calls
+            except (Exception, asyncio.CancelledError):  # a plain function's is never this task's own cancellation
+                logger.exception("a message on %.200r could not be handled and was skipped", subject)
+            return end + 2
+        try:
+            await self._client._process_msg(int(sid), subject, reply, body, header)  # noqa: SLF001 - what nats-py's own parser calls
         except Exception:
-            # One message that cannot be handled must cost nothing but itself.
             logger.exception("a message on %.200r could not be handled and was skipped", subject)
         return end + 2
 

@@ -19,11 +19,14 @@ from jsjobs.model.job import JobId, Priority, random_token
 
 MAX_BATCH = 1000
 """Messages in one atomic batch, at most: the server's own limit (nats-server 2.15)."""
+MAX_MESSAGE = 896 * 1024
+"""Header and body of one job, at most: `max_msg_size` of the queues, see `streams/`."""
 IN_FLIGHT = 512
 """Single publishes under way at once when a list is probed."""
 
 _FULL = {10077, 10047, 10110, 10023}  # messages per subject, bytes, storage and account resources
 _TOO_LARGE = 10054
+_INCOMPLETE = 10176
 _DUPLICATE_IN_BATCH = 10201
 
 
@@ -96,14 +99,16 @@ class JobQueue:
         return ids
 
     async def _publish_chunk(self, jobs: Sequence[Outgoing]) -> list[JobId]:
-        keyed = MSG_ID in jobs[0].headers
-        if not keyed:
-            # One message id for the whole batch makes sending it again harmless, and its place findable.
-            first = jobs[0]
-            jobs = [
-                Outgoing(first.subject, first.data, {**first.headers, MSG_ID: f"batch/{random_token()}"}),
-                *jobs[1:],
-            ]
+        keyed = any(MSG_ID in job.headers for job in jobs)
+        # Without keys one message id for the whole batch makes sending it again harmless, and its place findable. Where
+        # some have keys, each gets one: any of them may turn out to be queued already, and the others not.
+        batch, unkeyed = random_token(), len(jobs) if keyed else 1
+        jobs = [
+            job
+            if index >= unkeyed or MSG_ID in job.headers
+            else Outgoing(job.subject, job.data, {**job.headers, MSG_ID: f"batch/{batch}/{index}"})
+            for index, job in enumerate(jobs)
+        ]
         try:
             answer = await self._send_batch(jobs)
         except ConnectionLost:
@@ -122,24 +127,30 @@ class JobQueue:
         return self._ids_from(await self.publish(jobs[0]), len(jobs))
 
     async def _send_batch(self, jobs: Sequence[Outgoing]) -> dict[str, Any]:
-        connection, batch = self._connection, random_token()
+        connection, batch, blocks = self._connection, random_token(), []
+        for number, job in enumerate(jobs, 1):
+            own = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
+            commit = {"Nats-Batch-Commit": "1"} if number == len(jobs) else {}
+            blocks.append(header_block({**own, **commit, **job.headers}))
+            if (size := len(blocks[-1]) + len(job.data)) > MAX_MESSAGE:
+                # The server would only say that something of the batch is missing.
+                raise JobError.from_validation(
+                    f"job {number} of the list is too large for its queue ({size} bytes with its headers, "
+                    f"{MAX_MESSAGE} are taken): nothing was queued"
+                )
         await connection.when_up(self._timeout)
-        for number, job in enumerate(jobs[:-1], 1):
-            header = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number), **job.headers}
-            connection.post(job.subject, job.data, header=header_block(header))
+        for job, block in zip(jobs[:-1], blocks, strict=False):
+            connection.post(job.subject, job.data, header=block)
             await connection.room()
         last = jobs[-1]
-        header = {
-            "Nats-Batch-Id": batch,
-            "Nats-Batch-Sequence": str(len(jobs)),
-            "Nats-Batch-Commit": "1",
-            **last.headers,
-        }
         try:
-            reply = await connection.ask(last.subject, last.data, header=header_block(header), timeout=self._timeout)
+            reply = await connection.ask(last.subject, last.data, header=blocks[-1], timeout=self._timeout)
         except NoResponders:
             raise self._no_stream() from None
-        return _answer(reply)
+        answer = _answer(reply)
+        if (answer.get("error") or {}).get("err_code") == _INCOMPLETE:
+            raise ConnectionLost("a part of the batch was lost on its way")
+        return answer
 
     async def _probe(self, jobs: Sequence[Outgoing]) -> list[JobId]:
         """Some of the list was submitted before: one by one, each answers with its own or its original's id."""
@@ -152,10 +163,10 @@ class JobQueue:
         error = answer.get("error")
         if error is not None:
             raise _refusal(error)
-        priority = self._priorities.get(answer["stream"])
+        priority = self._priorities.get(answer.get("stream", ""))
         if priority is None:
             raise JobError.from_runner_unavailable(
-                f"the subject belongs to stream {answer['stream']}, which is no queue: run `jsjobs streams plan`"
+                f"the subject belongs to stream {answer.get('stream')}, which is no queue: run `jsjobs streams plan`"
             )
         return JobId(plain_id(priority, answer["seq"]), duplicate=bool(answer.get("duplicate")))
 

@@ -113,7 +113,7 @@ class StateStore:
                     raise Conflict(job_id)
                 return _revision(await self._connection.ask(subject, body, header=header), job_id)
             except ConnectionLost:
-                continue
+                await asyncio.sleep(_RETRY_EVERY)
             except Conflict:
                 # The refusal may be the answer to a copy of this very write that came through after all.
                 found = await self.read(job_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,13 +12,17 @@ from enum import StrEnum
 from typing import Any
 
 from jsjobs.jetstream import declared
-from jsjobs.jetstream.api import call, consumers, find
+from jsjobs.jetstream.api import ApiError, call, consumers, find
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.declared import Declared, differences
+from jsjobs.jetstream.state import WRONG_REVISION
 from jsjobs.jetstream.subjects import Names, Shard, generation_name, parse_plain_id
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
 from jsjobs.settings import Config
+
+_EXISTS = {10058, 10013, 10105, 10148}  # a stream or consumer of that name, with another configuration
+_GENERATION = 3  # <namespace>.work.<priority>.<generation>.…
 
 
 class Action(StrEnum):
@@ -75,16 +80,30 @@ class Topology:
             JobError: `Validation`, if a step would lose a job: nothing is changed then. `RunnerUnavailable`, if the
                 server cannot be reached.
         """
-        steps = await self.plan(floor)
-        refused = [f"{step.kind} {step.name}: {step.reason}" for step in steps if step.action is Action.REFUSE]
-        if refused:
-            raise JobError.from_validation("nothing was changed, because " + "; ".join(refused))
-        for step in steps:
-            if step.endpoint:
-                await call(self._connection, step.endpoint, step.body)
-            elif step.action is Action.CREATE:
-                await self._write_generations(step)
-        return steps
+        taken: dict[tuple[str, str], Step] = {}
+        while True:
+            steps = await self.plan(floor)
+            refused = [f"{step.kind} {step.name}: {step.reason}" for step in steps if step.action is Action.REFUSE]
+            if refused:
+                changed = "nothing was changed" if not taken else "not all was changed"
+                raise JobError.from_validation(f"{changed}, because " + "; ".join(refused))
+            try:
+                for step in steps:
+                    await self._take(step)
+                    if step.action is not Action.KEEP:
+                        taken[step.kind, step.name] = step
+            except ApiError as error:
+                if error.err_code not in _EXISTS:
+                    raise
+                # Another `apply` was first with this one, and a first sequence of its own: what is left to do?
+            else:
+                return [taken.get((step.kind, step.name), step) for step in steps]
+
+    async def _take(self, step: Step) -> None:
+        if step.endpoint:
+            await call(self._connection, step.endpoint, step.body)
+        elif step.action is Action.CREATE:
+            await self._write_generations(step)
 
     async def _queue_steps(self, priority: Priority, floor: Mapping[Priority, int]) -> list[Step]:
         names, config = self._names, self._config
@@ -95,7 +114,7 @@ class Topology:
         actual = await find(self._connection, f"STREAM.INFO.{stream['name']}")
         if actual is not None and not live:
             # The bucket was lost or is younger than the queue: what the stream does is what lives.
-            generation = actual["config"]["subject_transform"]["dest"].split(".")[3]
+            generation = _generation_of(actual["config"]) or generation
             stream = declared.queue_stream(config, names, priority, generation)
         shards = int(generation.partition("x")[2])
         if shards != wanted:
@@ -135,6 +154,8 @@ class Topology:
                 return (
                     f"its {key} is {changes[key][0]!r} and must be {changes[key][1]!r}, which the server cannot change"
                 )
+        if "subject_transform" in changes and info["state"]["messages"]:
+            return f"{info['state']['messages']} jobs wait on other subjects, where no shard would find them"
         if "max_bytes" in changes and 0 < stream["max_bytes"] < info["state"]["bytes"]:
             return f"it holds {info['state']['bytes']} bytes, more than the {stream['max_bytes']} asked for"
         if "max_msgs_per_subject" in changes and stream["retention"] == "workqueue":
@@ -176,15 +197,18 @@ class Topology:
     async def _write_generations(self, step: Step) -> None:
         subject = f"$KV.{self._names.bucket}.{step.name}".encode()
         header = b"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: 0\r\n\r\n"
+        reply = await self._connection.ask(subject, json.dumps(step.body).encode(), header=header)
+        error = json.loads(reply.data).get("error")
         # Another `apply` may be first; it wrote the same.
-        await self._connection.ask(subject, json.dumps(step.body).encode(), header=header)
+        if error is not None and error.get("err_code") != WRONG_REVISION:
+            raise ApiError(error, f"writing {step.name}")
 
 
 async def live_generations(connection: Connection, names: Names, priority: Priority) -> list[str]:
     """The generations of a priority, oldest first, as its entry in the bucket says; empty where nothing was applied."""
     subject = f"$KV.{names.bucket}.{names.topology_key(priority)}"
     found = await find(connection, f"STREAM.MSG.GET.{names.state_stream}", {"last_by_subj": subject})
-    if found is None:
+    if found is None or "data" not in found["message"]:
         return []
     return list(json.loads(base64.b64decode(found["message"]["data"]))["generations"])
 
@@ -198,6 +222,13 @@ async def live_shards(connection: Connection, names: Names) -> dict[Shard, dict[
             if len(words) == 3 and words[0] == priority and words[2].isdigit():  # noqa: PLR2004 - priority, generation, shard
                 shards[Shard(priority, words[1], int(words[2]))] = info
     return shards
+
+
+def _generation_of(stream: Declared) -> str | None:
+    """The generation that a queue's transform names; None where it is no transform of ours."""
+    words = str((stream.get("subject_transform") or {}).get("dest", "")).split(".")
+    named = len(words) > _GENERATION and re.fullmatch(r"[1-9][0-9]*x[1-9][0-9]*", words[_GENERATION])
+    return words[_GENERATION] if named else None
 
 
 def clock_sequence() -> int:

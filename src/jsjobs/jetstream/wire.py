@@ -30,6 +30,12 @@ TIMEOUT = "Jsjobs-Timeout"
 GIVEN_ID = "Jsjobs-Id"
 WRITER = "Jsjobs-Writer"
 
+_LEVELS_ABOVE = 8
+_SURELY_SHALLOW = 180
+"""So many brackets cannot be nested too deeply; the reader's limit is 200 levels."""
+_MANY = 4300
+_MANY_DIGITS = re.compile(rb"(?<![0-9])[0-9]{4301}")  # the reader's limit too
+
 ATTEMPTS_LIMIT = 1000
 """Most attempts a job may ask for."""
 
@@ -89,8 +95,11 @@ def lenient_pairs(raw: bytes) -> list[tuple[str, str]]:
 
 
 def value_of(raw: bytes, name: bytes) -> bytes | None:
-    """One value of a header block that the server or this library wrote."""
-    at = raw.find(b"\r\n%b:" % name)
+    """One value of a header block that the server or this library wrote.
+
+    The last of that name: the server writes its own below those that a stranger's message brought along.
+    """
+    at = raw.rfind(b"\r\n%b:" % name)
     if at < 0:
         return None
     start = at + len(name) + 3
@@ -179,13 +188,17 @@ def encode_json(value: Any, what: str) -> bytes:
     """A payload or result as JSON; pydantic models, dataclasses, dates and the like are known.
 
     Raises:
-        JobError: `Validation`, if JSON cannot hold it: NaN, infinity, lone surrogates, unknown objects, cycles.
+        JobError: `Validation`, if JSON cannot hold it: NaN, infinity, lone surrogates, unknown objects, cycles, nesting
+            deeper or numbers longer than readers take.
     """
     try:
         raw = to_json(value, inf_nan_mode="constants")
     except (PydanticSerializationError, ValueError, RecursionError) as error:
         raise JobError.from_validation(f"{what} cannot be written as JSON: {str(error)[:500]}") from error
     check_numbers(raw, what)
+    if raw.count(b"[") + raw.count(b"{") > _SURELY_SHALLOW or (len(raw) > _MANY and _MANY_DIGITS.search(raw)):
+        # What is written must be readable again, by this library too, wherever it stands in an entry or a letter.
+        parse_json(b"[%b%b%b]" % (b"[" * _LEVELS_ABOVE, raw, b"]" * _LEVELS_ABOVE), f"{what}, as it is written,")
     return raw
 
 

@@ -16,6 +16,7 @@ DEFAULT_MAX_ATTEMPTS = 3
 HISTORY_FIRST = 20
 HISTORY_LAST = 80
 """A history keeps its first 20 and its last 80 items, so that an entry's size is bounded however often a job runs."""
+_CONTROLS = {code: "?" for code in range(32) if chr(code) not in "\t\n\r"}
 MAX_ERROR_BYTES = 4096
 """One error text is kept to 4 KiB, so that a job with all its errors always fits into one message."""
 
@@ -188,8 +189,11 @@ class JobStatusResponse(BaseModel):
 
 
 def clipped(text: str) -> str:
-    """The text in at most 4 KiB of UTF-8, its middle left out; characters UTF-8 does not know become `?`."""
-    raw = text.encode("utf-8", "replace")
+    """The text in at most 4 KiB of UTF-8, its middle left out.
+
+    Control characters, each of which JSON would write in six, and what UTF-8 does not know become `?`.
+    """
+    raw = text.translate(_CONTROLS).encode("utf-8", "replace")
     if len(raw) <= MAX_ERROR_BYTES:
         return raw.decode()
     half = (MAX_ERROR_BYTES - 16) // 2

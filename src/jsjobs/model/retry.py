@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+"""Up to some thirty years: what a date and the server can count."""
+Factor = Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]
 
 
 class RetryState(BaseModel):
@@ -34,11 +36,11 @@ class Retry(BaseModel):
 
     initial: Seconds = 0.1
     """Seconds before the first retry."""
-    factor: float = Field(default=2.0, ge=1, le=10)
+    factor: float = Field(default=2.0, ge=1, le=10, allow_inf_nan=False)
     """What each delay is multiplied by for the next."""
     max_delay: Seconds | None = None
     """The longest single delay, in seconds; None: no such bound."""
-    jitter: tuple[float, float] = (0.8, 1.2)
+    jitter: tuple[Factor, Factor] = (0.8, 1.2)
     """Each delay is multiplied by a random number between these two."""
     max_retries: int = Field(default=5, ge=0)
     """Retries in one streak, at most."""
@@ -59,13 +61,15 @@ class Retry(BaseModel):
                 a policy with delays longer than `reset_after` still grows.
             rng: Where the jitter comes from.
         """
-        if due is not None and now - due >= timedelta(seconds=self.reset_after):
+        if due is not None and (now - due).total_seconds() >= self.reset_after:
             state = RetryState()
         budget = self.max_backoff - state.backoff
         if state.failures >= self.max_retries or budget <= 0:
             return None
         ceiling = self.max_backoff if self.max_delay is None else self.max_delay
-        # The exponent is bounded: past 2**64 every ceiling is reached, and a float would overflow.
-        delay = min(self.initial * self.factor ** min(state.failures, 64), ceiling) * rng.uniform(*self.jitter)
-        delay = min(delay, budget)
+        try:
+            grown = self.initial * self.factor**state.failures
+        except OverflowError:
+            grown = ceiling if self.initial else 0.0
+        delay = min(min(grown, ceiling) * rng.uniform(*self.jitter), budget, ceiling)
         return delay, RetryState(failures=state.failures + 1, backoff=state.backoff + delay)

@@ -42,6 +42,17 @@ update job_dlq set replayed_at = now()
 where namespace = $1 and id = $2 and replayed_job_id = $3 and replayed_at is null
 """
 _DISCARD = "update job_dlq set discarded_at = now() where id = $1"
+# Ids above 2^53 are nobody's: a forged letter must not push a stream's first sequence out of range.
+_HIGHEST = """
+select split_part(original_job_id, '-', 1) as priority, max(split_part(original_job_id, '-', 2)::bigint) as sequence
+from (
+    select original_job_id from job_dlq
+    where namespace = $1 and original_job_id ~ '^(critical|high|normal|low)-[1-9][0-9]{0,15}$'
+    offset 0 -- filtered before the numbers are read
+) as plain
+where split_part(original_job_id, '-', 2)::bigint < 9007199254740992
+group by 1
+"""
 
 # What jsonb may refuse: characters and numbers it does not hold, and documents too deep or too large for it.
 _REFUSED_JSON = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
@@ -187,6 +198,12 @@ class DeadLetters:
                 return False
             await connection.execute(_DISCARD, letter_id)
         return True
+
+    async def highest_sequences(self) -> dict[str, int]:
+        """The highest stream sequence among the dead jobs of each priority, as their ids tell it."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(_HIGHEST, self._namespace)
+        return {row["priority"]: row["sequence"] for row in rows}
 
     @asynccontextmanager
     async def _locked(self, letter_id: UUID) -> AsyncIterator[tuple[Connection, asyncpg.Record]]:

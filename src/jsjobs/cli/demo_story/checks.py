@@ -7,13 +7,14 @@ import hashlib
 import itertools
 import zipfile
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
+from typing import IO
 
 from jsjobs import JobService
 from jsjobs.cli.demo_story.choice import Choice
+from jsjobs.cli.demo_story.measures import ended, started
+from jsjobs.cli.demo_story.screen import counted
 from jsjobs.cli.demo_story.stage import Stage
 from jsjobs.cli.demo_story.story import Told
 from jsjobs.jetstream.api import call
@@ -63,15 +64,25 @@ def _archive(choice: Choice, told: Told, archive: Path) -> Check:
     with zipfile.ZipFile(archive) as packed:
         names = packed.namelist()
         if sorted(names) != sorted(file.name for file in choice.files):
-            wrong.append(f"it holds {len(names)} files instead of {len(choice.files)}, or other ones")
+            wrong.append(f"it does not hold just the {counted(len(choice.files), 'file')} chosen")
         for job_id, file in told.files.items():
+            if file.name not in names:
+                continue
             result = told.entries[job_id].result or {}
-            with packed.open(file.name) as inside, file.path.open("rb") as original:
-                sums = {_sha256(inside), _sha256(original), file.sha256, result.get("sha256")}
+            with packed.open(file.name) as inside:
+                sums = {_sha256(inside), _original(file.path), file.sha256, result.get("sha256")}
             if len(sums) != 1:
                 wrong.append(f"{file.name} is not what it was: was it changed while the demo ran?")
-    text = f"unpacked the archive: the sha256 of each of its {len(names)} files is the original's"
+    text = f"the archive was unpacked: {counted(len(names), 'file')}, each with the sha256 of the original"
     return Check(text, _few(wrong))
+
+
+def _original(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            return _sha256(file)
+    except OSError:
+        return None
 
 
 def _sha256(file: IO[bytes]) -> str:
@@ -92,6 +103,45 @@ def _order(told: Told) -> Check:
             pairs += 1
             if started(after) < ended(before):
                 wrong.append(f"{after.job_id} began before {before.job_id} had ended")
-    folders = len({entity for entity, _ in lanes})
-    text = f"the files of each of {folders} folder(s) kept their order, one at a time ({pairs} neighbours compared)"
+    folders = counted(len({entity for entity, _ in lanes}), "folder")
+    text = f"{folders}: their files kept their order, one at a time ({counted(pairs, 'pair')} of neighbours compared)"
     return Check(text, _few(wrong))
+
+
+def _flaky(told: Told) -> Check:
+    entry = told.entries[told.flaky]
+    history = [item.status.value for item in entry.history]
+    wrong = "" if entry.attempts == ATTEMPTS and history == FLAKY else f"its history is {', '.join(history)}"
+    return Check(f"the flaky job failed twice and succeeded at attempt {ATTEMPTS}", wrong)
+
+
+async def _dead_letter(told: Told, jobs: JobService) -> Check:
+    rows = await jobs.letters().list(include_replayed=True, include_discarded=True)
+    wrong = []
+    if [row.original_job_id for row in rows] != [told.poison]:
+        wrong.append(f"job_dlq has rows for {[row.original_job_id for row in rows]}")
+    for row in rows:
+        errors = len(row.error_history)
+        if (errors, row.attempts, row.error_reason) != (ATTEMPTS, ATTEMPTS, "MaxRetries"):
+            wrong.append(f"its row says {row.error_reason}, {row.attempts} attempts, {errors} errors")
+        if row.replayed_job_id != told.replay or row.replayed_at is None:
+            wrong.append("its row does not say that it was replayed")
+    text = f"the poison job has one row in job_dlq with its {ATTEMPTS} errors, and its replay succeeded"
+    return Check(text, _few(wrong))
+
+
+async def _queues(stage: Stage) -> Check:
+    """A job's message goes when it is acknowledged, a moment after its entry says that it has ended."""
+    deadline = asyncio.get_running_loop().time() + EMPTY_WITHIN_S
+    while True:
+        left = 0
+        for name in (*(stage.names.stream(priority) for priority in Priority), stage.names.dead_stream):
+            left += (await call(stage.connection, f"STREAM.INFO.{name}"))["state"]["messages"]
+        if not left or asyncio.get_running_loop().time() > deadline:
+            return Check("nothing is left in any queue", f"{counted(left, 'message')} left" if left else "")
+        await asyncio.sleep(0.05)
+
+
+def _few(wrong: list[str]) -> str:
+    more = f"; and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
+    return "; ".join(wrong[:NAMED]) + more

@@ -11,10 +11,11 @@ from itertools import islice
 from pathlib import Path
 from urllib.parse import quote
 
+from jsjobs.cli.problems import WrongUse
 from jsjobs.model.job import Priority
 
 MAX_FILES = 2000
-MAX_BYTES = 24 * 2**20
+MAX_BYTES = 16 * 2**20
 """So much is hashed, compressed, archived and verified in well under a minute on two slow cores."""
 MAX_LOOKED_AT = 20_000
 MAX_NAME_BYTES = 200
@@ -22,12 +23,6 @@ MAX_NAME_BYTES = 200
 MAX_ENTITY = 200
 SIZES = ((2 * 2**10, Priority.CRITICAL), (4 * 2**10, Priority.HIGH), (8 * 2**10, Priority.NORMAL))
 """Files below so many bytes have this priority; all others are low."""
-
-_TOO_MUCH = f"file(s) that go beyond {MAX_BYTES >> 20} MB in all"
-
-
-class UnusableFolder(Exception):  # noqa: N818 - what it is
-    """The folder given cannot be used; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +62,7 @@ def choose(folder: Path) -> Choice:
     """Find and hash the files of a folder; hidden ones, caches and links are passed over.
 
     Raises:
-        UnusableFolder: If there is no such folder, or no file in it that can be used.
+        WrongUse: If there is no such folder, or no file in it that can be used.
     """
     folder = _checked(folder)
     files: list[Source] = []
@@ -86,7 +81,7 @@ def choose(folder: Path) -> Choice:
     reasons = tuple(f"{count:,} {what}" for what, count in left_out.items())
     if not files:
         why = f": left out {', '.join(reasons)}" if reasons else " (hidden files, caches and links do not count)"
-        raise UnusableFolder(f"{str(folder)!r} holds no file to pack{why}")
+        raise WrongUse(f"{str(folder)!r} holds no file to pack{why}")
     return Choice(folder, tuple(files), reasons)
 
 
@@ -94,11 +89,11 @@ def _checked(folder: Path) -> Path:
     try:
         folder = folder.expanduser().resolve(strict=True)
         if not folder.is_dir():
-            raise UnusableFolder(f"{str(folder)!r} is no folder")
+            raise WrongUse(f"{str(folder)!r} is no folder")
         next(folder.iterdir(), None)
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: ~nobody; ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else error
-        raise UnusableFolder(f"{str(folder)!r} cannot be read: {reason}") from None
+        raise WrongUse(f"{str(folder)!r} cannot be read: {reason}") from None
     return folder
 
 
@@ -119,15 +114,28 @@ def _read(folder: Path, path: Path, room: int) -> Source | str:
         if len(os.fsencode(path.name)) > MAX_NAME_BYTES:
             return f"file(s) with a name longer than {MAX_NAME_BYTES} bytes"
         name.encode()
-        with path.open("rb") as file:
-            data = file.read(room + 1)
+        if path.with_name(f"{path.name}.gz").is_dir():
+            return "file(s) whose packed name is a folder's"
+        size, data = _contents(path, room)
     except UnicodeEncodeError:
         return "file(s) whose name is not UTF-8"
     except OSError:
         return "file(s) that may not be read"
-    if len(data) > room:
-        return _TOO_MUCH
+    if size > room:
+        return f"file(s) that go beyond {MAX_BYTES >> 20} MB in all"
+    if len(data) != size:
+        return "file(s) that are being written, or that the system makes up"
     return Source(path, name, len(data), hashlib.sha256(data).hexdigest(), _entity(folder, path))
+
+
+def _contents(path: Path, room: int) -> tuple[int, bytes]:
+    """The file's size, and what is in it if there is room for that much."""
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # some files of /proc would block for ever
+    try:
+        size = os.fstat(file).st_size
+        return size, os.read(file, size + 1) if size <= room else b""
+    finally:
+        os.close(file)
 
 
 def _entity(folder: Path, path: Path) -> str:

@@ -1,4 +1,4 @@
-"""A publisher that knows nothing but the NATS protocol, spoken over a bare socket: any client in any language will do."""
+"""A publisher that knows nothing but the NATS protocol, over a bare socket: any client in any language will do."""
 
 from __future__ import annotations
 

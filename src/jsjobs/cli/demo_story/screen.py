@@ -10,7 +10,10 @@ from contextlib import asynccontextmanager, contextmanager
 from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.table import Table
 from rich.text import Text
+
+from jsjobs.cli.output import plain
 
 LINE_EVERY_S = 2.0
 PER_SECOND = 12
@@ -22,11 +25,12 @@ class Screen:
     """Prints the story."""
 
     def __init__(self) -> None:
-        # A terminal that knows no check marks gets question marks, not a traceback.
+        # What a terminal cannot show becomes a question mark, not a traceback.
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="replace")
         self.console = Console(highlight=False)
+        self._marks = "✓✗" if "utf" in self.console.encoding.lower() else "+!"
         self.live = self.console.is_terminal and sys.stdout.isatty() and not self.console.is_dumb_terminal
 
     def show(self, *what: RenderableType) -> None:
@@ -39,18 +43,26 @@ class Screen:
         self.console.print(Text(title, style="bold cyan"))
 
     def say(self, text: str, *, mark: str = " ", style: str = "") -> None:
-        """One line, or as many as it takes."""
-        line = Text(f"{mark} ", style=style)
-        line.append(plain(text), style="" if mark.strip() else style)
-        self.console.print(line, soft_wrap=True)
+        """One sentence: wrapped below itself in a terminal, one line elsewhere."""
+        words = plain(text, "" if mark.strip() else style)
+        if not self.live:
+            self.line(Text.assemble((f"{mark} ", style), words))
+            return
+        grid = Table.grid(padding=(0, 1, 0, 0))
+        grid.add_row(Text(mark, style=style), words)
+        self.console.print(grid)
+
+    def line(self, text: Text) -> None:
+        """One line, never broken by us: what is to be copied must stay whole."""
+        self.console.print(text, soft_wrap=True)
 
     def good(self, text: str) -> None:
         """Something went as it should."""
-        self.say(text, mark="✓", style="green")
+        self.say(text, mark=self._marks[0], style="green")
 
     def bad(self, text: str) -> None:
         """Something did not."""
-        self.say(text, mark="✗", style="bold red")
+        self.say(text, mark=self._marks[1], style="bold red")
 
     @asynccontextmanager
     async def board(self, draw: Callable[[], RenderableType], line: Callable[[], str]) -> AsyncIterator[None]:
@@ -77,7 +89,7 @@ class Screen:
         columns = (TextColumn("  {task.description}"), BarColumn(), TaskProgressColumn(), now)
         with Progress(*columns, console=self.console) as progress:
             task = progress.add_task(what, total=100, now="")
-            yield lambda pct, now: progress.update(task, completed=pct, now=plain(now)[-NAME_WIDTH:])
+            yield lambda pct, now: progress.update(task, completed=pct, now=plain(now).plain[-NAME_WIDTH:])
 
     async def _lines(self, line: Callable[[], str]) -> None:
         while True:
@@ -96,6 +108,6 @@ class Screen:
         return step
 
 
-def plain(text: str) -> str:
-    """The text in one line without control characters: a file's name may hold anything."""
-    return "".join(character if character.isprintable() else "?" for character in text)
+def counted(number: int, what: str) -> str:
+    """`1 file`, `2 files`."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"

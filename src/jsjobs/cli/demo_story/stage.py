@@ -30,6 +30,8 @@ ACK_WAIT = 10.0
 MAX_RESTARTS = 3
 READY_S = 30.0
 LOG_TAIL_LINES = 10
+COMMAND_LINE = "from jsjobs.cli.app import main; main()"
+"""`jsjobs`, wherever this very Python has it; the executable may not be on PATH."""
 
 
 class StageError(Exception):
@@ -171,7 +173,7 @@ class Stage:
             "PYTHONDONTWRITEBYTECODE": "1",  # nothing appears beside the installed app
         }
         arguments = [f"{self.app}:jobs", "--no-router"] if name == "worker" else []
-        command = [sys.executable, "-m", "jsjobs.cli.app", name, *arguments]
+        command = [sys.executable, "-c", COMMAND_LINE, name, *arguments]
         self._children[name] = Child(command, log=self._log(name), cwd=self.folder, env={**os.environ, **settings})
 
     def _log(self, name: str) -> Path:

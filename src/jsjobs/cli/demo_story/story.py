@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
+import time
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from rich.table import Table
 
 from jsjobs import JobService
 from jsjobs.cli.demo_story import raw_client
 from jsjobs.cli.demo_story.choice import Choice, Source
-from jsjobs.cli.demo_story.screen import Screen
+from jsjobs.cli.demo_story.screen import Screen, counted
 from jsjobs.cli.demo_story.stage import Stage
 from jsjobs.cli.demo_story.tally import Tally
+from jsjobs.cli.output import plain
 from jsjobs.model.job import JobId, JobStatusResponse, Priority
 from jsjobs.model.payload import JobPayload
 from jsjobs.postgres.dead_letters import DeadLetter
@@ -71,6 +73,9 @@ class Story:
             self.told.flaky = await self._one("upload.flaky", Priority.NORMAL)
             self.told.poison = await self._one("json.check", Priority.HIGH)
             self.told.entries.update(await self._tally.ended(self._jobs))
+        flaky = self.told.entries[self.told.flaky]
+        errors = [item.error for item in flaky.history if item.error]
+        self._screen.say(f"upload.flaky is {flaky.status} after {counted(len(errors), 'error')}: {', '.join(errors)}")
 
     async def quiet(self) -> None:
         """A few jobs one by one: how long one takes that waits for no other."""
@@ -85,15 +90,10 @@ class Story:
         """The job that could not be saved waits in Postgres; what was wrong is put right, and it is replayed."""
         letter = await self._routed(self.told.poison)
         say = self._screen.say
-        say(f"job_dlq in Postgres has the letter {letter.id}: {letter.type}, {letter.error_reason}")
-        table = Table(box=None, padding=(0, 2), header_style="dim")
-        for name in ("attempt", "at", "error"):
-            table.add_column(name)
-        for failure in letter.error_history:
-            table.add_row(str(failure["attempt"]), failure["timestamp"][11:23], failure["error"])
-        self._screen.show(table)
+        say(f"{letter.type} {letter.original_job_id} ended in {letter.error_reason}; its row in job_dlq says:")
+        self._screen.show(_errors(letter))
         self._poison.write_text('[{"order": 7}, {"order": 8}]\n', encoding="utf-8")
-        say(f"{self._poison.name} is repaired, and the letter replayed: jsjobs dlq replay {str(letter.id)[:8]}")
+        say(f"{self._poison.name} is repaired, and the letter replayed (`jsjobs dlq replay {str(letter.id)[:8]}`):")
         self.told.replay = await self._jobs.replay(str(letter.id))
         result = await self._jobs.result(self.told.replay)
         self.told.entries[self.told.replay] = await self._jobs.status(self.told.replay)
@@ -136,8 +136,10 @@ class Story:
         receipt = await raw_client.publish(self._stage.config.nats_url, subject, body)
         self.told.raw = f"critical-{receipt['seq']}"
         self._tally.add(Priority.CRITICAL, self.told.raw)
-        self._screen.say(f"over a bare socket, by hand:   PUB {subject} {raw_client.INBOX} {len(body)}")
-        self._screen.say(f"the server's ack is the receipt: job {self.told.raw}")
+        self._screen.say("one job comes from no library, but from a bare socket that speaks the NATS protocol:")
+        self._screen.line(plain(f"    PUB {subject} {raw_client.INBOX} {len(body)}"))
+        self._screen.line(plain(f"    {json.dumps(receipt)}"))
+        self._screen.say(f"the server's acknowledgement is the receipt, for job {self.told.raw}")
 
     async def _one(self, job_type: str, priority: Priority) -> str:
         file = self._poison if job_type == "json.check" else self._hello
@@ -147,8 +149,22 @@ class Story:
 
     async def _routed(self, job_id: str) -> DeadLetter:
         """The job's letter, once the router has stored it."""
-        async with asyncio.timeout(ROUTED_WITHIN_S):
-            while True:
-                with contextlib.suppress(LetterNotFound):
-                    return await self._jobs.letters().find(job_id)
-                await asyncio.sleep(0.05)
+        deadline = time.monotonic() + ROUTED_WITHIN_S
+        while True:
+            try:
+                return await self._jobs.letters().find(job_id)
+            except LetterNotFound:
+                if time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(0.05)
+
+
+def _errors(letter: DeadLetter) -> Table:
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    for name in ("attempt", "after ms", "error"):
+        table.add_column(name)
+    times = [datetime.fromisoformat(failure["timestamp"]) for failure in letter.error_history]
+    for failure, moment in zip(letter.error_history, times, strict=True):
+        after = f"{(moment - times[0]).total_seconds() * 1000:.0f}"
+        table.add_row(str(failure["attempt"]), after, plain(failure["error"]))
+    return table

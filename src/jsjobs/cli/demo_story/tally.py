@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Iterable
 from contextlib import suppress
 
 from rich.table import Table
@@ -71,7 +70,7 @@ class Tally:
             table.add_column(status, justify="right", style=colour, min_width=10)
         for priority in Priority:
             numbers = [counts[priority, status] for status in COLUMNS]
-            table.add_row(priority, *(str(number) if number else "·" for number in numbers))
+            table.add_row(priority, *(str(number) if number else "-" for number in numbers))
         return table
 
     def line(self) -> str:

@@ -1,0 +1,39 @@
+"""Times of jobs, from what their entries say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import datetime
+
+from jsjobs.model.job import JobStatusResponse, Status
+
+
+def started(entry: JobStatusResponse) -> datetime:
+    """When its first attempt began."""
+    return next(item.timestamp for item in entry.history if item.status is Status.PROCESSING)
+
+
+def ended(entry: JobStatusResponse) -> datetime:
+    """When it ended, however it ended."""
+    return entry.history[-1].timestamp
+
+
+def waits(entries: Sequence[JobStatusResponse]) -> list[float]:
+    """Milliseconds from the moment the server stored each job to its start."""
+    return [_ms(entry, started(entry)) for entry in entries]
+
+
+def totals(entries: Sequence[JobStatusResponse]) -> list[float]:
+    """Milliseconds from the moment the server stored each job to its end."""
+    return [_ms(entry, ended(entry)) for entry in entries]
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The smallest value that so many percent of all values do not exceed."""
+    return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)]
+
+
+def _ms(entry: JobStatusResponse, moment: datetime) -> float:
+    assert entry.created_at is not None
+    return (moment - entry.created_at).total_seconds() * 1000

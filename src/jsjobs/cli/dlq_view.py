@@ -1,0 +1,108 @@
+"""How dead letters look on a terminal."""
+
+import json
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+
+from rich.table import Table
+
+from jsjobs.cli.durations import format_age
+from jsjobs.cli.output import local_time, plain, screen
+from jsjobs.model.job import utc_now
+from jsjobs.postgres.dead_letters import DeadLetter
+
+_SHORT_ID = 8
+_MAX_SHOWN = 20_000
+
+
+def print_letters(letters: Sequence[DeadLetter]) -> None:
+    """Print one line for each letter."""
+    now = utc_now()
+    # On a terminal the last column takes what the others leave, and nothing wraps.
+    table = Table(box=None, pad_edge=False, header_style="dim", expand=sys.stdout.isatty())
+    for heading in ("id", "died", "type", "tenant"):
+        table.add_column(heading, no_wrap=True, overflow="ellipsis", max_width=24)
+    table.add_column("reason", no_wrap=True, style="red")
+    table.add_column("last error", no_wrap=True, overflow="ellipsis", ratio=1)
+    for letter in letters:
+        age = f"{format_age(max((now - letter.dead_at).total_seconds(), 0))} ago"
+        error = letter.error_history[-1]["error"] if letter.error_history else ""
+        cells = (letter.type, letter.app_id, letter.error_reason, error.replace("\n", " "))
+        table.add_row(plain(str(letter.id)[:_SHORT_ID], _style(letter)), plain(age), *(plain(cell) for cell in cells))
+    screen().print(table)
+
+
+def _style(letter: DeadLetter) -> str:
+    return "bold" if _decision(letter) == "open" else "dim"
+
+
+def print_letter(letter: DeadLetter) -> None:
+    """Print all that is known of a letter."""
+    console = screen()
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column(overflow="fold")
+    texts = {
+        "letter": str(letter.id),
+        "job": letter.original_job_id,
+        "type": letter.type,
+        "priority": letter.priority,
+        "entity": letter.entity,
+        "tenant": letter.app_id,
+        "batch": letter.batch_id,
+        "created": local_time(letter.created_at),
+        "died": local_time(letter.dead_at),
+        "reason": letter.error_reason,
+        "attempts": str(letter.attempts),
+        "decision": _decision(letter),
+    }
+    for name, text in texts.items():
+        if text:
+            facts.add_row(name, plain(text, "red" if name == "reason" else ""))
+    console.print(facts)
+    if letter.error_history:
+        console.print("\nerrors", style="dim")
+        console.print(_errors(letter))
+    if letter.headers:
+        console.print("\nheaders", style="dim")
+        for name, value in letter.headers:
+            console.print(plain(f"{name}: {value}"), soft_wrap=True)
+    console.print("\npayload", style="dim")
+    console.print(plain(_payload(letter)), soft_wrap=True)
+
+
+def _decision(letter: DeadLetter) -> str:
+    if letter.discarded_at is not None:
+        return f"discarded at {local_time(letter.discarded_at)}"
+    if letter.replayed_at is not None:
+        return f"replayed at {local_time(letter.replayed_at)} as job {letter.replayed_job_id}"
+    if letter.replayed_job_id is not None:
+        return f"its replay as job {letter.replayed_job_id} is not finished: replay it again"
+    return "open"
+
+
+def _errors(letter: DeadLetter) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("attempt", justify="right")
+    table.add_column("time", no_wrap=True)
+    table.add_column("error", overflow="fold")
+    for item in letter.error_history:
+        table.add_row(str(item["attempt"]), plain(_local(item["timestamp"])), plain(item["error"]))
+    return table
+
+
+def _local(timestamp: str) -> str:
+    try:
+        return local_time(datetime.fromisoformat(timestamp))
+    except ValueError:
+        return timestamp  # a letter may hold anything
+
+
+def _payload(letter: DeadLetter) -> str:
+    if letter.payload_json is not None:
+        text = json.dumps(letter.payload_json, ensure_ascii=False, indent=2)
+    else:
+        text = letter.payload.decode("utf-8", "backslashreplace")
+    more = f"\n… {len(text) - _MAX_SHOWN:,} more characters; --json has all" if len(text) > _MAX_SHOWN else ""
+    return text[:_MAX_SHOWN] + more

@@ -1,0 +1,95 @@
+"""Finding the JobService that `module:attr` or `path/to/file.py:attr` means."""
+
+import importlib
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+
+from jsjobs import JobService
+from jsjobs.cli.problems import Failed, WrongUse
+
+_FRAMES = 3
+
+
+def load_service(target: str) -> JobService:
+    """Import the application and return its service.
+
+    Args:
+        target: `module:attr`, or `path/to/file.py:attr`; modules are also looked for in the current folder.
+
+    Raises:
+        WrongUse: If there is no such module or attribute, or it is no JobService.
+        Failed: If the module cannot be imported, with the place in it.
+    """
+    place, colon, attribute = target.rpartition(":")
+    if not (place and colon and attribute):
+        raise WrongUse(f"{target!r} must name a module and the JobService in it, like app:jobs or path/app.py:jobs")
+    folder, name = _file_module(Path(place)) if place.endswith(".py") else (Path.cwd(), place)
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    module = _imported(name)
+    if place.endswith(".py") and not _is_from(module, Path(place)):
+        raise WrongUse(f"{place} cannot be imported: {name} is another module ({module.__file__}); rename it")
+    return _service_in(module, attribute)
+
+
+def _file_module(file: Path) -> tuple[Path, str]:
+    """The folder to import the file from, and its module's name, packages included so that relative imports work."""
+    if not file.is_file():
+        raise WrongUse(f"there is no file {file}")
+    file = file.resolve()
+    words, folder = [file.stem], file.parent
+    while (folder / "__init__.py").exists():
+        words.insert(0, folder.name)
+        folder = folder.parent
+    return folder, ".".join(words)
+
+
+def _imported(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+            raise WrongUse(f"there is no module {error.name!r} in {Path.cwd()} or among the installed ones") from None
+        raise _broken(name, error) from error
+    except (Exception, SystemExit) as error:
+        raise _broken(name, error) from error
+
+
+def _broken(name: str, error: BaseException) -> Failed:
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename != __file__ and not frame.filename.startswith("<frozen") and "importlib" not in frame.filename
+    ]
+    places = [f"  {_shown(frame.filename)}:{frame.lineno}: {frame.line}" for frame in frames[-_FRAMES:]]
+    what = traceback.format_exception_only(error)[-1].strip()
+    if isinstance(error, SyntaxError):
+        places = [f"  {_shown(str(error.filename))}:{error.lineno}: {(error.text or '').strip()}"]
+    return Failed("\n".join([f"{name} cannot be imported: {what}", *places]))
+
+
+def _shown(filename: str) -> str:
+    path = Path(filename)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else filename
+
+
+def _is_from(module: ModuleType, file: Path) -> bool:
+    return module.__file__ is not None and Path(module.__file__).resolve() == file.resolve()
+
+
+def _service_in(module: ModuleType, attribute: str) -> JobService:
+    found: object = module
+    for word in attribute.split("."):
+        if not hasattr(found, word):
+            raise WrongUse(f"{module.__name__} has no {attribute!r}{_instead(module)}")
+        found = getattr(found, word)
+    if not isinstance(found, JobService):
+        raise WrongUse(f"{module.__name__}:{attribute} is a {type(found).__name__}, not a JobService{_instead(module)}")
+    return found
+
+
+def _instead(module: ModuleType) -> str:
+    names = [name for name, value in vars(module).items() if isinstance(value, JobService)]
+    return "".join(f"; did you mean {module.__name__}:{name}?" for name in names[:1])

@@ -1,0 +1,159 @@
+"""Running a worker and a router in this process until a signal ends it.
+
+The first SIGTERM or SIGINT asks for a graceful stop, the second interrupts what still runs. Whatever an application's
+handlers left behind, the process ends.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack
+from typing import Any
+
+from jsjobs import JobService
+from jsjobs.cli.connect import loop_factory
+from jsjobs.cli.output import talk
+from jsjobs.jetstream.errors import without_secrets
+from jsjobs.worker.worker import Worker
+
+logger = logging.getLogger("jsjobs.cli")
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_LAST_WRITES = 2.0
+"""Seconds to give jobs back after the second signal."""
+_LEAVING = 3.0
+"""Seconds for threads and exit handlers to end, once everything of ours is closed."""
+_LOOK = 0.1
+
+
+def start_logging() -> None:
+    """Log to standard error, unless the application has set up logging its own way."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+
+
+class _Stop:
+    """What signals have asked for."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.at_once = asyncio.Event()
+        for number in _SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, self._take)
+
+    def _take(self) -> None:
+        (self.at_once if self.asked.is_set() else self.asked).set()
+
+
+class Serving:
+    """One run of a worker, a router, or both.
+
+    Args:
+        service: Whose handlers are run.
+        works: Whether to run jobs.
+        routes: Whether to bring dead letters into the database.
+        before: Done first, such as applying the streams.
+    """
+
+    def __init__(
+        self, service: JobService, *, works: bool, routes: bool, before: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        self._service = service
+        self._works = works
+        self._routes = routes
+        self._before = before
+        self._worker: Worker | None = None
+        self._started = False
+
+    async def run(self) -> None:
+        """Serve until the signal.
+
+        Raises:
+            JobError: If the server cannot be reached at the start.
+        """
+        stop = _Stop()
+        living = asyncio.ensure_future(self._live(stop))
+        await _first_of(living, stop.asked)
+        if not self._started:
+            living.cancel()  # there is nothing yet that could be stopped gracefully
+        elif not living.done():
+            what = "the letters in hand" if self._worker is None else f"{self._worker.running} running job(s)"
+            talk(f"stopping: waiting for {what}; a second signal interrupts")
+        await _first_of(living, stop.at_once)
+        if not living.done():
+            if self._worker is not None:
+                self._worker.stop_now()
+            await asyncio.wait({living}, timeout=_LAST_WRITES)
+        if living.done() and not living.cancelled():
+            living.result()
+
+    async def _live(self, stop: _Stop) -> None:
+        if self._before is not None:
+            await self._before()
+        async with AsyncExitStack() as parts:
+            service = await parts.enter_async_context(self._service)
+            if self._routes:
+                await parts.enter_async_context(service.router())
+            if self._works:
+                self._worker = await parts.enter_async_context(service.worker())
+            self._started = True
+            announcing = asyncio.ensure_future(self._announce())
+            parts.callback(announcing.cancel)
+            await stop.asked.wait()
+
+    async def _announce(self) -> None:
+        # A worker may start before the streams exist; it says itself what it waits for.
+        while self._worker is not None and not self._worker.ready:  # noqa: ASYNC110 - its readiness comes and goes
+            await asyncio.sleep(_LOOK)
+        config = self._service.config
+        what = " and ".join(name for name, on in (("worker", self._works), ("router", self._routes)) if on)
+        where = f"namespace {config.namespace} on {without_secrets(config.nats_url)}"
+        letters = f", dead letters go to {self._service.database().place}" if self._routes else ""
+        talk(f"{what} ready: {where}{letters}", style="green")
+
+
+async def _first_of(task: asyncio.Future[None], event: asyncio.Event) -> None:
+    waiting = asyncio.ensure_future(event.wait())
+    either: set[asyncio.Future[Any]] = {task, waiting}
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+
+
+def run_until_stopped(main: Coroutine[Any, Any, None], afterwards: Callable[[], None] | None = None) -> None:
+    """Run to the end, then see to it that the process ends too.
+
+    Args:
+        main: What to run.
+        afterwards: Done when it has ended, however it ended.
+    """
+    runner = asyncio.Runner(loop_factory=loop_factory())
+    code = 1
+    try:
+        runner.run(main)
+        code = 0
+    finally:
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)  # what follows is short, and must not be left half done
+        if afterwards is not None:
+            afterwards()
+        _leave_within(_LEAVING, code)
+        runner.close()
+
+
+def _leave_within(seconds: float, code: int) -> None:
+    """End the process if it does not end by itself: Python waits for ever for a thread that does not."""
+
+    def leave() -> None:
+        left = [thread.name for thread in threading.enumerate() if not thread.daemon]
+        logger.warning("ending though these threads still run: %s", ", ".join(left))
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+    timer = threading.Timer(seconds, leave)
+    timer.daemon = True
+    timer.start()

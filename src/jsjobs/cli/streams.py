@@ -1,0 +1,196 @@
+"""`jsjobs streams`: what the server should have, and what it has."""
+
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from jsjobs import JobService
+from jsjobs.cli.connect import run, settings
+from jsjobs.cli.options import Json, examples, with_servers
+from jsjobs.cli.output import dumps, plain, print_json, screen, talk
+from jsjobs.cli.problems import Failed
+from jsjobs.jetstream.api import find
+from jsjobs.jetstream.connect import connect
+from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.topology import Action, Step, Topology, live_shards
+from jsjobs.model.errors import JobError, Reason
+from jsjobs.model.job import Priority
+from jsjobs.postgres.errors import DatabaseError, SchemaMissing
+from jsjobs.settings import Config
+
+app = typer.Typer(no_args_is_help=True, help="The streams and consumers on the server.", rich_markup_mode="rich")
+
+Replicas = Annotated[int | None, typer.Option(help="Copies of every stream [dim](JSJOBS_REPLICAS, else 1)[/]")]
+Scale = Annotated[int | None, typer.Option(help="Multiplies every priority's shards [dim](JSJOBS_SCALE, else 1)[/]")]
+
+_STYLES = {Action.CREATE: "green", Action.UPDATE: "yellow", Action.REFUSE: "bold red", Action.KEEP: "dim"}
+
+
+@app.command(epilog=examples("jsjobs streams plan", "jsjobs streams plan --scale 2 --json"))
+@with_servers
+def plan(*, replicas: Replicas = None, scale: Scale = None, as_json: Json = False) -> None:
+    """Show what apply would do; changes nothing."""
+    config = settings(replicas=replicas, scale=scale)
+
+    async def go() -> list[Step]:
+        async with _connected(config) as connection:
+            return await _topology(connection, config).plan(await _floor(config))
+
+    _print_steps(run(go()), as_json=as_json)
+
+
+@app.command(epilog=examples("jsjobs streams apply", "jsjobs streams apply --replicas 3"))
+@with_servers
+def apply(*, replicas: Replicas = None, scale: Scale = None, as_json: Json = False) -> None:
+    """Make the server match what is declared; never deletes a queue, and doing it again does nothing."""
+    config = settings(replicas=replicas, scale=scale)
+    steps = run(apply_streams(config))
+    _print_steps(steps, as_json=as_json)
+    if not as_json:
+        done = sum(step.action is not Action.KEEP for step in steps)
+        talk(f"applied {done} changes" if done else "nothing to do")
+
+
+@app.command(epilog=examples("jsjobs streams show", "jsjobs streams show --json | jq .shards"))
+@with_servers
+def show(*, as_json: Json = False) -> None:
+    """Show the streams and shards that the server has, and what is in them."""
+    config = settings()
+    names = Names(config.namespace)
+
+    async def go() -> dict[str, list[dict[str, Any]]]:
+        async with _connected(config) as connection:
+            return {"streams": await _streams(connection, names), "shards": await _shards(connection, names)}
+
+    found = run(go())
+    if not found["streams"]:
+        raise Failed(f"no streams of namespace {config.namespace!r} exist: run `jsjobs streams apply`")
+    if as_json:
+        print_json(found)
+    else:
+        screen().print(_table(found["streams"]))
+        screen().print()
+        screen().print(_table(found["shards"]))
+
+
+def apply_streams(config: Config) -> Coroutine[Any, Any, list[Step]]:
+    """Make the server match; the steps that were looked at.
+
+    Raises:
+        Failed: If a step would lose a job: nothing was changed.
+        JobError: If the server cannot be reached.
+    """
+
+    async def go() -> list[Step]:
+        async with _connected(config) as connection:
+            try:
+                return await _topology(connection, config).apply(await _floor(config))
+            except JobError as error:
+                raise Failed(error.message) if error.reason is Reason.VALIDATION else error from None
+
+    return go()
+
+
+@asynccontextmanager
+async def _connected(config: Config) -> AsyncIterator[Connection]:
+    connection = await connect(config)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+def _topology(connection: Connection, config: Config) -> Topology:
+    return Topology(connection, Names(config.namespace), config)
+
+
+async def _floor(config: Config) -> dict[Priority, int]:
+    """The highest ids that dead letters bear: an id must never be given twice."""
+    if config.database_url is None:
+        return {}
+    service = JobService(config)
+    try:
+        return {Priority(name): highest for name, highest in (await service.letters().highest_sequences()).items()}
+    except SchemaMissing:
+        return {}  # so there never was a dead letter
+    except DatabaseError as error:
+        # The clock alone gives new ids too; streams must not need the database.
+        talk(f"the dead-letter table was not asked for its ids: {error}", style="dim")
+        return {}
+    finally:
+        await service.close()
+
+
+def _print_steps(steps: Sequence[Step], *, as_json: bool) -> None:
+    if as_json:
+        print_json([_as_data(step) for step in steps])
+        return
+    changed = [step for step in steps if step.action is not Action.KEEP]
+    if changed:
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for heading in ("step", "what", "name", "changes"):
+            table.add_column(heading, overflow="fold", no_wrap=heading != "changes")
+        for step in changed:
+            table.add_row(Text(step.action, _STYLES[step.action]), plain(step.kind), plain(step.name), _changes(step))
+        screen().print(table)
+    kept = len(steps) - len(changed)
+    if kept:
+        talk(f"{kept} of {len(steps)} are as they should be", style="dim")
+
+
+def _changes(step: Step) -> Text:
+    lines = [plain(step.reason)] if step.reason else []
+    lines += [plain(f"{name}: {dumps(old)} → {dumps(new)}") for name, (old, new) in step.changes.items()]
+    return Text("\n").join(lines)
+
+
+def _as_data(step: Step) -> dict[str, Any]:
+    changes = {name: {"from": old, "to": new} for name, (old, new) in step.changes.items()}
+    return {"action": step.action, "kind": step.kind, "name": step.name, "changes": changes, "reason": step.reason}
+
+
+async def _streams(connection: Connection, names: Names) -> list[dict[str, Any]]:
+    queues = [names.stream(priority) for priority in Priority]
+    rows = []
+    for name in (*queues, names.state_stream, names.progress_stream, names.dead_stream):
+        info = await find(connection, f"STREAM.INFO.{name}")
+        if info is not None:
+            state = info["state"]
+            row = {"name": name, "messages": state["messages"], "bytes": state["bytes"]}
+            rows.append(row | {"consumers": state["consumer_count"], "replicas": info["config"]["num_replicas"]})
+    return rows
+
+
+async def _shards(connection: Connection, names: Names) -> list[dict[str, Any]]:
+    found = await live_shards(connection, names)
+    return [
+        {
+            "name": shard.consumer,
+            "pending": info["num_pending"],
+            "running": info["num_ack_pending"],
+            "redelivered": info["num_redelivered"],
+            "paused": bool(info.get("paused")),
+            "workers": bool(info.get("push_bound")),
+        }
+        for shard, info in found.items()
+    ]
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in rows[0] if rows else ():
+        table.add_column(name, justify="left" if name == "name" else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(plain(_shown(value)) for value in row.values()))
+    return table
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else str(value)

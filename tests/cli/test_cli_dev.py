@@ -1,0 +1,66 @@
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psutil
+import pytest
+from cli_process import Cli
+
+from jsjobs.embedded import LocalServers
+
+
+@pytest.fixture
+async def folder(bare_cli: Cli) -> AsyncIterator[Path]:
+    """Where `jsjobs dev` runs; its data, which stay when it ends, are deleted."""
+    yield bare_cli.folder
+    await bare_cli.close()
+    await asyncio.to_thread(LocalServers(bare_cli.folder).remove)
+
+
+async def test_dev_serves_its_folder_and_leaves_nothing_running(bare_cli: Cli, folder: Path) -> None:
+    dev = await bare_cli.start("dev", "app:jobs")
+    await dev.says("worker and router ready: namespace jobs")
+    below = folder / "deep" / "below"
+    below.mkdir(parents=True)
+    done = await bare_cli.run("submit", "steps", "2", "--wait", "--json", folder=below)
+    assert done.code == 0, done.err
+    status = await bare_cli.run("status", json.loads(done.out)["job_id"])
+    assert "complete" in status.out
+    failed = await bare_cli.run("submit", "fail", "1", "--max-attempts", "1", "--wait")
+    assert failed.code == 1
+    second = await bare_cli.run("dev")
+    assert second.code == 1
+    assert "already running" in second.err
+    dev.signal(signal.SIGTERM)
+    ended = await dev.ends()
+    assert ended.code == 0, ended.err
+    assert working_below(folder) == []
+    gone = await bare_cli.run("status", "normal-1", JSJOBS_TIMEOUT="0.3")
+    assert "start one with `jsjobs dev`" in gone.err
+
+    # Data stay, and Ctrl-C in the middle of a start leaves nothing behind either.
+    again = await bare_cli.start("dev")
+    await again.says("Postgres")
+    again.signal(signal.SIGINT)
+    assert (await again.ends()).code == 0
+    assert working_below(folder) == []
+
+
+def working_below(folder: Path) -> list[str]:
+    """Commands of the processes that this folder's servers would be."""
+    commands = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
+    marks = [str(folder)]
+    if (memo := folder / ".jsjobs" / "postgres.folder").exists():
+        marks.append(memo.read_text())
+    return [command for command in commands if any(mark in command for mark in marks)]
+
+
+async def test_servers_that_the_environment_names_are_not_started(bare_cli: Cli, nats_server, namespace: str) -> None:
+    bare_cli.env |= {"NATS_URL": nats_server.url, "DATABASE_URL": "postgresql://nobody:secret@127.0.0.1:9/none"}
+    dev = await bare_cli.run("dev", "app:jobs")
+    assert dev.code == 1
+    assert dev.err.splitlines()[-1].startswith("error: Postgres at 127.0.0.1:9/none is not available")
+    assert "secret" not in dev.err
+    assert not (bare_cli.folder / ".jsjobs").exists()

@@ -1,0 +1,92 @@
+import json
+from datetime import UTC, datetime
+
+from cli_process import Cli
+
+from jsjobs import JobService
+from jsjobs.postgres.database import Database
+from jsjobs.postgres.dead_letters import DeadLetters, NewDeadLetter
+
+
+async def test_plan_apply_and_show(new_cli: Cli) -> None:
+    before = await new_cli.run("streams", "show")
+    assert (before.code, before.out) == (1, "")
+    assert "run `jsjobs streams apply`" in before.err
+    planned = await new_cli.run("streams", "plan", "--json")
+    steps = json.loads(planned.out)
+    assert {step["action"] for step in steps} == {"create"}
+    assert "create  stream" in (await new_cli.run("streams", "plan")).out
+    applied = await new_cli.run("streams", "apply", "--json")
+    assert json.loads(applied.out) == steps
+    again = await new_cli.run("streams", "apply")
+    assert (again.code, again.out) == (0, "")
+    assert again.err.endswith("nothing to do\n")
+    found = json.loads((await new_cli.run("streams", "show", "--json")).out)
+    assert len(found["streams"]) == 7
+    assert len(found["shards"]) == 10
+    assert {key: found["shards"][3][key] for key in ("name", "pending")} == {"name": "critical-1x4-3", "pending": 0}
+    assert "critical-1x4-3" in (await new_cli.run("streams", "show")).out
+
+
+async def test_changes_are_shown_from_and_to_and_refused_ones_change_nothing(cli: Cli) -> None:
+    planned = await cli.run("streams", "plan", JSJOBS_CAPACITY="500")
+    assert planned.code == 0
+    assert "max_msgs_per_subject: 1000000 → 500" in planned.out
+    step = next(
+        step
+        for step in json.loads((await cli.run("streams", "plan", "--json", JSJOBS_CAPACITY="500")).out)
+        if step["action"] == "update"
+    )
+    assert step["changes"]["max_msgs_per_subject"] == {"from": 1000000, "to": 500}
+    refused = await cli.run("streams", "plan", "--scale", "2")
+    assert refused.code == 0
+    assert "refuse" in refused.out
+    applied = await cli.run("streams", "apply", "--scale", "2")
+    assert applied.code == 1
+    assert "nothing was changed, because" in applied.err
+
+
+async def test_new_streams_give_no_id_that_a_dead_letter_bears(new_cli: Cli, config: JobService.Config) -> None:
+    ahead = 1 << 52  # a clock that was far ahead gave this id
+    await store(config, f"high-{ahead}", "normal-9999999999999999", "replay-1-x", "high-7", "higher-8")
+    assert (await new_cli.run("streams", "apply")).code == 0
+    submitted = [await new_cli.run("submit", "echo", "1", "--priority", name) for name in ("high", "normal")]
+    high, normal = (int(ended.out.strip().partition("-")[2]) for ended in submitted)
+    assert high == ahead + 1
+    assert normal < ahead, "an id that no stream could give is not believed"
+
+
+async def store(config: JobService.Config, *job_ids: str) -> None:
+    assert config.database_url is not None
+    async with Database(config.database_url.get_secret_value()) as database:
+        letters = DeadLetters(database, config.namespace)
+        for job_id in job_ids:
+            letter = NewDeadLetter(
+                original_job_id=job_id,
+                type="echo",
+                priority="low",
+                payload=b"1",
+                error_reason="MaxRetries",
+                attempts=1,
+                dead_at=datetime.now(UTC),
+            )
+            await letters.store(letter)
+
+
+async def test_streams_need_no_database_but_say_that_it_is_away(new_cli: Cli) -> None:
+    new_cli.env["JSJOBS_DATABASE_URL"] = "postgresql://nobody@127.0.0.1:9/none"
+    applied = await new_cli.run("streams", "apply")
+    assert applied.code == 0
+    assert "the dead-letter table was not asked for its ids: Postgres at 127.0.0.1:9/none" in applied.err
+
+
+async def test_migrations_are_applied_once(bare_cli: Cli, empty_url: str) -> None:
+    bare_cli.env["DATABASE_URL"] = empty_url
+    before = await bare_cli.run("dlq", "list")
+    assert before.code == 1
+    assert "run `jsjobs db migrate`" in before.err
+    first = await bare_cli.run("db", "migrate", "--json")
+    assert json.loads(first.out)[0] == "0001_job_dlq"
+    again = await bare_cli.run("db", "migrate")
+    assert (again.code, again.out, again.err) == (0, "", "nothing to do: the tables are up to date\n")
+    assert (await bare_cli.run("dlq", "list", "--json")).out == "[]\n"

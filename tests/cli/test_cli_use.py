@@ -1,0 +1,109 @@
+"""What needs no server: help, wrong use, and servers that are not there."""
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from jsjobs.cli.app import app, main
+
+NOWHERE = "nats://someone:secret@127.0.0.1:9"
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as end:
+        main(list(arguments))
+    said = capsys.readouterr()
+    return int(end.value.code or 0), said.out, said.err
+
+
+def commands() -> list[list[str]]:
+    found = []
+    for name, command in typer.main.get_group(app).commands.items():
+        if name == "demo":
+            continue
+        inner = getattr(command, "commands", None)
+        found += [[name, word] for word in inner] if inner else [[name]]
+    return found
+
+
+def test_version(alone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "--version")
+    assert (code, out.split()[0]) == (0, "jsjobs")
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_every_command_has_examples_in_its_help(
+    alone: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    code, out, _ = run(capsys, *words, "--help")
+    assert code == 0
+    assert "Examples" in out
+    assert f"jsjobs {' '.join(words)}" in out.partition("Examples")[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["submit", "echo", "hello"], """text needs double quotes, inside single ones for the shell: '"hello"'"""),
+        (["submit", "echo", '{"a": 1'], "the payload is not JSON: EOF while parsing"),
+        (["submit", "echo", "NaN"], "the payload is not JSON"),
+        (["submit", "echo", "@no-such-file.json"], "cannot be read from no-such-file.json: No such file"),
+        (["submit", "echo", "1", "--timeout", "10"], "write it like 250ms, 4s, 5m or 1h30m"),
+        (["submit", "echo", "1", "--priority", "urgent"], "critical"),
+        (["submit", "echo", "1", "--namespace", "No Such"], "namespace 'No Such' must be"),
+        (["submit", "echo"], "Missing argument"),
+        (["result", "normal-1", "--timeout", "soon"], "no duration"),
+        (["dlq", "list", "--since", "yesterday"], "neither a duration such as 2h nor a time"),
+        (["dlq", "list"], "no database is set: start one with `jsjobs dev`, or set DATABASE_URL"),
+        (["dlq", "list", "--database-url", "mysql://u:secret@h/d"], "the database URL cannot be used"),
+        (["db", "migrate"], "no database is set"),
+        (["router"], "no database is set"),
+        (["streams", "plan", "--scale", "99"], "settings: scale: "),
+        (["streams", "plan", "--replicas", "0"], "settings: replicas: "),
+        (["worker", "app"], "like app:jobs or path/app.py:jobs"),
+        (["no-such-command"], "No such command"),
+    ],
+)
+def test_wrong_use_exits_2(alone: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str) -> None:
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert said in " ".join(err.replace("│", " ").split())
+    assert "secret" not in err
+    assert "Traceback" not in err
+
+
+def test_all_lines_that_are_not_json_are_listed(
+    alone: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"n": 1}\nhello\n\n[1,\n"good"\n')))
+    code, _, err = run(capsys, "submit", "echo", "-")
+    assert code == 2
+    assert err.splitlines() == [
+        "error: nothing was queued:",
+        "line 2 is not JSON: expected value at column 1",
+        "line 4 is not JSON: EOF while parsing a value at column 3",
+    ]
+
+
+@pytest.mark.parametrize("arguments", [["status", "normal-1"], ["streams", "apply"]])
+def test_without_a_server_there_is_one_clear_line(
+    alone: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.setenv("JSJOBS_TIMEOUT", "0.3")
+    code, out, err = run(capsys, *arguments, "--nats-url", NOWHERE)
+    assert (code, out) == (1, "")
+    assert err.startswith("error: cannot reach NATS at nats://127.0.0.1:9: ")
+    assert err.endswith("start one with `jsjobs dev`, or set NATS_URL\n")
+    assert err.count("\n") == 1
+
+
+def test_without_a_database_server_there_is_one_clear_line(alone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "dlq", "list", "--database-url", "postgresql://someone:secret@127.0.0.1:9/shop")
+    assert code == 1
+    assert err.startswith("error: Postgres at 127.0.0.1:9/shop is not available: ")
+    assert err.endswith("start one with `jsjobs dev`, or set DATABASE_URL\n")
+    assert err.count("\n") == 1
+    assert "secret" not in err

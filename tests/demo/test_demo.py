@@ -1,0 +1,150 @@
+"""`jsjobs demo` as a user sees it: the real command, on real servers, in its own process."""
+
+import os
+import pty
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from performance import JSJOBS, Performance
+
+Perform = Callable[..., Performance]
+
+VERIFIED = [
+    "jobs ended, each exactly as expected",
+    "each with the sha256 of the original",
+    "their files kept their order",
+    "the flaky job failed twice and succeeded at attempt 3",
+    "the poison job has one row in job_dlq with its 3 errors, and its replay succeeded",
+    "nothing is left in any queue",
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "my files"
+    (folder / "a b" / "ü [x]").mkdir(parents=True)
+    (folder / ".hidden").mkdir()
+    (folder / "__pycache__").mkdir()
+    (folder / ".hidden" / "secret").write_text("no")
+    (folder / ".env").write_text("no")
+    (folder / "__pycache__" / "cached.pyc").write_text("no")
+    (folder / "empty").touch()
+    (folder / "a b" / "größe – 1 [bold].txt").write_text("ü" * 5000)
+    (folder / "a b" / "line\nbreak").write_text("two lines")
+    for number in range(3):
+        (folder / "a b" / "ü [x]" / f"{number}").write_bytes(os.urandom(100))
+    (folder / "link").symlink_to("/etc/passwd")
+    return folder
+
+
+def snapshot(folder: Path) -> dict[Path, tuple[int, bytes]]:
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_without_a_folder_it_packs_its_own_sources(perform: Perform) -> None:
+    demo = perform(CI="true", HOME="/nonexistent")
+    assert demo.end() == 0, demo.out + demo.err
+    for text in (*VERIFIED, "src/jsjobs, one job each", "jsjobs dev ", "jsjobs submit ", "is complete: "):
+        assert text in demo.out
+    assert demo.err == ""
+
+
+def test_every_visible_file_of_a_folder_is_packed_and_nothing_in_it_changes(perform: Perform, folder: Path) -> None:
+    before = snapshot(folder)
+    # What a user has set for other servers is not meant for these.
+    mine = {"JSJOBS_NATS_URL": "nats://127.0.0.1:1", "JSJOBS_NAMESPACE": "other", "JSJOBS_POOLS": "nonsense"}
+    demo = perform(folder, DATABASE_URL="postgresql://nobody@nowhere/none", PYTHONIOENCODING="ascii", **mine)
+    assert demo.end() == 0, demo.out + demo.err
+    for text in (*VERIFIED, "6 files of", "the archive was unpacked: 6 files"):
+        assert text in demo.out
+    assert snapshot(folder) == before
+
+
+def test_a_folder_that_cannot_be_used_is_one_line(perform: Perform, tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "nothing here").mkdir()
+    for wrong in (tmp_path / "missing", folder / "empty", tmp_path / "nothing here"):
+        demo = perform(wrong)
+        assert demo.end() == 2
+        assert demo.out == ""
+        assert demo.err.count("\n") == 1
+        assert str(wrong) in demo.err
+
+
+@pytest.mark.parametrize("victim", ["worker", "router"])
+def test_it_goes_on_when_a_process_is_killed(perform: Perform, victim: str) -> None:
+    demo = perform()
+    demo.until("one job each")
+    os.kill(demo.pid(victim), signal.SIGKILL)
+    assert demo.end() == 0, demo.out + demo.err
+    assert f"the {victim} process {demo.pid(victim)} died: started another" in demo.out
+    for text in VERIFIED:
+        assert text in demo.out
+
+
+@pytest.mark.parametrize("victim", ["nats-server", "postgres"])
+def test_it_says_so_when_a_server_is_killed(perform: Perform, victim: str) -> None:
+    demo = perform()
+    demo.until("one job each")
+    os.kill(demo.pid(victim), signal.SIGKILL)
+    assert demo.end() == 1
+    assert f"error: the demo did not end as it should: the {victim} of the demo has ended" in demo.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("moment", ["Servers and processes", "one job each"])
+def test_a_signal_ends_it_and_clears_up(perform: Perform, moment: str, number: signal.Signals) -> None:
+    demo = perform()
+    demo.until(moment)
+    demo.process.send_signal(number)
+    demo.process.send_signal(number)  # impatience changes nothing
+    assert demo.end() == 128 + number
+    assert "nothing is left on disk" in demo.err
+
+
+def test_a_file_that_changes_meanwhile_is_found_out(perform: Perform, folder: Path) -> None:
+    demo = perform(folder)
+    demo.until("Servers and processes")
+    (folder / "empty").write_text("not empty any more")
+    assert demo.end() == 1
+    assert "empty is not what it was: was it changed while the demo ran?" in demo.err
+
+
+def test_a_file_that_goes_meanwhile_is_found_out(perform: Perform, folder: Path) -> None:
+    demo = perform(folder)
+    demo.until("Servers and processes")
+    (folder / "empty").unlink()
+    assert demo.end() == 1
+    assert "is failed: FileNotFoundError" in demo.err
+    assert "job_dlq has rows for" in demo.err
+
+
+def test_a_reader_that_goes_away_leaves_nothing_behind(perform: Perform) -> None:
+    demo = perform()
+    demo.until("Servers and processes")
+    demo.process.stdout.close()
+    demo.process.wait(60)
+    assert "Traceback" not in demo.process.stderr.read()
+
+
+def test_in_a_terminal_it_is_drawn_live(tmp_path: Path, folder: Path) -> None:
+    ours, its = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "50", "TMPDIR": str(tmp_path)}
+    with subprocess.Popen([JSJOBS, "demo", folder], stdin=its, stdout=its, stderr=its, env=environment) as process:
+        os.close(its)
+        drawn = b""
+        while data := _read(ours):
+            drawn += data
+    os.close(ours)
+    assert process.returncode == 0
+    assert b"\x1b[" in drawn
+    assert b"done in" in drawn
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 1 << 16)
+    except OSError:  # how Linux says that nobody writes any more
+        return b""

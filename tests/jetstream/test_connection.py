@@ -1,0 +1,593 @@
+"""The hardened connection against real servers: what a stranger sends, what a server says, and what is lost."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import nats
+import pytest
+from nats import errors as nats_errors
+from nats.aio.client import Client
+from opened import opened
+
+from facts import eventually
+from jsjobs.embedded import NatsServer
+from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.errors import ConnectionClosed, ConnectionLost, NoResponders, TooLarge
+from jsjobs.jetstream.wire import header_block
+from jsjobs.model.errors import JobError, Reason
+from tcp_proxy import TcpProxy
+
+MALFORMED = b"NATS/1.0"
+
+
+async def raw_publish(url: str, subject: bytes, header: bytes, body: bytes) -> None:
+    """What anybody with a socket can do."""
+    parts = urlsplit(url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    await reader.readline()
+    writer.write(b'CONNECT {"verbose":false,"headers":true,"lang":"sh","version":"0"}\r\n')
+    writer.write(b"HPUB %b %d %d\r\n%b%b\r\nPING\r\n" % (subject, len(header), len(header + body), header, body))
+    assert await reader.readline() == b"PONG\r\n"
+    writer.close()
+    await writer.wait_closed()
+
+
+class Inbox:
+    """A receiver that keeps what it takes."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[bytes, bytes, bytes, bytes]] = []
+
+    def __call__(self, subject: bytes, reply: bytes, header: bytes, data: bytes) -> None:
+        self.taken.append((subject, reply, header, data))
+
+    @property
+    def bodies(self) -> list[bytes]:
+        return [data for _, _, _, data in self.taken]
+
+    async def has(self, *bodies: bytes) -> None:
+        async def look() -> bool:
+            return self.bodies == list(bodies)
+
+        await eventually(look)
+
+
+@pytest.fixture
+async def proxied(nats_server: NatsServer) -> AsyncIterator[tuple[TcpProxy, Connection]]:
+    async with TcpProxy(nats_server.url) as proxy, opened(proxy.url) as connection:
+        yield proxy, connection
+
+
+async def echo(connection: Connection, subject: str) -> None:
+    def answer(_subject: bytes, reply: bytes, _header: bytes, data: bytes) -> None:
+        connection.post(reply, data)
+
+    await connection.receive(subject.encode(), answer)
+
+
+async def came_back(connection: Connection, times: int = 1) -> None:
+    async def look() -> bool:
+        return connection.stats["reconnects"] == times and connection._up.is_set()
+
+    await eventually(look)
+
+
+# -- what a stranger sends
+
+
+async def test_a_malformed_header_block_silently_ends_plain_nats_py(
+    nats_server: NatsServer, plain: Client, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Why the connection replaces parts of nats-py; if this fails after an upgrade, some of them may go."""
+    got: list[bytes] = []
+
+    async def keep(message: nats.aio.msg.Msg) -> None:
+        got.append(message.data)
+
+    await plain.subscribe(namespace, cb=keep)
+    await plain.flush()
+    assert plain._reading_task is not None
+    await raw_publish(nats_server.url, namespace.encode(), MALFORMED, b"poison")
+    await eventually(lambda: asyncio.sleep(0, plain._reading_task.done()))
+    await raw_publish(nats_server.url, namespace.encode(), b"NATS/1.0\r\n\r\n", b"after")
+    with pytest.raises(nats_errors.TimeoutError):
+        await plain.request("nobody.listens.here", b"", timeout=0.3)
+    assert got == []
+    assert plain.is_connected, "and it does not even say so"
+    assert "IndexError" in caplog.text
+
+
+async def test_ours_takes_a_malformed_header_block_as_it_is(
+    nats_server: NatsServer, connection: Connection, namespace: str
+) -> None:
+    inbox = Inbox()
+    await connection.receive(namespace.encode(), inbox)
+    await connection.flush()
+    for header, body in ((MALFORMED, b"1"), (b"NATS/1.0\r\n", b"2"), (b"NATS/1.0\r\nx", b"3"), (b"\xff\r\n\0", b"4")):
+        await raw_publish(nats_server.url, namespace.encode(), header, body)
+    await inbox.has(b"1", b"2", b"3", b"4")
+    assert inbox.taken[0] == (namespace.encode(), b"", MALFORMED, b"1")
+    assert connection.stats["reconnects"] == 0
+
+
+async def test_an_ordinary_subscription_of_ours_loses_the_malformed_message_alone(
+    nats_server: NatsServer, connection: Connection, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    subscription = await connection.subscribe(namespace)
+    await connection.flush()
+    await raw_publish(nats_server.url, namespace.encode(), MALFORMED, b"poison")
+    await raw_publish(nats_server.url, namespace.encode(), b"NATS/1.0\r\nA: b\r\n\r\n", b"after")
+    message = await subscription.next_msg(timeout=5)
+    assert (message.data, message.headers) == (b"after", {"A": "b"})
+    assert "was skipped" in caplog.text
+    assert connection.stats["reconnects"] == 0
+
+
+@pytest.mark.parametrize("token", [b"\x0b", b"\x0c\x1c", b"\xff\xfe", b"\xc2\x85"])
+async def test_hostile_subjects_reach_both_kinds_of_subscription(
+    nats_server: NatsServer, connection: Connection, namespace: str, token: bytes
+) -> None:
+    inbox, subject = Inbox(), namespace.encode() + b"." + token
+    await connection.receive(f"{namespace}.*".encode(), inbox)
+    subscription = await connection.subscribe(f"{namespace}.*")
+    await connection.flush()
+    await raw_publish(nats_server.url, subject, b"NATS/1.0\r\n\r\n", b"x")
+    message = await subscription.next_msg(timeout=5)
+    assert message.subject == subject.decode("utf-8", "backslashreplace")
+    assert [taken[0] for taken in inbox.taken] == [subject]
+
+
+# -- requests and subscriptions
+
+
+async def test_asks_under_way_together_get_their_own_answers(connection: Connection, namespace: str) -> None:
+    await echo(connection, namespace)
+    bodies = [b"%d" % number for number in range(2000)]
+    replies = await asyncio.gather(*(connection.ask(namespace.encode(), body) for body in bodies))
+    assert [reply.data for reply in replies] == bodies
+    assert connection._waiting == {}
+
+
+async def test_nobody_there_and_nobody_answering_are_told_apart(connection: Connection, namespace: str) -> None:
+    with pytest.raises(NoResponders):
+        await connection.ask(namespace.encode())
+    await connection.receive(namespace.encode(), Inbox())
+    with pytest.raises(ConnectionLost, match="did not answer in time"):
+        await connection.ask(namespace.encode(), timeout=0.1)
+
+
+async def test_cancelled_asks_leave_nothing_that_breaks_later(connection: Connection, namespace: str) -> None:
+    asked: list[bytes] = []
+    await connection.receive(namespace.encode(), lambda _s, reply, _h, _d: asked.append(reply))
+    tasks = [asyncio.ensure_future(connection.ask(namespace.encode(), timeout=0.3)) for _ in range(20)]
+    await eventually(lambda: asyncio.sleep(0, len(asked) == 20))
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(task.cancelled() for task in tasks)
+    for reply in asked[:10]:
+        connection.post(reply, b"too late")
+        connection.post(reply, b"and twice")
+    await eventually(lambda: asyncio.sleep(0, not connection._waiting))
+    assert connection.stats["reconnects"] == 0
+    await echo(connection, f"{namespace}.echo")
+    assert (await connection.ask(f"{namespace}.echo".encode(), b"fine")).data == b"fine"
+
+
+async def test_a_flush_that_was_given_up_costs_no_connection(connection: Connection, namespace: str) -> None:
+    for _ in range(5):
+        flushing = asyncio.ensure_future(connection.flush())
+        await asyncio.sleep(0)
+        flushing.cancel()
+        await asyncio.gather(flushing, return_exceptions=True)
+    await connection.flush()
+    assert connection.stats["reconnects"] == 0
+    assert connection.is_connected
+    await echo(connection, namespace)
+    assert (await connection.ask(namespace.encode(), b"x")).data == b"x"
+
+
+async def test_a_subscription_that_is_refused_leaves_no_receiver_for_the_next_one(
+    connection: Connection, namespace: str
+) -> None:
+    wrong = Inbox()
+    with pytest.raises(nats_errors.BadSubjectError):
+        await connection.receive(b"not a subject", wrong)
+    subscription = await connection.subscribe(namespace)
+    connection.post(namespace.encode(), b"x")
+    assert (await subscription.next_msg(timeout=5)).data == b"x"
+    assert wrong.taken == []
+
+
+async def test_what_was_sent_before_unsubscribing_has_come_when_it_returns(
+    connection: Connection, namespace: str
+) -> None:
+    inbox = Inbox()
+    sid = await connection.receive(namespace.encode(), inbox)
+    for _ in range(100):
+        connection.post(namespace.encode(), b"x")
+    await connection.stop_receiving(sid)
+    assert len(inbox.taken) == 100
+    assert sid not in connection._subs
+    connection.post(namespace.encode(), b"late")
+    await connection.flush()
+    assert len(inbox.taken) == 100
+
+
+async def test_a_flush_is_answered_behind_what_was_posted(connection: Connection, namespace: str) -> None:
+    inbox = Inbox()
+    await connection.receive(namespace.encode(), inbox)
+    for number in range(20):
+        connection.post(namespace.encode(), bytes(2**20 - 100))
+        await connection.flush()
+        assert len(inbox.taken) == number + 1
+
+
+async def test_a_cancelled_unsubscribe_has_unsubscribed(connection: Connection, namespace: str) -> None:
+    sid = await connection.receive(namespace.encode(), Inbox())
+    stopping = asyncio.ensure_future(connection.stop_receiving(sid))
+    await asyncio.sleep(0)
+    stopping.cancel()
+    await asyncio.gather(stopping, return_exceptions=True)
+    await connection.flush()
+    assert sid not in connection._subs
+    assert b"%d" % sid not in connection._parser.receivers
+    assert connection.stats["reconnects"] == 0
+
+
+async def test_too_large_a_message_is_refused_here_and_the_connection_lives(
+    connection: Connection, namespace: str
+) -> None:
+    limit, inbox = connection.max_payload, Inbox()
+    await connection.receive(namespace.encode(), inbox)
+    header = header_block({"X": "y"})
+    connection.post(namespace.encode(), bytes(limit - len(header)), header=header)
+    with pytest.raises(TooLarge, match=f"{limit + 1} bytes, the server takes {limit}") as caught:
+        connection.post(namespace.encode(), bytes(limit - len(header) + 1), header=header)
+    assert caught.value.reason is Reason.VALIDATION
+    with pytest.raises(TooLarge):
+        await connection.ask(namespace.encode(), bytes(limit + 1))
+    await connection.flush()
+    assert [len(body) for body in inbox.bodies] == [limit - len(header)]
+    assert connection.stats["reconnects"] == 0
+
+
+async def test_a_fast_publisher_that_waits_for_room_can_be_cancelled(connection: Connection, namespace: str) -> None:
+    limit = 2**20 - 100
+
+    async def flood() -> None:
+        while True:
+            connection.post(namespace.encode(), bytes(limit))
+            await connection.room()
+            assert connection._pending_data_size < 4 * limit
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await flood()
+    await connection.flush()
+    assert connection.stats["reconnects"] == 0
+
+
+# -- what a server says
+
+
+@pytest.mark.parametrize(
+    "command",
+    [b"NONSENSE\r\n", b"PUB x 99999999\r\n", b"SUB a..b 99\r\n"],
+    ids=["parser error", "payload violation", "bad subject"],
+)
+async def test_server_errors_that_close_plain_nats_py_make_ours_connect_again(
+    connection: Connection, plain: Client, namespace: str, command: bytes
+) -> None:
+    inbox = Inbox()
+    await connection.receive(namespace.encode(), inbox)
+    await connection.flush()
+    for client in (plain, connection):
+        client._transport.write(command)
+    await came_back(connection)
+    await eventually(lambda: asyncio.sleep(0, plain.is_closed))
+    connection.post(namespace.encode(), b"still subscribed")
+    await inbox.has(b"still subscribed")
+
+
+async def test_a_permission_error_is_told_and_costs_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = 'authorization { users = [{user: u, password: pw, permissions: {publish: {deny: "closed"}}}] }'
+    with NatsServer(tmp_path, config=config) as server:
+        async with opened(server.url.replace("//", "//u:pw@")) as connection:
+            connection.post(b"closed", b"x")
+            await connection.flush()
+            assert "permissions violation" in caplog.text
+            assert connection.is_connected
+            assert connection.stats["reconnects"] == 0
+
+
+# -- outages
+
+
+async def test_a_server_that_is_killed_and_started_again(tmp_path: Path) -> None:
+    with NatsServer(tmp_path) as server:
+        async with opened(server.url) as connection:
+            inbox, silent, back = Inbox(), Inbox(), []
+            await connection.receive(b"kept", inbox)
+            await connection.receive(b"silent", silent)
+            await echo(connection, "echo")
+            ordinary = await connection.subscribe("kept")
+            connection.on_reconnect.append(lambda: 1 / 0)  # a callback that fails costs nothing but itself
+            connection.on_reconnect.append(lambda: back.append(connection.is_connected))
+            under_way = [asyncio.ensure_future(connection.ask(b"silent", timeout=30)) for _ in range(3)]
+            await eventually(lambda: asyncio.sleep(0, len(silent.taken) == 3))
+            server.kill()
+            for ended in await asyncio.gather(*under_way, return_exceptions=True):
+                assert isinstance(ended, ConnectionLost), ended
+            with pytest.raises(ConnectionLost):
+                connection.post(b"kept", b"while down")
+            with pytest.raises(JobError, match=r"no connection to NATS for 0.1 s: nothing was sent"):
+                await connection.ask(b"echo", timeout=0.1)
+            waiting = asyncio.ensure_future(connection.ask(b"echo", b"waited", timeout=20))
+            server.start()
+            assert (await waiting).data == b"waited"
+            assert back == [True]
+            connection.post(b"kept", b"after")
+            await inbox.has(b"after")
+            assert (await ordinary.next_msg(timeout=5)).data == b"after"
+
+
+async def test_what_was_pending_before_an_outage_is_not_sent_later(
+    proxied: tuple[TcpProxy, Connection], connection: Connection, namespace: str
+) -> None:
+    proxy, ours = proxied
+    inbox = Inbox()
+    await connection.receive(namespace.encode(), inbox)
+    await connection.flush()
+    ours._flusher_task.cancel()  # the break comes before its turn
+    await asyncio.sleep(0)
+    for _ in range(3):
+        ours.post(namespace.encode(), b"too late")
+    assert ours._pending
+    await ours._process_op_err(OSError("broken"))  # as the read loop does, before the flusher's turn
+    with pytest.raises(ConnectionLost):
+        ours.post(namespace.encode(), b"refused")
+    await came_back(ours)
+    ours.post(namespace.encode(), b"new")
+    await inbox.has(b"new")
+    assert proxy.lost == []
+
+
+async def test_in_the_moment_of_the_break_an_ask_waits_for_the_new_connection(
+    connection: Connection, namespace: str
+) -> None:
+    await echo(connection, namespace)
+    await connection._process_op_err(OSError("broken"))
+    assert (await connection.ask(namespace.encode(), b"x")).data == b"x"
+    assert connection.stats["reconnects"] == 1
+
+
+async def test_a_connection_cut_in_a_row_comes_back_each_time(
+    proxied: tuple[TcpProxy, Connection], namespace: str
+) -> None:
+    proxy, connection = proxied
+    await echo(connection, namespace)
+    for times in range(1, 5):
+        proxy.cut()
+        await came_back(connection, times)
+        assert (await connection.ask(namespace.encode(), b"x")).data == b"x"
+
+
+async def test_an_exception_in_the_middle_of_connecting_again_is_survived(
+    proxied: tuple[TcpProxy, Connection], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    proxy, connection = proxied
+    failures = [KeyError("unexpected"), AttributeError("again")]
+    connect_init = connection._process_connect_init
+
+    async def broken() -> None:
+        if failures:
+            raise failures.pop()
+        await connect_init()
+
+    monkeypatch.setattr(connection, "_process_connect_init", broken)
+    proxy.cut()
+    await came_back(connection)
+    assert failures == []
+    assert "unexpected way" in caplog.text
+    await connection.flush()
+
+
+async def test_plain_nats_py_never_comes_back_from_such_an_exception(
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pinned reason for replacing `_attempt_reconnect`."""
+    client = await nats.connect(nats_server.url, reconnect_time_wait=0.01, max_reconnect_attempts=-1)
+
+    async def broken() -> None:
+        raise KeyError("unexpected")
+
+    monkeypatch.setattr(client, "_process_connect_init", broken)
+    await client.force_reconnect()
+    await eventually(lambda: asyncio.sleep(0, client._reconnection_task.done()))
+    assert isinstance(client._reconnection_task.exception(), KeyError)
+    assert not client.is_connected
+    assert not client.is_closed
+    client._status = Client.CONNECTED
+    await client.close()
+
+
+async def test_a_suspended_server_is_noticed_though_it_takes_no_bytes(tmp_path: Path) -> None:
+    with NatsServer(tmp_path) as server, NatsServer(tmp_path / "other") as other:
+        async with opened(f"{server.url},{other.url}") as connection:
+            frozen = next(s for s in (server, other) if urlsplit(s.url).port == connection.connected_url.port)
+            connection.options["ping_interval"] = 1  # from the second ping on
+            frozen.suspend()
+            try:
+                for _ in range(20):  # more than the sockets between take
+                    with contextlib.suppress(ConnectionLost):
+                        connection.post(b"x", bytes(2**20))
+                with pytest.raises(ConnectionLost):
+                    await connection.ask(b"x", timeout=30)
+                await connection.when_up(timeout=20)
+                assert connection.connected_url.port != urlsplit(frozen.url).port
+            finally:
+                frozen.resume()
+
+
+async def test_a_close_is_not_held_up_by_a_server_that_takes_no_bytes(tmp_path: Path) -> None:
+    with NatsServer(tmp_path) as server:
+        connection = Connection()
+        await connection.open(server.url)
+        server.suspend()
+        try:
+            for _ in range(20):
+                connection.post(b"x", bytes(2**20))
+            async with asyncio.timeout(10):
+                await connection.close()
+        finally:
+            server.resume()
+        assert connection.is_closed
+
+
+# -- opening and closing
+
+
+def no_new_tasks(before: set[asyncio.Task[object]]) -> Callable[[], Awaitable[bool]]:
+    async def look() -> bool:
+        return asyncio.all_tasks() <= before
+
+    return look
+
+
+@pytest.mark.parametrize("outage", [False, True])
+async def test_a_close_is_clean_and_leaves_no_task(nats_server: NatsServer, namespace: str, outage: bool) -> None:
+    before = asyncio.all_tasks()
+    connection = Connection()
+    await connection.open(nats_server.url)
+    await connection.receive(namespace.encode(), Inbox())
+    await connection.subscribe(namespace)
+    waiting = asyncio.ensure_future(connection.ask(namespace.encode()))
+    await connection.flush()
+    if outage:
+        await connection._process_op_err(OSError("broken"))
+    await connection.close()
+    with pytest.raises(ConnectionLost):
+        await waiting
+    with pytest.raises(ConnectionLost):
+        connection.post(namespace.encode(), b"x")
+    with pytest.raises(ConnectionClosed):
+        await connection.ask(namespace.encode())
+    await connection.close()
+    await eventually(no_new_tasks(before), within=2)
+
+
+async def test_what_was_posted_before_a_close_is_sent(
+    nats_server: NatsServer, connection: Connection, namespace: str
+) -> None:
+    inbox, other = Inbox(), Connection()
+    await connection.receive(namespace.encode(), inbox)
+    await connection.flush()
+    await other.open(nats_server.url)
+    for number in range(50):
+        other.post(namespace.encode(), b"%d" % number)
+    await other.close()
+    await inbox.has(*(b"%d" % number for number in range(50)))
+
+
+async def test_a_close_while_the_connection_breaks_raises_nothing(proxied: tuple[TcpProxy, Connection]) -> None:
+    proxy, connection = proxied
+    connection.post(b"x", bytes(2**20))
+    proxy.cut()
+    connection._transport._io_writer.transport.abort()
+    connection.post(b"x", bytes(2**20))
+    await connection.close()
+    assert connection.is_closed
+
+
+async def fails(url: str, timeout: float = 5, **options: object) -> JobError:
+    """The error that opening ends in; nothing of it stays behind."""
+    before, begin = asyncio.all_tasks(), asyncio.get_running_loop().time()
+    connection = Connection()
+    with pytest.raises(JobError) as caught:
+        await connection.open(url, timeout=timeout, **options)
+    assert asyncio.get_running_loop().time() - begin < timeout + 1.5
+    assert connection.is_closed
+    assert caught.value.reason is Reason.RUNNER_UNAVAILABLE
+    await eventually(no_new_tasks(before), within=3)
+    return caught.value
+
+
+async def test_a_closed_port_is_one_clear_error_within_the_timeout(unused_port: int) -> None:
+    error = await fails(f"nats://me:secret@127.0.0.1:{unused_port}", timeout=1)
+    assert error.message.startswith(f"cannot reach NATS at nats://127.0.0.1:{unused_port}: ")
+    assert "Connect call failed" in error.message
+    assert "secret" not in error.message
+
+
+@pytest.fixture
+async def unused_port() -> int:
+    server = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    server.close()
+    return int(port)
+
+
+@pytest.mark.parametrize("url", ["nats://h:99999", "nats://[::1", "", "ws://a,nats://b", "nats://"])
+async def test_a_url_that_is_none_is_said_to_be_one(url: str) -> None:
+    error = await fails(url)
+    assert "cannot reach NATS at " in error.message
+    assert "no answer" not in error.message
+
+
+async def test_a_server_that_says_nothing_is_given_up_in_time() -> None:
+    held = []
+    server = await asyncio.start_server(lambda _reader, writer: held.append(writer), "127.0.0.1", 0)
+    async with server:
+        error = await fails(f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout=1)
+        assert "cannot reach NATS" in error.message
+        for writer in held:
+            writer.close()
+
+
+@pytest.mark.parametrize("place", ["url", "options"])
+async def test_a_wrong_password_is_a_clear_error_at_once_without_the_password(
+    tmp_path: Path, place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with NatsServer(tmp_path, config="authorization { user: u, password: right }") as server:
+        begin = asyncio.get_running_loop().time()
+        with caplog.at_level(logging.DEBUG):
+            if place == "url":
+                error = await fails(server.url.replace("//", "//u:hunter2@"), timeout=20)
+            else:
+                error = await fails(server.url, timeout=20, user="u", password="hunter2")
+        assert asyncio.get_running_loop().time() - begin < 3
+        assert "Authorization Violation" in error.message
+        assert "hunter2" not in error.message + caplog.text
+
+
+async def test_an_open_that_is_cancelled_leaves_nothing_behind(unused_port: int) -> None:
+    before = asyncio.all_tasks()
+    connection = Connection()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.3):
+            await connection.open(f"nats://127.0.0.1:{unused_port}", timeout=60)
+    await eventually(no_new_tasks(before), within=3)
+    assert connection.is_closed
+
+
+async def old_server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    info = b'{"server_id":"x","version":"2.14.9","headers":true,"max_payload":1048576,"proto":1}'
+    writer.write(b"INFO " + info + b"\r\n")
+    while line := await reader.readline():
+        if line == b"PING\r\n":
+            writer.write(b"PONG\r\n")
+    writer.close()
+
+
+async def test_an_old_server_is_refused_by_name() -> None:
+    server = await asyncio.start_server(old_server, "127.0.0.1", 0)
+    async with server:
+        error = await fails(f"nats://u:pw@127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    assert "nats-server 2.15 or later is needed" in error.message
+    assert "2.14.9" in error.message
+    assert "pw" not in error.message
