@@ -68,8 +68,7 @@ async def test_a_forged_advisory_buries_nothing(jobs: JobService, plain: Client)
         bodies = [json.dumps(advisory).encode() for advisory in forged]
         bodies += [b"", b"{", b"\xff\xfe", b"[" * 50_000, b'{"stream_seq": ' + b"9" * 5000 + b"}", b"x" * 500_000]
         for body in bodies:
-            await plain.publish(f"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{stream}.critical-1x4-0", body)
-        await plain.flush()
+            await plain.jetstream().publish(f"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{stream}.critical-1x4-0", body)
         await eventually(lambda: nothing_waits(plain, namespace))
         assert [(await jobs.status(job_id)).status for job_id in (running, behind)] == ["processing", "queued"]
         go_on.set()
@@ -131,8 +130,7 @@ async def test_forged_letters_neither_block_nor_overwrite(
         odd = {"Jsjobs-Headers-Size": "٣", "Jsjobs-Reason": "Nonsense"}
         for token in tokens:
             for headers in (None, {"Jsjobs-Headers-Size": "9" * 5000}, {"Jsjobs-Headers-Size": "-1"}, odd):
-                await plain.publish(f"{namespace}.dead.{token}", b"\x00forged\xff", headers=headers)
-        await plain.flush()
+                await plain.jetstream().publish(f"{namespace}.dead.{token}", b"\x00forged\xff", headers=headers)
         await eventually(lambda: nothing_waits(plain, namespace))
         rows = {letter.original_job_id: letter for letter in await jobs.letters().list(limit=1000)}
         assert done not in rows

@@ -182,3 +182,13 @@ async def test_an_id_of_another_form_is_refused(patient: Patient, plain: Client)
         assert dict(letter.headers)["Jsjobs-Id"] == sequences.pop(letter.original_job_id)
     assert not sequences
     assert not patient.runs
+
+
+async def test_a_job_too_large_to_carry_a_replay_s_id_is_refused_unclaimed(jobs: JobService, plain: Client) -> None:
+    body = b'"%b"' % (b"x" * (896 * 1024 - 2))
+    receipt = await plain.jetstream().publish(f"{jobs.config.namespace}.low.e.nobody", body)
+    async with jobs.worker(), jobs.router():
+        letter = await eventually(lambda: jobs.letters().find(f"low-{receipt.seq}"))
+        with pytest.raises(JobService.Error, match="too large to carry the id of a replay"):
+            await jobs.replay(str(letter.id))
+        assert await jobs.letters().discard(letter.id)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Self
 
 import psutil
 
@@ -30,7 +31,7 @@ class Performance:
         )
         self.out = self.err = ""
 
-    def __enter__(self) -> "Performance":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -5,10 +5,16 @@ import pty
 import signal
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 
+import psutil
 import pytest
 from performance import JSJOBS, Performance
+
+from jsjobs.cli.demo_story.screen import Screen
+from jsjobs.cli.demo_story.summary import next_steps
 
 Perform = Callable[..., Performance]
 
@@ -32,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
     (folder / ".env").write_text("no")
     (folder / "__pycache__" / "cached.pyc").write_text("no")
     (folder / "empty").touch()
-    (folder / "a b" / "größe – 1 [bold].txt").write_text("ü" * 5000)
+    (folder / "a b" / "größe 1 [bold].txt").write_text("ü" * 5000)
     (folder / "a b" / "line\nbreak").write_text("two lines")
     for number in range(3):
         (folder / "a b" / "ü [x]" / f"{number}").write_bytes(os.urandom(100))
@@ -74,9 +80,10 @@ def test_a_folder_that_cannot_be_used_is_one_line(perform: Perform, tmp_path: Pa
 
 
 @pytest.mark.parametrize("victim", ["worker", "router"])
-def test_it_goes_on_when_a_process_is_killed(perform: Perform, victim: str) -> None:
-    demo = perform()
+def test_it_goes_on_when_a_process_is_killed(perform: Perform, folder: Path, victim: str) -> None:
+    demo = perform(folder)
     demo.until("one job each")
+    assert len(demo.left_behind()) > 4  # what is looked for after each test is there now
     os.kill(demo.pid(victim), signal.SIGKILL)
     assert demo.end() == 0, demo.out + demo.err
     assert f"the {victim} process {demo.pid(victim)} died: started another" in demo.out
@@ -85,18 +92,47 @@ def test_it_goes_on_when_a_process_is_killed(perform: Perform, victim: str) -> N
 
 
 @pytest.mark.parametrize("victim", ["nats-server", "postgres"])
-def test_it_says_so_when_a_server_is_killed(perform: Perform, victim: str) -> None:
-    demo = perform()
+def test_it_says_so_when_a_server_is_killed(perform: Perform, folder: Path, victim: str) -> None:
+    demo = perform(folder)
     demo.until("one job each")
     os.kill(demo.pid(victim), signal.SIGKILL)
     assert demo.end() == 1
     assert f"error: the demo did not end as it should: the {victim} of the demo has ended" in demo.err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("moment", ["Servers and processes", "one job each"])
-def test_a_signal_ends_it_and_clears_up(perform: Perform, moment: str, number: signal.Signals) -> None:
-    demo = perform()
+def test_it_gives_up_on_a_worker_that_keeps_dying(perform: Perform, folder: Path) -> None:
+    demo = perform(folder)
+    demo.until("one job each")
+    while demo.process.poll() is None:
+        for process in psutil.Process(demo.process.pid).children():
+            with suppress(psutil.Error):
+                if "worker" in process.cmdline():
+                    process.kill()
+    assert demo.end() == 1
+    assert "error: the demo did not end as it should: the worker process died 4 times" in demo.err
+
+
+def test_what_it_says_to_type_next_exists(capsys: pytest.CaptureFixture[str]) -> None:
+    next_steps(Screen(), Path("app.py"))
+    commands = [line.split()[1:] for line in capsys.readouterr().out.splitlines() if line.strip().startswith("jsjobs ")]
+    assert len(commands) == 4
+    for command in commands:
+        words = list(takewhile(str.isalpha, command))
+        help_text = subprocess.run([JSJOBS, *words, "--help"], check=True, capture_output=True, text=True).stdout
+        assert f"jsjobs {' '.join(words)} " in help_text
+
+
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [
+        ("Servers and processes", signal.SIGINT),
+        ("Servers and processes", signal.SIGHUP),
+        ("one job each", signal.SIGINT),
+        ("one job each", signal.SIGTERM),
+    ],
+)
+def test_a_signal_ends_it_and_clears_up(perform: Perform, folder: Path, moment: str, number: signal.Signals) -> None:
+    demo = perform(folder)
     demo.until(moment)
     demo.process.send_signal(number)
     demo.process.send_signal(number)  # impatience changes nothing
@@ -121,8 +157,8 @@ def test_a_file_that_goes_meanwhile_is_found_out(perform: Perform, folder: Path)
     assert "job_dlq has rows for" in demo.err
 
 
-def test_a_reader_that_goes_away_leaves_nothing_behind(perform: Perform) -> None:
-    demo = perform()
+def test_a_reader_that_goes_away_leaves_nothing_behind(perform: Perform, folder: Path) -> None:
+    demo = perform(folder)
     demo.until("Servers and processes")
     demo.process.stdout.close()
     demo.process.wait(60)

@@ -195,6 +195,17 @@ async def test_an_unknown_type_and_unreadable_messages_cost_only_themselves(jobs
         assert (status.status, status.error_reason, status.attempts) == ("failed", reason, 1)
 
 
+async def test_what_can_be_read_of_broken_headers_is_kept(jobs: JobService, plain) -> None:
+    subject = f"{jobs.config.namespace}.low.e.echo"
+    headers = {"Jsjobs-Id": "at-7", "Jsjobs-Tenant": "acme", "Jsjobs-Entity": "e", "Jsjobs-Timeout": "soon"}
+    await plain.jetstream().publish(subject, b"{}", headers=headers)
+    async with jobs.worker():
+        status = await eventually(lambda: jobs.status("at-7"))
+        with pytest.raises(JobService.Error, match="Jsjobs-Timeout"):
+            await jobs.result("at-7")
+    assert (status.tenant, status.entity) == ("acme", "e")
+
+
 async def test_a_result_too_large_for_a_message_fails_its_job_and_says_so(jobs: JobService) -> None:
     @jobs.handler("big")
     async def big(payload: int) -> str:

@@ -13,6 +13,7 @@ from jsjobs.settings import Config, load
 
 T = TypeVar("T")
 
+
 def has_nats() -> bool:
     """Whether the environment names a NATS server."""
     return is_set(NATS_VARIABLES)

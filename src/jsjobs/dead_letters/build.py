@@ -5,9 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from jsjobs.jetstream.letters import Letter
-from jsjobs.jetstream.wire import lenient_pairs, parse_job_headers
+from jsjobs.jetstream.wire import UnreadableHeaders, lenient_pairs, parse_job_headers
 from jsjobs.model.context import DEFAULT_TENANT
-from jsjobs.model.errors import JobError
 from jsjobs.model.job import JobStatusResponse, Status
 from jsjobs.postgres.dead_letters import FailedAttempt, NewDeadLetter
 
@@ -53,6 +52,6 @@ def errors(entry: JobStatusResponse) -> list[FailedAttempt]:
 def _own_names(header: bytes) -> tuple[str | None, str | None, str | None]:
     try:
         headers = parse_job_headers(header)
-    except JobError:
-        return None, None, None
+    except UnreadableHeaders as error:
+        headers = error.readable
     return headers.tenant, headers.entity, headers.batch_id

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from jsjobs.jetstream import wire
 from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.queue import JobQueue, Outgoing
+from jsjobs.jetstream.queue import MAX_MESSAGE, JobQueue, Outgoing
 from jsjobs.jetstream.state import Conflict, StateStore
 from jsjobs.jetstream.subjects import Names
 from jsjobs.model.context import DEFAULT_TENANT
@@ -21,6 +21,7 @@ from jsjobs.postgres.dead_letters import DeadLetter, DeadLetters
 from jsjobs.postgres.errors import DatabaseError, DatabaseUnavailable, LetterError, LetterNotFound
 from jsjobs.settings import Config
 
+_ID_HEADERS = 256  # room for the two headers that name a replay
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _TYPE_TOKENS = re.compile(r"[!-)+-=?-~]+")  # printable ASCII without space, `*` and `>`
 
@@ -44,9 +45,10 @@ async def replay_letter(
         priority = priority or Priority(letter.priority)
         queue = JobQueue(connection, Names(config.namespace), timeout=config.timeout)
         # All that can be refused is refused before the claim: an unfinished one keeps the letter from being discarded.
-        subject = _subject(queue, letter, priority)
+        subject, headers = _subject(queue, letter, priority), own_headers(letter)
+        _check_size(letter, headers)
         given = await letters.claim_replay(letter.id, force=force)
-        headers = own_headers(letter) | {wire.GIVEN_ID: given, wire.MSG_ID: given}
+        headers |= {wire.GIVEN_ID: given, wire.MSG_ID: given}
         await queue.publish(Outgoing(subject, letter.payload, headers))
         await _write_queued(StateStore(connection, Names(config.namespace)), letter, given, priority, headers)
         await letters.mark_replayed(letter.id, given)
@@ -63,6 +65,15 @@ def _subject(queue: JobQueue, letter: DeadLetter, priority: Priority) -> bytes:
     if not _TYPE_TOKENS.fullmatch(letter.type) or ".." in f".{letter.type}.":
         raise JobError.from_validation(f"a job of type {letter.type[:80]!r} cannot be published again")
     return queue.subject(priority, letter.entity, letter.type)
+
+
+def _check_size(letter: DeadLetter, headers: dict[str, str]) -> None:
+    size = len(wire.header_block(headers)) + len(letter.payload) + _ID_HEADERS
+    if size > MAX_MESSAGE:
+        raise JobError.from_validation(
+            f"the job is too large to carry the id of a replay ({size} bytes with it, a queue takes {MAX_MESSAGE}): "
+            "submit it anew, and discard this letter"
+        )
 
 
 async def _write_queued(

@@ -12,7 +12,7 @@ from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.letters import Letter
 from jsjobs.jetstream.state import Conflict, Found, StateStore
 from jsjobs.jetstream.subjects import Names, is_given_id, parse_plain_id, plain_id
-from jsjobs.jetstream.wire import NO_HEADERS, parse_job_headers
+from jsjobs.jetstream.wire import UnreadableHeaders, parse_job_headers
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import Carrier, JobStatusResponse, Status, utc_now
 from jsjobs.postgres.dead_letters import DeadLetters
@@ -130,9 +130,9 @@ class Undertaker:
         place = self._names.parse_stored(message["subject"].encode())
         try:
             headers = parse_job_headers(header)
-        except JobError:
-            # What can be read of a broken block: the id must be the one a worker would have given the job.
-            headers = NO_HEADERS
+        except UnreadableHeaders as error:
+            # As a worker reads them: the id must be the one it would have given the job.
+            headers = error.readable
         stored_at = parse_time(message["time"])
         return JobStatusResponse(
             job_id=headers.given_id or plain_id(place.priority, message["seq"]),

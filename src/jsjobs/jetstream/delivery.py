@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionLost
 from jsjobs.jetstream.subjects import Names, plain_id
-from jsjobs.jetstream.wire import NO_HEADERS, JobHeaders, parse_job_headers
+from jsjobs.jetstream.wire import NO_HEADERS, JobHeaders, UnreadableHeaders, parse_job_headers
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Carrier, Priority
 
@@ -65,8 +65,8 @@ class Delivery:
         if self.header:
             try:
                 headers = parse_job_headers(self.header)
-            except JobError as error:
-                problem = error
+            except UnreadableHeaders as error:
+                headers, problem = error.readable, error
         return IncomingJob(
             job_id=headers.given_id or plain_id(place.priority, self.sequence),
             type=place.type,

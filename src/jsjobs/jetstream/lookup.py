@@ -16,7 +16,7 @@ from jsjobs.jetstream.follow import looks
 from jsjobs.jetstream.progress import ProgressUpdate
 from jsjobs.jetstream.state import Found, StateStore
 from jsjobs.jetstream.subjects import Names, checked_id, parse_plain_id
-from jsjobs.jetstream.wire import NO_HEADERS, parse_job_headers, value_of
+from jsjobs.jetstream.wire import UnreadableHeaders, parse_job_headers, value_of
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import JobStatusResponse, Priority, Status
 
@@ -80,8 +80,8 @@ class Lookup:
     ) -> JobStatusResponse | None:
         try:
             headers = parse_job_headers(reply.header)
-        except JobError:
-            headers = NO_HEADERS  # the worker will say what is wrong with them
+        except UnreadableHeaders as error:
+            headers = error.readable  # the worker will say what is wrong with the others
         if headers.given_id is not None:
             return None  # this message carries another id
         return JobStatusResponse(

@@ -10,7 +10,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from jsjobs.jetstream.subjects import is_given_id
 from jsjobs.model.context import checked_name
-from jsjobs.model.errors import JobError
+from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import DEFAULT_MAX_ATTEMPTS, Duration
 
 LINE = b"NATS/1.0"
@@ -58,6 +58,14 @@ class JobHeaders:
 NO_HEADERS = JobHeaders()
 
 
+class UnreadableHeaders(JobError):  # noqa: N818 - it is a JobError, and reads as what happened
+    """Some of a job's headers cannot be read; `readable` holds the others: id and tenant are not lost with them."""
+
+    def __init__(self, message: str, readable: JobHeaders = NO_HEADERS) -> None:
+        super().__init__(Reason.VALIDATION, message)
+        self.readable = readable
+
+
 def header_block(pairs: dict[str, str]) -> bytes:
     """The pairs as a header block; names and values must have been checked."""
     lines = "".join(f"{name}: {value}\r\n" for name, value in pairs.items())
@@ -68,17 +76,17 @@ def parse_block(raw: bytes) -> list[tuple[str, str]]:
     """The name-value pairs of a raw header block, in order.
 
     Raises:
-        JobError: `Validation`, if it is not a header block at all.
+        UnreadableHeaders: If it is not a header block at all.
     """
     if not raw:
         return []
     if not raw.startswith(_FIRST) or not raw.endswith(_END):
-        raise JobError.from_validation(f"the message's header block cannot be read: {raw[:80]!r}")
+        raise UnreadableHeaders(f"the message's header block cannot be read: {raw[:80]!r}")
     pairs = []
     for line in raw[len(_FIRST) : -len(_END)].split(b"\r\n"):
         name, colon, value = line.partition(b":")
         if line and not (colon and _TOKEN.fullmatch(name)):
-            raise JobError.from_validation(f"the message's header line {line[:80]!r} cannot be read")
+            raise UnreadableHeaders(f"the message's header line {line[:80]!r} cannot be read")
         if line:
             pairs.append((name.decode("ascii"), value.strip().decode("utf-8", "backslashreplace")))
     return pairs
@@ -110,7 +118,7 @@ def parse_job_headers(raw: bytes) -> JobHeaders:
     """What a job's header block says; names are matched without regard to case, the first of a name counts.
 
     Raises:
-        JobError: `Validation`, listing every header that cannot be read.
+        UnreadableHeaders: Listing every header that cannot be read.
     """
     if not raw or (_OURS not in raw.lower() and raw.startswith(_FIRST) and raw.endswith(_END)):
         return NO_HEADERS
@@ -140,7 +148,7 @@ def parse_job_headers(raw: bytes) -> JobHeaders:
         given_id=read(GIVEN_ID, _parse_given_id),
     )
     if problems:
-        raise JobError.from_validation("; ".join(problems))
+        raise UnreadableHeaders("; ".join(problems), headers)
     return headers
 
 

@@ -1,0 +1,111 @@
+"""The checks of the demo find what is wrong: each is shown something that must not pass."""
+
+import asyncio
+import hashlib
+import zipfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from jsjobs.cli.demo_story import checks, raw_client
+from jsjobs.cli.demo_story.choice import choose
+from jsjobs.cli.demo_story.measures import percentile, totals, waits
+from jsjobs.cli.demo_story.story import Told
+from jsjobs.model.errors import Reason
+from jsjobs.model.job import JobId, JobStatusResponse, Status
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def at(seconds: float) -> datetime:
+    return START + timedelta(seconds=seconds)
+
+
+def ran(job_id: str, start: float, end: float, **more: object) -> JobStatusResponse:
+    queued = JobStatusResponse(job_id=job_id, status=Status.QUEUED, created_at=START, **more)
+    return queued.started(at(start), "w").completed(at(end))
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Told:
+    """Two files of one folder, packed one after the other."""
+    (tmp_path / "folder").mkdir()
+    told = Told()
+    for number, name in enumerate(("a", "b")):
+        (tmp_path / "folder" / name).write_text(name)
+        job_id = f"critical-{number + 1}"
+        digest = hashlib.sha256(name.encode()).hexdigest()
+        told.entries[job_id] = ran(job_id, number, number + 1, result={"sha256": digest})
+    choice = choose(tmp_path / "folder")
+    told.files = dict(zip(map(JobId, told.entries), choice.files, strict=True))
+    return told
+
+
+def test_order(told: Told) -> None:
+    assert checks._order(told).wrong == ""
+    told.entries["critical-2"] = ran("critical-2", 0.5, 2)
+    assert checks._order(told).wrong == "critical-2 began before critical-1 had ended"
+
+
+def test_statuses(told: Told) -> None:
+    assert checks._statuses(told).wrong == ""
+    told.poison = "critical-1"
+    assert checks._statuses(told).wrong == "critical-1 is complete: no error"
+    dead = JobStatusResponse(job_id="critical-1", status=Status.QUEUED).failed(START, Reason.MAX_RETRIES, "bad luck")
+    told.entries["critical-1"] = dead
+    assert checks._statuses(told).wrong == ""
+    told.poison = ""
+    assert checks._statuses(told).wrong == "critical-1 is failed: bad luck"
+
+
+def test_a_flaky_job_that_succeeds_at_once_is_not_flaky(told: Told) -> None:
+    told.flaky = "critical-1"
+    assert checks._flaky(told).wrong == "its history is processing, complete"
+
+
+@pytest.mark.parametrize(
+    ("inside", "wrong"),
+    [
+        ({"a": "a", "b": "b"}, ""),
+        ({"a": "a", "b": "B"}, "b is not what it was"),
+        ({"a": "a"}, "it does not hold just the 2 files chosen"),
+        ({"a": "a", "b": "b", "c": "c"}, "it does not hold just the 2 files chosen"),
+    ],
+)
+def test_archive(tmp_path: Path, told: Told, inside: dict[str, str], wrong: str) -> None:
+    with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
+        for name, text in inside.items():
+            archive.writestr(name, text)
+    found = checks._archive(choose(tmp_path / "folder"), told, tmp_path / "archive.zip").wrong
+    assert found.startswith(wrong)
+    assert bool(found) == bool(wrong)
+
+
+def test_measures() -> None:
+    entries = [ran("critical-1", 0.001, 0.003), ran("critical-2", 0.5, 2)]
+    assert waits(entries) == [1, 500]
+    assert totals(entries) == [3, 2000]
+    assert [percentile(range(1, 101), percent) for percent in (50, 99, 100)] == [50, 99, 100]
+    assert percentile([7], 50) == percentile([7], 99) == 7
+
+
+@pytest.mark.parametrize(
+    ("answers", "problem"),
+    [
+        (b'INFO {}\r\nPING\r\nMSG _INBOX.a-socket 1 16\r\n{"error":"full"}\r\n', "did not take"),
+        (b"INFO {}\r\n-ERR 'Authorization Violation'\r\n", "refused"),
+        (b"INFO {}\r\n", "closed the connection"),
+    ],
+)
+async def test_the_bare_socket_says_what_the_server_said(answers: bytes, problem: str) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"{}\r\n")
+        writer.write(answers)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1") as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(ConnectionError, match=problem):
+            await raw_client.publish(f"nats://127.0.0.1:{port}", "jobs.low.x.y", b"{}")
