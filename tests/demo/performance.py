@@ -27,7 +27,7 @@ class Performance:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "TMPDIR": str(temporary), "COLUMNS": "100", **environment},
+            env={**os.environ, "TMPDIR": str(temporary), "COLUMNS": "200", **environment},
         )
         self.out = self.err = ""
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from jsjobs.embedded import LocalServers
+
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -46,6 +48,8 @@ class Reader:
         self.env["PATH"] = f"{Path(sys.executable).parent}:{self.env['PATH']}"
         (folder / "benchmarks").symlink_to(ROOT / "benchmarks")
         (folder / "readers_app.py").write_text(READERS_APP)
+        # As root the database's data are outside of the folder.
+        stack.callback(LocalServers(folder).remove)
 
     def run_script(self, name: str) -> None:
         """Run a page's script; one of plain nats-py needs the address that `jsjobs dev` prints."""

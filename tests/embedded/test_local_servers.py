@@ -21,8 +21,19 @@ if TYPE_CHECKING:
 OWNER = "from jsjobs.embedded import LocalServers; LocalServers(home).start()"
 
 
+_others: set[psutil.Process] = set()
+"""What the test process had started before: servers that other tests share, and their processes."""
+
+
+@pytest.fixture(autouse=True)
+def _know_others() -> None:
+    _others.update(psutil.Process().children(recursive=True))
+
+
 def ours() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
+    # A shared Postgres may start further processes of its own at any time.
+    children = psutil.Process().children(recursive=True)
+    return [child for child in children if child not in _others and not _others & set(child.parents())]
 
 
 async def test_starts_both_and_leaves_nothing_running(local_servers: LocalServers) -> None:

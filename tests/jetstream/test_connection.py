@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import nats
 import pytest
 from nats import errors as nats_errors
-from nats.aio.client import Client
+from nats.aio.client import Client, Srv
 from opened import opened
 
 from facts import eventually
@@ -600,3 +600,21 @@ async def test_an_old_server_is_refused_by_name() -> None:
     assert "nats-server 2.15 or later is needed" in error.message
     assert "2.14.9" in error.message
     assert "pw" not in error.message
+
+
+async def test_attempts_that_get_no_answer_leave_no_socket_open(tmp_path: Path, silent_url: str) -> None:
+    with NatsServer(tmp_path) as server:
+        async with opened(server.url) as connection:
+            connection.options["connect_timeout"] = 0.05
+            tried: list[asyncio.StreamWriter] = []
+            connect = connection._connect_to_server
+
+            async def noted(target: Srv) -> None:
+                await connect(target)
+                tried.append(connection._transport._io_writer)
+
+            connection._connect_to_server = noted
+            connection._server_pool[0].uri = urlsplit(silent_url)
+            await connection._process_op_err(OSError("broken"))
+            await eventually(lambda: asyncio.sleep(0, len(tried) == 3))
+            assert all(writer.transport.is_closing() for writer in tried[:-1])

@@ -11,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from nats import errors as nats_errors
-from nats.aio.client import Client
+from nats.aio.client import Client, Srv
 
 from jsjobs.jetstream.parser import Receiver, WireParser
 
@@ -149,6 +149,11 @@ class HardenedClient(Client):
             await super()._close(status, do_cbs)
         finally:
             give_up.cancel()
+
+    async def _connect_to_server(self, s: Srv) -> None:
+        """As nats-py's, but an attempt that got no further than a socket leaves none open."""
+        self._abort()
+        await super()._connect_to_server(s)
 
     def _abort(self) -> None:
         writer = getattr(self._transport, "_io_writer", None)
