@@ -71,6 +71,9 @@ async def test_the_same_dedupe_key_is_the_same_job_for_one_tenant_and_type(jobs:
     assert not (await jobs.submit("b", 1, dedupe_key="k")).duplicate
     with jobs.request_context(tenant_id="other"):
         assert not (await jobs.submit("a", 1, dedupe_key="k")).duplicate
+    for tenant, job_type, key in [("x/a", "b", "k"), ("x", "a", "b/k"), ("x%2Fa", "b", "k")]:
+        with jobs.request_context(tenant_id=tenant):
+            assert not (await jobs.submit(job_type, 1, dedupe_key=key)).duplicate
 
 
 async def test_what_a_handler_submits_carries_its_context_on(jobs: JobService) -> None:

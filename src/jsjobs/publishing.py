@@ -83,7 +83,9 @@ class Publisher:
         if form.dedupe_key is not None:
             # A key is nobody else's: neither another tenant's nor another type's.
             key = form.dedupe_key if index is None else f"{form.dedupe_key}:{index}"
-            headers[wire.MSG_ID] = f"{tenant or DEFAULT_TENANT}/{form.type}/{key}"
+            # A type has no slash, so this one reading is the only one once the tenant has none either.
+            owner = (tenant or DEFAULT_TENANT).replace("%", "%25").replace("/", "%2F")
+            headers[wire.MSG_ID] = f"{owner}/{form.type}/{key}"
         named = {
             wire.ENTITY: form.entity,
             wire.TENANT: tenant,

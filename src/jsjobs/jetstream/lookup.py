@@ -146,13 +146,20 @@ class Lookup:
         """
         subject, sequence = self._names.progress(checked_id(job_id)), 0
         async with aclosing(looks(self._connection, [subject, self._names.state(job_id)])) as times:
+            known = False
             async for _ in times:
-                ended = (await self.status(job_id)).status.is_terminal
-                while True:
-                    update, sequence = await self._next_update(subject, sequence)
-                    if update is None:
-                        break
-                    yield update
+                try:
+                    ended = (await self.status(job_id)).status.is_terminal
+                    known = True
+                    while True:
+                        update, sequence = await self._next_update(subject, sequence)
+                        if update is None:
+                            break
+                        yield update
+                except JobError as error:
+                    if not known or not error.is_transient:
+                        raise
+                    continue  # an outage: the next look may succeed
                 if ended:
                     return
 

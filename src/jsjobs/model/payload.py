@@ -36,7 +36,7 @@ class JobPayload(BaseModel):
     max_attempts: Annotated[int, Field(ge=1, le=1000)] | None = None
     duration: Duration = Duration.SHORT
     """`long` for a handler that may outlive `ack_wait`."""
-    timeout: Annotated[float, Field(gt=0, lt=1e9, allow_inf_nan=False)] | None = None
-    """Seconds that one attempt may take."""
+    timeout: Annotated[float, Field(ge=0.001, le=1e8, allow_inf_nan=False)] | None = None
+    """Seconds that one attempt may take, from a millisecond to three years."""
     tenant: Name | None = None
     """Whose job it is; None: as the request context says."""
