@@ -32,6 +32,7 @@ lint: setup
 # Everything that CI checks.
 check: setup
     .venv/bin/pytest
+    .venv/bin/coverage report --fail-under=90
     just lint
 
 # Ratios against a bare nats-py loop, and latencies.

@@ -217,7 +217,9 @@ def test_works_as_an_ordinary_user(depth: int) -> None:
     script += "; print((home / 'postgres' / 'PG_VERSION').exists()); server.remove(); print(os.listdir(home))"
     command = [sys.executable, "-W", "error", "-c", script, str(home)]
     try:
-        run = subprocess.run(command, check=False, capture_output=True, text=True, cwd="/")
+        # Another user cannot write where this one's coverage is counted.
+        env = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
+        run = subprocess.run(command, check=False, capture_output=True, text=True, cwd="/", env=env)
     finally:
         shutil.rmtree(base)
     assert run.stderr == ""
