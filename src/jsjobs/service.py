@@ -8,6 +8,7 @@ from typing import Any, Self, TypeAlias, TypeVar, Unpack, overload
 
 from jsjobs.dead_letters.replay import replay_letter
 from jsjobs.dead_letters.router import Router
+from jsjobs.dead_letters.table import database_of
 from jsjobs.jetstream.connect import connect
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.lookup import Lookup, failure
@@ -23,7 +24,6 @@ from jsjobs.model.payload import JobPayload
 from jsjobs.model.retry import Retry
 from jsjobs.postgres.database import Database
 from jsjobs.postgres.dead_letters import DeadLetters
-from jsjobs.postgres.errors import InvalidDatabaseUrl
 from jsjobs.publishing import Publisher, SubmitOptions
 from jsjobs.settings import Config
 from jsjobs.worker.context import JobContext
@@ -163,11 +163,7 @@ class JobService:
     enqueue = submit
 
     async def submit_payloads(self, payloads: Sequence[JobPayload]) -> list[JobId]:
-        """Queue jobs that each say their own type and options; consecutive ones of one priority go as one batch.
-
-        Raises:
-            JobError: As `submit`.
-        """
+        """As `submit`, of jobs that each say their own type and options; neighbours of one priority go as one batch."""
         return await self._publisher().submit_payloads(payloads)
 
     # -- looking up
@@ -181,11 +177,7 @@ class JobService:
         return await self._lookup().status(job_id)
 
     def watch(self, job_id: str) -> AsyncGenerator[JobStatusResponse, None]:
-        """The status now and at each change, until the job has ended.
-
-        Raises:
-            JobError: As `status`.
-        """
+        """The status now and at each change, until the job has ended."""
         return self._lookup().watch(job_id)
 
     async def result(self, job_id: str, timeout: float | None = 30) -> Any:
@@ -205,39 +197,23 @@ class JobService:
         return status.result
 
     def progress(self, job_id: str) -> AsyncGenerator[ProgressUpdate, None]:
-        """The progress updates that are kept (the last 100), then live ones, until the job has ended.
-
-        Raises:
-            JobError: As `status`.
-        """
+        """The progress updates that are kept (the last 100), then live ones, until the job has ended."""
         return self._lookup().progress(job_id)
 
     # -- consuming
 
     def worker(self) -> Worker:
-        """A worker of this process; use it as an async context manager.
-
-        Raises:
-            JobError: `RunnerUnavailable`, if the service is not connected.
-        """
+        """A worker of this process; use it as an async context manager while the service is connected."""
         return Worker(self._connected(), self.config, self._registry)
 
     def router(self) -> Router:
-        """A dead-letter router of this process; use it as an async context manager.
-
-        Raises:
-            JobError: `Validation`, if no database is set; `RunnerUnavailable`, if the service is not connected.
-        """
+        """A dead-letter router of this process, where a database is set; use it as an async context manager."""
         return Router(self._connected(), self.config, self.letters())
 
     # -- dead letters
 
     def letters(self) -> DeadLetters:
-        """The dead-letter table.
-
-        Raises:
-            JobError: `Validation`, if no database is set.
-        """
+        """The dead-letter table, where a database is set."""
         return DeadLetters(self.database(), self.config.namespace)
 
     def database(self) -> Database:
@@ -247,12 +223,7 @@ class JobService:
             JobError: `Validation`, if none is set or its URL cannot be read.
         """
         if self._database is None:
-            if self.config.database_url is None:
-                raise JobError.from_validation("no database is set: give JSJOBS_DATABASE_URL or DATABASE_URL")
-            try:
-                self._database = Database(self.config.database_url.get_secret_value())
-            except InvalidDatabaseUrl as error:
-                raise JobError.from_validation(str(error)) from None
+            self._database = database_of(self.config)
         return self._database
 
     async def replay(self, dlq_id: str, *, priority: Priority | str | None = None, force: bool = False) -> JobId:
@@ -278,11 +249,7 @@ class JobService:
     def request_context(
         *, tenant_id: str | None = None, request_id: str | None = None
     ) -> AbstractContextManager[RequestContext]:
-        """What is submitted inside carries this tenant and request id; handlers run inside it again.
-
-        Raises:
-            JobError: `Validation`, if a name cannot travel in a header.
-        """
+        """What is submitted inside carries this tenant and request id; handlers run inside it again."""
         return request_context(tenant_id=tenant_id, request_id=request_id)
 
     @staticmethod

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
@@ -32,8 +33,12 @@ def _know_others() -> None:
 
 def ours() -> list[psutil.Process]:
     # A shared Postgres may start further processes of its own at any time.
-    children = psutil.Process().children(recursive=True)
-    return [child for child in children if child not in _others and not _others & set(child.parents())]
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # gone since the list was made
+            if child not in _others and not _others & set(child.parents()):
+                found.append(child)
+    return found
 
 
 async def test_starts_both_and_leaves_nothing_running(local_servers: LocalServers) -> None:

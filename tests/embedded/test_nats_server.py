@@ -54,6 +54,7 @@ async def test_a_client_comes_back_after_a_kill(nats_server: NatsServer) -> None
         async with asyncio.timeout(10):
             await back.wait()
         await client.flush()
+        assert client.is_connected
     finally:
         await client.close()
 

@@ -293,6 +293,7 @@ async def test_server_errors_that_close_plain_nats_py_make_ours_connect_again(
     await eventually(lambda: asyncio.sleep(0, plain.is_closed))
     connection.post(namespace.encode(), b"still subscribed")
     await inbox.has(b"still subscribed")
+    assert connection.is_connected
 
 
 async def test_a_permission_error_is_told_and_costs_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -493,6 +494,7 @@ async def test_what_was_posted_before_a_close_is_sent(
         other.post(namespace.encode(), b"%d" % number)
     await other.close()
     await inbox.has(*(b"%d" % number for number in range(50)))
+    assert other.is_closed
 
 
 async def test_a_close_while_the_connection_breaks_raises_nothing(proxied: tuple[TcpProxy, Connection]) -> None:

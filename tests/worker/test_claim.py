@@ -2,12 +2,12 @@
 
 from datetime import UTC, datetime, timedelta
 
-from jsjobs.jetstream.delivery import IncomingJob
+from jsjobs.jetstream.incoming import IncomingJob
 from jsjobs.jetstream.state import Found
 from jsjobs.jetstream.wire import JobHeaders
 from jsjobs.model.job import Carrier, JobStatusResponse, Priority, Status
 from jsjobs.model.retry import RetryState
-from jsjobs.worker.claim import Bury, Decision, Ended, Rebury, Start, Wait, decide, first_entry
+from jsjobs.worker.claim import Bury, Decision, Ended, Rebury, Start, Wait, decide
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 STORED = NOW - timedelta(minutes=1)
@@ -38,7 +38,7 @@ def decided(
 
 
 def processing(attempts: int = 1) -> JobStatusResponse:
-    entry = first_entry(job())
+    entry = job().entry()
     for number in range(attempts):
         if number:
             entry = entry.retried(NOW, "bad", due=NOW, retry=RetryState(failures=number))
@@ -107,7 +107,7 @@ def test_a_given_id_runs_from_one_copy_only() -> None:
 
 
 def test_an_entry_of_another_job_with_the_same_id_is_replaced() -> None:
-    old = first_entry(job(stored=STORED - timedelta(days=3))).started(NOW, "w0").completed(NOW)
+    old = job(stored=STORED - timedelta(days=3)).entry().started(NOW, "w0").completed(NOW)
     decision = decided(old)
     assert isinstance(decision, Start)
     assert (decision.expected, decision.entry.attempts, decision.entry.created_at) == (42, 1, STORED)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import base64
 import logging
-from typing import Any
 
 from jsjobs.dead_letters.build import row
 from jsjobs.jetstream.api import call, find, parse_time
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.incoming import read_job
 from jsjobs.jetstream.letters import Letter
 from jsjobs.jetstream.state import Conflict, Found, StateStore
-from jsjobs.jetstream.subjects import Names, is_given_id, parse_plain_id, plain_id
-from jsjobs.jetstream.wire import UnreadableHeaders, parse_job_headers
+from jsjobs.jetstream.subjects import Names, is_given_id, parse_plain_id
 from jsjobs.model.errors import JobError, Reason
-from jsjobs.model.job import Carrier, JobStatusResponse, Status, utc_now
+from jsjobs.model.job import JobStatusResponse, Status, utc_now
 from jsjobs.postgres.dead_letters import DeadLetters
 
 logger = logging.getLogger("jsjobs.router")
@@ -96,7 +95,8 @@ class Undertaker:
             return
         header = base64.b64decode(message.get("hdrs") or "")
         body = base64.b64decode(message.get("data") or "")
-        fresh = self._fresh_entry(message, header, stream)
+        stored_at, subject = parse_time(message["time"]), message["subject"].encode()
+        fresh = read_job(self._names, subject, header, body, sequence=sequence, stored_at=stored_at).entry()
         entry = await self._ended(fresh)
         if entry is not None and entry.status is Status.FAILED:
             reason = entry.error_reason or Reason.MAX_RETRIES
@@ -125,24 +125,3 @@ class Undertaker:
             except Conflict:
                 continue
             return dead
-
-    def _fresh_entry(self, message: dict[str, Any], header: bytes, stream: str) -> JobStatusResponse:
-        place = self._names.parse_stored(message["subject"].encode())
-        try:
-            headers = parse_job_headers(header)
-        except UnreadableHeaders as error:
-            # As a worker reads them: the id must be the one it would have given the job.
-            headers = error.readable
-        stored_at = parse_time(message["time"])
-        return JobStatusResponse(
-            job_id=headers.given_id or plain_id(place.priority, message["seq"]),
-            status=Status.QUEUED,
-            type=place.type,
-            priority=place.priority,
-            entity=headers.entity,
-            tenant=headers.tenant,
-            batch_id=headers.batch_id,
-            created_at=stored_at,
-            max_attempts=headers.max_attempts,
-            carrier=Carrier(stream=stream, sequence=message["seq"], stored_at=stored_at),
-        )

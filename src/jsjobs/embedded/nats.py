@@ -12,13 +12,10 @@ import sys
 import sysconfig
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
 
 from jsjobs.embedded.errors import EmbeddedError
 from jsjobs.embedded.processes import Child, end_server, missing_extra
-
-if TYPE_CHECKING:
-    from types import TracebackType
+from jsjobs.embedded.server import Server
 
 NAME = "nats-server"
 HOST = "127.0.0.1"
@@ -26,7 +23,7 @@ DEFAULTS = "max_payload: 1MB\n"
 PORT_FREE_S = 3.0
 
 
-class NatsServer:
+class NatsServer(Server):
     """A NATS server with JetStream, on 127.0.0.1 alone, whose data stay in its home.
 
     It keeps its port over stop, kill and start, so that clients find it again. A home has one owner at a time: a server
@@ -49,7 +46,6 @@ class NatsServer:
         self._pid_file = self.home / "nats.pid"
         self._port_file = self.home / "nats.port"
         self._port = port
-        self._child: Child | None = None
 
     def start(self) -> None:
         """Start it, and return when it takes connections; nothing happens if it runs.
@@ -74,11 +70,6 @@ class NatsServer:
         """End it in good order; by force after ten seconds."""
         if self._child is not None:
             self._child.stop(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End it at once with SIGKILL, as a crash would."""
-        if self._child is not None:
-            self._child.kill()
 
     def end_left_over(self) -> None:
         """End the server that a crashed owner left over in this home; `start` does it too."""
@@ -108,27 +99,6 @@ class NatsServer:
         if self._port is None:
             raise EmbeddedError("the NATS server has no address before its first start")
         return f"nats://{HOST}:{self._port}"
-
-    @property
-    def pid(self) -> int | None:
-        """Its process id while it runs."""
-        return self._child.pid if self._child is not None and self._child.running else None
-
-    @property
-    def running(self) -> bool:
-        """Whether its process is there; a suspended one is."""
-        return self.pid is not None
-
-    def __enter__(self) -> Self:
-        """Start it."""
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop it."""
-        self.stop()
 
     def _choose_port(self) -> int:
         if self._port is None:

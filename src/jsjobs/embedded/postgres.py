@@ -6,16 +6,16 @@ import os
 import shutil
 import signal
 import subprocess
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from jsjobs.embedded import postgres_place
 from jsjobs.embedded.errors import EmbeddedError
 from jsjobs.embedded.processes import Child, end_working_in
+from jsjobs.embedded.server import Server
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-    from types import TracebackType
 
     from jsjobs.embedded.postgres_place import Place
 
@@ -36,7 +36,7 @@ SETTINGS = (
 )
 
 
-class PostgresServer:
+class PostgresServer(Server):
     """A PostgreSQL server on a unix socket, with a database `jsjobs`, whose data survive stop and kill.
 
     Only the binaries of the package are used: its own `get_server` registers exit handlers, adds a system user as root
@@ -53,7 +53,6 @@ class PostgresServer:
         self.home = home.resolve()
         self.log = self.home / "postgres.log"
         self._place: Place | None = None
-        self._child: Child | None = None
 
     def start(self) -> None:
         """Start it, and return when it takes connections; nothing happens if it runs.
@@ -81,11 +80,6 @@ class PostgresServer:
             self._child.stop(signal.SIGINT)
             self.end_left_over()
 
-    def kill(self) -> None:
-        """End it and its backends at once with SIGKILL, as a crash would."""
-        if self._child is not None:
-            self._child.kill()
-
     def end_left_over(self) -> None:
         """End what a crashed owner, or a killed postmaster, left over in this home; `start` and `stop` do it too."""
         # A server that ended well takes this file away. Backends outlive a killed postmaster for a moment and hold its
@@ -112,27 +106,6 @@ class PostgresServer:
         if self._place is None:
             raise EmbeddedError("the PostgreSQL server has no address before its first start")
         return f"postgresql://{SUPERUSER}@/{DATABASE}?host={self._place.sockets}&port=5432"
-
-    @property
-    def pid(self) -> int | None:
-        """The process id of its postmaster while it runs."""
-        return self._child.pid if self._child is not None and self._child.running else None
-
-    @property
-    def running(self) -> bool:
-        """Whether its process is there."""
-        return self.pid is not None
-
-    def __enter__(self) -> Self:
-        """Start it."""
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop it."""
-        self.stop()
 
 
 def _create(place: Place) -> None:

@@ -4,34 +4,16 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionLost
-from jsjobs.jetstream.subjects import Names, plain_id
-from jsjobs.jetstream.wire import NO_HEADERS, JobHeaders, UnreadableHeaders, parse_job_headers
-from jsjobs.model.errors import JobError
-from jsjobs.model.job import Carrier, Priority
+from jsjobs.jetstream.incoming import IncomingJob, read_job
+from jsjobs.jetstream.subjects import Names
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _V1_WORDS = 9  # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<stored at>.<pending>
 _V2_EXTRA = 2  # later servers put a domain and an account hash before the stream
-
-
-@dataclass(frozen=True, slots=True)
-class IncomingJob:
-    """A job as its message tells it."""
-
-    job_id: str
-    type: str
-    priority: Priority
-    shard: int
-    headers: JobHeaders
-    problem: JobError | None
-    """Why the message cannot be run, if its headers cannot be read."""
-    carrier: Carrier
-    data: bytes
 
 
 class Delivery:
@@ -60,23 +42,7 @@ class Delivery:
 
     def job(self, names: Names) -> IncomingJob:
         """Read the message."""
-        place = names.parse_stored(self.subject)
-        headers, problem = NO_HEADERS, None
-        if self.header:
-            try:
-                headers = parse_job_headers(self.header)
-            except UnreadableHeaders as error:
-                headers, problem = error.readable, error
-        return IncomingJob(
-            job_id=headers.given_id or plain_id(place.priority, self.sequence),
-            type=place.type,
-            priority=place.priority,
-            shard=place.shard,
-            headers=headers,
-            problem=problem,
-            carrier=Carrier(stream=names.stream(place.priority), sequence=self.sequence, stored_at=self.stored_at),
-            data=self.data,
-        )
+        return read_job(names, self.subject, self.header, self.data, sequence=self.sequence, stored_at=self.stored_at)
 
     def age(self) -> float:
         """Seconds that the server has waited for an answer, at most."""

@@ -10,15 +10,16 @@ from contextlib import aclosing
 from pydantic import ValidationError
 
 from jsjobs.jetstream.api import parse_time
-from jsjobs.jetstream.connection import Connection, Reply
+from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import NoResponders
 from jsjobs.jetstream.follow import looks
+from jsjobs.jetstream.incoming import read_job
 from jsjobs.jetstream.progress import ProgressUpdate
 from jsjobs.jetstream.state import Found, StateStore
 from jsjobs.jetstream.subjects import Names, checked_id, parse_plain_id
-from jsjobs.jetstream.wire import UnreadableHeaders, parse_job_headers, value_of
+from jsjobs.jetstream.wire import value_of
 from jsjobs.model.errors import JobError, Reason
-from jsjobs.model.job import JobStatusResponse, Priority, Status
+from jsjobs.model.job import JobStatusResponse, Status
 
 _AGAIN = 0.05
 
@@ -73,28 +74,16 @@ class Lookup:
         stored_at = value_of(reply.header, b"Nats-Time-Stamp")
         if stored_subject is None or stored_at is None:
             return None
-        return self._queued(job_id, priority, stored_subject, stored_at.decode(), reply)
-
-    def _queued(
-        self, job_id: str, priority: Priority, subject: bytes, stored_at: str, reply: Reply
-    ) -> JobStatusResponse | None:
-        try:
-            headers = parse_job_headers(reply.header)
-        except UnreadableHeaders as error:
-            headers = error.readable  # the worker will say what is wrong with the others
-        if headers.given_id is not None:
-            return None  # this message carries another id
-        return JobStatusResponse(
-            job_id=job_id,
-            status=Status.QUEUED,
-            type=self._names.parse_stored(subject).type,
-            priority=priority,
-            entity=headers.entity,
-            tenant=headers.tenant,
-            batch_id=headers.batch_id,
-            created_at=parse_time(stored_at),
-            max_attempts=headers.max_attempts,
+        job = read_job(
+            self._names,
+            stored_subject,
+            reply.header,
+            reply.data,
+            sequence=sequence,
+            stored_at=parse_time(stored_at.decode()),
         )
+        # A message that carries another id is another job's.
+        return job.entry() if job.job_id == job_id else None
 
     async def watch(self, job_id: str) -> AsyncGenerator[JobStatusResponse, None]:
         """The status now, and each time it changes, until the job has ended.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from jsjobs.jetstream.delivery import IncomingJob
+from jsjobs.jetstream.incoming import IncomingJob
 from jsjobs.jetstream.state import Found
 from jsjobs.model.errors import Reason
 from jsjobs.model.job import JobStatusResponse, Status
@@ -55,23 +55,6 @@ class Bury:
 Decision = Start | Ended | Rebury | Wait | Bury
 
 
-def first_entry(job: IncomingJob) -> JobStatusResponse:
-    """The entry of a job that nobody has written of yet."""
-    headers = job.headers
-    return JobStatusResponse(
-        job_id=job.job_id,
-        status=Status.QUEUED,
-        type=job.type,
-        priority=job.priority,
-        entity=headers.entity,
-        tenant=headers.tenant,
-        batch_id=headers.batch_id,
-        created_at=job.carrier.stored_at,
-        max_attempts=headers.max_attempts,
-        carrier=job.carrier,
-    )
-
-
 def decide(
     found: Found | None, job: IncomingJob, *, worker: str, now: datetime, server_now: datetime, ack_wait: float
 ) -> Decision:
@@ -86,7 +69,7 @@ def decide(
         ack_wait: Seconds that a lease lasts.
     """
     if found is None:
-        return Start(first_entry(job).started(now, worker), 0)
+        return Start(job.entry().started(now, worker), 0)
     if found.entry is None:
         return Ended("its entry has expired")
     entry = found.entry
@@ -96,7 +79,7 @@ def decide(
         if job.headers.given_id is not None:
             return Ended("another copy carries this id")
         # An older stream restored beside a newer bucket: the id is another job's now, and so is the entry.
-        return Start(first_entry(job).started(now, worker), found.revision)
+        return Start(job.entry().started(now, worker), found.revision)
     match entry.status:
         case Status.COMPLETE | Status.CANCELLED:
             return Ended(f"it is {entry.status}")

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from jsjobs.jetstream.delivery import Delivery, IncomingJob
+from jsjobs.jetstream.delivery import Delivery
+from jsjobs.jetstream.incoming import IncomingJob
 from jsjobs.jetstream.progress import ProgressSender
 from jsjobs.jetstream.state import Conflict, Found, StateStore
 from jsjobs.jetstream.subjects import Names

@@ -1,0 +1,68 @@
+"""A job as its message tells it: read once, in the same way, by workers, routers and whoever looks a job up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from jsjobs.jetstream.subjects import Names, plain_id
+from jsjobs.jetstream.wire import NO_HEADERS, JobHeaders, UnreadableHeaders, parse_job_headers
+from jsjobs.model.errors import JobError
+from jsjobs.model.job import Carrier, JobStatusResponse, Priority, Status
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingJob:
+    """What a message says of its job."""
+
+    job_id: str
+    type: str
+    priority: Priority
+    shard: int
+    headers: JobHeaders
+    problem: JobError | None
+    """Why the message cannot be run, if its headers cannot be read."""
+    carrier: Carrier
+    data: bytes
+
+    def entry(self) -> JobStatusResponse:
+        """The entry of a job that nobody has written of yet."""
+        return JobStatusResponse(
+            job_id=self.job_id,
+            status=Status.QUEUED,
+            type=self.type,
+            priority=self.priority,
+            entity=self.headers.entity,
+            tenant=self.headers.tenant,
+            batch_id=self.headers.batch_id,
+            created_at=self.carrier.stored_at,
+            max_attempts=self.headers.max_attempts,
+            carrier=self.carrier,
+        )
+
+
+def read_job(
+    names: Names, subject: bytes, header: bytes, data: bytes, *, sequence: int, stored_at: datetime
+) -> IncomingJob:
+    """Read a message of a queue.
+
+    Raises:
+        JobError: `Validation`, if its subject is none of a queue. Headers that cannot be read are the job's `problem`.
+    """
+    place = names.parse_stored(subject)
+    headers, problem = NO_HEADERS, None
+    if header:
+        try:
+            headers = parse_job_headers(header)
+        except UnreadableHeaders as error:
+            headers, problem = error.readable, error
+    return IncomingJob(
+        job_id=headers.given_id or plain_id(place.priority, sequence),
+        type=place.type,
+        priority=place.priority,
+        shard=place.shard,
+        headers=headers,
+        problem=problem,
+        carrier=Carrier(stream=names.stream(place.priority), sequence=sequence, stored_at=stored_at),
+        data=data,
+    )
