@@ -1,6 +1,7 @@
 """How fast queued no-op jobs are worked off, beside a bare nats-py loop that does the same writes, in one run.
 
     python benchmarks/drain.py [--jobs 20000] [--rounds 3]
+    python benchmarks/drain.py --jobs 10000 --against 200000 --rounds 5   # is the rate flat?
 
 `bare` subscribes to the same shards with plain nats-py and, for each message, writes a first entry (compare-and-set),
 then a second one, then acks: no history, no fencing, no validation, no handler. `jsjobs` is a worker process as users
@@ -126,25 +127,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--against", type=int, help="compare jsjobs with itself at this number of jobs instead")
     parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         which, url, namespace, jobs = arguments.child
         print(uvloop.run({"bare": bare, "jsjobs": jsjobs}[which](url, namespace, int(jobs))))
         return
-    rates: dict[str, list[float]] = {"bare": [], "jsjobs": []}
+    sides = [("bare", arguments.jobs), ("jsjobs", arguments.jobs)]
+    if arguments.against:
+        sides = [("jsjobs", arguments.jobs), ("jsjobs", arguments.against)]
+    rates: list[list[float]] = [[], []]
     for number in range(arguments.rounds):
-        for which, found in rates.items():
+        for (which, jobs), found in zip(sides, rates, strict=True):
             home = Path(tempfile.mkdtemp())
             with NatsServer(home) as server:
-                found.append(measure(which, server.url, f"b{number}", arguments.jobs))
+                found.append(measure(which, server.url, f"b{number}", jobs))
             shutil.rmtree(home)
-            print(f"round {number + 1} {which:7} {found[-1]:8,.0f} jobs/s", flush=True)
-    medians = {which: statistics.median(found) for which, found in rates.items()}
-    print(f"{arguments.jobs:,} jobs, medians of {arguments.rounds}, Python {platform.python_version()}:")
-    print(
-        f"bare {medians['bare']:,.0f}/s, jsjobs {medians['jsjobs']:,.0f}/s, ratio {medians['jsjobs'] / medians['bare']:.2f}"
-    )
+            print(f"round {number + 1} {which:7} {jobs:9,} jobs {found[-1]:8,.0f}/s", flush=True)
+    first, second = (statistics.median(found) for found in rates)
+    print(f"medians of {arguments.rounds}, Python {platform.python_version()}:")
+    for (which, jobs), median in zip(sides, (first, second), strict=True):
+        print(f"{which:7} {jobs:9,} jobs {median:8,.0f}/s")
+    print(f"ratio {second / first:.2f}")
 
 
 if __name__ == "__main__":
