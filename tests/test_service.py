@@ -175,3 +175,9 @@ def test_a_type_has_one_handler(config: JobService.Config) -> None:
     jobs.register_handler("t", lambda payload: payload)
     with pytest.raises(JobService.Error, match="has a handler already"):
         jobs.register_handler("t", lambda payload: payload)
+
+
+async def test_a_replay_at_a_priority_that_does_not_exist_is_refused(jobs: JobService) -> None:
+    with pytest.raises(JobService.Error, match="one of critical, high, normal, low, not 'urgent'") as caught:
+        await jobs.replay("replay", priority="urgent")
+    assert caught.value.reason == "Validation"

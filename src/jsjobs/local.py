@@ -27,7 +27,8 @@ def local_servers() -> dict[str, str]:
     if found.nats_url is not None and not own_nats:
         settings["nats_url"] = found.nats_url
     # The dead letters of another NATS server do not belong into the local database.
-    if found.database_url is not None and not own_database and not (own_nats and found.nats_url is not None):
+    same_nats = not own_nats or found.nats_url in {None, *(os.environ.get(name) for name in NATS_VARIABLES)}
+    if found.database_url is not None and not own_database and same_nats:
         settings["database_url"] = found.database_url
     return settings
 

@@ -240,6 +240,8 @@ class JobService:
         Raises:
             JobError: `NotFound`; `Validation`, if it was replayed or discarded before; `RunnerUnavailable`.
         """
+        if priority is not None and priority not in set(Priority):
+            raise JobError.from_validation(f"the priority must be one of {', '.join(Priority)}, not {priority!r}")
         other = None if priority is None else Priority(priority)
         return await replay_letter(self._connected(), self.config, self.letters(), dlq_id, priority=other, force=force)
 

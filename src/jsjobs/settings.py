@@ -93,6 +93,7 @@ def load(**given: object) -> Config:
         return Config(**given)  # type: ignore[arg-type]
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in error.errors()
+            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+            for problem in error.errors(include_url=False, include_input=False)
         )
-        raise JobError.from_validation(f"settings: {problems}") from None
+        raise JobError.from_validation(f"settings: {problems} (in the environment each is JSJOBS_<NAME>)") from None

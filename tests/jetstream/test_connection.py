@@ -620,3 +620,18 @@ async def test_attempts_that_get_no_answer_leave_no_socket_open(tmp_path: Path, 
             await connection._process_op_err(OSError("broken"))
             await eventually(lambda: asyncio.sleep(0, len(tried) == 3))
             assert all(writer.transport.is_closing() for writer in tried[:-1])
+
+
+async def test_an_unsubscribe_cut_short_by_a_new_connection_leaves_no_ghost_behind(
+    far: Connection, proxy: TcpProxy, plain: Client
+) -> None:
+    """The server would go on to deliver to nobody: a queue group's messages would vanish into it."""
+    got: list[bytes] = []
+    sid = await far.receive(b"ghost", lambda *message: got.append(message[3]), queue="q")
+    await far.flush()
+    proxy.cut_before_request(lambda data: b"UNSUB" in data)
+    await far.stop_receiving(sid)
+    await far.when_up()
+    await far.flush()
+    with pytest.raises(nats_errors.NoRespondersError):
+        await plain.request("ghost", b"1", timeout=1)

@@ -245,3 +245,45 @@ async def test_plain_clients_get_watch_and_update_it(state: StateStore, names: N
     assert (found.entry, found.revision, found.writer) == (cancelled, updated, None)
     with pytest.raises(Conflict):
         await state.write(STARTED.completed(utc_now()), expected=revision)
+
+
+async def test_a_stream_without_a_leader_for_a_moment_costs_no_outcome(
+    state: StateStore, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its subject has no listener until the next leader is elected."""
+    ask_soon, refusals = connection.ask_soon, 3
+
+    def electing(subject: bytes, *args: object, **kwargs: object) -> object:
+        nonlocal refusals
+        if subject.startswith(b"$KV.") and refusals:
+            refusals -= 1
+            return ask_soon(b"nobody.listens", *args, **kwargs)  # type: ignore[arg-type]
+        return ask_soon(subject, *args, **kwargs)  # type: ignore[arg-type]
+
+    revision = await state.write(STARTED, expected=0)
+    monkeypatch.setattr(connection, "ask_soon", electing)
+    assert await state.write(STARTED.completed(utc_now()), expected=revision) > revision
+
+
+async def test_a_replica_that_lags_behind_makes_no_conflict_of_a_lost_acknowledgement(
+    names: Names, far: Connection, proxy: TcpProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = StateStore(far, names)
+    first = await store.write(QUEUED, expected=0)
+    old = await far.ask(f"$JS.API.DIRECT.GET.{names.state_stream}.$KV.{names.bucket}.high-7".encode())
+    second = await store.write(STARTED, expected=first)
+    ask, stale = far.ask, 2
+
+    async def lagging(subject: bytes, *args: object, **kwargs: object) -> object:
+        nonlocal stale
+        if b"DIRECT.GET" in subject and stale:
+            stale -= 1
+            await far.when_up()
+            return old
+        return await ask(subject, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(far, "ask", lagging)
+    proxy.cut_before_answer(is_ack)
+    stale = 1
+    third = await store.write(STARTED.completed(utc_now()), expected=second)
+    assert third > second

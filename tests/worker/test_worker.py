@@ -331,3 +331,26 @@ async def test_created_at_is_the_server_s_clock(jobs: JobService) -> None:
 @pytest.fixture
 def config(settings_of: Callable[..., JobService.Config]) -> JobService.Config:
     return settings_of(ack_wait=1.5)
+
+
+async def test_failures_are_logged_with_their_traceback_and_deaths_as_errors(jobs: JobService, caplog) -> None:
+    @jobs.handler("bad")
+    async def bad(payload: object) -> None:
+        raise RuntimeError("the printer is on fire")
+
+    job_id = await jobs.submit("bad", max_attempts=2)
+    async with jobs.worker():
+        with pytest.raises(JobService.Error):
+            await jobs.result(job_id)
+    first, second = (record for record in caplog.records if "attempt" in record.message)
+    assert (first.levelname, second.levelname) == ("WARNING", "ERROR")
+    assert f"job {job_id} (bad): attempt 1 of 2 failed, the next in 0.1 s: RuntimeError: the printer" in first.message
+    assert "attempt 2 of 2 failed, the job is dead" in second.message
+    assert "test_worker.py" in caplog.text
+
+
+async def test_a_worker_says_where_its_settings_ask_for_other_shards(deploy, settings_of, caplog) -> None:
+    await deploy(settings_of())
+    jobs = JobService(settings_of(scale=2))
+    async with jobs, jobs.worker():
+        assert "low has 1 shards on the server, the settings say 2" in caplog.text

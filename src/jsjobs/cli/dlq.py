@@ -76,7 +76,7 @@ def list_letters(
     if as_json:
         print_json([_as_data(letter) for letter in found])
     elif found:
-        print_letters(found)
+        print_letters(found, with_decisions=everything)
         if len(found) == limit:
             talk(f"these are the newest {limit}; --limit shows more", style="dim")
     else:

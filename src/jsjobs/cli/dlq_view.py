@@ -16,8 +16,8 @@ _SHORT_ID = 8
 _MAX_SHOWN = 20_000
 
 
-def print_letters(letters: Sequence[DeadLetter]) -> None:
-    """Print one line for each letter."""
+def print_letters(letters: Sequence[DeadLetter], *, with_decisions: bool = False) -> None:
+    """Print one line for each letter; also what was decided of it, where decided ones are among them."""
     now = utc_now()
     # On a terminal the last column takes what the others leave, and nothing wraps.
     table = Table(box=None, pad_edge=False, header_style="dim", expand=sys.stdout.isatty())
@@ -25,10 +25,14 @@ def print_letters(letters: Sequence[DeadLetter]) -> None:
         table.add_column(heading, no_wrap=True, overflow="ellipsis", max_width=24)
     table.add_column("reason", no_wrap=True, style="red")
     table.add_column("last error", no_wrap=True, overflow="ellipsis", ratio=1)
+    if with_decisions:
+        table.add_column("decision", no_wrap=True)
     for letter in letters:
         age = f"{format_age(max((now - letter.dead_at).total_seconds(), 0))} ago"
         error = letter.error_history[-1]["error"] if letter.error_history else ""
-        cells = (letter.type, letter.app_id, letter.error_reason, error.replace("\n", " "))
+        cells = [letter.type, letter.app_id, letter.error_reason, error.replace("\n", " ")]
+        if with_decisions:
+            cells.append(_short_decision(letter))
         table.add_row(plain(str(letter.id)[:_SHORT_ID], _style(letter)), plain(age), *(plain(cell) for cell in cells))
     screen().print(table)
 
@@ -80,6 +84,12 @@ def _decision(letter: DeadLetter) -> str:
     if letter.replayed_job_id is not None:
         return f"its replay as job {letter.replayed_job_id} is not finished: replay it again"
     return "open"
+
+
+def _short_decision(letter: DeadLetter) -> str:
+    if letter.discarded_at is not None:
+        return "discarded"
+    return "replayed" if letter.replayed_at is not None else "open"
 
 
 def _errors(letter: DeadLetter) -> Table:

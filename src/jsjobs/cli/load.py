@@ -1,15 +1,19 @@
 """Finding the JobService that `module:attr` or `path/to/file.py:attr` means."""
 
 import importlib
+import importlib.util
 import sys
 import traceback
 from pathlib import Path
 from types import ModuleType
 
+import jsjobs
 from jsjobs import JobService
 from jsjobs.cli.problems import Failed, WrongUse
+from jsjobs.model.errors import JobError
 
 _FRAMES = 3
+_OURS = str(Path(jsjobs.__file__).parent)
 
 
 def load_service(target: str) -> JobService:
@@ -32,6 +36,25 @@ def load_service(target: str) -> JobService:
     if place.endswith(".py") and not _is_from(module, Path(place)):
         raise WrongUse(f"{place} cannot be imported: {name} is another module ({module.__file__}); rename it")
     return _service_in(module, attribute)
+
+
+def check_target(target: str) -> None:
+    """See that there is something to import, without importing it.
+
+    Raises:
+        WrongUse: If there is no such file or module.
+    """
+    place, colon, _ = target.rpartition(":")
+    if not (place and colon):
+        raise WrongUse(f"{target!r} must name a module and the JobService in it, like app:jobs or path/app.py:jobs")
+    if place.endswith(".py"):
+        _file_module(Path(place))
+        return
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    top = place.partition(".")[0]
+    if not top.isidentifier() or importlib.util.find_spec(top) is None:
+        raise WrongUse(f"there is no module {top!r} in {Path.cwd()} or among the installed ones")
 
 
 def _file_module(file: Path) -> tuple[Path, str]:
@@ -61,10 +84,10 @@ def _broken(name: str, error: BaseException) -> Failed:
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename != __file__ and not frame.filename.startswith("<frozen") and "importlib" not in frame.filename
+        if not frame.filename.startswith(("<frozen", _OURS)) and "importlib" not in frame.filename
     ]
     places = [f"  {_shown(frame.filename)}:{frame.lineno}: {frame.line}" for frame in frames[-_FRAMES:]]
-    what = traceback.format_exception_only(error)[-1].strip()
+    what = error.message if isinstance(error, JobError) else traceback.format_exception_only(error)[-1].strip()
     if isinstance(error, SyntaxError):
         places = [f"  {_shown(str(error.filename))}:{error.lineno}: {(error.text or '').strip()}"]
     return Failed("\n".join([f"{name} cannot be imported: {what}", *places]))

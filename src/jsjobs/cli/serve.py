@@ -18,7 +18,7 @@ from jsjobs.cli.connect import (
     use_database,
     use_nats,
 )
-from jsjobs.cli.load import load_service
+from jsjobs.cli.load import check_target, load_service
 from jsjobs.cli.options import examples, with_servers
 from jsjobs.cli.output import talk
 from jsjobs.cli.problems import WrongUse
@@ -59,6 +59,8 @@ def worker(
     service = _loaded(target)
     start_logging()
     routes = service.config.database_url is not None and not no_router
+    if service.config.database_url is None:
+        talk("no DATABASE_URL is set: dead letters wait in their stream until a router runs", style="yellow")
     run_until_stopped(Serving(service, works=True, routes=routes).run())
 
 
@@ -81,6 +83,8 @@ def dev(
     that the environment or an option names is used instead of starting one. Ctrl-C stops everything.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if target is not None:
+        check_target(target)  # before servers are started for nothing
     servers = LocalServers(Path.cwd())
     with suppress(KeyboardInterrupt):
         try:
@@ -139,7 +143,10 @@ def _introduce(service: JobService, target: str | None, started: Endpoints) -> N
     if target is None:
         talk("no application was given: jobs wait until `jsjobs worker module:attr` runs")
     if started.nats_url or started.database_url:
-        talk("other commands find these servers in this folder; Ctrl-C stops them", style="dim")
+        whose = "these servers" if started.nats_url and started.database_url else "what was started here"
+        talk(f"other commands in this folder find {whose} by themselves; Ctrl-C stops it all", style="dim")
+    if started.nats_url:
+        talk(f"for plain NATS clients: export NATS_URL={started.nats_url}", style="dim")
 
 
 async def _prepare(service: JobService) -> None:

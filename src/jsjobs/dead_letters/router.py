@@ -30,6 +30,7 @@ _MAX_SEQUENCE = 2**63
 _PATIENT_DELIVERIES = 5
 _TRY_AGAIN = 0.5
 _LONGEST_PAUSE = 10.0
+_LAST_WORD = 5.0  # seconds for the letters in hand when the router stops
 SWEEP_EVERY = 120.0
 """Seconds between two sweeps."""
 
@@ -76,7 +77,10 @@ class Router:
         self._sweeping.cancel()
         await self._connection.stop_receiving(self._subscription)
         self._subscription = None
-        await asyncio.gather(*self._tasks, self._sweeping, return_exceptions=True)
+        for patience in (_LAST_WORD, _LAST_WORD / 5):
+            _, left = await asyncio.wait({*self._tasks, self._sweeping}, timeout=patience)
+            for task in left:
+                task.cancel()  # a write that waits for the server waits for as long as it takes
 
     async def __aenter__(self) -> Self:
         await self.start()

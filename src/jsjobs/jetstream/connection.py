@@ -222,6 +222,9 @@ class Connection(HardenedClient):
                 future.set_exception(ConnectionLost(why))
 
     async def _process_op_err(self, e: Exception) -> None:
+        if self._up.is_set():
+            text = str(e).removeprefix("nats: ") or type(e).__name__
+            logger.warning("the connection to NATS is lost (%s); connecting again until it stands", text)
         # At once: whoever waits for the connection must not take this moment for one in which it stands.
         self._up.clear()
         await super()._process_op_err(e)

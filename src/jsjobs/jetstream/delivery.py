@@ -23,7 +23,18 @@ class Delivery:
     to do.
     """
 
-    __slots__ = ("_connection", "attempt", "data", "header", "reply", "sequence", "stored_at", "subject", "taken_at")
+    __slots__ = (
+        "_connection",
+        "attempt",
+        "data",
+        "header",
+        "lost",
+        "reply",
+        "sequence",
+        "stored_at",
+        "subject",
+        "taken_at",
+    )
 
     def __init__(self, connection: Connection, subject: bytes, reply: bytes, header: bytes, data: bytes) -> None:
         words = reply.split(b".")
@@ -39,6 +50,8 @@ class Delivery:
         self.stored_at = _EPOCH + timedelta(microseconds=int(words[at + 3]) // 1000)
         self.taken_at = time.monotonic()
         """Since when the server counts `ack_wait`, at the latest."""
+        self.lost = False
+        """Whether a newer delivery of the message is known of: an answer here would act on that one."""
 
     def job(self, names: Names) -> IncomingJob:
         """Read the message."""
@@ -64,13 +77,17 @@ class Delivery:
         """Ask the server to wait for another `ack_wait`.
 
         Raises:
-            JobError: `RunnerUnavailable`, if the server did not confirm it.
+            JobError: `RunnerUnavailable`, if the server did not confirm it, or a newer delivery is known of.
         """
+        if self.lost:
+            raise ConnectionLost("the message was delivered again")
         asked_at = time.monotonic()
         await self._connection.ask(self.reply, b"+WPI", timeout=timeout)
         self.taken_at = asked_at
 
     def _answer(self, data: bytes) -> None:
+        if self.lost:
+            return
         # Sent later it would act on a newer delivery; the redelivery finds the entry.
         with suppress(ConnectionLost):
             self._connection.post(self.reply, data)

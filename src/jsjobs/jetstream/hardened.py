@@ -63,6 +63,8 @@ class HardenedClient(Client):
 
     async def stop_receiving(self, sid: int) -> None:
         """Unsubscribe; what the server had sent by then has reached the function when this returns."""
+        # A connection that breaks while we wait must not bring it back: the server would deliver to nobody.
+        self._remove_sub(sid)
         if self.is_connected:
             try:
                 await self._send_unsubscribe(sid)

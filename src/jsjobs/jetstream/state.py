@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import re
+import time
 from datetime import datetime
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 
 from jsjobs.jetstream.api import ApiError, parse_time
 from jsjobs.jetstream.connection import Connection, Reply
-from jsjobs.jetstream.errors import ConnectionClosed, ConnectionLost, NoResponders
+from jsjobs.jetstream.errors import ConnectionClosed, NoResponders
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.wire import value_of
 from jsjobs.model.errors import JobError
@@ -22,6 +23,10 @@ from jsjobs.model.job import JobStatusResponse, random_token
 WRONG_REVISION = 10071
 _ACK = re.compile(rb'\{"stream": ?"[^"]*", ?"seq": ?([1-9][0-9]*)')
 _RETRY_EVERY = 0.05
+_LAG = 0.25
+"""Seconds in which a replica has surely caught up with a write that its leader told of."""
+_NO_LEADER = 5.0
+"""Seconds without anybody who answers, after which the bucket is taken for missing."""
 _NO_MESSAGE = b"NATS/1.0 404"
 
 
@@ -59,10 +64,12 @@ class StateStore:
             JobError: `RunnerUnavailable`, if the server or the bucket cannot be reached.
         """
         try:
-            reply = await self._connection.ask(self._direct + self._names.state(job_id))
+            return await self._read(job_id)
         except NoResponders:
             raise _no_bucket(self._names) from None
-        return _found(reply)
+
+    async def _read(self, job_id: str) -> Found | None:
+        return _found(await self._connection.ask(self._direct + self._names.state(job_id)))
 
     async def write(
         self, entry: JobStatusResponse, *, expected: int, result: bytes | None = None, ttl: float | None = None
@@ -94,38 +101,51 @@ class StateStore:
         )
         subject, body = self._names.state(entry.job_id), entry.to_json(result)
         try:
-            reply = await self._connection.ask_soon(subject, body, header=header)
-        except ConnectionLost:
+            return _revision(await self._connection.ask_soon(subject, body, header=header), entry.job_id)
+        except ConnectionClosed:
+            raise
+        except JobError as error:
+            if not error.is_transient:
+                raise
             return await self._write_again(entry.job_id, subject, body, header, expected, writer)
-        except NoResponders:
-            raise _no_bucket(self._names) from None
-        return _revision(reply, entry.job_id)
 
     async def _write_again(
         self, job_id: str, subject: bytes, body: bytes, header: bytes, expected: int, writer: bytes
     ) -> int:
+        unanswered_since: float | None = None
         while True:
             try:
-                found = await self.read(job_id)
-                if found is not None and found.writer == writer:
-                    return found.revision
-                if (found.revision if found else 0) != expected:
-                    raise Conflict(job_id)
-                return _revision(await self._connection.ask(subject, body, header=header), job_id)
-            except ConnectionLost:
-                await asyncio.sleep(_RETRY_EVERY)
-            except Conflict:
-                # The refusal may be the answer to a copy of this very write that came through after all.
-                found = await self.read(job_id)
-                if found is not None and found.writer == writer:
-                    return found.revision
-                raise
+                return await self._look_and_write(job_id, subject, body, header, expected, writer)
             except ConnectionClosed:
                 raise
+            except NoResponders:
+                # A stream without a leader answers so too, for a moment.
+                unanswered_since = unanswered_since or time.monotonic()
+                if time.monotonic() - unanswered_since > _NO_LEADER:
+                    raise _no_bucket(self._names) from None
             except JobError as error:
                 if not error.is_transient:
                     raise
-                await asyncio.sleep(_RETRY_EVERY)
+            await asyncio.sleep(_RETRY_EVERY)
+
+    async def _look_and_write(
+        self, job_id: str, subject: bytes, body: bytes, header: bytes, expected: int, writer: bytes
+    ) -> int:
+        found = await self._read(job_id)
+        if found is not None and found.writer == writer:
+            return found.revision
+        # An older revision is a replica's that lags behind: the stream itself must refuse then.
+        if found is not None and found.revision > expected:
+            raise Conflict(job_id)
+        try:
+            return _revision(await self._connection.ask(subject, body, header=header), job_id)
+        except Conflict:
+            # The refusal may be the answer to a copy of this very write that came through after all.
+            await asyncio.sleep(_LAG)
+            found = await self._read(job_id)
+            if found is not None and found.writer == writer:
+                return found.revision
+            raise
 
 
 def _revision(reply: Reply, job_id: str) -> int:

@@ -119,7 +119,8 @@ class Topology:
         shards = int(generation.partition("x")[2])
         if shards != wanted:
             reason = (
-                f"it has {shards} shards and {wanted} are asked for: the shard count of a live queue cannot be changed"
+                f"it has {shards} shards and {wanted} are asked for: the shard count of a live queue cannot be "
+                "changed; choose it before the first apply, or use another namespace and let this one run empty"
             )
             return [Step(Action.REFUSE, "stream", stream["name"], {"shards": (shards, wanted)}, reason)]
         overlay = {} if actual else {"first_seq": await self._first_sequence(priority, floor)}

@@ -58,7 +58,7 @@ class LetterDiscarded(LetterError):
     """The letter was discarded: only a forced replay takes it back."""
 
     def __init__(self, letter_id: UUID) -> None:
-        super().__init__(f"dead letter {letter_id} was discarded: force the replay to run it all the same")
+        super().__init__(f"dead letter {letter_id} was discarded: force the replay (--force) to run it all the same")
         self.letter_id = letter_id
 
 
@@ -66,7 +66,9 @@ class AlreadyReplayed(LetterError):
     """The letter was replayed before: only a forced replay does it again."""
 
     def __init__(self, letter_id: UUID, job_id: str) -> None:
-        super().__init__(f"dead letter {letter_id} was already replayed as job {job_id}: force it to replay it again")
+        super().__init__(
+            f"dead letter {letter_id} was already replayed as job {job_id}: force it (--force) to replay it again"
+        )
         self.letter_id = letter_id
         self.job_id = job_id
 

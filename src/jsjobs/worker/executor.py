@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -17,6 +18,8 @@ from jsjobs.model.retry import Retry, RetryState
 from jsjobs.worker.context import JobContext
 from jsjobs.worker.registry import Registration
 from jsjobs.worker.verdict import Cancelled, Complete, DeadLetter, Lost, Release, RetryAfter, Verdict
+
+logger = logging.getLogger("jsjobs.worker")
 
 _RNG = random.SystemRandom()
 
@@ -67,8 +70,7 @@ class Handling:
 
     async def _in_thread(self, registration: Registration, arguments: tuple[Any, ...], threads: Executor) -> Any:
         loop = asyncio.get_running_loop()
-        context = copy_context()
-        future = loop.run_in_executor(threads, lambda: context.run(registration.function, *arguments))
+        future = loop.run_in_executor(threads, copy_context().run, _call, registration.function, arguments)
         interrupted = False
         while not future.done():
             try:
@@ -80,6 +82,14 @@ class Handling:
             future.exception()  # looked at: what it ended in no longer matters
             raise asyncio.CancelledError
         return future.result()
+
+
+def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    try:
+        return function(*arguments)
+    except StopIteration as error:
+        # No future can hold one (Python 3.11): it would never be done, and the handler would seem to run for ever.
+        raise RuntimeError("the handler raised StopIteration") from error
 
 
 async def execute(
@@ -142,6 +152,23 @@ def _stopped(
 
 
 def _failed(entry: JobStatusResponse, error: BaseException, policy: Retry, now: datetime) -> Verdict:
+    verdict = _after(entry, error, policy, now)
+    logger.log(
+        logging.WARNING if isinstance(verdict, RetryAfter) else logging.ERROR,
+        "job %s (%s): attempt %d of %d failed, %s: %s",
+        entry.job_id,
+        entry.type,
+        entry.attempts,
+        entry.max_attempts,
+        f"the next in {verdict.delay:.1f} s" if isinstance(verdict, RetryAfter) else "the job is dead",
+        verdict.error,
+        # A JobError says all that it has to say; of anything else the place is wanted.
+        exc_info=None if isinstance(error, JobError) else error,
+    )
+    return verdict
+
+
+def _after(entry: JobStatusResponse, error: BaseException, policy: Retry, now: datetime) -> RetryAfter | DeadLetter:
     text = describe(error)
     if isinstance(error, JobError) and error.is_terminal:
         return DeadLetter(error.reason, text)

@@ -78,6 +78,8 @@ class LeaseKeeper:
         asked_at, revision = time.monotonic(), run.revision
         try:
             found = await self._state.read(run.job_id)
+            if not run.needs_renewal():
+                return  # its handler ended meanwhile: what the entry says now may be its own settlement
             if found is not None and found.revision > revision:
                 run.lose("another worker took the job")
                 return

@@ -79,7 +79,9 @@ class Registry:
         """
         checked_type(job_type)
         if job_type in self._handlers:
-            raise JobError.from_validation(f"{job_type} has a handler already: {self._handlers[job_type].function!r}")
+            raise JobError.from_validation(
+                f"{job_type} has a handler already: {_place(self._handlers[job_type].function)}"
+            )
         registration = _read(job_type, function, retry)
         self._handlers[job_type] = registration
         return registration
@@ -92,6 +94,12 @@ class Registry:
     def types(self) -> list[str]:
         """All types, sorted."""
         return sorted(self._handlers)
+
+
+def _place(function: Handler) -> str:
+    code = getattr(function, "__code__", None)
+    name = getattr(function, "__qualname__", repr(function))
+    return name if code is None else f"{name}, {code.co_filename}:{code.co_firstlineno}"
 
 
 def problems(error: ValidationError) -> str:

@@ -80,9 +80,12 @@ class JobRun:
         return handling is not None and handling.asked() is not Stop.LOST
 
     def lose(self, why: str) -> None:
-        """End the handler; nothing more is written or sent for this delivery."""
+        """End the handler, or do not begin it; nothing more is sent for this delivery."""
+        self.delivery.lost = True
         if self._handling is not None:
             self._handling.stop(Stop.LOST, why)
+        elif self._stop is None:
+            self._stop = Stop.LOST
 
     def stop(self, reason: Stop) -> None:
         """End the run early: a running handler is interrupted, a job that has not started is given back."""
@@ -133,7 +136,7 @@ class JobRun:
                 await asyncio.sleep(_LOOK_AGAIN if found else 0)
             else:
                 return decision
-        self.delivery.nak()
+        tools.settlement.give_back(self.job_id, self.delivery)
         return None
 
     async def _judge(self, found: Found | None, *, took_over: bool) -> Decision:
@@ -150,7 +153,8 @@ class JobRun:
     async def _hold(self, until: asyncio.Future[Any]) -> None:
         """Keep the delivery alive until another run of the job has ended or its lease is over, or the worker stops."""
         self._waiting = until
-        while not until.done() and self._stop is None:
+        # A lost delivery waits on too: the newer one's run takes this one's end for that of all before it.
+        while not until.done() and self._stop in {None, Stop.LOST}:
             await asyncio.wait({until}, timeout=self._tools.lease_time.ack_wait / 3)
             with suppress(JobError):
                 await self.delivery.renew(self._tools.lease_time.ack_wait / 3)
@@ -166,6 +170,7 @@ class JobRun:
             case Rebury(entry):
                 await settlement.rebury(entry, self.delivery)
             case Bury(entry, expected, reason, error):
+                logger.error("job %s (%s): the job is dead: %s", entry.job_id, entry.type, error)
                 with suppress(Conflict):
                     await settlement.bury(Claim(entry, expected, self.delivery), reason, error)
 
@@ -185,15 +190,16 @@ class JobRun:
         )
         reporter = tools.progress.reporter(job.job_id)
         context._report = reporter.report  # noqa: SLF001 - set once, here, and nobody else's business
-        handling = self._handling = Handling(context)
-        if self._stop is not None:
-            handling.stop(self._stop)
         lease = await self._lease()
+        if lease <= 0:
+            self.delivery.lost = True  # claiming it took longer than the lease
+        handling = self._handling = Handling(context)
+        if self._stop is not None or self.delivery.lost:
+            # Its handler has not begun: it costs no attempt.
+            handling.stop(Stop.RELEASE)
         enter_context(
             RequestContext(context.tenant_id, context.request_id, context.entity, context.type, context.shard)
         )
-        if lease <= 0:
-            self.lose("claiming it took longer than the lease")
         verdict = await execute(
             entry, self._read, handling, tools.threads, limit=self._limit(lease), policy=tools.retry, clock=tools.clock
         )

@@ -85,7 +85,7 @@ class Settlement:
                 due = now + timedelta(seconds=delay)
                 queued = entry.retried(now, error, due=due, retry=retry)
                 await self._state.write(queued, expected=claim.revision)
-                self._nak(claim, delay)
+                self.give_back(entry.job_id, claim.delivery, delay)
             case DeadLetter(reason, error):
                 await self.bury(claim, reason, error)
             case Cancelled():
@@ -93,7 +93,7 @@ class Settlement:
                 claim.delivery.term("cancelled")
             case Release():
                 await self._state.write(entry.released(now), expected=claim.revision)
-                self._nak(claim, 0)
+                self.give_back(entry.job_id, claim.delivery)
             case Lost(why):
                 logger.warning("job %s: %s; attempt %d is dropped", entry.job_id, why, entry.attempts)
 
@@ -106,6 +106,7 @@ class Settlement:
             await self.bury(claim, Reason.VALIDATION, text)
         else:
             claim.delivery.ack()
+            logger.debug("job %s (%s): complete", entry.job_id, entry.type)
 
     async def bury(self, claim: Claim, reason: Reason, error: str) -> None:
         """The job is dead: its entry, its letter, its message, in this order.
@@ -123,9 +124,10 @@ class Settlement:
         await send_letter(self._connection, self._names, dead, delivery.header, delivery.data)
         delivery.term(str(dead.error_reason))
 
-    def _nak(self, claim: Claim, delay: float) -> None:
-        if claim.delivery.age() < self._time.lease:
-            claim.delivery.nak(delay)
+    def give_back(self, job_id: str, delivery: Delivery, delay: float = 0) -> None:
+        """Ask for another delivery, if this one is surely still ours."""
+        if delivery.age() < self._time.lease:
+            delivery.nak(delay)
         else:
             # It may be another delivery's by now: `ack_wait` brings it back without us.
-            logger.info("job %s: its delivery is too old to be returned, it comes back by itself", claim.entry.job_id)
+            logger.info("job %s: its delivery is too old to be returned, it comes back by itself", job_id)

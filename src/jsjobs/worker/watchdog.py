@@ -49,6 +49,7 @@ class Watchdog:
         self._names = names
         self._taker = taker
         self._task: asyncio.Task[None] | None = None
+        self._stopped = False
         self._stuck: dict[Shard, tuple[int, int]] = {}
         self.why_not_ready = "the worker has not started"
 
@@ -59,24 +60,29 @@ class Watchdog:
 
     async def start(self, shards: dict[Shard, dict[str, Any]]) -> None:
         """Subscribe to the shards just seen, then go on looking."""
-        await self._look(shards)
+        await self._try(shards)
         self._task = asyncio.ensure_future(self._watch())
 
     async def stop(self) -> None:
         """Look no more."""
+        self._stopped = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _watch(self) -> None:
-        while True:
+        while not self._stopped:  # a cancellation alone can be lost: Python 3.11's `wait_for` swallows some
             await asyncio.sleep(INTERVAL if self.ready else FAST)
-            try:
-                await self._look(await live_shards(self._connection, self._names))
-            except JobError as error:
-                self._say(f"the server cannot be asked: {error.message}")
-            except Exception:
-                logger.exception("the watchdog failed; it looks again")
+            await self._try()
+
+    async def _try(self, shards: dict[Shard, dict[str, Any]] | None = None) -> None:
+        try:
+            await self._look(await live_shards(self._connection, self._names) if shards is None else shards)
+        except JobError as error:
+            self._say(f"the server cannot be asked: {error.message}")
+        except Exception:
+            logger.exception("the watchdog failed; it looks again")
+            self._say("the watchdog failed")
 
     async def _look(self, shards: dict[Shard, dict[str, Any]]) -> None:
         taker = self._taker

@@ -7,6 +7,8 @@ import logging
 import os
 import socket
 import time
+from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Self
@@ -55,7 +57,8 @@ class Worker:
         self._watchdog = Watchdog(connection, self._names, self)
         self._keeping: asyncio.Task[None] | None = None
         self._time = LeaseTime(config.ack_wait)
-        self._clock_shift: tuple[float, timedelta] | None = None
+        self._server_clock: tuple[float, datetime] | None = None
+        self._ending: asyncio.Task[None] | None = None
         self._stopping = False
 
     # -- life
@@ -70,6 +73,7 @@ class Worker:
         if self._keeping is not None:
             return
         shards = await live_shards(self._connection, self._names)
+        self._compare(shards)
         threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="jsjobs-handler")
         self._tools = Tools(
             worker=self.name,
@@ -93,7 +97,11 @@ class Worker:
         )
         self._keeper = LeaseKeeper(self._state, self._time)
         self._keeping = asyncio.ensure_future(self._keep())
-        await self._watchdog.start(shards)
+        try:
+            await self._watchdog.start(shards)
+        except BaseException:
+            await self.stop(0)  # cancelled on the way: nobody would stop a worker that never started
+            raise
 
     async def stop(self, grace: float | None = None) -> None:
         """Take no more jobs, let running ones end, then give the rest back.
@@ -101,8 +109,13 @@ class Worker:
         Args:
             grace: Seconds for running handlers to end by themselves; None: the setting.
         """
-        if self._keeping is None or self._stopping or self._tools is None:
+        if self._keeping is None or self._tools is None:
             return
+        if self._ending is None:
+            self._ending = asyncio.ensure_future(self._end(self._tools, self._keeping, grace))
+        await asyncio.shield(self._ending)
+
+    async def _end(self, tools: Tools, keeping: asyncio.Task[None], grace: float | None) -> None:
         self._stopping = True
         await self._watchdog.stop()
         await asyncio.gather(*(self.drop(shard) for shard in list(self._subscriptions)))
@@ -117,8 +130,8 @@ class Worker:
             logger.warning("%d jobs do not end; they come back after ack_wait", len(self._tasks))
         for task in self._tasks:
             task.cancel()
-        self._keeping.cancel()
-        self._tools.threads.shutdown(wait=False, cancel_futures=True)
+        keeping.cancel()
+        tools.threads.shutdown(wait=False, cancel_futures=True)
         await self._flush()
 
     def stop_now(self) -> None:
@@ -184,6 +197,14 @@ class Worker:
 
     # -- helpers
 
+    def _compare(self, shards: Iterable[Shard]) -> None:
+        """Say where the settings ask for other shards than there are: how much runs at once is the server's to say."""
+        live = Counter(shard.priority for shard in shards)
+        for priority, count in live.items():
+            if count != self._config.shards(priority):
+                asked = self._config.shards(priority)
+                logger.warning("%s has %d shards on the server, the settings say %d", priority, count, asked)
+
     async def _keep(self) -> None:
         keeper = self._keeper
         assert keeper is not None
@@ -203,10 +224,11 @@ class Worker:
             logger.debug("the last acknowledgements may not have been sent", exc_info=True)
 
     async def _server_now(self) -> datetime:
-        """The server's clock: its answer is remembered for a minute as the shift of our own."""
-        if self._clock_shift is None or time.monotonic() - self._clock_shift[0] > 60:  # noqa: PLR2004 - seconds
+        """The server's clock: asked once a minute, and counted on by a clock that nobody sets."""
+        if self._server_clock is None or time.monotonic() - self._server_clock[0] > 60:  # noqa: PLR2004 - seconds
             info = await find(self._connection, f"STREAM.INFO.{self._names.state_stream}")
             if info is None:
                 raise JobError.from_runner_unavailable(f"the bucket {self._names.bucket!r} does not exist")
-            self._clock_shift = (time.monotonic(), server_time(info) - utc_now())
-        return utc_now() + self._clock_shift[1]
+            self._server_clock = (time.monotonic(), server_time(info))
+        asked_at, told = self._server_clock
+        return told + timedelta(seconds=time.monotonic() - asked_at)
