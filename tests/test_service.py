@@ -157,12 +157,17 @@ def test_a_database_is_asked_for_only_where_it_is_needed(settings_of: Callable[.
         JobService(settings_of(database_url=None)).letters()
 
 
+def unreadable(payload: "asyncio.nothing") -> None: ...  # type: ignore[name-defined]
+
+
 @pytest.mark.parametrize(
     ("function", "what"),
     [
         (lambda: None, "not 0 arguments"),
         (lambda a, b, c: None, "not 3 arguments"),
         ("no function", "must be a function"),
+        (dict, "cannot be read"),
+        (unreadable, "AttributeError"),
     ],
 )
 def test_what_cannot_be_a_handler_is_refused(config: JobService.Config, function: object, what: str) -> None:

@@ -1,6 +1,7 @@
 """Running a handler, without any server."""
 
 import asyncio
+import functools
 import threading
 import time
 from collections.abc import Iterator
@@ -250,3 +251,10 @@ async def test_tearing_the_process_down_is_no_failure_of_the_job(run: Runs) -> N
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_a_partial_of_an_async_function_is_one(run: Runs) -> None:
+    async def add(number: int, payload: int) -> int:
+        return number + payload
+
+    assert await run(functools.partial(add, 2), b"3") == Complete(b"5")

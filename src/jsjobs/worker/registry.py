@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import typing
 from collections.abc import Callable
@@ -115,20 +116,23 @@ def problems(error: ValidationError) -> str:
 def _read(job_type: str, function: Handler, retry: Retry | None) -> Registration:
     if not callable(function):
         raise JobError.from_validation(f"the handler of {job_type} must be a function, not {function!r}")
-    parameters = [
-        parameter
-        for parameter in inspect.signature(function).parameters.values()
-        if parameter.kind in {parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD}
-    ]
+    target: Any = function
+    while isinstance(target, functools.partial):
+        target = target.func
+    target = target if inspect.isroutine(target) else type(target).__call__
+    try:
+        signature = inspect.signature(function)
+        hints = typing.get_type_hints(target, include_extras=True)
+    except Exception as error:  # noqa: BLE001 - an annotation is code, and may raise anything when it is read
+        raise JobError.from_validation(
+            f"the signature of the handler of {job_type} cannot be read: {type(error).__name__}: {error}"
+        ) from None
+    kinds = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
+    parameters = [parameter for parameter in signature.parameters.values() if parameter.kind in kinds]
     if len(parameters) not in {1, 2}:
         raise JobError.from_validation(
             f"the handler of {job_type} must take the payload, or payload and context, not {len(parameters)} arguments"
         )
-    target = function if inspect.isroutine(function) else type(function).__call__
-    try:
-        hints = typing.get_type_hints(target, include_extras=True)
-    except NameError as error:
-        raise JobError.from_validation(f"an annotation of the handler of {job_type} cannot be read: {error}") from None
     return Registration(
         type=job_type,
         function=function,

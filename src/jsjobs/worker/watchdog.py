@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import Any, Protocol
 
 from jsjobs.jetstream.connection import Connection
@@ -50,6 +51,7 @@ class Watchdog:
         self._taker = taker
         self._task: asyncio.Task[None] | None = None
         self._stopped = False
+        self._soon = asyncio.Event()
         self._stuck: dict[Shard, tuple[int, int]] = {}
         self.why_not_ready = "the worker has not started"
 
@@ -63,6 +65,10 @@ class Watchdog:
         await self._try(shards)
         self._task = asyncio.ensure_future(self._watch())
 
+    def look_soon(self) -> None:
+        """Look at once: after an outage much may have changed."""
+        self._soon.set()
+
     async def stop(self) -> None:
         """Look no more."""
         self._stopped = True
@@ -72,7 +78,10 @@ class Watchdog:
 
     async def _watch(self) -> None:
         while not self._stopped:  # a cancellation alone can be lost: Python 3.11's `wait_for` swallows some
-            await asyncio.sleep(INTERVAL if self.ready else FAST)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(INTERVAL if self.ready else FAST):
+                    await self._soon.wait()
+            self._soon.clear()
             await self._try()
 
     async def _try(self, shards: dict[Shard, dict[str, Any]] | None = None) -> None:

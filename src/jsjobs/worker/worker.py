@@ -21,8 +21,8 @@ from jsjobs.jetstream.state import StateStore
 from jsjobs.jetstream.subjects import Names, Shard
 from jsjobs.jetstream.topology import live_shards
 from jsjobs.model.errors import JobError
-from jsjobs.model.job import random_token, utc_now
-from jsjobs.settings import Config
+from jsjobs.model.job import Priority, random_token, utc_now
+from jsjobs.settings import MAX_SHARDS, Config
 from jsjobs.worker.executor import Stop
 from jsjobs.worker.lease import LeaseKeeper, LeaseTime
 from jsjobs.worker.registry import Registry
@@ -32,7 +32,8 @@ from jsjobs.worker.watchdog import Watchdog
 
 logger = logging.getLogger("jsjobs.worker")
 
-MAX_THREADS = 64
+MAX_THREADS = len(Priority) * MAX_SHARDS
+"""One for each shard there can be: a plain handler never waits for a thread while its time limit runs."""
 _LAST_WORD = 5.0  # seconds that interrupted handlers get to end before the worker stops waiting for them
 
 
@@ -97,6 +98,7 @@ class Worker:
         )
         self._keeper = LeaseKeeper(self._state, self._time)
         self._keeping = asyncio.ensure_future(self._keep())
+        self._connection.on_reconnect.append(self._watchdog.look_soon)
         try:
             await self._watchdog.start(shards)
         except BaseException:
@@ -117,6 +119,7 @@ class Worker:
 
     async def _end(self, tools: Tools, keeping: asyncio.Task[None], grace: float | None) -> None:
         self._stopping = True
+        self._connection.on_reconnect.remove(self._watchdog.look_soon)
         await self._watchdog.stop()
         await asyncio.gather(*(self.drop(shard) for shard in list(self._subscriptions)))
         for run in list(self._runs.values()):
