@@ -1,6 +1,9 @@
 """The main job, end to end: one raw publish to its end, and one dead job to its row and back."""
 
+import asyncio
 import json
+import sys
+from pathlib import Path
 
 import pytest
 from nats.aio.client import Client
@@ -19,9 +22,21 @@ async def test_a_raw_publish_without_any_header_completes(jobs: JobService, plai
     assert (await jobs.status(job_id)).status == "queued"
     async with jobs.worker():
         assert await jobs.result(job_id) == {"n": 1}
+    shown = json.loads(await command_line(jobs, "status", job_id, "--json"))
+    assert (shown["status"], shown["result"]) == ("complete", {"n": 1})
+    assert [item["status"] for item in shown["history"]] == ["processing", "complete"]
     status = await jobs.status(job_id)
-    assert [item.status for item in status.history] == ["processing", "complete"]
     assert (status.entity, status.attempts, status.type) == (None, 1, "echo")
+
+
+async def command_line(jobs: JobService, *arguments: str) -> bytes:
+    """What the installed `jsjobs` prints."""
+    server = ["--nats-url", jobs.config.nats_url, "--namespace", jobs.config.namespace]
+    executable = Path(sys.executable).with_name("jsjobs")
+    process = await asyncio.create_subprocess_exec(executable, *arguments, *server, stdout=asyncio.subprocess.PIPE)
+    printed, _ = await process.communicate()
+    assert process.returncode == 0
+    return printed
 
 
 async def test_plain_clients_read_and_watch_the_state(jobs: JobService, plain: Client) -> None:
