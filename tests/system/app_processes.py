@@ -91,7 +91,8 @@ def assert_in_turn(events: list[Event], *, killed: int | None = None) -> None:
         assert running is None or running["pid"] == killed, (running, event)
         running = event
         if not numbers or numbers[-1] != event["n"]:
-            assert event["attempt"] == 1
+            # A process may be killed between an attempt's begin on paper and its handler's.
+            assert event["attempt"] == 1 or killed is not None
             numbers.append(event["n"])
     assert running is None
     assert numbers == list(range(len(numbers)))

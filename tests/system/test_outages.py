@@ -42,7 +42,10 @@ async def quick_router(plain: Client, namespace: str) -> None:
 
 
 async def all_failed(jobs: JobService, ids: list[str]) -> bool:
-    return all(status.status == "failed" for status in await asyncio.gather(*(jobs.status(job_id) for job_id in ids)))
+    for job_id in reversed(ids):
+        if (await jobs.status(job_id)).status != "failed":
+            return False
+    return True
 
 
 def register(jobs: JobService) -> None:
