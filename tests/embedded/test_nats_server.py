@@ -4,12 +4,13 @@ import asyncio
 import os
 import socket
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import nats.errors
 import psutil
 import pytest
-from server_probes import all_ended, crash_owner, family, jetstream, store, stored
+from server_probes import all_ended, crash_owner, family, jetstream, store, stored, wait_until
 
 from jsjobs.embedded import EmbeddedError, NatsServer
 
@@ -125,6 +126,9 @@ def test_the_log_of_an_earlier_start_is_not_shown(tmp_path: Path) -> None:
 def test_suspends_and_resumes(nats_server: NatsServer) -> None:
     nats_server.suspend()
     assert nats_server.running
+    # The signal reaches its threads one after the other.
+    threads = list(Path(f"/proc/{nats_server.pid}/task").iterdir())
+    wait_until(lambda: all((thread / "stat").read_text().rpartition(")")[2].split()[0] == "T" for thread in threads))
     with socket.create_connection(("127.0.0.1", int(nats_server.url.rsplit(":", 1)[1])), timeout=5) as client:
         client.settimeout(0.2)
         with pytest.raises(TimeoutError):
