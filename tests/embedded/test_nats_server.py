@@ -16,7 +16,6 @@ from jsjobs.embedded import EmbeddedError, NatsServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 
 def test_starts_on_the_local_address_alone(nats_server: NatsServer) -> None:
