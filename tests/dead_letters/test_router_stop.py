@@ -40,3 +40,4 @@ async def test_a_router_stops_while_its_server_is_away(settings_of, tmp_path, mo
                     await asyncio.sleep(0.2)  # it writes the entry's time to live, for as long as it takes
                 async with asyncio.timeout(8):
                     await router.stop()
+                assert not router._tasks

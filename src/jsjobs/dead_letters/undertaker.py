@@ -8,7 +8,7 @@ import logging
 from jsjobs.dead_letters.build import row
 from jsjobs.jetstream.api import call, find, parse_time
 from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.incoming import read_job
+from jsjobs.jetstream.incoming import IncomingJob, read_job
 from jsjobs.jetstream.letters import Letter
 from jsjobs.jetstream.state import Conflict, Found, StateStore
 from jsjobs.jetstream.subjects import Names, is_given_id, parse_plain_id
@@ -96,32 +96,28 @@ class Undertaker:
         header = base64.b64decode(message.get("hdrs") or "")
         body = base64.b64decode(message.get("data") or "")
         stored_at, subject = parse_time(message["time"]), message["subject"].encode()
-        fresh = read_job(self._names, subject, header, body, sequence=sequence, stored_at=stored_at).entry()
-        entry = await self._ended(fresh)
+        job = read_job(self._names, subject, header, body, sequence=sequence, stored_at=stored_at)
+        entry = await self._ended(job)
         if entry is not None and entry.status is Status.FAILED:
             reason = entry.error_reason or Reason.MAX_RETRIES
             await self.store(Letter(entry.job_id, reason, header, body), patient=False)
         await call(self._connection, f"STREAM.MSG.DELETE.{stream}", {"seq": sequence, "no_erase": True})
-        logger.warning("job %s was given up by the server and is %s", fresh.job_id, entry.status if entry else "ended")
+        logger.warning("job %s was given up by the server and is %s", job.job_id, entry.status if entry else "ended")
 
-    async def _ended(self, fresh: JobStatusResponse) -> JobStatusResponse | None:
+    async def _ended(self, job: IncomingJob) -> JobStatusResponse | None:
         """The job's entry once it has ended: by somebody else, or here and now; None if the message is only a copy."""
         while True:
-            found = await self._state.read(fresh.job_id)
+            found = await self._state.read(job.job_id)
             if found is not None and found.entry is None:
                 return None  # a marker: it ended long ago
-            entry, expected = (found.entry, found.revision) if found is not None else (None, 0)
-            if entry is None or (entry.carrier not in {None, fresh.carrier} and not is_given_id(fresh.job_id)):
-                entry = fresh
-            elif entry.carrier not in {None, fresh.carrier}:
-                return None
-            if entry.status.is_terminal:
+            entry = job.entry() if found is None or found.entry is None else job.own(found.entry)
+            if entry is None or entry.status.is_terminal:
                 return entry
             released = bool(entry.history) and entry.history[-1].status is Status.QUEUED and not entry.history[-1].error
             reason = Reason.RUNNER_UNAVAILABLE if released else Reason.MAX_RETRIES
             dead = entry.failed(utc_now(), reason, "the server delivered it as often as it may, and it never ended")
             try:
-                await self._state.write(dead, expected=expected)
+                await self._state.write(dead, expected=found.revision if found else 0)
             except Conflict:
                 continue
             return dead

@@ -14,7 +14,6 @@ from jsjobs.model.errors import JobError, Reason
 CONSUMER_NOT_FOUND = 10014
 STREAM_NOT_FOUND = 10059
 MESSAGE_NOT_FOUND = 10037
-_REFUSED = 400
 
 
 class ApiError(JobError):

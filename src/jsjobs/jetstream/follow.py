@@ -42,4 +42,4 @@ async def looks(connection: Connection, subjects: Sequence[bytes]) -> AsyncGener
                     await hinted.wait()
     finally:
         for subscription in subscriptions:
-            await connection.stop_receiving(subscription)
+            await connection.stop_receiving(subscription, drain=False)

@@ -61,19 +61,24 @@ class HardenedClient(Client):
             raise
         return sid
 
-    async def stop_receiving(self, sid: int) -> None:
-        """Unsubscribe; what the server had sent by then has reached the function when this returns."""
+    async def stop_receiving(self, sid: int, *, drain: bool = True) -> None:
+        """Unsubscribe.
+
+        Args:
+            sid: The subscription's id.
+            drain: Whether to return only when all that the server had sent by then has reached the function; it costs
+                a round trip.
+        """
         # A connection that breaks while we wait must not bring it back: the server would deliver to nobody.
         self._remove_sub(sid)
-        if self.is_connected:
-            try:
+        try:
+            if self.is_connected:
                 await self._send_unsubscribe(sid)
-                await self.flush(timeout=2)
-            except (TimeoutError, nats_errors.Error, OSError):
-                logger.debug("the connection broke while unsubscribing", exc_info=True)
-            finally:
-                self._forget(sid)
-        else:
+                if drain:
+                    await self.flush(timeout=2)
+        except (TimeoutError, nats_errors.Error, OSError):
+            logger.debug("the connection broke while unsubscribing", exc_info=True)
+        finally:
             self._forget(sid)
 
     def _forget(self, sid: int) -> None:

@@ -40,6 +40,17 @@ class IncomingJob:
             carrier=self.carrier,
         )
 
+    def own(self, entry: JobStatusResponse) -> JobStatusResponse | None:
+        """What an entry under this job's id says of this job.
+
+        Returns:
+            The entry, if it is this message's or names no message yet. None, if another copy carries the given id.
+            A new entry, if it is an older job's: an older stream was restored beside a newer bucket.
+        """
+        if entry.carrier is None or entry.carrier == self.carrier:
+            return entry
+        return None if self.headers.given_id is not None else self.entry()
+
 
 def read_job(
     names: Names, subject: bytes, header: bytes, data: bytes, *, sequence: int, stored_at: datetime

@@ -61,23 +61,23 @@ class JobQueue:
             JobError: `RunnerUnavailable` if the queue is full, does not exist or cannot be reached (the message says
                 whether the job may have been queued); `Validation` if it is too large.
         """
-        try:
-            reply = await self._connection.ask(job.subject, job.data, header=_block(job.headers), timeout=self._timeout)
-        except ConnectionLost as error:
-            if MSG_ID not in job.headers:
-                raise _unknown(error, "give the job a dedupe_key to make submitting it again safe") from None
-            # The same message id again is the same job: the server says so in its answer.
-            return await self._publish_again(job)
-        except NoResponders:
-            raise self._no_stream() from None
-        return self._receipt(_answer(reply))
-
-    async def _publish_again(self, job: Outgoing) -> JobId:
-        try:
-            reply = await self._connection.ask(job.subject, job.data, header=_block(job.headers), timeout=self._timeout)
-        except ConnectionLost as error:
-            raise _unknown(error, "submit it again with the same dedupe_key, it will not be queued twice") from None
-        return self._receipt(_answer(reply))
+        header = _block(job.headers)
+        # The same message id again is the same job: the server says so in its answer.
+        tries = 2 if MSG_ID in job.headers else 1
+        while True:
+            tries -= 1
+            try:
+                reply = await self._connection.ask(job.subject, job.data, header=header, timeout=self._timeout)
+            except NoResponders:
+                raise self._no_stream() from None
+            except ConnectionLost as error:
+                if tries:
+                    continue
+                advice = "submit it again with the same dedupe_key, it will not be queued twice"
+                if MSG_ID not in job.headers:
+                    advice = "give the job a dedupe_key to make submitting it again safe"
+                raise _unknown(error, advice) from None
+            return self._receipt(_answer(reply))
 
     async def publish_batch(self, jobs: Sequence[Outgoing]) -> list[JobId]:
         """Publish a list: all or nothing up to 1,000 jobs, in chunks of 1,000 above that.
@@ -119,12 +119,12 @@ class JobQueue:
                 raise _unknown(error, f"{advice}, it will not be queued twice") from None
         refused = answer.get("error") or {}
         if refused.get("err_code") != _DUPLICATE_IN_BATCH:
-            last = self._receipt(answer)
-            return self._ids_up_to(answer, last, len(jobs))
+            # A committed batch stands without gaps: n jobs acknowledged at s are s-n+1 to s.
+            return _consecutive(self._receipt(answer), 1 - len(jobs), len(jobs))
         if keyed:
             return await self._probe(jobs)
         # Our own batch was committed and its acknowledgement lost: its first message tells where it stands.
-        return self._ids_from(await self.publish(jobs[0]), len(jobs))
+        return _consecutive(await self.publish(jobs[0]), 0, len(jobs))
 
     async def _send_batch(self, jobs: Sequence[Outgoing]) -> dict[str, Any]:
         connection, batch, blocks = self._connection, random_token(), []
@@ -170,20 +170,16 @@ class JobQueue:
             )
         return JobId(plain_id(priority, answer["seq"]), duplicate=bool(answer.get("duplicate")))
 
-    def _ids_up_to(self, answer: dict[str, Any], last: JobId, count: int) -> list[JobId]:
-        # A committed batch stands without gaps: n jobs acknowledged at s are s-n+1 to s.
-        priority = last.partition("-")[0]
-        return [JobId(f"{priority}-{answer['seq'] - count + 1 + index}") for index in range(count)]
-
-    @staticmethod
-    def _ids_from(first: JobId, count: int) -> list[JobId]:
-        priority, _, sequence = first.partition("-")
-        return [JobId(f"{priority}-{int(sequence) + index}") for index in range(count)]
-
     def _no_stream(self) -> JobError:
         return JobError.from_runner_unavailable(
             f"no stream takes jobs of namespace {self._names.namespace!r}: run `jsjobs streams apply`"
         )
+
+
+def _consecutive(receipt: JobId, offset: int, count: int) -> list[JobId]:
+    """The ids of a batch, the first of which stands `offset` places behind the one that a receipt names."""
+    priority, _, sequence = receipt.partition("-")
+    return [JobId(f"{priority}-{int(sequence) + offset + index}") for index in range(count)]
 
 
 def _block(headers: dict[str, str]) -> bytes:

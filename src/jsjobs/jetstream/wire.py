@@ -28,7 +28,6 @@ MAX_ATTEMPTS = "Jsjobs-Max-Attempts"
 DURATION = "Jsjobs-Duration"
 TIMEOUT = "Jsjobs-Timeout"
 GIVEN_ID = "Jsjobs-Id"
-WRITER = "Jsjobs-Writer"
 
 _LEVELS_ABOVE = 8
 _SURELY_SHALLOW = 180

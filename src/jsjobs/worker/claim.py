@@ -72,14 +72,11 @@ def decide(
         return Start(job.entry().started(now, worker), 0)
     if found.entry is None:
         return Ended("its entry has expired")
-    entry = found.entry
+    entry = job.own(found.entry)
+    if entry is None:
+        return Ended("another copy carries this id")
     if entry.carrier is None:
         entry = _adopted(entry, job)
-    elif entry.carrier != job.carrier:
-        if job.headers.given_id is not None:
-            return Ended("another copy carries this id")
-        # An older stream restored beside a newer bucket: the id is another job's now, and so is the entry.
-        return Start(job.entry().started(now, worker), found.revision)
     match entry.status:
         case Status.COMPLETE | Status.CANCELLED:
             return Ended(f"it is {entry.status}")

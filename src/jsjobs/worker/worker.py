@@ -163,9 +163,8 @@ class Worker:
 
     async def take(self, shard: Shard) -> None:
         """Subscribe to a shard."""
-        receiver = self._on_delivery
-        sid = await self._connection.receive(self._names.deliver(shard).encode(), receiver, queue="workers")
-        self._subscriptions[shard] = sid
+        subject = self._names.deliver(shard).encode()
+        self._subscriptions[shard] = await self._connection.receive(subject, self._on_delivery, queue="workers")
 
     def lease_is(self, ack_wait: float) -> None:
         """The server's own setting is what counts, whatever this process was told."""
