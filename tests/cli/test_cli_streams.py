@@ -1,6 +1,8 @@
 import json
+from collections import Counter
 from datetime import UTC, datetime
 
+import pytest
 from cli_process import Cli
 
 from jsjobs import JobService
@@ -38,12 +40,42 @@ async def test_changes_are_shown_from_and_to_and_refused_ones_change_nothing(cli
         if step["action"] == "update"
     )
     assert step["changes"]["max_msgs_per_subject"] == {"from": 1000000, "to": 500}
-    refused = await cli.run("streams", "plan", "--scale", "2")
+    for payload in ("1", "2"):
+        assert (await cli.run("submit", "echo", payload, "--entity", "e")).code == 0
+    refused = await cli.run("streams", "plan", JSJOBS_CAPACITY="1")
     assert refused.code == 0
     assert "refuse" in refused.out
-    applied = await cli.run("streams", "apply", "--scale", "2")
+    applied = await cli.run("streams", "apply", JSJOBS_CAPACITY="1")
     assert applied.code == 1
     assert "nothing was changed, because" in applied.err
+
+
+async def test_the_shard_count_is_changed_by_scale_and_by_priority(cli: Cli) -> None:
+    assert "shards: 4 → 8" in (await cli.run("streams", "plan", "--scale", "2")).out
+    assert (await cli.run("submit", "echo", "1")).code == 0  # in `normal`, which must wait for it
+    other = await cli.run("streams", "apply", "--shards", "critical=5", "--shards", "low=2")
+    assert other.code == 0, other.err
+    assert {"critical: 5", "high: 3", "normal: 2", "low: 2"} <= await counts(cli)
+    assert "nothing to do" in (await cli.run("streams", "apply", "--shards", "critical=5", "--shards", "low=2")).err
+    await cli.worker()
+    applied = await cli.run("streams", "apply", "--scale", "2")
+    assert applied.code == 0, applied.err
+    assert "critical 5 → 8 shards: the old shards are drained" in applied.err
+    assert {"critical: 8", "high: 6", "normal: 4", "low: 2"} == await counts(cli)
+
+
+async def counts(cli: Cli) -> set[str]:
+    shown = json.loads((await cli.run("streams", "show", "--json")).out)
+    found = Counter(shard["name"].partition("-")[0] for shard in shown["shards"])
+    return {f"{priority}: {count}" for priority, count in found.items()}
+
+
+@pytest.mark.parametrize("given", ["critical", "critical=0", "critical=65", "huge=4", "=", "critical=²", "low=-1"])
+async def test_a_shard_count_that_cannot_be_is_wrong_use(cli: Cli, given: str) -> None:
+    ended = await cli.run("streams", "apply", f"--shards={given}")
+    assert ended.code == 2
+    assert "--shards takes a priority" in ended.err
+    assert "Traceback" not in ended.err
 
 
 async def test_new_streams_give_no_id_that_a_dead_letter_bears(new_cli: Cli, config: JobService.Config) -> None:

@@ -5,13 +5,13 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from jsjobs.jetstream.subjects import (
+    Generation,
     Names,
     Shard,
     StoredSubject,
     checked_id,
     checked_type,
     entity_token,
-    generation_name,
     is_given_id,
     parse_plain_id,
     plain_id,
@@ -61,7 +61,7 @@ def test_a_namespace_has_all_names_of_its_own(namespace: str) -> None:
     assert (names.progress_stream, names.dead_stream) == (f"{upper}_PROGRESS", f"{upper}_DEAD")
     assert (names.bucket, names.state_stream) == (namespace, f"KV_{namespace}")
     assert names.submit(Priority.LOW, "e", "a.b") == f"{namespace}.low.e.a.b"
-    assert names.deliver(Shard(Priority.LOW, "2x8", 7)) == f"{namespace}.deliver.low.2x8.7"
+    assert names.deliver(Shard(Priority.LOW, Generation(2, 8), 7)) == f"{namespace}.deliver.low.2x8.7"
     assert names.state("low-1") == f"$KV.{namespace}.low-1".encode()
     assert names.progress("low-1") == f"{namespace}.progress.low-1".encode()
     assert names.dead("low-1") == f"{namespace}.dead.low-1".encode()
@@ -77,7 +77,7 @@ def test_a_namespace_that_cannot_be_one_is_refused(namespace: str) -> None:
 @pytest.mark.parametrize("job_type", ["a", "email.send", "A-b_9.c", "x" * 200])
 def test_a_type_is_words_with_dots(job_type: str) -> None:
     assert checked_type(job_type) == job_type
-    stored = f"{Names().stored(Priority.HIGH, '1x3')}.2.{job_type}".encode()
+    stored = f"{Names().stored(Priority.HIGH, Generation(1, 3))}.2.{job_type}".encode()
     assert Names().parse_stored(stored) == StoredSubject(Priority.HIGH, "1x3", 2, job_type)
 
 
@@ -124,5 +124,5 @@ def test_what_is_almost_an_id_is_none(job_id: str) -> None:
 
 
 def test_a_generation_is_its_number_and_its_shards() -> None:
-    assert generation_name(12, 8) == "12x8"
-    assert Shard(Priority.NORMAL, "12x8", 7).consumer == "normal-12x8-7"
+    assert str(Generation(12, 8)) == "12x8"
+    assert Shard(Priority.NORMAL, Generation(12, 8), 7).consumer == "normal-12x8-7"

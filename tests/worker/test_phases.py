@@ -38,16 +38,16 @@ async def test_a_start_whose_first_look_fails_looks_again(jobs: JobService, monk
     async def echo(payload: int) -> int:
         return payload
 
-    live, broken = watchdog_module.live_generations, True
+    live, broken = watchdog_module.read_live, True
 
-    async def breaking(*args: object) -> list[str]:
+    async def breaking(*args: object) -> object:
         nonlocal broken
         if broken:
             broken = False
             raise ConnectionLost("the connection broke between two questions")
         return await live(*args)
 
-    monkeypatch.setattr(watchdog_module, "live_generations", breaking)
+    monkeypatch.setattr(watchdog_module, "read_live", breaking)
     async with jobs.worker() as worker:
         assert await eventually(lambda: is_ready(worker))
         assert await jobs.result(await jobs.submit("echo", 1)) == 1
@@ -62,11 +62,10 @@ async def test_a_start_that_is_cancelled_leaves_nothing_behind(jobs: JobService,
     async def echo(payload: int) -> int:
         return payload
 
-    async def never(*_: object) -> list[str]:
+    async def never(*_: object) -> None:
         await asyncio.Event().wait()
-        return []
 
-    monkeypatch.setattr(watchdog_module, "live_generations", never)
+    monkeypatch.setattr(watchdog_module, "read_live", never)
     worker = jobs.worker()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.5):

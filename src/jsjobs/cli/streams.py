@@ -10,32 +10,42 @@ from rich.text import Text
 
 from jsjobs import JobService
 from jsjobs.cli.connect import run, settings
+from jsjobs.cli.draining import shown_draining
 from jsjobs.cli.options import Json, examples, with_servers
 from jsjobs.cli.output import dumps, plain, print_json, screen, talk
-from jsjobs.cli.problems import Failed
+from jsjobs.cli.problems import Failed, WrongUse
 from jsjobs.jetstream.api import find
 from jsjobs.jetstream.connect import connect
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.generations import live_shards
+from jsjobs.jetstream.steps import Action, Step
 from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.topology import Action, Step, Topology, live_shards
+from jsjobs.jetstream.topology import Tell, Topology
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import Priority
 from jsjobs.postgres.errors import DatabaseError, SchemaMissing
-from jsjobs.settings import Config
+from jsjobs.settings import MAX_SHARDS, Config
 
 app = typer.Typer(no_args_is_help=True, help="The streams and consumers on the server.", rich_markup_mode="rich")
 
 Replicas = Annotated[int | None, typer.Option(help="Copies of every stream [dim](JSJOBS_REPLICAS, else 1)[/]")]
 Scale = Annotated[int | None, typer.Option(help="Multiplies every priority's shards [dim](JSJOBS_SCALE, else 1)[/]")]
+Shards = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PRIORITY=COUNT",
+        help="Shards of one priority, before --scale; may be repeated [dim](JSJOBS_POOLS, else 4, 3, 2, 1)[/]",
+    ),
+]
 
 _STYLES = {Action.CREATE: "green", Action.UPDATE: "yellow", Action.REFUSE: "bold red", Action.KEEP: "dim"}
 
 
 @app.command(epilog=examples("jsjobs streams plan", "jsjobs streams plan --scale 2 --json"))
 @with_servers
-def plan(*, replicas: Replicas = None, scale: Scale = None, as_json: Json = False) -> None:
+def plan(*, replicas: Replicas = None, scale: Scale = None, shards: Shards = None, as_json: Json = False) -> None:
     """Show what apply would do; changes nothing."""
-    config = settings(replicas=replicas, scale=scale)
+    config = _settings(replicas, scale, shards)
 
     async def go() -> list[Step]:
         async with _connected(config) as connection:
@@ -44,12 +54,23 @@ def plan(*, replicas: Replicas = None, scale: Scale = None, as_json: Json = Fals
     _print_steps(run(go()), as_json=as_json)
 
 
-@app.command(epilog=examples("jsjobs streams apply", "jsjobs streams apply --replicas 3"))
+@app.command(
+    epilog=examples(
+        "jsjobs streams apply",
+        "jsjobs streams apply --replicas 3 --scale 2",
+        "jsjobs streams apply --shards critical=8",
+    )
+)
 @with_servers
-def apply(*, replicas: Replicas = None, scale: Scale = None, as_json: Json = False) -> None:
-    """Make the server match what is declared; never deletes a queue, and doing it again does nothing."""
-    config = settings(replicas=replicas, scale=scale)
-    steps = run(apply_streams(config))
+def apply(*, replicas: Replicas = None, scale: Scale = None, shards: Shards = None, as_json: Json = False) -> None:
+    """Make the server match what is declared; never deletes a queue, and doing it again does nothing.
+
+    Another shard count than before is changed while jobs come and go: new jobs wait until those of the old shards have
+    ended, so that every entity keeps its order. It may be stopped and run again at any moment, and goes on then.
+    """
+    config = _settings(replicas, scale, shards)
+    with shown_draining() as tell:
+        steps = run(apply_streams(config, tell=tell))
     _print_steps(steps, as_json=as_json)
     if not as_json:
         done = sum(step.action is not Action.KEEP for step in steps)
@@ -78,8 +99,13 @@ def show(*, as_json: Json = False) -> None:
         screen().print(_table(found["shards"]))
 
 
-def apply_streams(config: Config) -> Coroutine[Any, Any, list[Step]]:
+def apply_streams(config: Config, *, tell: Tell = lambda _: None, wait: bool = True) -> Coroutine[Any, Any, list[Step]]:
     """Make the server match; the steps that were looked at.
+
+    Args:
+        config: The settings.
+        tell: Called with what is left of a change of the shard count.
+        wait: Whether to wait for the end of such a change.
 
     Raises:
         Failed: If a step would lose a job: nothing was changed.
@@ -89,11 +115,28 @@ def apply_streams(config: Config) -> Coroutine[Any, Any, list[Step]]:
     async def go() -> list[Step]:
         async with _connected(config) as connection:
             try:
-                return await _topology(connection, config).apply(await _floor(config))
+                return await _topology(connection, config).apply(await _floor(config), tell=tell, wait=wait)
             except JobError as error:
                 raise Failed(error.message) if error.reason is Reason.VALIDATION else error from None
 
     return go()
+
+
+def _settings(replicas: int | None, scale: int | None, shards: list[str] | None) -> Config:
+    given: dict[str, Any] = {"replicas": replicas, "scale": scale}
+    if shards:
+        given["pools"] = {**settings().pools, **dict(_pool(text) for text in shards)}
+    return settings(**given)
+
+
+def _pool(text: str) -> tuple[Priority, int]:
+    name, _, count = text.partition("=")
+    if name not in set(Priority) or not (count.isascii() and count.isdigit()) or not 1 <= int(count) <= MAX_SHARDS:
+        raise WrongUse(
+            f"--shards takes a priority ({', '.join(Priority)}) and a count from 1 to {MAX_SHARDS}, "
+            f"such as critical=8, not {text[:40]!r}"
+        )
+    return Priority(name), int(count)
 
 
 @asynccontextmanager

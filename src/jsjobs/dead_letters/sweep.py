@@ -1,4 +1,4 @@
-"""The sweep: finds messages that the server gave up without anybody being told; advisories are best effort."""
+"""The sweep: finds what nobody was told of, and finishes what somebody left half done; advisories are best effort."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import Any
 from jsjobs.dead_letters.undertaker import Undertaker
 from jsjobs.jetstream.api import call, find
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.generations import live_shards
+from jsjobs.jetstream.steps import Action
 from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.topology import Action, Topology, live_shards
+from jsjobs.jetstream.topology import Topology
 from jsjobs.settings import Config
 
 
 class Sweep:
-    """Buries what was seen given up twice, `ack_wait` apart; restores consumers that are missing."""
+    """Buries what was seen given up twice, `ack_wait` apart; restores consumers; goes on with changes of shards."""
 
     def __init__(self, connection: Connection, names: Names, config: Config, undertaker: Undertaker) -> None:
         self._connection = connection
@@ -39,6 +41,8 @@ class Sweep:
                 first_seen = self._seen[stream, sequence] = seen.get((stream, sequence), now)
                 if now - first_seen >= info["config"]["ack_wait"] / 1e9:
                     await self._undertaker.bury(stream, sequence, info["config"]["filter_subject"])
+        # New shards wait for their change to be finished: whoever began it may be gone.
+        await self._topology.finish(wait=False)
 
     async def _restore(self) -> None:
         """A missing consumer is never a reason to bury: it is made again, and its jobs are delivered."""

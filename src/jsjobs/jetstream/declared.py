@@ -7,7 +7,7 @@ import re
 from functools import cache
 from typing import Any
 
-from jsjobs.jetstream.subjects import Names, Shard, generation_name
+from jsjobs.jetstream.subjects import Generation, Names, Shard
 from jsjobs.model.job import Priority
 from jsjobs.resources import shipped
 from jsjobs.settings import Config
@@ -32,13 +32,12 @@ def _read(name: str, names: Names) -> Declared:
     return declared
 
 
-def queue_stream(config: Config, names: Names, priority: Priority, generation: str) -> Declared:
+def queue_stream(config: Config, names: Names, priority: Priority, generation: Generation) -> Declared:
     """The stream of a priority, whose transform partitions its jobs over the generation's shards."""
     stream = _read(f"JOBS_{priority.upper()}", names)
-    shards = generation.partition("x")[2]
     stream["subject_transform"] = {
         "src": stream["subjects"][0],
-        "dest": f"{names.stored(priority, generation)}.{{{{partition({shards},1)}}}}.>",
+        "dest": f"{names.stored(priority, generation)}.{{{{partition({generation.shards},1)}}}}.>",
     }
     stream["max_msgs_per_subject"] = config.capacity
     stream["max_bytes"] = config.queue_bytes
@@ -48,7 +47,7 @@ def queue_stream(config: Config, names: Names, priority: Priority, generation: s
 
 def shard_consumer(config: Config, names: Names, shard: Shard) -> Declared:
     """The durable push consumer of one shard; the file of shard 0 is the pattern for all."""
-    pattern = f"{shard.priority}-{generation_name(1, _shipped_shards(shard.priority))}-0"
+    pattern = f"{shard.priority}-{Generation(1, _shipped_shards(shard.priority))}-0"
     consumer = _read(f"consumers/{pattern}", names)
     consumer["durable_name"] = consumer["name"] = shard.consumer
     consumer["description"] = f"Shard {shard.number} of {shard.priority}: one job at a time, in order"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal, NamedTuple, Self
 from urllib.parse import quote
 
 from jsjobs.model.context import checked_name
@@ -16,7 +17,32 @@ _PLAIN_ID = re.compile(r"(critical|high|normal|low)-([1-9][0-9]{0,15})")
 _GIVEN_ID = re.compile(r"(at|replay)-[A-Za-z0-9_-]{1,100}")
 MAX_TYPE = 200
 """Longest job type, in characters: it is part of a subject, and types are counted in hundreds."""
+_GENERATION = re.compile(r"([1-9][0-9]{0,8})x([1-9][0-9]{0,8})")
+_SHARD = re.compile(r"(critical|high|normal|low)-([0-9]+x[0-9]+)-(0|[1-9][0-9]{0,8})")
 _MAX_TOKEN = 1024  # the server's control line is 4,096 bytes at most, subject and reply subject included
+
+
+class Generation(NamedTuple):
+    """The shards of a priority between two changes of their count; `1x4` is the first, with four shards."""
+
+    number: int
+    """Never used again."""
+    shards: int
+
+    def __str__(self) -> str:
+        return f"{self.number}x{self.shards}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a name such as `1x4`.
+
+        Raises:
+            ValueError: If it is none.
+        """
+        match = _GENERATION.fullmatch(text)
+        if match is None:
+            raise ValueError(f"{text[:40]!r} is not a generation such as 1x4")
+        return cls(int(match[1]), int(match[2]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +50,16 @@ class Shard:
     """One lane of a priority: jobs in it run one at a time, in order."""
 
     priority: Priority
-    generation: str
+    generation: Generation
     number: int
+
+    @classmethod
+    def of(cls, consumer: str) -> Self | None:
+        """The shard of a consumer, or None if that is none of ours."""
+        match = _SHARD.fullmatch(consumer)
+        if match is None or _GENERATION.fullmatch(match[2]) is None:
+            return None
+        return cls(Priority(match[1]), Generation.parse(match[2]), int(match[3]))
 
     @property
     def consumer(self) -> str:
@@ -71,9 +105,17 @@ class Names:
         """Where a job is published."""
         return f"{self.namespace}.{priority}.{entity}.{job_type}"
 
-    def stored(self, priority: Priority, generation: str) -> str:
+    def stored(self, priority: Priority, generation: Generation) -> str:
         """Begin of the subjects under which a generation's jobs are stored."""
         return f"{self.namespace}.work.{priority}.{generation}"
+
+    def generation_of(self, subject: str, priority: Priority) -> Generation | None:
+        """The generation that a stored subject, or a transform's destination, belongs to; None if that is none."""
+        begin = f"{self.namespace}.work.{priority}."
+        if not subject.startswith(begin):
+            return None
+        match = _GENERATION.fullmatch(subject[len(begin) :].partition(".")[0])
+        return Generation(int(match[1]), int(match[2])) if match else None
 
     def deliver(self, shard: Shard) -> str:
         """Where the server pushes a shard's jobs."""
@@ -96,8 +138,8 @@ class Names:
         """Subject of a job's entry in the state bucket."""
         return f"$KV.{self.bucket}.{job_id}".encode()
 
-    def topology_key(self, priority: Priority) -> str:
-        """Key of the live generations of a priority, in the state bucket."""
+    def topology_key(self, priority: Priority | Literal["*"]) -> str:
+        """Key of the live generations of a priority, or of all, in the state bucket."""
         return f"topology.{priority}"
 
     def progress(self, job_id: str) -> bytes:
@@ -107,11 +149,6 @@ class Names:
     def dead(self, job_id: str) -> bytes:
         """Where a dead job's letter is published."""
         return f"{self.namespace}.dead.{job_id}".encode()
-
-
-def generation_name(number: int, shards: int) -> str:
-    """A generation of shards: `1x4` is the first, with four shards."""
-    return f"{number}x{shards}"
 
 
 def plain_id(priority: Priority, sequence: int) -> str:

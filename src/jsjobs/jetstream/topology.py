@@ -2,51 +2,35 @@
 
 from __future__ import annotations
 
-import base64
-import json
-import re
+import asyncio
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jsjobs.jetstream import declared
-from jsjobs.jetstream.api import ApiError, call, consumers, find
+from jsjobs.jetstream.api import ApiError, call, find
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.declared import Declared, differences
-from jsjobs.jetstream.state import WRONG_REVISION
-from jsjobs.jetstream.subjects import Names, Shard, generation_name, parse_plain_id
+from jsjobs.jetstream.generations import (
+    Live,
+    Stored,
+    found_generations,
+    live_shards,
+    read_live,
+    read_stored,
+    write_live,
+)
+from jsjobs.jetstream.queue_update import update_queue
+from jsjobs.jetstream.reshard import Draining, Reshard
+from jsjobs.jetstream.state import Conflict
+from jsjobs.jetstream.steps import Action, Step, shards_step
+from jsjobs.jetstream.subjects import Generation, Names, Shard, parse_plain_id
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
 from jsjobs.settings import Config
 
 _EXISTS = {10058, 10013, 10105, 10148}  # a stream or consumer of that name, with another configuration
-_GENERATION = 3  # <namespace>.work.<priority>.<generation>.…
-
-
-class Action(StrEnum):
-    """What a step does."""
-
-    CREATE = "create"
-    UPDATE = "update"
-    KEEP = "keep"
-    REFUSE = "refuse"
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One stream, consumer or entry, and what must be done so that it matches."""
-
-    action: Action
-    kind: str
-    name: str
-    changes: dict[str, tuple[Any, Any]] = field(default_factory=dict)
-    """Setting to (what the server has, what is declared)."""
-    reason: str = ""
-    """Why it is refused."""
-    endpoint: str = ""
-    body: dict[str, Any] = field(default_factory=dict)
+Tell = Callable[[Draining], None]
 
 
 class Topology:
@@ -67,14 +51,23 @@ class Topology:
             JobError: `RunnerUnavailable`, if the server cannot be reached.
         """
         side_streams = declared.side_streams(self._config, self._names)
-        steps = [await self._stream_step(stream, {}) for stream in side_streams]
+        steps = [await self._stream_step(stream) for stream in side_streams]
         for priority in Priority:
             steps += await self._queue_steps(priority, floor or {})
-        steps.append(await self._consumer_step(self._names.dead_stream, declared.router_consumer(self._names)))
+        router = declared.router_consumer(self._names)
+        info = await find(self._connection, f"CONSUMER.INFO.{self._names.dead_stream}.{self._names.router}")
+        steps.append(_consumer_step(self._names.dead_stream, router, info))
         return steps
 
-    async def apply(self, floor: Mapping[Priority, int] | None = None) -> list[Step]:
+    async def apply(
+        self, floor: Mapping[Priority, int] | None = None, *, tell: Tell = lambda _: None, wait: bool = True
+    ) -> list[Step]:
         """Do what `plan` says; the steps it took. Doing it again does nothing.
+
+        Args:
+            floor: As in `plan`.
+            tell: Called with what is left of a change of the shard count, several times a second.
+            wait: Whether to wait for such a change to end, which takes as long as the old shards have jobs.
 
         Raises:
             JobError: `Validation`, if a step would lose a job: nothing is changed then. `RunnerUnavailable`, if the
@@ -92,62 +85,101 @@ class Topology:
                     await self._take(step)
                     if step.action is not Action.KEEP:
                         taken[step.kind, step.name] = step
+            except Conflict:
+                continue  # another `apply` was first with an entry, perhaps with other shards: what is left to do?
             except ApiError as error:
                 if error.err_code not in _EXISTS:
                     raise
-                # Another `apply` was first with this one, and a first sequence of its own: what is left to do?
+                # Likewise with a stream or consumer.
             else:
-                return [taken.get((step.kind, step.name), step) for step in steps]
+                break
+        changing = [step.priority for step in steps if step.kind == "shards"]
+        await self._change([priority for priority in changing if priority], tell, wait=wait)
+        return [taken.get((step.kind, step.name), step) for step in steps]
+
+    async def finish(self, *, tell: Tell = lambda _: None, wait: bool = True) -> None:
+        """Finish the changes of shard counts that are under way, and begin none.
+
+        Args:
+            tell: As in `apply`.
+            wait: Whether to wait for jobs of old shards to end.
+
+        Raises:
+            JobError: If the server refuses; `RunnerUnavailable` if it cannot be reached.
+        """
+        for priority in Priority:
+            await Reshard(self._connection, self._names, self._config, priority, tell).run(wait=wait)
+
+    async def _change(self, priorities: Sequence[Priority], tell: Tell, *, wait: bool) -> None:
+        # Side by side: a priority with long jobs keeps no other waiting.
+        try:
+            async with asyncio.TaskGroup() as group:
+                for priority in priorities:
+                    reshard = Reshard(self._connection, self._names, self._config, priority, tell)
+                    group.create_task(reshard.run(self._config.shards(priority), wait=wait))
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
 
     async def _take(self, step: Step) -> None:
-        if step.endpoint:
+        if step.kind == "generations" and step.action is Action.CREATE and step.priority is not None:
+            generations = tuple(Generation.parse(name) for name in step.body["generations"])
+            live = Live(generations, revision=step.body["revision"])
+            await write_live(self._connection, self._names, step.priority, live)
+        elif step.kind == "stream" and step.action is Action.UPDATE and step.priority is not None:
+            await update_queue(self._connection, self._names, self._config, step.priority, step.body)
+        elif step.endpoint:
             await call(self._connection, step.endpoint, step.body)
-        elif step.action is Action.CREATE:
-            await self._write_generations(step)
 
     async def _queue_steps(self, priority: Priority, floor: Mapping[Priority, int]) -> list[Step]:
         names, config = self._names, self._config
-        live = await live_generations(self._connection, names, priority)
         wanted = config.shards(priority)
-        generation = live[-1] if live else generation_name(1, wanted)
-        stream = declared.queue_stream(config, names, priority, generation)
-        actual = await find(self._connection, f"STREAM.INFO.{stream['name']}")
-        if actual is not None and not live:
-            # The bucket was lost or is younger than the queue: what the stream does is what lives.
-            generation = _generation_of(actual["config"]) or generation
-            stream = declared.queue_stream(config, names, priority, generation)
-        shards = int(generation.partition("x")[2])
-        if shards != wanted:
-            reason = (
-                f"it has {shards} shards and {wanted} are asked for: the shard count of a live queue cannot be "
-                "changed; choose it before the first apply, or use another namespace and let this one run empty"
-            )
-            return [Step(Action.REFUSE, "stream", stream["name"], {"shards": (shards, wanted)}, reason)]
-        overlay = {} if actual else {"first_seq": await self._first_sequence(priority, floor)}
-        steps = [await self._stream_step(stream, overlay, actual)]
-        for number in range(shards):
-            consumer = declared.shard_consumer(config, names, Shard(priority, generation, number))
-            steps.append(await self._consumer_step(stream["name"], consumer))
-        key = names.topology_key(priority)
-        generations = {"generations": [generation]}
-        steps.append(Step(Action.KEEP if live else Action.CREATE, "generations", key, body=generations))
-        return steps
+        live = await read_live(self._connection, names, priority)
+        stored = await read_stored(self._connection, names, priority)
+        shards = await live_shards(self._connection, names, (priority,))
+        # Without an entry - the bucket was lost, or is younger than the queue - what the stream does is what lives.
+        found = found_generations(stored) if stored else ()
+        generations = live.generations or found or (Generation(1, wanted),)
+        body = {"generations": [str(generation) for generation in generations], "revision": live.revision}
+        action = Action.KEEP if live.generations else Action.CREATE
+        # First of all: it decides between two that begin at once.
+        steps = [Step(action, "generations", names.topology_key(priority), body=body, priority=priority)]
+        stream = declared.queue_stream(config, names, priority, generations[-1])
+        if stored is None:
+            steps.append(_creation(stream, {"first_seq": await self._first_sequence(priority, floor)}))
+        else:
+            steps.append(await self._queue_step(stream, priority, stored))
+        for shard in (Shard(priority, one, number) for one in generations for number in range(one.shards)):
+            # While a change is under way it knows itself which ones are to be made, and which were just removed.
+            if len(generations) == 1 or shard in shards:
+                consumer = declared.shard_consumer(config, names, shard)
+                steps.append(_consumer_step(stream["name"], consumer, shards.get(shard)))
+        change = stored and shards_step(priority, generations, live, stored, shards, wanted)
+        return [*steps, change] if change else steps
 
-    async def _stream_step(self, stream: Declared, overlay: Declared, actual: Declared | None = None) -> Step:
+    async def _queue_step(self, stream: Declared, priority: Priority, stored: Stored) -> Step:
+        """A queue that exists; where its new jobs go is a matter of generations, and none of the stream's settings."""
+        if stored.target is not None:
+            stream = {key: value for key, value in stream.items() if key != "subject_transform"}
+        elif stored.jobs[None]:
+            reason = f"{stored.jobs[None]} jobs wait on other subjects, where no shard would find them"
+            return Step(Action.REFUSE, "stream", stream["name"], reason=reason)
+        return await self._stream_step(stream, priority)
+
+    async def _stream_step(self, stream: Declared, priority: Priority | None = None) -> Step:
         name = stream["name"]
-        info = actual or await find(self._connection, f"STREAM.INFO.{name}")
+        info = await find(self._connection, f"STREAM.INFO.{name}")
         if info is None:
-            if name == self._names.state_stream:
-                overlay = {"first_seq": clock_sequence()}
-            return Step(Action.CREATE, "stream", name, endpoint=f"STREAM.CREATE.{name}", body={**stream, **overlay})
+            return _creation(stream, {"first_seq": clock_sequence()} if name == self._names.state_stream else {})
         changes = differences(stream, info["config"])
         if not changes:
-            return Step(Action.KEEP, "stream", name)
+            return Step(Action.KEEP, "stream", name, priority=priority)
         reason = await self._would_lose(stream, info, changes)
         if reason:
             return Step(Action.REFUSE, "stream", name, changes, reason)
         body = {**info["config"], **stream}
-        return Step(Action.UPDATE, "stream", name, changes, endpoint=f"STREAM.UPDATE.{name}", body=body)
+        return Step(
+            Action.UPDATE, "stream", name, changes, endpoint=f"STREAM.UPDATE.{name}", body=body, priority=priority
+        )
 
     async def _would_lose(self, stream: Declared, info: Declared, changes: Mapping[str, Any]) -> str:
         for key in ("retention", "storage", "subjects"):
@@ -167,19 +199,6 @@ class Topology:
                 return f"{fullest} jobs wait in one mailbox, more than the {stream['max_msgs_per_subject']} asked for"
         return ""
 
-    async def _consumer_step(self, stream: str, consumer: Declared) -> Step:
-        name = consumer["name"]
-        endpoint = f"CONSUMER.DURABLE.CREATE.{stream}.{name}"
-        info = await find(self._connection, f"CONSUMER.INFO.{stream}.{name}")
-        if info is None:
-            body = {"stream_name": stream, "config": consumer, "action": "create"}
-            return Step(Action.CREATE, "consumer", name, endpoint=endpoint, body=body)
-        changes = differences(consumer, info["config"])
-        if not changes:
-            return Step(Action.KEEP, "consumer", name)
-        body = {"stream_name": stream, "config": {**info["config"], **consumer}, "action": "update"}
-        return Step(Action.UPDATE, "consumer", name, changes, endpoint=endpoint, body=body)
-
     async def _first_sequence(self, priority: Priority, floor: Mapping[Priority, int]) -> int:
         """A first sequence that no job of this priority ever had, even where the clock went back."""
         highest, offset = floor.get(priority, 0), 0
@@ -195,41 +214,25 @@ class Topology:
             if info is None or not subjects or offset >= info.get("total", 0):
                 return max(clock_sequence(), highest + 1)
 
-    async def _write_generations(self, step: Step) -> None:
-        subject = f"$KV.{self._names.bucket}.{step.name}".encode()
-        header = b"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: 0\r\n\r\n"
-        reply = await self._connection.ask(subject, json.dumps(step.body).encode(), header=header)
-        error = json.loads(reply.data).get("error")
-        # Another `apply` may be first; it wrote the same.
-        if error is not None and error.get("err_code") != WRONG_REVISION:
-            raise ApiError(error, f"writing {step.name}")
+
+def _creation(stream: Declared, overlay: Declared) -> Step:
+    name = stream["name"]
+    return Step(Action.CREATE, "stream", name, endpoint=f"STREAM.CREATE.{name}", body={**stream, **overlay})
 
 
-async def live_generations(connection: Connection, names: Names, priority: Priority) -> list[str]:
-    """The generations of a priority, oldest first, as its entry in the bucket says; empty where nothing was applied."""
-    subject = f"$KV.{names.bucket}.{names.topology_key(priority)}"
-    found = await find(connection, f"STREAM.MSG.GET.{names.state_stream}", {"last_by_subj": subject})
-    if found is None or "data" not in found["message"]:
-        return []
-    return list(json.loads(base64.b64decode(found["message"]["data"]))["generations"])
-
-
-async def live_shards(connection: Connection, names: Names) -> dict[Shard, dict[str, Any]]:
-    """Every shard that has a consumer, with the consumer's information."""
-    shards: dict[Shard, dict[str, Any]] = {}
-    for priority in Priority:
-        async for info in consumers(connection, names.stream(priority)):
-            words = info["name"].rsplit("-", 2)
-            if len(words) == 3 and words[0] == priority and words[2].isdigit():  # noqa: PLR2004 - priority, generation, shard
-                shards[Shard(priority, words[1], int(words[2]))] = info
-    return shards
-
-
-def _generation_of(stream: Declared) -> str | None:
-    """The generation that a queue's transform names; None where it is no transform of ours."""
-    words = str((stream.get("subject_transform") or {}).get("dest", "")).split(".")
-    named = len(words) > _GENERATION and re.fullmatch(r"[1-9][0-9]*x[1-9][0-9]*", words[_GENERATION])
-    return words[_GENERATION] if named else None
+def _consumer_step(stream: str, consumer: Declared, info: dict[str, Any] | None) -> Step:
+    name = consumer["name"]
+    endpoint = f"CONSUMER.DURABLE.CREATE.{stream}.{name}"
+    if info is None:
+        body = {"stream_name": stream, "config": consumer, "action": "create"}
+        return Step(Action.CREATE, "consumer", name, endpoint=endpoint, body=body)
+    changes = differences(consumer, info["config"])
+    if not changes:
+        return Step(Action.KEEP, "consumer", name)
+    # The server leaves a pause that is not named as it is: this one may be lifted at this moment.
+    kept = {key: value for key, value in info["config"].items() if key != "pause_until"}
+    body = {"stream_name": stream, "config": {**kept, **consumer}, "action": "update"}
+    return Step(Action.UPDATE, "consumer", name, changes, endpoint=endpoint, body=body)
 
 
 def clock_sequence() -> int:

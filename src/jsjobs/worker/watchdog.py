@@ -8,8 +8,8 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.generations import live_shards, read_live
 from jsjobs.jetstream.subjects import Names, Shard
-from jsjobs.jetstream.topology import live_generations, live_shards
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
 
@@ -53,6 +53,8 @@ class Watchdog:
         self._stopped = False
         self._soon = asyncio.Event()
         self._stuck: dict[Shard, tuple[int, int]] = {}
+        self._missing: set[Shard] = set()
+        self._changes: int | None = None
         self.why_not_ready = "the worker has not started"
 
     @property
@@ -63,6 +65,9 @@ class Watchdog:
     async def start(self, shards: dict[Shard, dict[str, Any]]) -> None:
         """Subscribe to the shards just seen, then go on looking."""
         await self._try(shards)
+        # Whoever changes the shards writes here first: a hint to look, which may be missed.
+        lists = f"$KV.{self._names.bucket}.{self._names.topology_key('*')}".encode()
+        self._changes = await self._connection.receive(lists, lambda *_: self.look_soon())
         self._task = asyncio.ensure_future(self._watch())
 
     def look_soon(self) -> None:
@@ -72,6 +77,8 @@ class Watchdog:
     async def stop(self) -> None:
         """Look no more."""
         self._stopped = True
+        if self._changes is not None:
+            await self._connection.stop_receiving(self._changes, drain=False)
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -79,7 +86,7 @@ class Watchdog:
     async def _watch(self) -> None:
         while not self._stopped:  # a cancellation alone can be lost: Python 3.11's `wait_for` swallows some
             with suppress(TimeoutError):
-                async with asyncio.timeout(INTERVAL if self.ready else FAST):
+                async with asyncio.timeout(INTERVAL if self.ready and not self._missing else FAST):
                     await self._soon.wait()
             self._soon.clear()
             await self._try()
@@ -103,21 +110,28 @@ class Watchdog:
             await taker.take(shard)
         for shard, info in shards.items():
             await self._wake(shard, info)
-        missing = [shard.consumer for shard in await self._declared() if shard not in shards]
+        first, waiting = await self._declared()
+        # Shards that are about to run are not missed yet, and those that are being removed are missed only once.
+        missing = {shard for shard in first if shard not in shards}
+        missed, self._missing = missing & self._missing, missing | {shard for shard in waiting if shard not in shards}
         if not shards:
             self._say(f"no streams of namespace {self._names.namespace!r} exist: run `jsjobs streams apply`")
-        elif missing:
-            self._say(f"consumers are missing: {', '.join(sorted(missing))}; run `jsjobs streams apply`")
-        else:
+        elif missed:
+            named = ", ".join(sorted(shard.consumer for shard in missed))
+            self._say(f"consumers are missing: {named}; run `jsjobs streams apply`")
+        elif not missing:
             self._say("")
 
-    async def _declared(self) -> list[Shard]:
-        shards = []
+    async def _declared(self) -> tuple[list[Shard], list[Shard]]:
+        """The shards that should run, and those that wait until these are drained."""
+        first: list[Shard] = []
+        waiting: list[Shard] = []
         for priority in Priority:
-            for generation in await live_generations(self._connection, self._names, priority):
-                count = int(generation.partition("x")[2])
-                shards += [Shard(priority, generation, number) for number in range(count)]
-        return shards
+            live = await read_live(self._connection, self._names, priority)
+            for place, generation in enumerate(live.generations):
+                shards = waiting if place else first
+                shards += [Shard(priority, generation, number) for number in range(generation.shards)]
+        return first, waiting
 
     async def _wake(self, shard: Shard, info: dict[str, Any]) -> None:
         """Subscribe anew where jobs wait and none is delivered: the server lost sight of our interest."""

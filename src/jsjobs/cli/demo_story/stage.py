@@ -17,8 +17,9 @@ from jsjobs.embedded.processes import Child
 from jsjobs.jetstream.api import find
 from jsjobs.jetstream.connect import connect
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.generations import live_shards
 from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.topology import Topology, live_shards
+from jsjobs.jetstream.topology import Topology
 from jsjobs.postgres.database import Database
 from jsjobs.postgres.migrate import migrate
 from jsjobs.resources import shipped

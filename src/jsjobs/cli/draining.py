@@ -1,0 +1,78 @@
+"""How far a change of shard counts is, for the person who waits for it."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from jsjobs.cli.output import plain, talk
+from jsjobs.jetstream.reshard import Draining
+from jsjobs.model.job import Priority
+
+_SAY_EVERY = 10.0
+"""Seconds between two lines where no terminal shows a bar, while nothing else changes."""
+
+
+@contextmanager
+def shown_draining() -> Iterator[Callable[[Draining], None]]:
+    """What to call with each look at what is left: a bar for each priority, or a line now and then in a pipe."""
+    if not sys.stderr.isatty():
+        yield _Lines().show
+        return
+    columns = (
+        TextColumn("{task.fields[shards]}"),
+        BarColumn(bar_width=30),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        yield _Bars(progress).show
+
+
+class _Bars:
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tasks: dict[Priority, TaskID] = {}
+        self._most: dict[Priority, int] = {}
+
+    def show(self, draining: Draining) -> None:
+        priority = draining.priority
+        if priority not in self._tasks:
+            self._tasks[priority] = self._progress.add_task("", total=1, shards=_shards(draining))
+        most = self._most[priority] = max(self._most.get(priority, 1), draining.left)
+        text = plain(_text(draining)).plain
+        self._progress.update(
+            self._tasks[priority],
+            total=most,
+            completed=most - draining.left,
+            description=text,
+            shards=_shards(draining),
+        )
+
+
+class _Lines:
+    def __init__(self) -> None:
+        self._said: dict[Priority, tuple[str, float]] = {}
+
+    def show(self, draining: Draining) -> None:
+        state = "done" if draining.left == 0 else draining.waits_for
+        said, when = self._said.get(draining.priority, ("never", 0.0))
+        if said != state or time.monotonic() - when > _SAY_EVERY:
+            self._said[draining.priority] = (state, time.monotonic())
+            talk(f"{_shards(draining)}: {_text(draining)}")
+
+
+def _shards(draining: Draining) -> str:
+    return f"{draining.priority} {draining.old.shards} → {draining.new.shards} shards"
+
+
+def _text(draining: Draining) -> str:
+    if not draining.left:
+        return "the old shards are drained"
+    jobs = "1 job" if draining.left == 1 else f"{draining.left:,} jobs"
+    waits = f" ({draining.waits_for})" if draining.waits_for else ""
+    return f"{jobs} of the old shards to end first{waits}"

@@ -1,0 +1,130 @@
+"""The live generations of a priority's shards: an ordered list, one entry in the bucket, changed by compare-and-set."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from jsjobs.jetstream.api import ApiError, consumers, find, parse_time
+from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.state import WRONG_REVISION, Conflict
+from jsjobs.jetstream.subjects import Generation, Names, Shard
+from jsjobs.model.errors import JobError
+from jsjobs.model.job import Priority
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What the entry says. The first generation runs, those behind it wait until all before them are drained."""
+
+    generations: tuple[Generation, ...] = ()
+    """Oldest first; empty where nothing was applied yet."""
+    paused_until: datetime | None = None
+    """An operator's pause that was found on consumers now removed: the next generation takes it over."""
+    revision: int = 0
+    """Whoever writes next must name it."""
+
+    @property
+    def last(self) -> Generation:
+        """The one that new jobs go to."""
+        return self.generations[-1]
+
+
+async def read_live(connection: Connection, names: Names, priority: Priority) -> Live:
+    """The entry of a priority, as the bucket's leader has it.
+
+    Raises:
+        JobError: `RunnerUnavailable`, if the server cannot be reached; `Validation`, if somebody wrote nonsense there.
+    """
+    subject = f"$KV.{names.bucket}.{names.topology_key(priority)}"
+    found = await find(connection, f"STREAM.MSG.GET.{names.state_stream}", {"last_by_subj": subject})
+    if found is None:
+        return Live()
+    message = found["message"]
+    if not message.get("data"):
+        return Live(revision=message["seq"])  # deleted by somebody
+    try:
+        value = json.loads(base64.b64decode(message["data"]))
+        generations = tuple(Generation.parse(name) for name in value["generations"])
+        paused = value.get("paused_until")
+        return Live(generations, None if paused is None else parse_time(paused), message["seq"])
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise JobError.from_validation(
+            f"the entry {names.topology_key(priority)} in the bucket {names.bucket} cannot be read: delete it and run "
+            "`jsjobs streams apply`, which finds the generations again by what the queue holds"
+        ) from None
+
+
+async def write_live(connection: Connection, names: Names, priority: Priority, live: Live) -> None:
+    """Write the entry if it still has the revision that `live` was decided on.
+
+    Raises:
+        Conflict: If somebody else wrote first.
+        JobError: `RunnerUnavailable`, if the server cannot be reached: it may or may not be written then.
+    """
+    key = names.topology_key(priority)
+    value: dict[str, Any] = {"generations": [str(generation) for generation in live.generations]}
+    if live.paused_until is not None:
+        value["paused_until"] = live.paused_until.isoformat()
+    header = b"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: %d\r\n\r\n" % live.revision
+    reply = await connection.ask(f"$KV.{names.bucket}.{key}".encode(), json.dumps(value).encode(), header=header)
+    error = json.loads(reply.data).get("error")
+    if error is not None and error.get("err_code") in WRONG_REVISION:
+        raise Conflict(key)
+    if error is not None:
+        raise ApiError(error, f"writing {key}")
+
+
+class Stored(NamedTuple):
+    """What a queue holds, and where it puts what comes next."""
+
+    jobs: Counter[Generation | None]
+    """Messages on the subjects of each generation; None counts those on any other subject."""
+    target: Generation | None
+    """The generation that the stream's transform names; None where it is no transform of ours."""
+
+
+async def read_stored(connection: Connection, names: Names, priority: Priority) -> Stored | None:
+    """Count a queue's messages by generation; None where the stream does not exist."""
+    jobs: Counter[Generation | None] = Counter()
+    offset = 0
+    while True:
+        request = {"subjects_filter": ">", "offset": offset}
+        info = await find(connection, f"STREAM.INFO.{names.stream(priority)}", request)
+        if info is None:
+            return None
+        subjects = info["state"].get("subjects") or {}
+        for subject, count in subjects.items():
+            jobs[names.generation_of(subject, priority)] += count
+        offset += len(subjects)
+        if not subjects or offset >= info.get("total", 0):
+            transform = info["config"].get("subject_transform") or {}
+            return Stored(jobs, names.generation_of(str(transform.get("dest", "")), priority))
+
+
+def found_generations(stored: Stored) -> tuple[Generation, ...]:
+    """The generations of a queue whose entry was lost: those that hold jobs, and last the one that gets new ones."""
+    holding = sorted(generation for generation in stored.jobs if generation not in {None, stored.target})
+    return (*holding, *([stored.target] if stored.target else []))
+
+
+async def live_shards(
+    connection: Connection, names: Names, priorities: tuple[Priority, ...] = tuple(Priority)
+) -> dict[Shard, dict[str, Any]]:
+    """Every shard that has a consumer, with the consumer's information."""
+    found = await asyncio.gather(*(_shards(connection, names, priority) for priority in priorities))
+    return {shard: info for shards in found for shard, info in shards.items()}
+
+
+async def _shards(connection: Connection, names: Names, priority: Priority) -> dict[Shard, dict[str, Any]]:
+    shards = {}
+    async for info in consumers(connection, names.stream(priority)):
+        shard = Shard.of(info["name"])
+        if shard is not None and shard.priority is priority:
+            shards[shard] = info
+    return shards

@@ -1,0 +1,59 @@
+"""What `streams apply` does, one stream, consumer, entry or change of shards at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from jsjobs.jetstream.generations import Live, Stored
+from jsjobs.jetstream.reshard import Infos
+from jsjobs.jetstream.shard_consumers import FOR_GOOD, paused_until
+from jsjobs.jetstream.subjects import Generation
+from jsjobs.model.job import Priority
+
+
+class Action(StrEnum):
+    """What a step does."""
+
+    CREATE = "create"
+    UPDATE = "update"
+    KEEP = "keep"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing on the server, and what must be done so that it matches."""
+
+    action: Action
+    kind: str
+    """`stream`, `consumer`, `generations` (an entry in the bucket) or `shards` (a change of their count)."""
+    name: str
+    changes: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    """Setting to (what the server has, what is declared)."""
+    reason: str = ""
+    """Why it is refused, or what it waits for."""
+    endpoint: str = ""
+    body: dict[str, Any] = field(default_factory=dict)
+    priority: Priority | None = None
+    """Whose queue or shards; None for what all share."""
+
+
+def shards_step(
+    priority: Priority, generations: tuple[Generation, ...], live: Live, stored: Stored, shards: Infos, wanted: int
+) -> Step | None:
+    """What is left to do until a priority's shards are one generation of the wanted count; None: nothing."""
+    first, last = generations[0], generations[-1]
+    changes = {"shards": (first.shards, wanted)}
+    if len(generations) == 1 and first.shards != wanted:
+        left = stored.jobs.total()
+        reason = f"{left:,} jobs of the {first.shards} shards end first" if left else ""
+        return Step(Action.UPDATE, "shards", priority, changes, reason, priority=priority)
+    strays = [generation for generation in stored.jobs if generation and generation not in generations]
+    held = any(shard.generation == first and paused_until(info) == FOR_GOOD for shard, info in shards.items())
+    removed = any(shard.generation < first for shard in shards)
+    if len(generations) > 1 or strays or held or removed or live.paused_until or stored.target != last:
+        reason = "an unfinished change is finished"
+        return Step(Action.UPDATE, "shards", priority, changes, reason, priority=priority)
+    return None
