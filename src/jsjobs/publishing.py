@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from pydantic import ValidationError
 
@@ -15,7 +15,11 @@ from jsjobs.model.context import DEFAULT_TENANT, current_context
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Duration, JobId, Priority, random_token
 from jsjobs.model.payload import JobPayload
+from jsjobs.model.trace import Trace
 from jsjobs.worker.registry import Registry, problems
+
+if TYPE_CHECKING:
+    from jsjobs.telemetry.recorder import Telemetry
 
 
 class SubmitOptions(TypedDict, total=False):
@@ -39,9 +43,10 @@ class SubmitOptions(TypedDict, total=False):
 class Publisher:
     """Builds and publishes the messages of submitted jobs."""
 
-    def __init__(self, queue: JobQueue, registry: Registry) -> None:
+    def __init__(self, queue: JobQueue, registry: Registry, telemetry: Telemetry | None = None) -> None:
         self._queue = queue
         self._registry = registry
+        self._telemetry = telemetry
 
     async def submit(self, job_type: str, payload: Any, options: SubmitOptions) -> JobId | list[JobId]:
         """Queue one job, or a list of them as one batch.
@@ -50,16 +55,35 @@ class Publisher:
             JobError: `Validation`, if something given cannot be used; else as the queue.
         """
         form = _form(job_type, options)
+        trace, receipts = current_context().trace, list[JobId]()
+        if self._telemetry is None:
+            return await self._submit(form, payload, trace, receipts)
+        count = len(payload) if isinstance(payload, list) else None
+        with self._telemetry.submitting(
+            form.type,
+            form.priority,
+            stream=self._queue.stream(form.priority),
+            entity=form.entity,
+            tenant=form.tenant or current_context().tenant_id,
+            count=count,
+        ) as sending:
+            try:
+                return await self._submit(form, payload, sending.trace, receipts)
+            finally:  # of a long list some may be queued though the rest was refused
+                sending.acknowledged(receipts, [form.type] * len(receipts))
+
+    async def _submit(self, form: JobPayload, payload: Any, trace: Trace, receipts: list[JobId]) -> JobId | list[JobId]:
         if not isinstance(payload, list):
-            return await self._queue.publish(self._message(form, payload))
+            receipts.append(await self._queue.publish(self._message(form, payload, trace)))
+            return receipts[0]
         batch = random_token()
         messages = []
         for index, item in enumerate(payload):
             try:
-                messages.append(self._message(form, item, index=index, batch=batch))
+                messages.append(self._message(form, item, trace, index=index, batch=batch))
             except JobError as error:
                 raise JobError(error.reason, f"item {index}: {error.message}") from None
-        return await self._queue.publish_batch(messages)
+        return await self._queue.publish_batch(messages, receipts)
 
     async def submit_payloads(self, payloads: Sequence[JobPayload]) -> list[JobId]:
         """Queue jobs that each say their own options, in order; neighbours of one priority go as one batch.
@@ -67,15 +91,36 @@ class Publisher:
         Raises:
             JobError: `Validation`, if one cannot be used: nothing is queued then. Else as the queue.
         """
+        trace, receipts = current_context().trace, list[JobId]()
+        if self._telemetry is None:
+            return await self._submit_payloads(payloads, trace, receipts)
+        types = {form.type for form in payloads}
+        priorities = {form.priority for form in payloads}
+        priority = priorities.pop() if len(priorities) == 1 else None
+        with self._telemetry.submitting(
+            types.pop() if len(types) == 1 else None,
+            priority,
+            stream=None if priority is None else self._queue.stream(priority),
+            entity=None,
+            tenant=current_context().tenant_id,
+            count=len(payloads),
+        ) as sending:
+            try:
+                return await self._submit_payloads(payloads, sending.trace, receipts)
+            finally:
+                sending.acknowledged(receipts, [form.type for form in payloads])
+
+    async def _submit_payloads(
+        self, payloads: Sequence[JobPayload], trace: Trace, receipts: list[JobId]
+    ) -> list[JobId]:
         batch = random_token()
-        messages = [(form.priority, self._message(form, form.payload, batch=batch)) for form in payloads]
-        ids: list[JobId] = []
+        messages = [(form.priority, self._message(form, form.payload, trace, batch=batch)) for form in payloads]
         for _, group in itertools.groupby(messages, key=lambda message: message[0]):
-            ids += await self._queue.publish_batch([message for _, message in group])
-        return ids
+            await self._queue.publish_batch([message for _, message in group], receipts)
+        return receipts
 
     def _message(
-        self, form: JobPayload, payload: Any, *, index: int | None = None, batch: str | None = None
+        self, form: JobPayload, payload: Any, trace: Trace, *, index: int | None = None, batch: str | None = None
     ) -> Outgoing:
         context = current_context()
         tenant = form.tenant or context.tenant_id
@@ -93,6 +138,8 @@ class Publisher:
             wire.BATCH: batch,
         }
         headers.update({name: value for name, value in named.items() if value is not None})
+        if trace.traceparent is not None:
+            headers.update(trace.headers)
         if form.max_attempts is not None:
             headers[wire.MAX_ATTEMPTS] = str(form.max_attempts)
         if form.duration is not Duration.SHORT:

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Self, TypeAlias, TypeVar, Unpack, overload
+from typing import Any, TypeAlias, TypeVar, Unpack, overload
 
+from jsjobs.connections import Connections
 from jsjobs.dead_letters.replay import replay_letter
 from jsjobs.dead_letters.router import Router
-from jsjobs.dead_letters.table import database_of
-from jsjobs.jetstream.connect import connect
-from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.lookup import Lookup, failure
 from jsjobs.jetstream.progress import ProgressUpdate
 from jsjobs.jetstream.queue import JobQueue
 from jsjobs.jetstream.state import StateStore
 from jsjobs.jetstream.subjects import Names
-from jsjobs.local import here
 from jsjobs.model.context import RequestContext, current_context, request_context
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import JobId, JobStatusResponse, Priority, Status
 from jsjobs.model.payload import JobPayload
 from jsjobs.model.retry import Retry
-from jsjobs.postgres.database import Database
 from jsjobs.postgres.dead_letters import DeadLetters
 from jsjobs.publishing import Publisher, SubmitOptions
+from jsjobs.queue_metrics import QueueMetrics
 from jsjobs.settings import Config
 from jsjobs.worker.context import JobContext
 from jsjobs.worker.registry import Handler, Registry
@@ -39,7 +36,7 @@ class _Response:
     Status: TypeAlias = JobStatusResponse
 
 
-class JobService:
+class JobService(Connections):
     """Submits jobs, runs them, and tells what became of them.
 
         jobs = JobService()
@@ -69,11 +66,9 @@ class JobService:
     Retry: TypeAlias = Retry
 
     def __init__(self, config: Config | None = None) -> None:
-        self.config = config or here()
+        super().__init__(config)
         self._names = Names(self.config.namespace)
         self._registry = Registry()
-        self._connection: Connection | None = None
-        self._database: Database | None = None
 
     # -- handlers
 
@@ -106,33 +101,6 @@ class JobService:
     def types(self) -> list[str]:
         """The job types that have a handler in this process, sorted."""
         return self._registry.types
-
-    # -- life
-
-    async def connect(self) -> None:
-        """Connect to NATS; Postgres is asked only when it is needed.
-
-        Raises:
-            JobError: `RunnerUnavailable`, if no server can be reached or it is too old.
-        """
-        if self._connection is None:
-            self._connection = await connect(self.config)
-
-    async def close(self) -> None:
-        """Close every connection."""
-        if self._connection is not None:
-            await self._connection.close()
-            self._connection = None
-        if self._database is not None:
-            await self._database.close()
-            self._database = None
-
-    async def __aenter__(self) -> Self:
-        await self.connect()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
 
     # -- publishing
 
@@ -204,27 +172,21 @@ class JobService:
 
     def worker(self) -> Worker:
         """A worker of this process; use it as an async context manager while the service is connected."""
-        return Worker(self._connected(), self.config, self._registry)
+        return Worker(self._connected(), self.config, self._registry, self._telemetry)
 
     def router(self) -> Router:
         """A dead-letter router of this process, where a database is set; use it as an async context manager."""
-        return Router(self._connected(), self.config, self.letters())
+        return Router(self._connected(), self.config, self.letters(), self._telemetry)
+
+    def queue_metrics(self) -> QueueMetrics:
+        """Gauges of the queues' depths, where telemetry is on; use it as an async context manager."""
+        return QueueMetrics(self._connected(), self._names, self._telemetry)
 
     # -- dead letters
 
     def letters(self) -> DeadLetters:
         """The dead-letter table, where a database is set."""
         return DeadLetters(self.database(), self.config.namespace)
-
-    def database(self) -> Database:
-        """The database, opened when it is first asked.
-
-        Raises:
-            JobError: `Validation`, if none is set or its URL cannot be read.
-        """
-        if self._database is None:
-            self._database = database_of(self.config)
-        return self._database
 
     async def replay(self, dlq_id: str, *, priority: Priority | str | None = None, force: bool = False) -> JobId:
         """Put a dead job back into its queue, once, however often and by however many this is called.
@@ -243,7 +205,15 @@ class JobService:
         if priority is not None and priority not in set(Priority):
             raise JobError.from_validation(f"the priority must be one of {', '.join(Priority)}, not {priority!r}")
         other = None if priority is None else Priority(priority)
-        return await replay_letter(self._connected(), self.config, self.letters(), dlq_id, priority=other, force=force)
+        return await replay_letter(
+            self._connected(),
+            self.config,
+            self.letters(),
+            dlq_id,
+            priority=other,
+            force=force,
+            telemetry=self._telemetry,
+        )
 
     # -- context
 
@@ -259,14 +229,9 @@ class JobService:
         """The request context of the running task."""
         return current_context()
 
-    def _connected(self) -> Connection:
-        if self._connection is None:
-            raise JobError.from_runner_unavailable("the service is not connected: use `async with jobs:` or connect()")
-        return self._connection
-
     def _publisher(self) -> Publisher:
-        connection = self._connected()
-        return Publisher(JobQueue(connection, self._names, timeout=self.config.timeout), self._registry)
+        queue = JobQueue(self._connected(), self._names, timeout=self.config.timeout)
+        return Publisher(queue, self._registry, self._telemetry)
 
     def _lookup(self) -> Lookup:
         connection = self._connected()

@@ -42,6 +42,7 @@ async def test_a_letter_comes_back_as_it_was_stored(letters: DeadLetters) -> Non
         batch_id="b-1",
         headers=[("Nats-Msg-Id", "k"), ("X", "1"), ("X", "2")],
         headers_raw=b"NATS/1.0\r\nX: 1\r\n\r\n",
+        traceparent=f"00-{'a' * 32}-{'b' * 16}-01",
         error_history=[{"attempt": 1, "error": "boom", "timestamp": "2026-01-01T11:00:00Z"}],
         created_at=NOON - timedelta(hours=1),
     )
@@ -58,6 +59,7 @@ async def test_a_letter_comes_back_as_it_was_stored(letters: DeadLetters) -> Non
         payload_json={"to": "a@b"},
         headers=[("Nats-Msg-Id", "k"), ("X", "1"), ("X", "2")],
         headers_raw=b"NATS/1.0\r\nX: 1\r\n\r\n",
+        traceparent=f"00-{'a' * 32}-{'b' * 16}-01",
         error_reason="MaxRetries",
         error_history=[{"attempt": 1, "error": "boom", "timestamp": "2026-01-01T11:00:00Z"}],
         attempts=3,
@@ -164,6 +166,7 @@ class TestList:
         undecided = {"high-0", "high-1"}
         assert set(await ids(letters)) == undecided
         assert set(await ids(letters, include_replayed=True)) == undecided | {"high-2"}
+        assert await letters.count_open() == len(undecided)
         assert set(await ids(letters, include_discarded=True)) == undecided | {"high-3"}
         assert len(await ids(letters, include_replayed=True, include_discarded=True)) == 4
         assert open_.id in {letter.id for letter in await letters.list()}

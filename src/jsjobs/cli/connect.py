@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from jsjobs import JobService
+from jsjobs.cli.options import start_log
 from jsjobs.cli.problems import HOW_TO_DATABASE, WrongUse
 from jsjobs.local import DATABASE_VARIABLES, NATS_VARIABLES, is_set, local_servers
 from jsjobs.settings import Config, load
@@ -75,7 +76,7 @@ def service_with_database() -> JobService:
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run a command's coroutine to its end; Ctrl-C cancels it."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    start_log(logging.WARNING, "%(levelname)s: %(message)s")
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(main)
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from jsjobs.cli.durations import format_age
 from jsjobs.cli.output import local_time, plain, screen
 from jsjobs.model.job import utc_now
+from jsjobs.model.trace import trace_id
 from jsjobs.postgres.dead_letters import DeadLetter
 
 _SHORT_ID = 8
@@ -59,6 +60,7 @@ def print_letter(letter: DeadLetter) -> None:
         "died": local_time(letter.dead_at),
         "reason": letter.error_reason,
         "attempts": str(letter.attempts),
+        "trace": trace_id(letter.traceparent),
         "decision": _decision(letter),
     }
     for name, text in texts.items():

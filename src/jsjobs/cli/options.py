@@ -11,8 +11,13 @@ import typer
 from rich.markup import escape
 
 from jsjobs.cli.durations import parse_duration
+from jsjobs.logs import LogFormat, log_to_stderr
 
 _PANEL = "Servers and logging"
+_LOG_FORMAT = "JSJOBS_LOG_FORMAT"
+
+TARGET = "The application's JobService: module:attr, or path/to/file.py:attr."
+"""What the argument means that names an application."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
@@ -49,12 +54,19 @@ def _shared(
         bool,
         typer.Option("--verbose", "-v", help="Log everything, show where errors come from", rich_help_panel=_PANEL),
     ] = False,
+    log_format: Annotated[
+        LogFormat,
+        typer.Option(
+            envvar=_LOG_FORMAT, help="Log lines for people, or for programs", rich_help_panel=_PANEL, show_envvar=True
+        ),
+    ] = LogFormat.TEXT,
 ) -> None:
     # Options become environment variables, since an application that makes its own JobService() must see them too.
     given = {"JSJOBS_NAMESPACE": namespace, "JSJOBS_NATS_URL": nats_url, "JSJOBS_DATABASE_URL": database_url}
     os.environ.update({name: value for name, value in given.items() if value is not None})
+    os.environ[_LOG_FORMAT] = log_format
     if verbose:
-        logging.getLogger("jsjobs").setLevel(logging.DEBUG)
+        be_verbose()
 
 
 def with_servers(command: Callable[..., None]) -> Callable[..., None]:
@@ -74,6 +86,21 @@ def with_servers(command: Callable[..., None]) -> Callable[..., None]:
     vars(with_options)["__signature__"] = own.replace(parameters=parameters)
     with_options.__annotations__ = {**command.__annotations__, **_shared.__annotations__}
     return with_options
+
+
+def be_verbose() -> None:
+    """Log everything, as `-v` asks."""
+    logging.getLogger("jsjobs").setLevel(logging.DEBUG)
+
+
+def start_log(level: int, text: str) -> None:
+    """Log to standard error, as `--log-format` says; an application's own logging stays as it is.
+
+    Args:
+        level: The least level that is logged.
+        text: The format of a line of text.
+    """
+    log_to_stderr(level, text, os.environ.get(_LOG_FORMAT, LogFormat.TEXT))
 
 
 def is_verbose() -> bool:

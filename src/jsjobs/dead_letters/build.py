@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from jsjobs.jetstream.letters import Letter
-from jsjobs.jetstream.wire import UnreadableHeaders, lenient_pairs, parse_job_headers
+from jsjobs.jetstream.wire import JobHeaders, UnreadableHeaders, lenient_pairs, parse_job_headers
 from jsjobs.model.context import DEFAULT_TENANT
 from jsjobs.model.job import JobStatusResponse, Status
 from jsjobs.postgres.dead_letters import FailedAttempt, NewDeadLetter
@@ -19,18 +19,19 @@ def row(letter: Letter, entry: JobStatusResponse | None, now: datetime) -> NewDe
         entry: Its entry, with the history; None if the bucket has lost it, then the letter alone must do.
         now: When it is stored.
     """
-    tenant, entity, batch = _own_names(letter.header)
+    own = _own_headers(letter.header)
     priority = letter.job_id.partition("-")[0]
     return NewDeadLetter(
         original_job_id=letter.job_id,
-        app_id=(entry.tenant if entry else tenant) or DEFAULT_TENANT,
+        app_id=(entry.tenant if entry else own.tenant) or DEFAULT_TENANT,
         type=entry.type if entry else "",
         priority=entry.priority if entry else priority,
-        entity=entry.entity if entry else entity,
-        batch_id=entry.batch_id if entry else batch,
+        entity=entry.entity if entry else own.entity,
+        batch_id=entry.batch_id if entry else own.batch_id,
         payload=letter.body,
         headers=lenient_pairs(letter.header),
         headers_raw=letter.header or None,
+        traceparent=own.trace.traceparent or letter.traceparent,
         error_reason=(entry.error_reason if entry else None) or letter.reason,
         # Only such an entry vouches for the letter; a row without errors gives way to the true one, should it come.
         error_history=errors(entry) if entry and entry.status is Status.FAILED else [],
@@ -49,9 +50,8 @@ def errors(entry: JobStatusResponse) -> list[FailedAttempt]:
     ]
 
 
-def _own_names(header: bytes) -> tuple[str | None, str | None, str | None]:
+def _own_headers(header: bytes) -> JobHeaders:
     try:
-        headers = parse_job_headers(header)
+        return parse_job_headers(header)
     except UnreadableHeaders as error:
-        headers = error.readable
-    return headers.tenant, headers.entity, headers.batch_id
+        return error.readable

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from jsjobs.jetstream import wire
 from jsjobs.jetstream.connection import Connection
@@ -20,6 +21,9 @@ from jsjobs.model.job import DEFAULT_MAX_ATTEMPTS, HistoryItem, JobId, JobStatus
 from jsjobs.postgres.dead_letters import DeadLetter, DeadLetters
 from jsjobs.postgres.errors import DatabaseError, DatabaseUnavailable, LetterError, LetterNotFound
 from jsjobs.settings import Config
+
+if TYPE_CHECKING:
+    from jsjobs.telemetry.recorder import Telemetry
 
 _ID_HEADERS = 256  # room for the two headers that name a replay
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -34,6 +38,7 @@ async def replay_letter(
     *,
     priority: Priority | None = None,
     force: bool = False,
+    telemetry: Telemetry | None = None,
 ) -> JobId:
     """Replay a letter; see `JobService.replay`.
 
@@ -49,7 +54,9 @@ async def replay_letter(
         _check_size(letter, headers)
         given = await letters.claim_replay(letter.id, force=force)
         headers |= {wire.GIVEN_ID: given, wire.MSG_ID: given}
-        await queue.publish(Outgoing(subject, letter.payload, headers))
+        receipt = await queue.publish(Outgoing(subject, letter.payload, headers))
+        if telemetry is not None and not receipt.duplicate:
+            telemetry.count("jobs.enqueued", letter.type, "replay", priority)
         await _write_queued(StateStore(connection, Names(config.namespace)), letter, given, priority, headers)
         await letters.mark_replayed(letter.id, given)
     except LetterNotFound as error:

@@ -6,8 +6,9 @@ import asyncio
 import json
 import logging
 import re
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
+from jsjobs.dead_letters.lookout import Lookout
 from jsjobs.dead_letters.sweep import Sweep, is_given_up
 from jsjobs.dead_letters.undertaker import Undertaker
 from jsjobs.jetstream.api import find
@@ -21,6 +22,9 @@ from jsjobs.model.job import Priority
 from jsjobs.postgres.dead_letters import DeadLetters
 from jsjobs.postgres.errors import DatabaseError
 from jsjobs.settings import Config
+
+if TYPE_CHECKING:
+    from jsjobs.telemetry.recorder import Telemetry
 
 logger = logging.getLogger("jsjobs.router")
 
@@ -41,13 +45,18 @@ class Router:
     Use it as an async context manager, or call `start` and `stop`.
     """
 
-    def __init__(self, connection: Connection, config: Config, letters: DeadLetters) -> None:
+    def __init__(
+        self, connection: Connection, config: Config, letters: DeadLetters, telemetry: Telemetry | None = None
+    ) -> None:
         self._connection = connection
         self._names = Names(config.namespace)
         self._queues = {self._names.stream(priority) for priority in Priority}
         state = StateStore(connection, self._names)
-        self._undertaker = Undertaker(connection, self._names, state, letters, result_ttl=config.result_ttl)
+        self._undertaker = Undertaker(
+            connection, self._names, state, letters, result_ttl=config.result_ttl, telemetry=telemetry
+        )
         self._sweep = Sweep(connection, self._names, config, self._undertaker)
+        self._lookout = Lookout(connection, self._names)
         self._tasks: set[asyncio.Task[None]] = set()
         self._subscription: int | None = None
         self._sweeping: asyncio.Task[None] | None = None
@@ -61,11 +70,7 @@ class Router:
             JobError: `RunnerUnavailable`, if the server cannot be reached.
         """
         if self._subscription is None:
-            consumer = f"CONSUMER.INFO.{self._names.dead_stream}.{self._names.router}"
-            if await find(self._connection, consumer) is None:
-                logger.warning(
-                    "%s has no consumer %s: run `jsjobs streams apply`", self._names.dead_stream, self._names.router
-                )
+            await self._lookout.start()
             subject = self._names.router_deliver.encode()
             self._subscription = await self._connection.receive(subject, self._on_delivery, queue="routers")
             self._sweeping = asyncio.ensure_future(self._sweep_on())
@@ -75,6 +80,7 @@ class Router:
         if self._subscription is None or self._sweeping is None:
             return
         self._sweeping.cancel()
+        await self._lookout.stop()
         await self._connection.stop_receiving(self._subscription)
         self._subscription = None
         for patience in (_LAST_WORD, _LAST_WORD / 5):
@@ -88,6 +94,16 @@ class Router:
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
+
+    @property
+    def why_not_ready(self) -> str:
+        """Why letters do not reach this router, in words; empty while they do. Any thread may ask.
+
+        Letters that wait because Postgres is down do reach it: see `trouble`.
+        """
+        if self._subscription is not None and not self._connection.is_connected:
+            return "there is no connection to NATS"
+        return self._lookout.why_not_ready
 
     async def sweep(self) -> None:
         """Look now for messages that the server gave up without anybody being told; see `Sweep`.

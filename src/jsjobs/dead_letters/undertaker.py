@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
+from typing import TYPE_CHECKING
 
 from jsjobs.dead_letters.build import row
 from jsjobs.jetstream.api import call, find, parse_time
@@ -16,6 +17,9 @@ from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import JobStatusResponse, Status, utc_now
 from jsjobs.postgres.dead_letters import DeadLetters
 
+if TYPE_CHECKING:
+    from jsjobs.telemetry.recorder import Telemetry
+
 logger = logging.getLogger("jsjobs.router")
 
 
@@ -23,13 +27,21 @@ class Undertaker:
     """Stores letters and ends messages; every step may be repeated."""
 
     def __init__(
-        self, connection: Connection, names: Names, state: StateStore, letters: DeadLetters, *, result_ttl: float
+        self,
+        connection: Connection,
+        names: Names,
+        state: StateStore,
+        letters: DeadLetters,
+        *,
+        result_ttl: float,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._connection = connection
         self._names = names
         self._state = state
         self._letters = letters
         self._ttl = result_ttl
+        self._telemetry = telemetry
 
     async def store(self, letter: Letter, *, patient: bool) -> bool:
         """Store a letter, then let its job's entry age.
@@ -120,4 +132,6 @@ class Undertaker:
                 await self._state.write(dead, expected=found.revision if found else 0)
             except Conflict:
                 continue
+            if self._telemetry is not None:
+                self._telemetry.count("jobs.dead_lettered", dead.type, "bury", dead.priority)
             return dead

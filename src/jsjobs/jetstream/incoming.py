@@ -7,6 +7,7 @@ from datetime import datetime
 
 from jsjobs.jetstream.subjects import Names, plain_id
 from jsjobs.jetstream.wire import NO_HEADERS, JobHeaders, UnreadableHeaders, parse_job_headers
+from jsjobs.model.context import RequestContext
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Carrier, JobStatusResponse, Priority, Status
 
@@ -24,6 +25,13 @@ class IncomingJob:
     """Why the message cannot be run, if its headers cannot be read."""
     carrier: Carrier
     data: bytes
+
+    def context(self) -> RequestContext:
+        """What is true while the job is in hand."""
+        own = self.headers
+        return RequestContext(
+            own.tenant, own.request_id, own.entity, self.type, self.shard, job_id=self.job_id, trace=own.trace
+        )
 
     def entry(self) -> JobStatusResponse:
         """The entry of a job that nobody has written of yet."""

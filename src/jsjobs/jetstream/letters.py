@@ -19,6 +19,7 @@ from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.wire import header_block, value_of
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import JobStatusResponse
+from jsjobs.model.trace import TRACEPARENT, read_traceparent
 
 logger = logging.getLogger("jsjobs.letters")
 
@@ -37,10 +38,17 @@ class Letter:
     header: bytes
     """The job's raw header block; empty if it had none."""
     body: bytes
+    traceparent: str | None = None
+    """Of the job's last attempt, where the letter says it."""
 
 
 async def send_letter(
-    connection: Connection, names: Names, entry: JobStatusResponse, header: bytes, body: bytes
+    connection: Connection,
+    names: Names,
+    entry: JobStatusResponse,
+    header: bytes,
+    body: bytes,
+    traceparent: str | None = None,
 ) -> None:
     """Publish the letter of a dead job and have its acknowledgement; while there is no connection, try on.
 
@@ -53,6 +61,7 @@ async def send_letter(
         "Nats-Msg-Id": entry.job_id,
         _REASON: entry.error_reason or Reason.PROCESSING,
         _SIZE: str(len(header)),
+        **({} if traceparent is None else {TRACEPARENT: traceparent}),
     }
     subject, block, data = names.dead(entry.job_id), header_block(pairs), header + body
     while True:
@@ -85,4 +94,6 @@ def read_letter(names: Names, subject: bytes, header: bytes, data: bytes) -> Let
     except ValueError:
         known = Reason.PROCESSING
     job_id = subject.removeprefix(names.dead("")).decode("utf-8", "backslashreplace")
-    return Letter(job_id, known, data[:split], data[split:])
+    trace = value_of(header, TRACEPARENT.encode())
+    traceparent = None if trace is None else read_traceparent([trace.decode("ascii", "replace")])
+    return Letter(job_id, known, data[:split], data[split:], traceparent)

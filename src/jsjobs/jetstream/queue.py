@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,9 @@ _FULL = {10077, 10047, 10110, 10023}  # messages per subject, bytes, storage and
 _TOO_LARGE = 10054
 _INCOMPLETE = 10176
 _DUPLICATE_IN_BATCH = 10201
+_IN_PROCESS = 10158
+"""Another publish of the same message id is on its way to the replicas: its outcome is this one's, in a moment."""
+_ASK_AGAIN = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,10 @@ class JobQueue:
         self._spread = itertools.count(int.from_bytes(os.urandom(4)))
         self._priorities = {names.stream(priority): priority for priority in Priority}
 
+    def stream(self, priority: Priority) -> str:
+        """The stream that holds the jobs of a priority."""
+        return self._names.stream(priority)
+
     def subject(self, priority: Priority, entity: str | None, job_type: str) -> bytes:
         """Where a job goes; one without an entity gets a token of its own, so that such jobs cycle over the shards."""
         token = f"_{next(self._spread):x}" if entity is None else entity_token(entity)
@@ -64,6 +72,7 @@ class JobQueue:
         header = _block(job.headers)
         # The same message id again is the same job: the server says so in its answer.
         tries = 2 if MSG_ID in job.headers else 1
+        deadline = time.monotonic() + self._timeout
         while True:
             tries -= 1
             try:
@@ -77,10 +86,18 @@ class JobQueue:
                 if MSG_ID not in job.headers:
                     advice = "give the job a dedupe_key to make submitting it again safe"
                 raise _unknown(error, advice) from None
-            return self._receipt(_answer(reply))
+            answer = _answer(reply)
+            if (answer.get("error") or {}).get("err_code") != _IN_PROCESS or time.monotonic() > deadline:
+                return self._receipt(answer)
+            tries += 1
+            await asyncio.sleep(_ASK_AGAIN)
 
-    async def publish_batch(self, jobs: Sequence[Outgoing]) -> list[JobId]:
+    async def publish_batch(self, jobs: Sequence[Outgoing], receipts: list[JobId] | None = None) -> list[JobId]:
         """Publish a list: all or nothing up to 1,000 jobs, in chunks of 1,000 above that.
+
+        Args:
+            jobs: The jobs.
+            receipts: Each chunk's ids are added here as soon as it is queued, for who must know though the next fails.
 
         Raises:
             JobError: As `publish`. Of a list above 1,000 the chunks before the refused one stay queued; the message
@@ -89,13 +106,16 @@ class JobQueue:
         ids: list[JobId] = []
         for start in range(0, len(jobs), MAX_BATCH):
             try:
-                ids += await self._publish_chunk(jobs[start : start + MAX_BATCH])
+                queued = await self._publish_chunk(jobs[start : start + MAX_BATCH])
             except JobError as error:
                 if start:
                     raise JobError(
                         error.reason, f"{error.message} (the first {start} jobs of the list are queued)"
                     ) from None
                 raise
+            ids += queued
+            if receipts is not None:
+                receipts += queued
         return ids
 
     async def _publish_chunk(self, jobs: Sequence[Outgoing]) -> list[JobId]:
@@ -172,7 +192,8 @@ class JobQueue:
 
     def _no_stream(self) -> JobError:
         return JobError.from_runner_unavailable(
-            f"no stream takes jobs of namespace {self._names.namespace!r}: run `jsjobs streams apply`"
+            f"no stream takes jobs of namespace {self._names.namespace!r}: run `jsjobs streams apply`, "
+            "or wait, where its replicas have no majority just now"
         )
 
 
@@ -199,6 +220,11 @@ def _unknown(error: ConnectionLost, advice: str) -> JobError:
 
 def _refusal(error: dict[str, Any]) -> JobError:
     code, text = error.get("err_code"), error.get("description", "")
+    if code == _IN_PROCESS:
+        return JobError.from_runner_unavailable(
+            "another submit of the same dedupe_key is not decided yet, as without a majority of the replicas: "
+            "submit it again later, it will not be queued twice"
+        )
     if code in _FULL:
         return JobError.from_runner_unavailable(f"the mailbox is full ({text}): nothing was queued, try again later")
     if code == _TOO_LARGE:

@@ -20,7 +20,9 @@ from jsjobs.jetstream.wire import value_of
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import JobStatusResponse, random_token
 
-WRONG_REVISION = 10071
+WRONG_REVISION = frozenset({10071, 10164})
+"""The server's codes for a write whose revision is not the last one; the second, of replicated streams only, where the
+other write is still on its way to the replicas."""
 _ACK = re.compile(rb'\{"stream": ?"[^"]*", ?"seq": ?([1-9][0-9]*)')
 _RETRY_EVERY = 0.05
 _LAG = 0.25
@@ -155,7 +157,7 @@ def _revision(reply: Reply, job_id: str) -> int:
         return int(acknowledged[1])
     answer = json.loads(data)
     error = answer.get("error") or {"description": f"an answer that is no acknowledgement: {data[:100]!r}"}
-    if error.get("err_code") == WRONG_REVISION:
+    if error.get("err_code") in WRONG_REVISION:
         raise Conflict(job_id)
     raise ApiError(error, f"writing the entry of {job_id}")
 

@@ -12,11 +12,13 @@ from jsjobs.jetstream.subjects import is_given_id
 from jsjobs.model.context import checked_name
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import DEFAULT_MAX_ATTEMPTS, Duration
+from jsjobs.model.trace import NO_TRACE, TRACEPARENT, Trace, read_trace
 
 LINE = b"NATS/1.0"
 _FIRST = LINE + b"\r\n"
 _END = b"\r\n\r\n"
 _OURS = b"jsjobs-"
+_TRACE = TRACEPARENT.encode()
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 MSG_ID = "Nats-Msg-Id"
@@ -52,6 +54,8 @@ class JobHeaders:
     timeout: float | None = None
     """Seconds."""
     given_id: str | None = None
+    trace: Trace = NO_TRACE
+    """Empty where none came, or none that can be read."""
 
 
 NO_HEADERS = JobHeaders()
@@ -119,10 +123,16 @@ def parse_job_headers(raw: bytes) -> JobHeaders:
     Raises:
         UnreadableHeaders: Listing every header that cannot be read.
     """
-    if not raw or (_OURS not in raw.lower() and raw.startswith(_FIRST) and raw.endswith(_END)):
+    if not raw:
         return NO_HEADERS
+    lower = raw.lower()
+    if _OURS not in lower and raw.startswith(_FIRST) and raw.endswith(_END):
+        if _TRACE not in lower:
+            return NO_HEADERS
+        return JobHeaders(trace=read_trace(lenient_pairs(raw)))  # whatever stands beside it is not ours to judge
     seen: dict[str, str] = {}
-    for name, value in parse_block(raw):
+    pairs = parse_block(raw)
+    for name, value in pairs:
         seen.setdefault(name.lower(), value)
     problems: list[str] = []
 
@@ -145,6 +155,7 @@ def parse_job_headers(raw: bytes) -> JobHeaders:
         duration=read(DURATION, parse_duration, Duration.SHORT),
         timeout=read(TIMEOUT, parse_timeout),
         given_id=read(GIVEN_ID, _parse_given_id),
+        trace=read_trace(pairs) if _TRACE in lower else NO_TRACE,
     )
     if problems:
         raise UnreadableHeaders("; ".join(problems), headers)

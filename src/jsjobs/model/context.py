@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
 from jsjobs.model.errors import JobError
+from jsjobs.model.trace import NO_TRACE, Trace
 
 DEFAULT_TENANT = "default"
 """The tenant (`app_id` in the dead-letter table) of a job submitted in no context."""
@@ -28,6 +29,10 @@ class RequestContext:
     entity_id: str | None = None
     entity_type: str | None = None
     shard_id: int | None = None
+    job_id: str | None = None
+    """The job in hand."""
+    trace: Trace = NO_TRACE
+    """Where in a trace this is; what is submitted carries it along."""
 
     @property
     def within_worker(self) -> bool:

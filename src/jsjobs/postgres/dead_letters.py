@@ -32,6 +32,7 @@ __all__ = ["DeadLetter", "DeadLetters", "FailedAttempt", "NewDeadLetter"]
 _QUERIES = resources.files("jsjobs.postgres") / "queries"
 _STORE = (_QUERIES / "store.sql").read_text("utf-8")
 _LIST = (_QUERIES / "list.sql").read_text("utf-8")
+_COUNT_OPEN = "select count(*) from job_dlq where namespace = $1 and replayed_at is null and discarded_at is null"
 _GET = "select * from job_dlq where namespace = $1 and id = $2"
 # Three rows tell as well as all of them that what was asked is ambiguous.
 _FIND = "select * from job_dlq where namespace = $1 and (original_job_id = $2 or id between $3 and $4) limit 3"
@@ -148,6 +149,12 @@ class DeadLetters:
                 _LIST, self._namespace, *wanted, begin, include_replayed, include_discarded, *position, limit
             )
         return [DeadLetter.from_row(row) for row in rows]
+
+    async def count_open(self) -> int:
+        """How many letters are undecided, as `list` shows them by default."""
+        async with self._database.connection() as connection:
+            count: int = await connection.fetchval(_COUNT_OPEN, self._namespace)
+        return count
 
     async def claim_replay(self, letter_id: UUID, *, force: bool = False) -> str:
         """Claims the letter for a replay and gives the id its job must bear, `replay-<n>-<letter id>`.

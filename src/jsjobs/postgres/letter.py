@@ -40,6 +40,7 @@ class NewDeadLetter:
     batch_id: str | None = None
     headers: Sequence[tuple[str, str]] = ()
     headers_raw: bytes | None = None
+    traceparent: str | None = None
     error_history: Sequence[FailedAttempt] = ()
     created_at: datetime | None = None
 
@@ -71,6 +72,7 @@ class NewDeadLetter:
             sanitise.count(self.attempts),
             None if self.created_at is None else sanitise.moment(self.created_at),
             sanitise.moment(self.dead_at),
+            None if self.traceparent is None else sanitise.text(self.traceparent),
         )
 
 
@@ -102,11 +104,12 @@ class DeadLetter:
     replayed_at: datetime | None
     replayed_job_id: str | None
     discarded_at: datetime | None
+    traceparent: str | None
 
     @classmethod
     def from_row(cls, row: Record) -> DeadLetter:
-        """Reads a row; columns of a newer schema are left alone."""
-        columns = {field.name: row[field.name] for field in fields(cls)}
+        """Reads a row; columns of a newer schema are left alone, what an older one lacks is None."""
+        columns: dict[str, Any] = {field.name: row.get(field.name) for field in fields(cls)}
         columns["payload_json"] = sanitise.read_json(row["payload_json"])
         columns["headers"] = [(name, value) for name, value in sanitise.read_json(row["headers"])]
         columns["error_history"] = sanitise.read_json(row["error_history"])

@@ -19,6 +19,8 @@ class Start:
 
     entry: JobStatusResponse
     expected: int
+    after_loss: bool = False
+    """Whether the attempt before was lost with its worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ def taken_over(entry: JobStatusResponse, revision: int, now: datetime, worker: s
     if entry.attempts >= entry.max_attempts:
         return Bury(entry, revision, Reason.MAX_RETRIES, error)
     queued = entry.retried(now, error, due=now, retry=entry.retry)
-    return Start(queued.started(now, worker), revision)
+    return Start(queued.started(now, worker), revision, after_loss=True)
 
 
 def _adopted(entry: JobStatusResponse, job: IncomingJob) -> JobStatusResponse:

@@ -170,14 +170,15 @@ def _failed(entry: JobStatusResponse, error: BaseException, policy: Retry, now: 
 
 def _after(entry: JobStatusResponse, error: BaseException, policy: Retry, now: datetime) -> RetryAfter | DeadLetter:
     text = describe(error)
+    kind = str(error.reason) if isinstance(error, JobError) else type(error).__qualname__
     if isinstance(error, JobError) and error.is_terminal:
-        return DeadLetter(error.reason, text)
+        return DeadLetter(error.reason, text, kind)
     if entry.attempts >= entry.max_attempts:
-        return DeadLetter(Reason.MAX_RETRIES, text)
+        return DeadLetter(Reason.MAX_RETRIES, text, kind)
     retry = policy.after_failure(entry.retry or RetryState(), now=now, due=entry.next_attempt_at, rng=_RNG)
     if retry is None:
-        return DeadLetter(Reason.MAX_RETRIES, text)
-    return RetryAfter(delay=retry[0], error=text, retry=retry[1])
+        return DeadLetter(Reason.MAX_RETRIES, text, kind)
+    return RetryAfter(delay=retry[0], error=text, retry=retry[1], error_type=kind)
 
 
 def describe(error: BaseException) -> str:

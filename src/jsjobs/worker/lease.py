@@ -9,6 +9,7 @@ from typing import Protocol
 
 from jsjobs.jetstream.delivery import Delivery
 from jsjobs.jetstream.state import StateStore
+from jsjobs.model.context import RequestContext, enter_context
 from jsjobs.model.errors import JobError
 
 logger = logging.getLogger("jsjobs.worker")
@@ -40,6 +41,7 @@ class Kept(Protocol):
     """A run whose delivery may need to be kept alive."""
 
     job_id: str
+    context: RequestContext
     delivery: Delivery
     revision: int
     renewing: bool
@@ -75,6 +77,7 @@ class LeaseKeeper:
             task.add_done_callback(self._renewals.discard)
 
     async def _renew(self, run: Kept) -> None:
+        enter_context(run.context)
         asked_at, revision = time.monotonic(), run.revision
         try:
             found = await self._state.read(run.job_id)

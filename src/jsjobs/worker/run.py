@@ -9,16 +9,16 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jsjobs.jetstream.delivery import Delivery
 from jsjobs.jetstream.incoming import IncomingJob
 from jsjobs.jetstream.progress import ProgressSender
 from jsjobs.jetstream.state import Conflict, Found, StateStore
 from jsjobs.jetstream.subjects import Names
-from jsjobs.model.context import RequestContext, enter_context
+from jsjobs.model.context import enter_context
 from jsjobs.model.errors import JobError
-from jsjobs.model.job import Duration, Priority, Status
+from jsjobs.model.job import Duration, JobStatusResponse, Priority, Status
 from jsjobs.model.retry import Retry
 from jsjobs.worker.claim import Bury, Decision, Ended, Rebury, Start, Wait, decide, taken_over
 from jsjobs.worker.context import JobContext
@@ -26,6 +26,11 @@ from jsjobs.worker.executor import Handling, Stop, execute
 from jsjobs.worker.lease import LeaseTime
 from jsjobs.worker.registry import Registration, Registry
 from jsjobs.worker.settle import Claim, Settlement
+from jsjobs.worker.verdict import Outcome, Verdict
+
+if TYPE_CHECKING:
+    from jsjobs.telemetry.recorder import Telemetry
+    from jsjobs.telemetry.spans import Attempt
 
 logger = logging.getLogger("jsjobs.worker")
 RunKey = tuple[Priority, int]
@@ -49,6 +54,7 @@ class Tools:
     clock: Callable[[], datetime]
     server_now: Callable[[], Any]
     """Awaitable: the server's clock."""
+    telemetry: Telemetry | None = None
 
 
 class JobRun:
@@ -59,6 +65,7 @@ class JobRun:
         self.delivery = delivery
         self.job: IncomingJob = delivery.job(tools.names)
         self.job_id = self.job.job_id
+        self.context = self.job.context()
         # By its message, not its id: another copy of a given id is no redelivery of this one.
         self.key: RunKey = (self.job.priority, delivery.sequence)
         self._earlier = runs.get(self.key)
@@ -97,6 +104,7 @@ class JobRun:
 
     async def run(self) -> None:
         """Claim the job, run its handler, settle it; whatever goes wrong, the job comes back by its own redelivery."""
+        enter_context(self.context)
         try:
             decision = await self._decide()
             if isinstance(decision, Start):
@@ -132,6 +140,8 @@ class JobRun:
             elif isinstance(decision, Start):
                 with suppress(Conflict):
                     self.revision = await tools.state.write(decision.entry, expected=decision.expected)
+                    if tools.telemetry is not None and decision.after_loss:
+                        tools.telemetry.settled(job.type, job.priority, Outcome.RETRY)
                     return decision
                 await asyncio.sleep(_LOOK_AGAIN if found else 0)
             else:
@@ -197,15 +207,39 @@ class JobRun:
         if self._stop is not None or self.delivery.lost:
             # Its handler has not begun: it costs no attempt.
             handling.stop(Stop.RELEASE)
-        enter_context(
-            RequestContext(context.tenant_id, context.request_id, context.entity, context.type, context.shard)
+        attempt = None
+        if tools.telemetry is not None and handling.asked() is None:
+            attempt = self._begin(tools.telemetry, entry)
+        verdict: Verdict | None = None
+        outcome = Outcome.LOST
+        try:
+            verdict = await execute(
+                entry,
+                self._read,
+                handling,
+                tools.threads,
+                limit=self._limit(lease),
+                policy=tools.retry,
+                clock=tools.clock,
+            )
+            self._handling = None
+            reporter.close()
+            if attempt is not None:
+                attempt.handled()
+            outcome = await tools.settlement.apply(claim, verdict)
+        finally:
+            if attempt is not None:
+                attempt.end(outcome, verdict)
+
+    def _begin(self, telemetry: Telemetry, entry: JobStatusResponse) -> Attempt | None:
+        due = entry.next_attempt_at or entry.created_at
+        return telemetry.begin(
+            self.context,
+            self.job.priority,
+            stream=self.job.carrier.stream,
+            attempt=entry.attempts,
+            waited=0.0 if due is None else (self._tools.clock() - due).total_seconds(),
         )
-        verdict = await execute(
-            entry, self._read, handling, tools.threads, limit=self._limit(lease), policy=tools.retry, clock=tools.clock
-        )
-        self._handling = None
-        reporter.close()
-        await tools.settlement.apply(claim, verdict)
 
     async def _lease(self) -> float:
         """Seconds for which the delivery is surely ours from now on."""

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.delivery import Delivery
@@ -17,10 +18,14 @@ from jsjobs.jetstream.errors import TooLarge
 from jsjobs.jetstream.letters import send_letter
 from jsjobs.jetstream.state import Conflict, StateStore
 from jsjobs.jetstream.subjects import Names
+from jsjobs.model.context import current_context
 from jsjobs.model.errors import Reason
 from jsjobs.model.job import JobStatusResponse
 from jsjobs.worker.lease import LeaseTime
-from jsjobs.worker.verdict import Cancelled, Complete, DeadLetter, Lost, Release, RetryAfter, Verdict
+from jsjobs.worker.verdict import Cancelled, Complete, DeadLetter, Lost, Outcome, Release, RetryAfter, Verdict
+
+if TYPE_CHECKING:
+    from jsjobs.telemetry.recorder import Telemetry
 
 logger = logging.getLogger("jsjobs.worker")
 
@@ -46,6 +51,7 @@ class Settlement:
         result_ttl: float,
         lease_time: LeaseTime,
         clock: Callable[[], datetime],
+        telemetry: Telemetry | None = None,
     ) -> None:
         """Settle with these tools.
 
@@ -56,6 +62,7 @@ class Settlement:
             result_ttl: Seconds that an ended job's entry is kept.
             lease_time: In which a delivery is surely still ours.
             clock: The time now.
+            telemetry: Where outcomes are counted; None: nowhere.
         """
         self._connection = connection
         self._names = names
@@ -63,11 +70,12 @@ class Settlement:
         self._ttl = result_ttl
         self._time = lease_time
         self._clock = clock
+        self._telemetry = telemetry
 
-    async def apply(self, claim: Claim, verdict: Verdict) -> None:
-        """Settle the job, or nothing at all where the claim no longer holds."""
+    async def apply(self, claim: Claim, verdict: Verdict) -> Outcome:
+        """Settle the job, or nothing at all where the claim no longer holds; what it came to."""
         try:
-            await self._apply(claim, verdict)
+            outcome = await self._apply(claim, verdict)
         except Conflict:
             logger.warning(
                 "job %s: another worker has it, the outcome %s of attempt %d is dropped",
@@ -75,38 +83,48 @@ class Settlement:
                 type(verdict).__name__,
                 claim.entry.attempts,
             )
+            return Outcome.LOST
+        if self._telemetry is not None and outcome is not Outcome.DEAD:
+            self._telemetry.settled(claim.entry.type, claim.entry.priority, outcome)
+        return outcome
 
-    async def _apply(self, claim: Claim, verdict: Verdict) -> None:
+    async def _apply(self, claim: Claim, verdict: Verdict) -> Outcome:
         entry, now = claim.entry, self._clock()
         match verdict:
             case Complete(result):
-                await self._complete(claim, result, now)
+                return await self._complete(claim, result, now)
             case RetryAfter(delay, error, retry):
                 due = now + timedelta(seconds=delay)
                 queued = entry.retried(now, error, due=due, retry=retry)
                 await self._state.write(queued, expected=claim.revision)
                 self.give_back(entry.job_id, claim.delivery, delay)
+                return Outcome.RETRY
             case DeadLetter(reason, error):
                 await self.bury(claim, reason, error)
+                return Outcome.DEAD
             case Cancelled():
                 await self._state.write(entry.cancelled(now), expected=claim.revision, ttl=self._ttl)
                 claim.delivery.term("cancelled")
+                return Outcome.CANCELLED
             case Release():
                 await self._state.write(entry.released(now), expected=claim.revision)
                 self.give_back(entry.job_id, claim.delivery)
+                return Outcome.RELEASED
             case Lost(why):
                 logger.warning("job %s: %s; attempt %d is dropped", entry.job_id, why, entry.attempts)
+                return Outcome.LOST
 
-    async def _complete(self, claim: Claim, result: bytes | None, now: datetime) -> None:
+    async def _complete(self, claim: Claim, result: bytes | None, now: datetime) -> Outcome:
         entry = claim.entry.completed(now)
         try:
             await self._state.write(entry, expected=claim.revision, result=result, ttl=self._ttl)
         except TooLarge as error:
             text = f"the result of {len(result or b'')} bytes cannot be kept: {error.message}"
             await self.bury(claim, Reason.VALIDATION, text)
-        else:
-            claim.delivery.ack()
-            logger.debug("job %s (%s): complete", entry.job_id, entry.type)
+            return Outcome.DEAD
+        claim.delivery.ack()
+        logger.debug("job %s (%s): complete", entry.job_id, entry.type)
+        return Outcome.COMPLETE
 
     async def bury(self, claim: Claim, reason: Reason, error: str) -> None:
         """The job is dead: its entry, its letter, its message, in this order.
@@ -117,11 +135,15 @@ class Settlement:
         dead = claim.entry.failed(self._clock(), reason, error)
         # No time to live yet: the router sets it, once the letter is in Postgres.
         await self._state.write(dead, expected=claim.revision)
+        if self._telemetry is not None:
+            # Counted here: this write happens once, whatever becomes of the letter.
+            self._telemetry.settled(dead.type, dead.priority, Outcome.DEAD)
         await self.rebury(dead, claim.delivery)
 
     async def rebury(self, dead: JobStatusResponse, delivery: Delivery) -> None:
         """The letter of a job that is dead already, then the end of its message."""
-        await send_letter(self._connection, self._names, dead, delivery.header, delivery.data)
+        trace = current_context().trace
+        await send_letter(self._connection, self._names, dead, delivery.header, delivery.data, trace.traceparent)
         delivery.term(str(dead.error_reason))
 
     def give_back(self, job_id: str, delivery: Delivery, delay: float = 0) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 
 from jsjobs.model.errors import Reason
 from jsjobs.model.retry import RetryState
@@ -24,6 +25,8 @@ class RetryAfter:
     """Seconds."""
     error: str
     retry: RetryState
+    error_type: str = field(default="", compare=False)
+    """The exception's type, or a `JobError`'s reason: for those who watch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ class DeadLetter:
 
     reason: Reason
     error: str
+    error_type: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,18 @@ class Lost:
     """The worker lost its lease: another may run the job by now, so nothing is written or sent."""
 
     why: str
+
+
+class Outcome(StrEnum):
+    """What an attempt really came to, once it is settled."""
+
+    COMPLETE = "complete"
+    RETRY = "retry"
+    DEAD = "dead"
+    CANCELLED = "cancelled"
+    RELEASED = "released"
+    LOST = "lost"
+    """Nothing was written: the job was another's, or could not be settled and comes back."""
 
 
 Verdict = Complete | RetryAfter | DeadLetter | Cancelled | Release | Lost

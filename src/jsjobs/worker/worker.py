@@ -11,15 +11,15 @@ from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from jsjobs.jetstream.api import find, server_time
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.delivery import Delivery
+from jsjobs.jetstream.generations import live_shards
 from jsjobs.jetstream.progress import ProgressSender
 from jsjobs.jetstream.state import StateStore
 from jsjobs.jetstream.subjects import Names, Shard
-from jsjobs.jetstream.topology import live_shards
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority, random_token, utc_now
 from jsjobs.settings import MAX_SHARDS, Config
@@ -29,6 +29,9 @@ from jsjobs.worker.registry import Registry
 from jsjobs.worker.run import JobRun, RunKey, Tools
 from jsjobs.worker.settle import Settlement
 from jsjobs.worker.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from jsjobs.telemetry.recorder import Telemetry
 
 logger = logging.getLogger("jsjobs.worker")
 
@@ -43,11 +46,14 @@ class Worker:
     Use it as an async context manager, or call `start` and `stop`; both are safe to call more than once.
     """
 
-    def __init__(self, connection: Connection, config: Config, registry: Registry) -> None:
+    def __init__(
+        self, connection: Connection, config: Config, registry: Registry, telemetry: Telemetry | None = None
+    ) -> None:
         self.name = f"{socket.gethostname()}-{os.getpid()}-{random_token()[:6]}"
         self._connection = connection
         self._config = config
         self._registry = registry
+        self._telemetry = telemetry
         self._names = Names(config.namespace)
         self._state = StateStore(connection, self._names)
         self._runs: dict[RunKey, JobRun] = {}
@@ -87,6 +93,7 @@ class Worker:
                 result_ttl=self._config.result_ttl,
                 lease_time=self._time,
                 clock=utc_now,
+                telemetry=self._telemetry,
             ),
             registry=self._registry,
             threads=threads,
@@ -95,6 +102,7 @@ class Worker:
             lease_time=self._time,
             clock=utc_now,
             server_now=self._server_now,
+            telemetry=self._telemetry,
         )
         self._keeper = LeaseKeeper(self._state, self._time)
         self._keeping = asyncio.ensure_future(self._keep())
@@ -152,7 +160,16 @@ class Worker:
     @property
     def ready(self) -> bool:
         """Whether jobs of every shard reach this worker."""
-        return self._keeping is not None and not self._stopping and self._watchdog.ready
+        return not self.why_not_ready
+
+    @property
+    def why_not_ready(self) -> str:
+        """Why jobs of some shard do not reach this worker, in words; empty while they do. Any thread may ask."""
+        if self._stopping:
+            return "the worker is stopping"
+        if self._keeping is not None and not self._connection.is_connected:
+            return "there is no connection to NATS"
+        return self._watchdog.why_not_ready
 
     @property
     def running(self) -> int:

@@ -1,13 +1,14 @@
 insert into job_dlq (
     namespace, app_id, original_job_id, type, priority, entity, batch_id, payload, payload_json,
-    headers, headers_raw, error_reason, error_history, attempts, created_at, dead_at
-) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+    headers, headers_raw, error_reason, error_history, attempts, created_at, dead_at, traceparent
+) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
 on conflict (namespace, original_job_id) do update set
     -- A row without any error came from a letter that no entry vouched for, perhaps a stranger's: the true one wins.
     app_id = excluded.app_id, type = excluded.type, priority = excluded.priority, entity = excluded.entity,
     batch_id = excluded.batch_id, payload = excluded.payload, payload_json = excluded.payload_json,
     headers = excluded.headers, headers_raw = excluded.headers_raw, error_reason = excluded.error_reason,
     error_history = excluded.error_history, attempts = excluded.attempts, created_at = excluded.created_at,
-    dead_at = excluded.dead_at, discarded_at = null
+    dead_at = excluded.dead_at, discarded_at = null,
+    traceparent = excluded.traceparent
 where job_dlq.error_history = '[]' and excluded.error_history <> '[]' and job_dlq.replayed_job_id is null
 returning id

@@ -1,0 +1,70 @@
+"""What a service is connected to: opened once, closed together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from jsjobs.dead_letters.table import database_of
+from jsjobs.jetstream.connect import connect
+from jsjobs.jetstream.connection import Connection
+from jsjobs.local import here
+from jsjobs.model.errors import JobError
+from jsjobs.postgres.database import Database
+from jsjobs.settings import Config
+from jsjobs.telemetry.switch import find_telemetry
+
+if TYPE_CHECKING:
+    from jsjobs.telemetry.recorder import Telemetry
+
+
+class Connections:
+    """NATS, Postgres and telemetry of one service; use it as an async context manager."""
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config or here()
+        self._connection: Connection | None = None
+        self._database: Database | None = None
+        self._telemetry: Telemetry | None = None
+
+    async def connect(self) -> None:
+        """Connect to NATS; Postgres is asked only when it is needed. Whether there is telemetry is decided here.
+
+        Raises:
+            JobError: `RunnerUnavailable`, if no server can be reached or it is too old.
+        """
+        if self._connection is None:
+            self._telemetry = find_telemetry(self.config.namespace)
+            self._connection = await connect(self.config)
+
+    async def close(self) -> None:
+        """Close every connection, and export what telemetry was recorded."""
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None
+        if self._database is not None:
+            await self._database.close()
+            self._database = None
+        if self._telemetry is not None:
+            await self._telemetry.flush()
+
+    async def __aenter__(self) -> Self:
+        await self.connect()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def database(self) -> Database:
+        """The database, opened when it is first asked.
+
+        Raises:
+            JobError: `Validation`, if none is set or its URL cannot be read.
+        """
+        if self._database is None:
+            self._database = database_of(self.config)
+        return self._database
+
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            raise JobError.from_runner_unavailable("the service is not connected: use `async with jobs:` or connect()")
+        return self._connection

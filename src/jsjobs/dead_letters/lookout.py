@@ -1,0 +1,75 @@
+"""Looks whether letters reach a router: whether the consumer that delivers them is there."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+
+from jsjobs.jetstream.api import find
+from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.subjects import Names
+from jsjobs.model.errors import JobError
+
+logger = logging.getLogger("jsjobs.router")
+
+_INTERVAL = 5.0
+_FAST = 0.5  # while something is missing
+
+
+class Lookout:
+    """Asks the server for the router's consumer, now and then, and keeps the answer."""
+
+    def __init__(self, connection: Connection, names: Names) -> None:
+        self._connection = connection
+        self._consumer = f"CONSUMER.INFO.{names.dead_stream}.{names.router}"
+        self._missing = f"{names.dead_stream} has no consumer {names.router}: run `jsjobs streams apply`"
+        self._soon = asyncio.Event()
+        self._stopped = False
+        self._task: asyncio.Task[None] | None = None
+        self.why_not_ready = "the router has not started"
+        """Why letters do not reach the router, in words; empty while they do."""
+
+    async def start(self) -> None:
+        """Look, then go on looking.
+
+        Raises:
+            JobError: `RunnerUnavailable`, if the server cannot be reached now.
+        """
+        self._say(await self._look())
+        self._stopped = False
+        self._connection.on_reconnect.append(self._soon.set)
+        self._task = asyncio.ensure_future(self._watch())
+
+    async def stop(self) -> None:
+        """Look no more."""
+        if self._task is None:
+            return
+        self._stopped = True
+        self.why_not_ready = "the router has stopped"
+        self._connection.on_reconnect.remove(self._soon.set)
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        self._task = None
+
+    async def _watch(self) -> None:
+        while not self._stopped:  # a cancellation alone can be lost: Python 3.11's `wait_for` swallows some
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_FAST if self.why_not_ready else _INTERVAL):
+                    await self._soon.wait()
+            self._soon.clear()
+            try:
+                self._say(await self._look())
+            except JobError as error:
+                self._say(f"the server cannot be asked: {error.message}")
+            except Exception:
+                logger.exception("the lookout failed; it looks again")
+                self._say("the lookout failed")
+
+    async def _look(self) -> str:
+        return self._missing if await find(self._connection, self._consumer) is None else ""
+
+    def _say(self, why_not_ready: str) -> None:
+        if why_not_ready and why_not_ready != self.why_not_ready:
+            logger.warning("letters do not reach this router: %s", why_not_ready)
+        self.why_not_ready = why_not_ready

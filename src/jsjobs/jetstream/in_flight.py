@@ -1,0 +1,120 @@
+"""The jobs that workers have in their hands, found by what the server delivered last to each shard."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from jsjobs.jetstream.api import parse_time
+from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.incoming import IncomingJob, read_job
+from jsjobs.jetstream.state import StateStore
+from jsjobs.jetstream.subjects import Names, Shard, plain_id
+from jsjobs.jetstream.wire import value_of
+from jsjobs.model.errors import JobError
+from jsjobs.model.job import JobStatusResponse, Priority, Status
+
+
+@dataclass(frozen=True, slots=True)
+class RunningJob:
+    """A job that was delivered and is not settled."""
+
+    job_id: str
+    priority: Priority
+    shard: str
+    """The consumer's name."""
+    status: Status
+    """`processing`, or `queued`: it waits for its next attempt, or its worker has not written of it yet."""
+    type: str
+    entity: str | None
+    tenant: str | None
+    attempt: int
+    """Attempts begun."""
+    max_attempts: int
+    worker: str | None
+    """The worker that runs it, or ran it last."""
+    since: datetime
+    """When it came into this status."""
+    next_attempt_at: datetime | None
+
+
+class InFlight:
+    """Reads what is known of the jobs in flight; changes nothing."""
+
+    def __init__(self, connection: Connection, names: Names, state: StateStore) -> None:
+        self._connection = connection
+        self._names = names
+        self._state = state
+
+    async def jobs(self, busy: Mapping[Shard, dict[str, Any]], limit: int) -> list[RunningJob]:
+        """The jobs that some shards wait for, the ones delivered longest ago first; what has just ended is left out.
+
+        Args:
+            busy: Shards that have a job in flight, with their consumers' information.
+            limit: Ask for so many, at most.
+
+        Raises:
+            JobError: `RunnerUnavailable`, if the server or the bucket cannot be reached.
+        """
+        longest = sorted(busy.items(), key=lambda each: _delivered_at(each[1]))[:limit]
+        found = await asyncio.gather(*(self._job(shard, info) for shard, info in longest))
+        return [job for job in found if job is not None]
+
+    async def _job(self, shard: Shard, info: dict[str, Any]) -> RunningJob | None:
+        # A shard lets one job through at a time, so the last one delivered is the one in flight.
+        sequence = info["delivered"]["stream_seq"]
+        try:
+            entry = await self._entry(shard.priority, sequence)
+        except JobError as error:
+            if error.is_transient:
+                raise
+            # What a stranger wrote cannot be read; that its shard is busy is still worth a line.
+            entry = JobStatusResponse(job_id=plain_id(shard.priority, sequence), status=Status.QUEUED)
+        if entry is None or entry.status.is_terminal:
+            return None
+        return RunningJob(
+            job_id=entry.job_id,
+            priority=shard.priority,
+            shard=shard.consumer,
+            status=entry.status,
+            type=entry.type,
+            entity=entry.entity,
+            tenant=entry.tenant,
+            attempt=entry.attempts,
+            max_attempts=entry.max_attempts,
+            worker=entry.worker,
+            since=entry.history[-1].timestamp if entry.history else _delivered_at(info),
+            next_attempt_at=entry.next_attempt_at if entry.status is Status.QUEUED else None,
+        )
+
+    async def _entry(self, priority: Priority, sequence: int) -> JobStatusResponse | None:
+        """What is known of the job in a message; None, if it has ended."""
+        found = await self._state.read(plain_id(priority, sequence))
+        if found is not None:
+            return found.entry
+        job = await self._message(priority, sequence)
+        if job is None:
+            return None
+        if job.headers.given_id is not None:
+            found = await self._state.read(job.job_id)
+            if found is not None:
+                return None if found.entry is None else job.own(found.entry)
+        return job.entry()
+
+    async def _message(self, priority: Priority, sequence: int) -> IncomingJob | None:
+        subject = f"$JS.API.DIRECT.GET.{self._names.stream(priority)}".encode()
+        reply = await self._connection.ask(subject, json.dumps({"seq": sequence}).encode())
+        stored_subject = value_of(reply.header, b"Nats-Subject")
+        stored_at = value_of(reply.header, b"Nats-Time-Stamp")
+        if stored_subject is None or stored_at is None:
+            return None
+        moment = parse_time(stored_at.decode())
+        return read_job(self._names, stored_subject, reply.header, reply.data, sequence=sequence, stored_at=moment)
+
+
+def _delivered_at(info: dict[str, Any]) -> datetime:
+    return parse_time(info["delivered"].get("last_active") or info["ts"])

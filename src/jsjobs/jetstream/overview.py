@@ -1,0 +1,223 @@
+"""What the server knows of one namespace at one moment, in a bounded number of requests, whatever is queued."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from jsjobs.jetstream.api import find, parse_time, server_time
+from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.generations import live_shards, read_live
+from jsjobs.jetstream.in_flight import InFlight, RunningJob
+from jsjobs.jetstream.state import StateStore
+from jsjobs.jetstream.subjects import Names, Shard
+from jsjobs.jetstream.wire import value_of
+from jsjobs.model.errors import JobError
+from jsjobs.model.job import Priority
+
+_ASKED_FOR_OLDEST = 4
+"""Shards of a priority that are asked for the first job that waits in them, at most."""
+
+ShardInfo = dict[str, Any]
+"""A shard's consumer as the server describes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardLook:
+    """One shard at the moment of a look."""
+
+    name: str
+    """Its consumer's name, `<priority>-<generation>-<number>`."""
+    generation: str
+    is_next: bool
+    """Of a generation that begins when all before it are drained: the shard count is being changed."""
+    waiting: int
+    """Jobs that no worker has been given yet."""
+    running: int
+    """Jobs that a worker has, or that wait for their next attempt: one at most."""
+    redelivered: int
+    """How many of the running ones were delivered more than once."""
+    paused: bool
+    has_worker: bool
+    deliveries: int
+    """Deliveries so far, repeated ones included."""
+    created_at: datetime
+    seen_at: datetime
+    deliveries_per_second: float | None = None
+    """None as long as there are no two looks to compare."""
+
+
+@dataclass(frozen=True, slots=True)
+class PriorityLook:
+    """One priority at the moment of a look: its queue, and the sums of its shards."""
+
+    priority: Priority
+    waiting: int
+    running: int
+    redelivered: int
+    oldest_waiting_seconds: float | None
+    """Age of the job that waits longest; where many shards are busy, of the oldest that a few of them hold."""
+    stored: int
+    """Messages in the queue's stream: waiting and running ones, and what waits for a dead-letter router."""
+    last_sequence: int
+    created_at: datetime
+    seen_at: datetime
+    shards: tuple[ShardLook, ...]
+    submitted_per_second: float | None = None
+    """None as long as there are no two looks to compare."""
+    finished_per_second: float | None = None
+    """Jobs that left the queue, however they ended."""
+
+    @property
+    def running_shards(self) -> tuple[ShardLook, ...]:
+        """The shards whose turn it is: all but those of a generation that has not begun."""
+        return tuple(shard for shard in self.shards if not shard.is_next)
+
+    @property
+    def next_shards(self) -> tuple[ShardLook, ...]:
+        """The shards of generations that have not begun; empty unless the shard count is being changed."""
+        return tuple(shard for shard in self.shards if shard.is_next)
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """One namespace at the moment of a look."""
+
+    namespace: str
+    at: datetime
+    """By the server's clock."""
+    priorities: tuple[PriorityLook, ...]
+    running: tuple[RunningJob, ...]
+    """The jobs in flight, those delivered longest ago first, as many as were asked for."""
+    running_not_listed: int
+    letters_waiting: int
+    """Letters and advisories that no router has brought into Postgres yet."""
+
+
+class Observer:
+    """Looks at a namespace; changes nothing.
+
+    A look costs nine requests and one more for each running job that is listed (three, where its entry alone does not
+    tell); at most sixteen more tell the oldest waiting jobs, four more the order of generations during a change.
+    """
+
+    def __init__(self, connection: Connection, names: Names) -> None:
+        self._connection = connection
+        self._names = names
+        self._in_flight = InFlight(connection, names, StateStore(connection, names))
+
+    async def look(self, running_limit: int) -> Overview:
+        """What is there now.
+
+        Args:
+            running_limit: How many running jobs to list, at most.
+
+        Raises:
+            JobError: `NotFound`, if the namespace has no queues; `RunnerUnavailable`, if the server cannot be reached.
+        """
+        names = [self._names.stream(priority) for priority in Priority]
+        *queues, dead = await asyncio.gather(
+            *(find(self._connection, f"STREAM.INFO.{name}") for name in (*names, self._names.dead_stream))
+        )
+        found = {priority: info for priority, info in zip(Priority, queues, strict=True) if info is not None}
+        if not found:
+            raise JobError.from_not_found(
+                f"no streams of namespace {self._names.namespace!r} exist: run `jsjobs streams apply`"
+            )
+        shards = await live_shards(self._connection, self._names)
+        busy = {shard: info for shard, info in shards.items() if info["num_ack_pending"]}
+        looks, running = await asyncio.gather(
+            asyncio.gather(*(self._priority(priority, info, shards) for priority, info in found.items())),
+            self._in_flight.jobs(busy, running_limit),
+        )
+        return Overview(
+            namespace=self._names.namespace,
+            at=max(server_time(info) for info in found.values()),
+            priorities=tuple(looks),
+            running=tuple(running),
+            running_not_listed=max(0, len(busy) - running_limit),
+            letters_waiting=dead["state"]["messages"] if dead else 0,
+        )
+
+    async def _priority(
+        self, priority: Priority, queue: dict[str, Any], all_shards: Mapping[Shard, ShardInfo]
+    ) -> PriorityLook:
+        infos = {shard: info for shard, info in all_shards.items() if shard.priority is priority}
+        first = await self._first_generation(priority, infos)
+        shards = [_shard_look(shard, info, first) for shard, info in infos.items()]
+        waiting = sum(shard.waiting for shard in shards)
+        oldest = await self._oldest(priority, queue, infos, first) if waiting else None
+        state, seen_at = queue["state"], server_time(queue)
+        return PriorityLook(
+            priority=priority,
+            waiting=waiting,
+            running=sum(shard.running for shard in shards),
+            redelivered=sum(shard.redelivered for shard in shards),
+            oldest_waiting_seconds=None if oldest is None else max(0.0, (seen_at - oldest).total_seconds()),
+            stored=state["messages"],
+            last_sequence=state["last_seq"],
+            created_at=parse_time(queue["created"]),
+            seen_at=seen_at,
+            shards=tuple(sorted(shards, key=lambda shard: (shard.is_next, _numbers(shard.name)))),
+        )
+
+    async def _first_generation(self, priority: Priority, infos: Mapping[Shard, ShardInfo]) -> str | None:
+        """The generation that runs, where shards of several exist; None where that is no question."""
+        present = {str(shard.generation) for shard in infos}
+        if len(present) < 2:  # noqa: PLR2004 - several
+            return None
+        live = (await read_live(self._connection, self._names, priority)).generations
+        return next((str(generation) for generation in live if str(generation) in present), None)
+
+    async def _oldest(
+        self, priority: Priority, queue: dict[str, Any], infos: Mapping[Shard, ShardInfo], first: str | None
+    ) -> datetime | None:
+        """When the job that waits longest was stored."""
+        state = queue["state"]
+        in_flight = {info["delivered"]["stream_seq"] for info in infos.values() if info["num_ack_pending"]}
+        if state["messages"] and state["first_seq"] not in in_flight:
+            return parse_time(state["first_ts"])
+        waiting = [(shard, info) for shard, info in infos.items() if info["num_pending"]]
+        # What a later generation holds is younger than all that the first one holds.
+        begun = [(shard, info) for shard, info in waiting if first is None or str(shard.generation) == first]
+        behind = sorted(begun or waiting, key=lambda each: each[1]["delivered"]["stream_seq"])
+        stored = await asyncio.gather(
+            *(self._first_waiting(priority, info) for _, info in behind[:_ASKED_FOR_OLDEST]),
+        )
+        return min((moment for moment in stored if moment is not None), default=None)
+
+    async def _first_waiting(self, priority: Priority, info: ShardInfo) -> datetime | None:
+        """When the first job was stored that a shard has not been given yet."""
+        request = {"seq": info["delivered"]["stream_seq"] + 1, "next_by_subj": info["config"]["filter_subject"]}
+        subject = f"$JS.API.DIRECT.GET.{self._names.stream(priority)}".encode()
+        stored = value_of(
+            (await self._connection.ask(subject, json.dumps(request).encode())).header, b"Nats-Time-Stamp"
+        )
+        return None if stored is None else parse_time(stored.decode())
+
+
+def _shard_look(shard: Shard, info: ShardInfo, first: str | None) -> ShardLook:
+    generation = str(shard.generation)
+    return ShardLook(
+        name=shard.consumer,
+        generation=generation,
+        is_next=first is not None and generation != first,
+        waiting=info["num_pending"],
+        running=info["num_ack_pending"],
+        redelivered=info["num_redelivered"],
+        paused=bool(info.get("paused")),
+        has_worker=bool(info.get("push_bound")),
+        deliveries=info["delivered"]["consumer_seq"],
+        created_at=parse_time(info["created"]),
+        seen_at=server_time(info),
+    )
+
+
+def _numbers(shard_name: str) -> tuple[int, ...]:
+    """The numbers of generation and shard, so that shard 10 stands behind shard 9."""
+    _, generation, number = shard_name.rsplit("-", 2)
+    return (*(int(part) for part in generation.split("x")), int(number))

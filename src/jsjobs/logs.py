@@ -1,0 +1,103 @@
+"""Log records that say which job they are about, as text or as JSON."""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from jsjobs.model.context import DEFAULT_TENANT, current_context
+from jsjobs.model.trace import trace_id
+
+FIELDS = ("job_id", "job_type", "tenant", "trace_id")
+"""Attributes of a record that was made while a job was in hand."""
+_OWN = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName", *FIELDS}
+
+
+class LogFormat(StrEnum):
+    """How log records are written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class JobFields(logging.Filter):
+    """Adds the fields of the job in hand to each record that a handler gets; add it to handlers of your own.
+
+    As a filter, since a record factory would forbid handlers to log with an `extra` of the same name.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let every record through."""
+        context = current_context()
+        if context.job_id is not None:
+            values = (
+                context.job_id,
+                context.entity_type,
+                context.tenant_id or DEFAULT_TENANT,
+                trace_id(context.trace.traceparent),
+            )
+            for name, value in zip(FIELDS, values, strict=True):
+                if value is not None:
+                    record.__dict__.setdefault(name, value)
+        return True
+
+
+class TextFormatter(logging.Formatter):
+    """One line for people; what its message does not say of the job stands behind it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
+        """The line, without a traceback."""
+        line = super().formatMessage(record)
+        fields = ((name, getattr(record, name, None)) for name in FIELDS)
+        missing = [f"{name}={_plain(value)}" for name, value in fields if value and str(value) not in record.message]
+        return f"{line} [{' '.join(missing)}]" if missing else line
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line, with whatever `extra` it was logged with."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line: dict[str, Any] = {
+            "time": moment.replace("+00:00", "Z"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line |= {name: getattr(record, name) for name in FIELDS if hasattr(record, name)}
+        line |= {name: value for name, value in vars(record).items() if name not in _OWN and name not in line}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        try:
+            return json.dumps(line, default=str)
+        except (TypeError, ValueError):  # an extra with keys that are no texts, or one that holds itself
+            return json.dumps({name: str(value) for name, value in line.items()})
+
+
+def log_to_stderr(level: int, text: str, log_format: str = LogFormat.TEXT) -> None:
+    """Log to standard error, unless the application has set up logging its own way; its records get the fields too.
+
+    Args:
+        level: The least level that is logged.
+        text: The format of a line of text.
+        log_format: `text` or `json`.
+    """
+    root = logging.getLogger()
+    if not root.handlers:
+        ours = logging.StreamHandler()
+        ours.setFormatter(JsonFormatter() if log_format == LogFormat.JSON else TextFormatter(text))
+        root.addHandler(ours)
+        root.setLevel(level)
+    for handler in root.handlers:
+        if not any(isinstance(known, JobFields) for known in handler.filters):
+            handler.addFilter(JobFields())
+
+
+def _plain(value: object) -> str:
+    """A stranger's text in one line that cannot be taken for two."""
+    text = str(value)
+    return text if text.isprintable() and " " not in text else json.dumps(text)

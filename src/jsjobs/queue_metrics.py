@@ -1,0 +1,68 @@
+"""The gauges of the queues: the server is asked seldom, in the background, by the processes that are told to."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import TYPE_CHECKING, Self
+
+from jsjobs.jetstream.api import find
+from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.generations import live_shards
+from jsjobs.jetstream.subjects import Names
+from jsjobs.model.errors import JobError
+
+if TYPE_CHECKING:
+    from jsjobs.telemetry.recorder import Telemetry
+
+logger = logging.getLogger("jsjobs.telemetry")
+
+EVERY = 10.0
+"""Seconds between two looks."""
+
+
+class QueueMetrics:
+    """Tells telemetry how many jobs wait and run in each shard, and how many letters wait; an async context manager."""
+
+    def __init__(self, connection: Connection, names: Names, telemetry: Telemetry | None) -> None:
+        self._connection = connection
+        self._names = names
+        self._telemetry = telemetry
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        if self._telemetry is None:
+            logger.warning("queue metrics are asked for, but telemetry is off: set OTEL_EXPORTER_OTLP_ENDPOINT")
+        else:
+            self._task = asyncio.ensure_future(self._look_on(self._telemetry))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._task is not None and self._telemetry is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+            self._telemetry.no_depths()
+
+    async def _look_on(self, telemetry: Telemetry) -> None:
+        while True:
+            try:
+                await self._look(telemetry)
+            except JobError as error:
+                telemetry.no_depths()  # an old number is worse than none
+                logger.debug("the queues cannot be looked at: %s", error)
+            except Exception:
+                telemetry.no_depths()
+                logger.exception("the queues cannot be looked at")
+            await asyncio.sleep(EVERY)
+
+    async def _look(self, telemetry: Telemetry) -> None:
+        depths: dict[tuple[str, int, str], int] = {}
+        for shard, info in (await live_shards(self._connection, self._names)).items():
+            # While the shard count changes, a shard's number stands in two generations.
+            for state, key in (("waiting", "num_pending"), ("running", "num_ack_pending")):
+                at = (shard.priority.value, shard.number, state)
+                depths[at] = depths.get(at, 0) + info[key]
+        dead = await find(self._connection, f"STREAM.INFO.{self._names.dead_stream}")
+        telemetry.depths(depths, 0 if dead is None else dead["state"]["messages"])

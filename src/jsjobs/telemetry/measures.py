@@ -1,0 +1,121 @@
+"""The metrics, by the names that boards are built on.
+
+What can be counted here is counted in plain integers and read when it is exported: on a job's way only its two
+durations cost a call into OpenTelemetry.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from threading import Lock
+
+from opentelemetry import metrics
+from opentelemetry.metrics import CallbackOptions, Observation
+
+MAX_TYPES = 200
+"""Distinct values of the label `type` in one process: types come from strangers. All further ones are `_OTHER`."""
+OTHER = "_OTHER"
+
+_JOBS = "{job}"
+_COUNTERS = {
+    "jobs.enqueued": "Jobs that the server acknowledged; duplicates are not counted",
+    "jobs.completions": "Jobs that completed",
+    "jobs.failures": "Attempts that ended in an error",
+    "jobs.retries": "Failed attempts after which the job is tried again",
+    "jobs.dead_lettered": "Jobs that died",
+    "jobs.cancellations": "Jobs that were cancelled",
+}
+_RUNNING = "jobs.running"
+_MINUTE, _HOUR = 60.0, 3600.0
+_BUCKETS = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
+    *(_MINUTE, 5 * _MINUTE, 15 * _MINUTE, _HOUR, 4 * _HOUR, 12 * _HOUR),
+)
+Labels = tuple[str, str, str]
+"""Type, operation and priority."""
+Depths = dict[tuple[str, int, str], int]
+"""How many jobs stand in a priority's shard, by priority, shard and state (`waiting` or `running`)."""
+
+
+class Measures:
+    """The instruments of this process."""
+
+    def __init__(self, version: str) -> None:
+        self._lock = Lock()
+        self._counts: dict[str, defaultdict[Labels, int]] = {name: defaultdict(int) for name in (*_COUNTERS, _RUNNING)}
+        self._types: set[str] = set()
+        self._labels: dict[Labels, dict[str, str]] = {}
+        self._depths: dict[str, tuple[Depths, int]] = {}
+        self._has_gauges = False
+        self._meter = meter = metrics.get_meter("jsjobs", version)
+        for name, description in _COUNTERS.items():
+            meter.create_observable_counter(name, [self._reader(name)], _JOBS, description)
+        running = "Jobs whose handler runs"
+        meter.create_observable_up_down_counter(_RUNNING, [self._reader(_RUNNING)], _JOBS, running)
+        self.run = meter.create_histogram(
+            "jobs.run.duration",
+            "s",
+            "Time that a handler ran, one value per attempt",
+            explicit_bucket_boundaries_advisory=_BUCKETS,
+        )
+        self.wait = meter.create_histogram(
+            "jobs.wait.duration",
+            "s",
+            "Time from when a job could have run to its handler's start",
+            explicit_bucket_boundaries_advisory=_BUCKETS,
+        )
+
+    def label(self, job_type: str) -> str:
+        """The type as a label."""
+        if job_type in self._types:
+            return job_type
+        with self._lock:
+            if len(self._types) >= MAX_TYPES:
+                return OTHER
+            self._types.add(job_type)
+        return job_type
+
+    def attributes(self, labels: Labels) -> dict[str, str]:
+        """Labels as OpenTelemetry takes them: one dict for each, made once."""
+        known = self._labels.get(labels)
+        if known is None:
+            known = self._labels[labels] = dict(zip(("type", "operation", "priority"), labels, strict=True))
+        return known
+
+    def count(self, name: str, labels: Labels, by: int = 1) -> None:
+        """Add to a counter."""
+        with self._lock:  # a process may have several event loops
+            self._counts[name][labels] += by
+
+    def _reader(self, name: str) -> metrics.CallbackT:
+        def read(_: CallbackOptions) -> Iterable[Observation]:
+            with self._lock:
+                counts = list(self._counts[name].items())
+            return [Observation(value, self.attributes(labels)) for labels, value in counts]
+
+        return read
+
+    # -- gauges, only where they are asked for
+
+    def depths(self, namespace: str, depths: Depths, letters: int) -> None:
+        """What the server said last of a namespace's queues; the gauges exist from the first time on."""
+        self._depths[namespace] = (depths, letters)
+        if not self._has_gauges:
+            self._has_gauges = True
+            depth, letter = "Jobs in the queues, per shard", "Letters on their way to the database"
+            self._meter.create_observable_gauge("jobs.queue.depth", [self._read_depth], _JOBS, depth)
+            self._meter.create_observable_gauge("jobs.dead_letters.waiting", [self._read_letters], _JOBS, letter)
+
+    def no_depths(self, namespace: str) -> None:
+        """Nobody asks the server any more: an old number is worse than none."""
+        self._depths.pop(namespace, None)
+
+    def _read_depth(self, _: CallbackOptions) -> Iterable[Observation]:
+        for depths, _letters in list(self._depths.values()):
+            for (priority, shard, state), value in depths.items():
+                yield Observation(value, {"priority": priority, "shard": shard, "state": state})
+
+    def _read_letters(self, _: CallbackOptions) -> Iterable[Observation]:
+        known = [letters for _depths, letters in list(self._depths.values())]
+        return [Observation(sum(known))] if known else []

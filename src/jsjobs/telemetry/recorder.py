@@ -1,0 +1,216 @@
+"""What is recorded of a job: at its submit, while it runs, when it is settled."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache
+from importlib.metadata import version
+from threading import Thread
+
+from opentelemetry import trace
+from opentelemetry.context import attach, detach
+from opentelemetry.trace import Span, SpanKind, set_span_in_context
+from opentelemetry.util.types import AttributeValue
+
+from jsjobs.model.context import DEFAULT_TENANT, RequestContext, enter_context
+from jsjobs.model.errors import JobError
+from jsjobs.model.job import JobId, Priority
+from jsjobs.telemetry.measures import OTHER, Depths, Measures
+from jsjobs.telemetry.sdk import flush
+from jsjobs.telemetry.spans import EMPTY, Attempt, fail, parent_of, trace_of
+
+logger = logging.getLogger("jsjobs.telemetry")
+
+_VERSION = version("jsjobs")
+_OUTCOMES = {
+    "complete": (("jobs.completions", "process"),),
+    "retry": (("jobs.failures", "process"), ("jobs.retries", "process")),
+    "dead": (("jobs.failures", "process"), ("jobs.dead_lettered", "process")),
+    "cancelled": (("jobs.cancellations", "cancel"),),
+}
+
+
+@cache
+def _measures() -> Measures:
+    return Measures(_VERSION)
+
+
+class Telemetry:
+    """Records what happens to the jobs of one namespace; the instruments are the process's."""
+
+    def __init__(self, namespace: str) -> None:
+        self._namespace = namespace
+        self._tracer = trace.get_tracer("jsjobs", _VERSION)
+        self._measures = _measures()
+        self._fixed: dict[tuple[str, str, Priority], dict[str, str]] = {}
+
+    # -- submitting
+
+    @contextmanager
+    def submitting(
+        self,
+        job_type: str | None,
+        priority: Priority | None,
+        *,
+        stream: str | None,
+        entity: str | None,
+        tenant: str | None,
+        count: int | None = None,
+    ) -> Iterator[Sending]:
+        """The span of a submit, current inside of the block.
+
+        Args:
+            job_type: None where a list has several.
+            priority: Likewise.
+            stream: The queue, likewise.
+            entity: The entity.
+            tenant: Whose jobs they are.
+            count: How many they are, if a list is submitted.
+        """
+        named = {
+            "job.type": job_type,
+            "job.priority": None if priority is None else priority.value,
+            "job.entity": entity,
+            "messaging.destination.name": stream,
+            "messaging.batch.message_count": count,
+        }
+        attributes = {name: value for name, value in named.items() if value is not None}
+        attributes |= self._common("submit", "send") | {"job.tenant": tenant or DEFAULT_TENANT}
+        span = self._tracer.start_span("job.submit", kind=SpanKind.PRODUCER, attributes=attributes)
+        token = attach(set_span_in_context(span))
+        try:
+            yield Sending(self, span)
+        except BaseException as error:
+            name = error.reason if isinstance(error, JobError) else type(error).__qualname__
+            fail(span, str(error), str(name))
+            raise
+        finally:
+            detach(token)
+            span.end()
+
+    def enqueued(self, ids: Sequence[JobId], types: Sequence[str]) -> None:
+        """Count what the server took of a submit; a plain id tells its priority."""
+        for job_id, job_type in zip(ids, types, strict=False):
+            if not job_id.duplicate:
+                self.count("jobs.enqueued", job_type, "submit", job_id.partition("-")[0])
+
+    # -- running
+
+    def begin(
+        self, context: RequestContext, priority: Priority, *, stream: str, attempt: int, waited: float
+    ) -> Attempt | None:
+        """An attempt begins, its claim is written: its span is the current one of this task from here on.
+
+        Args:
+            context: The job's; its trace is the span's parent.
+            priority: The job's.
+            stream: The queue.
+            attempt: 1 for the first.
+            waited: Seconds since the job could have run.
+
+        Returns:
+            None, if a span processor of the application's failed: no job does because of that.
+        """
+        try:
+            return self._begin(context, priority, stream, attempt, waited)
+        except Exception:
+            logger.exception("the attempt is not recorded")
+            return None
+
+    def _begin(self, context: RequestContext, priority: Priority, stream: str, attempt: int, waited: float) -> Attempt:
+        job_type, job_id = context.entity_type or "", context.job_id or ""
+        attributes: dict[str, AttributeValue] = {
+            **self._of_type(job_type, priority, stream),
+            "job.id": job_id,
+            "messaging.message.id": job_id,
+            "job.shard": context.shard_id or 0,
+            "messaging.destination.partition.id": str(context.shard_id),
+            "job.attempt": attempt,
+            "job.tenant": context.tenant_id or DEFAULT_TENANT,
+        }
+        if context.entity_id is not None:
+            attributes["job.entity"] = context.entity_id
+        span = self._tracer.start_span("job.process", parent_of(context.trace), SpanKind.CONSUMER, attributes)
+        attach(set_span_in_context(span, EMPTY))
+        own = (context.tenant_id, context.request_id, context.entity_id, job_type, context.shard_id, job_id)
+        enter_context(RequestContext(*own, trace_of(span)))
+        labels = (self._measures.label(job_type), "process", priority.value)
+        self._measures.wait.record(max(waited, 0.0), self._measures.attributes(labels))
+        self._measures.count("jobs.running", labels)
+        return Attempt(span, self._measures, labels)
+
+    def _of_type(self, job_type: str, priority: Priority, stream: str) -> dict[str, str]:
+        key = (job_type, stream, priority)
+        fixed = self._fixed.get(key)
+        if fixed is None:
+            fixed = {
+                **self._common("process", "process"),
+                "job.type": job_type,
+                "job.priority": priority.value,
+                "messaging.destination.name": stream,
+            }
+            if self._measures.label(job_type) is not OTHER:
+                self._fixed[key] = fixed
+        return fixed
+
+    def _common(self, name: str, kind: str) -> dict[str, str]:
+        return {
+            "entity.service": self._namespace,
+            "entity.version": _VERSION,
+            "messaging.system": "nats",
+            "messaging.operation.name": name,
+            "messaging.operation.type": kind,
+        }
+
+    # -- settling and counting
+
+    def settled(self, job_type: str, priority: str, outcome: str) -> None:
+        """Count what an attempt came to, once it is written."""
+        for name, operation in _OUTCOMES.get(outcome, ()):
+            self.count(name, job_type, operation, priority)
+
+    def count(self, name: str, job_type: str, operation: str, priority: str) -> None:
+        """Count one job."""
+        labels = (self._measures.label(job_type), operation, str(priority))
+        self._measures.count(name, labels)
+
+    def depths(self, depths: Depths, letters: int) -> None:
+        """What the server said last of this namespace's queues."""
+        self._measures.depths(self._namespace, depths, letters)
+
+    def no_depths(self) -> None:
+        """Nobody asks the server any more."""
+        self._measures.no_depths(self._namespace)
+
+    @staticmethod
+    async def flush() -> None:
+        """Export what was recorded so far; bounded, and done beside the event loop."""
+        done, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def work() -> None:
+            flush()
+            with suppress(RuntimeError):  # nobody waits any more
+                loop.call_soon_threadsafe(done.set)
+
+        Thread(target=work, daemon=True).start()
+        await done.wait()
+
+
+class Sending:
+    """A submit on its way."""
+
+    def __init__(self, telemetry: Telemetry, span: Span) -> None:
+        self._telemetry = telemetry
+        self._span = span
+        self.trace = trace_of(span)
+        """What the jobs carry along."""
+
+    def acknowledged(self, ids: Sequence[JobId], types: Sequence[str]) -> None:
+        """The server took these, or had taken them before."""
+        self._telemetry.enqueued(ids, types)
+        if len(ids) == 1:
+            self._span.set_attribute("job.id", str(ids[0]))
+            self._span.set_attribute("messaging.message.id", str(ids[0]))

@@ -1,0 +1,98 @@
+"""An application with telemetry, in a process of its own: one that stays, or a publisher that submits and ends.
+
+    python telemetry_app.py worker|router|watcher
+    python telemetry_app.py submit TYPE PAYLOAD [OPTIONS]
+
+`HOST_ENDPOINT` makes it install providers of its own before it connects. It prints JSON lines.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from contextlib import AsyncExitStack
+from typing import Any
+
+from jsjobs import JobService
+from jsjobs.logs import log_to_stderr
+
+jobs = JobService()
+logger = logging.getLogger("shop")
+
+
+def say(**what: Any) -> None:
+    print(json.dumps(what), flush=True)  # noqa: T201 - this is how the test hears of it
+
+
+@jobs.handler("flaky")
+async def flaky(payload: dict[str, Any], ctx: JobService.Context) -> str:
+    logger.warning("at work")
+    if ctx.attempt <= payload.get("fails", 0):
+        raise ValueError(f"attempt {ctx.attempt} fails")
+    return await jobs.submit("child", {"of": ctx.job_id}, priority="low")
+
+
+@jobs.handler("child")
+def child(payload: dict[str, str]) -> str:
+    logger.warning("in a thread")
+    if "opentelemetry.trace" in sys.modules:
+        from opentelemetry import trace  # noqa: PLC0415 - where telemetry is off it must stay out
+
+        with trace.get_tracer("shop").start_as_current_span("own work"):
+            return payload["of"]
+    return payload["of"]
+
+
+@jobs.handler("dies")
+async def dies(payload: Any) -> None:
+    raise JobService.Error.from_validation("it shall die")
+
+
+@jobs.handler("huge")
+async def huge(size: int) -> str:
+    return "x" * size
+
+
+@jobs.handler("sleep")
+async def sleep(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+
+@jobs.handler("suicide")
+async def suicide(payload: Any, ctx: JobService.Context) -> None:
+    if ctx.attempt == 1:
+        os._exit(9)
+
+
+@jobs.handler("note")
+async def note(number: int) -> None:
+    """Do nothing."""
+
+
+async def serve(role: str) -> None:
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    parts = {"worker": (jobs.worker, jobs.router), "router": (jobs.router,), "watcher": (jobs.queue_metrics,)}
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(jobs)
+        for part in parts[role]:
+            await stack.enter_async_context(part())
+        say(event="ready", imported="opentelemetry" in sys.modules)
+        await stop.wait()
+
+
+async def submit(job_type: str, payload: str, options: str = "{}") -> None:
+    async with jobs:
+        ids = await jobs.submit(job_type, json.loads(payload), **json.loads(options))
+        say(event="submitted", ids=ids)
+
+
+if __name__ == "__main__":
+    log_to_stderr(logging.WARNING, "%(levelname)s %(name)s: %(message)s", os.environ.get("JSJOBS_LOG_FORMAT", "json"))
+    if "HOST_ENDPOINT" in os.environ:
+        from host_providers import install_providers
+
+        install_providers(os.environ["HOST_ENDPOINT"])
+    asyncio.run(submit(*sys.argv[2:]) if sys.argv[1] == "submit" else serve(sys.argv[1]))
