@@ -13,6 +13,7 @@ from jsjobs.cli.demo import demo
 from jsjobs.cli.options import is_verbose
 from jsjobs.cli.output import complain
 from jsjobs.cli.problems import FAILED, INTERRUPTED, judge, show_trace
+from jsjobs.cli.top import EXAMPLES, top
 
 _HELP = """Jobs on NATS JetStream: run workers, submit jobs, see what became of them.
 
@@ -44,6 +45,7 @@ _OPERATIONS = "Operations"
 serve.add_commands(app)
 jobs.add_commands(app)
 app.command(rich_help_panel="Running")(demo)
+app.command(rich_help_panel=_OPERATIONS, epilog=EXAMPLES)(top)
 app.add_typer(dlq.app, name="dlq", rich_help_panel=_OPERATIONS)
 app.add_typer(streams.app, name="streams", rich_help_panel=_OPERATIONS)
 app.add_typer(database.app, name="db", rich_help_panel=_OPERATIONS)

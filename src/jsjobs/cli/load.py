@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -9,11 +10,37 @@ from types import ModuleType
 
 import jsjobs
 from jsjobs import JobService
+from jsjobs.cli.output import talk
 from jsjobs.cli.problems import Failed, WrongUse
 from jsjobs.model.errors import JobError
 
 _FRAMES = 3
 _OURS = str(Path(jsjobs.__file__).parent)
+
+
+def load_application(target: str) -> JobService:
+    """Import an application whose jobs are to be run; says which settings its own ones make void.
+
+    Raises:
+        WrongUse: As `load_service`, or if it has no handlers.
+        Failed: As `load_service`.
+    """
+    service = load_service(target)
+    if not service.types:
+        # Its worker would bury every job as HandlerMissing.
+        raise WrongUse(f"{target} has no handlers: register them, with @jobs.handler(...), where it is imported")
+    _say_what_is_ignored(service)
+    return service
+
+
+def _say_what_is_ignored(service: JobService) -> None:
+    """An application may set in its code what the environment, an option or `jsjobs dev` sets too."""
+    config = service.config
+    database = None if config.database_url is None else config.database_url.get_secret_value()
+    used = {"NATS_URL": config.nats_url, "DATABASE_URL": database, "NAMESPACE": config.namespace}
+    ignored = [f"JSJOBS_{name}" for name, value in used.items() if os.environ.get(f"JSJOBS_{name}", value) != value]
+    if ignored:
+        talk(f"the application's own Config counts, not {', '.join(ignored)}", style="yellow")
 
 
 def load_service(target: str) -> JobService:
@@ -55,6 +82,23 @@ def check_target(target: str) -> None:
     top = place.partition(".")[0]
     if not top.isidentifier() or importlib.util.find_spec(top) is None:
         raise WrongUse(f"there is no module {top!r} in {Path.cwd()} or among the installed ones")
+
+
+def source_folders(target: str) -> list[Path]:
+    """Where a change may be one of the application: this folder, and the application's own where that is elsewhere.
+
+    Args:
+        target: One that `check_target` found good.
+    """
+    place = target.rpartition(":")[0]
+    if place.endswith(".py"):
+        folder, _ = _file_module(Path(place))
+    else:
+        spec = importlib.util.find_spec(place.partition(".")[0])
+        origin = None if spec is None else spec.origin or next(iter(spec.submodule_search_locations or []), None)
+        folder = Path.cwd() if origin is None else Path(origin).resolve().parent
+    here = Path.cwd().resolve()
+    return [here] if folder.is_relative_to(here) or "site-packages" in folder.parts else [here, folder]
 
 
 def _file_module(file: Path) -> tuple[Path, str]:

@@ -11,6 +11,8 @@ FAILED = 1
 """Exit code: the job or the request failed."""
 WRONG_USE = 2
 """Exit code: what was given cannot be used."""
+BROKEN = 3
+"""Exit code of the process that `jsjobs dev` runs an application in: it cannot be imported."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells know it."""
 

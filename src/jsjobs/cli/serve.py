@@ -1,36 +1,18 @@
 """Commands that stay: worker, router, dev."""
 
-import os
-import signal
-from contextlib import suppress
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from jsjobs import JobService
-from jsjobs.cli.connect import (
-    find_servers,
-    has_database,
-    has_nats,
-    service_with_database,
-    settings,
-    use_database,
-    use_nats,
-)
-from jsjobs.cli.load import check_target, load_service
-from jsjobs.cli.options import examples, with_servers
+from jsjobs.cli.connect import find_servers, service_with_database
+from jsjobs.cli.dev import dev
+from jsjobs.cli.health import HealthHost, HealthPlace, HealthPort
+from jsjobs.cli.load import load_application
+from jsjobs.cli.options import TARGET, examples, with_servers
 from jsjobs.cli.output import talk
-from jsjobs.cli.problems import WrongUse
 from jsjobs.cli.serving import Serving, run_until_stopped, start_logging
-from jsjobs.cli.streams import apply_streams
-from jsjobs.embedded import Endpoints, LocalServers
-from jsjobs.jetstream.errors import without_secrets
-from jsjobs.jetstream.topology import Action
-from jsjobs.postgres.migrate import migrate
 
 _SERVING = "Running"
-_TARGET = "The application's JobService: module:attr, or path/to/file.py:attr."
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -43,11 +25,22 @@ def add_commands(app: typer.Typer) -> None:
     app.command(rich_help_panel=_SERVING, epilog=router_examples)(router)
 
 
+QueueMetrics = Annotated[
+    bool,
+    typer.Option(
+        "--queue-metrics", envvar="JSJOBS_QUEUE_METRICS", help="Keep OpenTelemetry gauges of the queues' depths."
+    ),
+]
+
+
 @with_servers
 def worker(
     *,
-    target: Annotated[str, typer.Argument(metavar="MODULE:ATTR", help=_TARGET)],
+    target: Annotated[str, typer.Argument(metavar="MODULE:ATTR", help=TARGET)],
     no_router: Annotated[bool, typer.Option("--no-router", help="Leave the dead letters to other routers.")] = False,
+    queue_metrics: QueueMetrics = False,
+    health_port: HealthPort = None,
+    health_host: HealthHost = None,
 ) -> None:
     """Run the jobs of an application.
 
@@ -56,104 +49,21 @@ def worker(
     JobService.Config sets counts more than options and environment.
     """
     find_servers()
-    service = _loaded(target)
+    service = load_application(target)
     start_logging()
     routes = service.config.database_url is not None and not no_router
     if service.config.database_url is None:
         talk("no DATABASE_URL is set: dead letters wait in their stream until a router runs", style="yellow")
-    run_until_stopped(Serving(service, works=True, routes=routes).run())
+    health = HealthPlace(health_host, health_port)
+    run_until_stopped(Serving(service, works=True, routes=routes, health=health, measures=queue_metrics).run())
 
 
 @with_servers
-def router() -> None:
+def router(
+    *, queue_metrics: QueueMetrics = False, health_port: HealthPort = None, health_host: HealthHost = None
+) -> None:
     """Bring dead letters into the database, without running jobs; any number of routers may run."""
     service = service_with_database()
     start_logging()
-    run_until_stopped(Serving(service, works=False, routes=True).run())
-
-
-@with_servers
-def dev(
-    *,
-    target: Annotated[str | None, typer.Argument(metavar="[MODULE:ATTR]", help=_TARGET)] = None,
-) -> None:
-    """Start NATS and Postgres here, and run an application on them.
-
-    Data and logs are in ./.jsjobs; every other command in this folder, or below it, finds the servers there. A server
-    that the environment or an option names is used instead of starting one. Ctrl-C stops everything.
-    """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if target is not None:
-        check_target(target)  # before servers are started for nothing
-    servers = LocalServers(Path.cwd())
-    with suppress(KeyboardInterrupt):
-        try:
-            started = _start(servers)
-            service = _loaded(target) if target is not None else JobService(settings())
-            _introduce(service, target, started)
-            start_logging()
-            routes = service.config.database_url is not None
-
-            async def before() -> None:
-                await _prepare(service)
-
-            serving = Serving(service, works=target is not None, routes=routes, before=before)
-            run_until_stopped(serving.run(), servers.stop)
-        finally:
-            servers.stop()
-
-
-def _loaded(target: str) -> JobService:
-    service = load_service(target)
-    if not service.types:
-        # Its worker would bury every job as HandlerMissing.
-        raise WrongUse(f"{target} has no handlers: register them, with @jobs.handler(...), where it is imported")
-    _say_what_is_ignored(service)
-    return service
-
-
-def _say_what_is_ignored(service: JobService) -> None:
-    """An application may set in its code what the environment, an option or `jsjobs dev` sets too."""
-    config = service.config
-    database = None if config.database_url is None else config.database_url.get_secret_value()
-    used = {"NATS_URL": config.nats_url, "DATABASE_URL": database, "NAMESPACE": config.namespace}
-    ignored = [f"JSJOBS_{name}" for name, value in used.items() if os.environ.get(f"JSJOBS_{name}", value) != value]
-    if ignored:
-        talk(f"the application's own Config counts, not {', '.join(ignored)}", style="yellow")
-
-
-def _start(servers: LocalServers) -> Endpoints:
-    nats, postgres = not has_nats(), not has_database()
-    if not (nats or postgres):
-        return Endpoints(None, None)
-    started = servers.start(nats=nats, postgres=postgres)
-    if started.nats_url is not None:
-        use_nats(started.nats_url)
-    if started.database_url is not None:
-        use_database(started.database_url)
-    return started
-
-
-def _introduce(service: JobService, target: str | None, started: Endpoints) -> None:
-    config = service.config
-    talk(f"NATS      {without_secrets(config.nats_url)}")
-    if config.database_url is not None:
-        # Our own has no password, and psql takes its whole address.
-        talk(f"Postgres  {started.database_url or service.database().place}")
-    if target is None:
-        talk("no application was given: jobs wait until `jsjobs worker module:attr` runs")
-    if started.nats_url or started.database_url:
-        whose = "these servers" if started.nats_url and started.database_url else "what was started here"
-        talk(f"other commands in this folder find {whose} by themselves; Ctrl-C stops it all", style="dim")
-    if started.nats_url:
-        talk(f"for plain NATS clients: export NATS_URL={started.nats_url}", style="dim")
-
-
-async def _prepare(service: JobService) -> None:
-    if service.config.database_url is not None:
-        for name in await migrate(service.database()):
-            talk(f"migration {name} applied", style="dim")
-    steps = await apply_streams(service.config)
-    created = sum(step.action is Action.CREATE for step in steps)
-    if created:
-        talk(f"{created} streams and consumers created", style="dim")
+    health = HealthPlace(health_host, health_port)
+    run_until_stopped(Serving(service, works=False, routes=True, health=health, measures=queue_metrics).run())

@@ -16,7 +16,11 @@ from typing import Any
 
 from jsjobs import JobService
 from jsjobs.cli.connect import loop_factory
+from jsjobs.cli.health import NOWHERE, HealthPlace, health_endpoints, readiness_of
+from jsjobs.cli.options import start_log
 from jsjobs.cli.output import talk
+from jsjobs.dead_letters.router import Router
+from jsjobs.health import Readiness
 from jsjobs.jetstream.errors import without_secrets
 from jsjobs.worker.worker import Worker
 
@@ -32,7 +36,7 @@ _LOOK = 0.1
 
 def start_logging() -> None:
     """Log to standard error, unless the application has set up logging its own way."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    start_log(logging.INFO, "%(asctime)s %(levelname)-7s %(name)s: %(message)s")
 
 
 class _Stop:
@@ -56,16 +60,28 @@ class Serving:
         works: Whether to run jobs.
         routes: Whether to bring dead letters into the database.
         before: Done first, such as applying the streams.
+        health: Where to say how it is.
+        measures: Whether to keep gauges of the queues.
     """
 
     def __init__(
-        self, service: JobService, *, works: bool, routes: bool, before: Callable[[], Awaitable[None]] | None = None
+        self,
+        service: JobService,
+        *,
+        works: bool,
+        routes: bool,
+        before: Callable[[], Awaitable[None]] | None = None,
+        health: HealthPlace = NOWHERE,
+        measures: bool = False,
     ) -> None:
         self._service = service
         self._works = works
         self._routes = routes
         self._before = before
+        self._health = health
+        self._measures = measures
         self._worker: Worker | None = None
+        self._router: Router | None = None
         self._started = False
 
     async def run(self) -> None:
@@ -73,15 +89,19 @@ class Serving:
 
         Raises:
             JobError: If the server cannot be reached at the start.
+            Failed: If the health endpoints cannot listen.
         """
         stop = _Stop()
+        with health_endpoints(self._health, lambda: self._readiness(stop)):
+            await self._run(stop)
+
+    async def _run(self, stop: _Stop) -> None:
         living = asyncio.ensure_future(self._live(stop))
         await _first_of(living, stop.asked)
         if not self._started:
             living.cancel()  # there is nothing yet that could be stopped gracefully
         elif not living.done():
-            what = "the letters in hand" if self._worker is None else f"{self._worker.running} running job(s)"
-            talk(f"stopping: waiting for {what}; a second signal interrupts")
+            self._say_what_is_awaited()
         await _first_of(living, stop.at_once)
         if not living.done():
             if self._worker is not None:
@@ -95,14 +115,28 @@ class Serving:
             await self._before()
         async with AsyncExitStack() as parts:
             service = await parts.enter_async_context(self._service)
+            if self._measures:
+                await parts.enter_async_context(service.queue_metrics())
             if self._routes:
-                await parts.enter_async_context(service.router())
+                self._router = await parts.enter_async_context(service.router())
             if self._works:
                 self._worker = await parts.enter_async_context(service.worker())
             self._started = True
             announcing = asyncio.ensure_future(self._announce())
             parts.callback(announcing.cancel)
             await stop.asked.wait()
+
+    def _say_what_is_awaited(self) -> None:
+        if self._worker is None:
+            talk("stopping: waiting for the letters in hand; a second signal interrupts")
+        elif self._worker.running:
+            talk(f"stopping: waiting for {self._worker.running} running job(s); a second signal interrupts")
+
+    def _readiness(self, stop: _Stop) -> Readiness:
+        """As it is now; the health endpoints ask from another thread, so this only reads."""
+        if stop.asked.is_set():
+            return Readiness(["stopping"], [])
+        return readiness_of(self._worker, self._router) if self._started else Readiness(["starting"], [])
 
     async def _announce(self) -> None:
         # A worker may start before the streams exist; it says itself what it waits for.

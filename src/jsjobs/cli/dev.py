@@ -1,0 +1,100 @@
+"""The command `dev`: servers of the folder's own, and an application on them that is loaded again when it changes."""
+
+import signal
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jsjobs import JobService
+from jsjobs.cli.connect import has_database, has_nats, settings, use_database, use_nats
+from jsjobs.cli.load import check_target
+from jsjobs.cli.options import TARGET, is_verbose, with_servers
+from jsjobs.cli.output import talk
+from jsjobs.cli.reload import Reloading
+from jsjobs.cli.serving import Serving, run_until_stopped, start_logging
+from jsjobs.cli.streams import apply_streams
+from jsjobs.embedded import Endpoints, LocalServers
+from jsjobs.jetstream.errors import without_secrets
+from jsjobs.jetstream.steps import Action
+from jsjobs.postgres.migrate import migrate
+
+
+@with_servers
+def dev(
+    *,
+    target: Annotated[str | None, typer.Argument(metavar="[MODULE:ATTR]", help=TARGET)] = None,
+) -> None:
+    """Start NATS and Postgres here, and run an application on them; it is loaded again when a Python file changes.
+
+    Data and logs are in ./.jsjobs; every other command in this folder, or below it, finds the servers there. A server
+    that the environment or an option names is used instead of starting one. Ctrl-C stops everything.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):  # the second, when the terminal is closed
+        signal.signal(number, signal.default_int_handler)
+    if target is not None:
+        check_target(target)  # before servers are started for nothing
+    servers = LocalServers(Path.cwd())
+    code = 0
+    with suppress(KeyboardInterrupt):
+        try:
+            started = _start(servers)
+            service = JobService(settings())
+            _introduce(service, target, started)
+            if target is None:
+                _route(service, servers)
+            else:
+                code = Reloading(target, verbose=is_verbose()).run()
+        finally:
+            servers.stop()
+    if code:
+        raise typer.Exit(code)
+
+
+async def prepare(service: JobService) -> None:
+    """Bring the table and the streams of an application to what this version and its settings ask for."""
+    if service.config.database_url is not None:
+        for name in await migrate(service.database()):
+            talk(f"migration {name} applied", style="dim")
+    steps = await apply_streams(service.config)
+    created = sum(step.action is Action.CREATE for step in steps)
+    if created:
+        talk(f"{created} streams and consumers created", style="dim")
+
+
+def _route(service: JobService, servers: LocalServers) -> None:
+    start_logging()
+
+    async def before() -> None:
+        await prepare(service)
+
+    routes = service.config.database_url is not None
+    run_until_stopped(Serving(service, works=False, routes=routes, before=before).run(), servers.stop)
+
+
+def _start(servers: LocalServers) -> Endpoints:
+    nats, postgres = not has_nats(), not has_database()
+    if not (nats or postgres):
+        return Endpoints(None, None)
+    started = servers.start(nats=nats, postgres=postgres)
+    if started.nats_url is not None:
+        use_nats(started.nats_url)
+    if started.database_url is not None:
+        use_database(started.database_url)
+    return started
+
+
+def _introduce(service: JobService, target: str | None, started: Endpoints) -> None:
+    config = service.config
+    talk(f"NATS      {without_secrets(config.nats_url)}")
+    if config.database_url is not None:
+        # Our own has no password, and psql takes its whole address.
+        talk(f"Postgres  {started.database_url or service.database().place}")
+    if target is None:
+        talk("no application was given: jobs wait until `jsjobs worker module:attr` runs")
+    if started.nats_url or started.database_url:
+        whose = "these servers" if started.nats_url and started.database_url else "what was started here"
+        talk(f"other commands in this folder find {whose} by themselves; Ctrl-C stops it all", style="dim")
+    if started.nats_url:
+        talk(f"for plain NATS clients: export NATS_URL={started.nats_url}", style="dim")

@@ -1,0 +1,89 @@
+"""The process that `jsjobs dev` runs an application in, seen from `jsjobs dev`."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from jsjobs.cli.output import talk
+
+_PATIENCE = 15.0
+"""Seconds beyond the grace time, in which a process that listens at all has given its jobs back and ended."""
+_HURRIED = 6.0
+_SILENT = 3.0
+"""Seconds to wait without a word."""
+_LOOK = 0.05
+
+
+class DevProcess:
+    """One run of an application in a process of its own, see `dev_child`.
+
+    It has a session of its own: Ctrl-C in the terminal reaches `jsjobs dev` alone, who then stops it in good order.
+    """
+
+    def __init__(self, target: str, *, verbose: bool) -> None:
+        self._line, theirs = socket.socketpair()  # when our end is gone, it ends too
+        self._line.setblocking(False)
+        self._grace: float | None = None
+        self._started_at = time.monotonic()
+        # -P: the current folder must not stand before Python's own modules.
+        command = [sys.executable, "-P", "-m", "jsjobs.cli.dev_child", target, str(theirs.fileno())]
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603 - our own module
+                [*command, *(["-v"] if verbose else [])], pass_fds=[theirs.fileno()], start_new_session=True
+            )
+
+    @property
+    def prepared(self) -> bool:
+        """Whether it came so far as to run jobs."""
+        if self._grace is None:
+            with suppress(OSError, ValueError):
+                self._grace = float(self._line.recv(64))
+        return self._grace is not None
+
+    @property
+    def code(self) -> int | None:
+        """Its exit code, the number of a signal below 0; None while it runs."""
+        return self._process.poll()
+
+    @property
+    def age(self) -> float:
+        """Seconds since its start."""
+        return time.monotonic() - self._started_at
+
+    def stop(self, hurry: Callable[[], bool]) -> None:
+        """End it in good order, or by force when that takes too long.
+
+        Args:
+            hurry: Asked all the time: whether to wait for running jobs no more.
+        """
+        grace = self._grace if self.prepared and self._grace is not None else 0.0
+        begin = time.monotonic()
+        deadline = begin + grace + _PATIENCE
+        self._process.terminate()
+        hurried = told = False
+        while self.code is None:
+            if hurry() and not hurried:
+                hurried = True
+                self._process.terminate()
+                deadline = min(deadline, time.monotonic() + _HURRIED)
+            if time.monotonic() > begin + _SILENT and not (told or hurried):
+                told = True
+                left = deadline - time.monotonic()
+                talk(f"the application has not ended yet; in {left:.0f} s it is killed", style="dim")
+            if time.monotonic() > deadline:
+                talk("the application does not end and is killed; its jobs come back after ack_wait", style="yellow")
+                with suppress(ProcessLookupError):
+                    os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.wait()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_LOOK)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of a process that has ended."""
+        self._line.close()

@@ -1,0 +1,147 @@
+"""`jsjobs top`: what happens now, again and again."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console, ConsoleDimensions
+from rich.live import Live
+
+from jsjobs.cli.connect import run, settings
+from jsjobs.cli.durations import format_duration
+from jsjobs.cli.keys import each_key
+from jsjobs.cli.looking import Seen, looks
+from jsjobs.cli.options import Json, duration_option, examples, with_servers
+from jsjobs.cli.output import print_json, screen
+from jsjobs.cli.problems import WrongUse
+from jsjobs.cli.top_view import View, lines_of, picture, running_shown
+from jsjobs.jetstream.errors import without_secrets
+from jsjobs.settings import Config
+
+EXAMPLES = examples(
+    "jsjobs top", "jsjobs top --interval 5s --namespace acme", "jsjobs top --count 1 --json | jq .running"
+)
+
+_LISTED = 20
+"""Running jobs in a look that no screen bounds."""
+
+_WIDTH, _HEIGHT = 80, 24
+"""Of a terminal that does not know its size."""
+_INTERVAL = 1.0
+_SHORTEST = 0.1
+
+Interval = Annotated[float | None, duration_option("Time between two looks [dim](default: 1s)[/]")]
+Count = Annotated[int | None, typer.Option(help="End after so many looks.", min=1)]
+
+
+@with_servers
+def top(*, interval: Interval = None, count: Count = None, as_json: Json = False) -> None:
+    """Show what happens now: queues, rates, running jobs, letters; until `q` or Ctrl-C.
+
+    Keys: `q` quits, `s` shows shards or running jobs, `o` orders shards. In a pipe each look is printed as lines.
+    """
+    every = _INTERVAL if interval is None else interval
+    if every < _SHORTEST:
+        raise WrongUse(f"--interval must be at least {format_duration(_SHORTEST)}")
+    config = settings()
+    if as_json:
+        run(_print(config, every, count, lambda seen: print_json(seen.as_json())))
+    elif not sys.stdout.isatty() or Console().is_dumb_terminal:
+        run(_print(config, every, count, _print_lines))
+    else:
+        # A log line would break the picture, which says itself what is wrong.
+        logging.basicConfig(handlers=[logging.NullHandler()])
+        run(_show(config, every, count))
+
+
+async def _print(config: Config, interval: float, count: int | None, show: Callable[[Seen], None]) -> None:
+    async def go() -> None:
+        async with aclosing(_some(looks(config, interval, lambda: _LISTED), count)) as every:
+            async for seen in every:
+                show(seen)
+
+    await _until_stopped(go(), _on_signals())
+
+
+def _print_lines(seen: Seen) -> None:
+    console = screen()
+    console.print(lines_of(seen))
+    console.print()
+    sys.stdout.flush()
+
+
+async def _show(config: Config, interval: float, count: int | None) -> None:
+    """The picture on the whole terminal, drawn anew at each look, key and change of size."""
+    console, stop = screen(), _on_signals()
+    view = View(f"{without_secrets(config.nats_url)}  every {format_duration(interval)}")
+    last: Seen | None = None
+
+    def measured_height() -> int:
+        # COLUMNS and LINES in the environment, which rich believes, know nothing of a changed window.
+        width, height = os.get_terminal_size(sys.stdout.fileno())
+        console.size = ConsoleDimensions(width or _WIDTH, height or _HEIGHT)
+        return console.height
+
+    def draw() -> None:
+        if last is not None:
+            height = measured_height()
+            live.update(picture(last, view, console.width, height), refresh=True)
+
+    def on_key(key: str) -> None:
+        if key == "q":
+            stop.set()
+        else:
+            view.press(key)
+            draw()
+
+    async def go() -> None:
+        nonlocal last
+        found = looks(config, interval, lambda: running_shown(measured_height()))
+        async with aclosing(_some(found, count)) as every:
+            async for seen in every:
+                last = seen
+                draw()
+
+    with Live(console=console, screen=True, auto_refresh=False) as live, each_key(on_key):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGWINCH, draw)
+        await _until_stopped(go(), stop)
+
+
+async def _some(every: AsyncGenerator[Seen, None], count: int | None) -> AsyncGenerator[Seen, None]:
+    """The first looks, or all of them."""
+    number = 0
+    async with aclosing(every):
+        async for seen in every:
+            yield seen
+            number += 1
+            if number == count:
+                return
+
+
+def _on_signals() -> asyncio.Event:
+    """Set when somebody wants this to end: that is how it ends, and no failure."""
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+async def _until_stopped(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:
+    """Run until it ends by itself, or is to end.
+
+    Raises:
+        Exception: As the work does.
+    """
+    tasks = [asyncio.create_task(work), asyncio.create_task(stop.wait())]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    ended = (await asyncio.gather(*tasks, return_exceptions=True))[0]
+    if isinstance(ended, Exception):
+        raise ended
