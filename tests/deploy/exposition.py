@@ -1,0 +1,35 @@
+"""Every metric of jsjobs as Prometheus sees it: run as a process, since OpenTelemetry's provider is the process's own."""
+
+from opentelemetry import metrics
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.sdk.metrics import MeterProvider
+from prometheus_client import CollectorRegistry, generate_latest
+
+from jsjobs.telemetry.measures import Measures
+
+COUNTED = (
+    "jobs.enqueued",
+    "jobs.completions",
+    "jobs.failures",
+    "jobs.retries",
+    "jobs.dead_lettered",
+    "jobs.cancellations",
+    "jobs.running",
+)
+
+
+def main() -> None:
+    registry = CollectorRegistry()
+    metrics.set_meter_provider(MeterProvider([PrometheusMetricReader(registry=registry)]))
+    measures = Measures("0")
+    labels = ("email.send", "process", "high")
+    for name in COUNTED:
+        measures.count(name, labels)
+    measures.run.record(0.2, measures.attributes(labels))
+    measures.wait.record(0.2, measures.attributes(labels))
+    measures.depths("jobs", {("high", 0, "waiting"): 3, ("high", 0, "running"): 1}, 2)
+    print(generate_latest(registry).decode())  # noqa: T201 - its whole purpose
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""The compose file's NATS nodes, started with their own options on this machine's loopback."""
+
+import asyncio
+import socket
+import subprocess
+import urllib.request
+from pathlib import Path
+from typing import IO
+
+from deployed import NODES, SERVICES
+
+from jsjobs.embedded.nats import _find_binary
+
+PORTS = (4222, 6222, 8222)
+"""Of clients, of routes between the nodes, and of monitoring: each node in its container has the same ones."""
+
+
+class Cluster:
+    """Three nodes; what still runs of them at the end is killed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        sockets = {(name, port): socket.create_server(("127.0.0.1", 0)) for name in NODES for port in PORTS}
+        self.ports = {place: found.getsockname()[1] for place, found in sockets.items()}
+        for found in sockets.values():
+            found.close()
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.logs: list[IO[bytes]] = []
+
+    def here(self, name: str, text: str) -> str:
+        """What a text of this node's container means on this machine."""
+        text = text.replace("/data", str(self.folder / name)).replace("0.0.0.0:", f"{name}:")
+        for other in NODES:
+            for port in PORTS:
+                text = text.replace(f"{other}:{port}", f"127.0.0.1:{self.ports[other, port]}")
+        for port in PORTS:
+            text = text.replace(f"port={port}", f"port={self.ports[name, port]}")
+            text = text.replace(f"127.0.0.1:{port}/", f"127.0.0.1:{self.ports[name, port]}/")
+        return text
+
+    def start(self, name: str) -> None:
+        options = [self.here(name, option) for option in SERVICES[name]["command"]]
+        log = (self.folder / f"{name}.log").open("ab")
+        self.logs.append(log)
+        self.processes[name] = subprocess.Popen(
+            [_find_binary(), "--addr=127.0.0.1", *options], stdout=log, stderr=subprocess.STDOUT
+        )
+
+    async def is_healthy(self, name: str) -> bool:
+        """What the compose file's own health check says."""
+        assert self.processes[name].poll() is None, (self.folder / f"{name}.log").read_text()
+        return await asyncio.to_thread(_is_ok, self.here(name, SERVICES[name]["healthcheck"]["test"][-1]))
+
+    def kill(self, name: str) -> None:
+        self.processes[name].kill()
+        self.processes[name].wait()
+
+    def close(self) -> None:
+        for name in self.processes:
+            self.kill(name)
+        for log in self.logs:
+            log.close()
+
+
+def _is_ok(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return answer.status == 200
+    except OSError:  # nothing listens yet, or it says that it is unavailable
+        return False

@@ -1,0 +1,65 @@
+"""Replicated streams refuse in words of their own while another write of the same subject or key is under way."""
+
+import asyncio
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from deployed import NODES, SERVICES
+from nats_cluster import Cluster
+
+from facts import eventually
+from jsjobs import JobService
+from jsjobs.jetstream.connect import connect
+from jsjobs.jetstream.state import Conflict, StateStore
+from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.topology import Topology
+from jsjobs.model.job import JobStatusResponse, Priority, Status, utc_now
+from jsjobs.settings import Config
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    cluster = Cluster(tmp_path)
+    for name in NODES:
+        cluster.start(name)
+    yield cluster
+    cluster.close()
+
+
+async def deployed(cluster: Cluster) -> Config:
+    for name in NODES:
+        await eventually(partial(cluster.is_healthy, name), within=30)
+    url = cluster.here("nats-1", SERVICES["setup"]["environment"]["NATS_URL"])
+    config = Config(nats_url=url, replicas=3, queue_bytes=2**26)
+    connection = await connect(config)
+
+    async def applied() -> bool:
+        await Topology(connection, Names("jobs"), config).apply()  # a new cluster's first leader may not stay
+        return True
+
+    await eventually(applied, within=60)
+    await connection.close()
+    return config
+
+
+async def test_submitting_a_key_at_once_from_two_places_queues_it_once(cluster: Cluster) -> None:
+    async with JobService(await deployed(cluster)) as one:
+        ids = await asyncio.gather(*(one.submit("echo", 1, entity="a", dedupe_key="same") for _ in range(3)))
+        assert len(set(ids)) == 1
+        assert sorted(found.duplicate for found in ids) == [False, True, True]
+
+
+async def test_of_two_writes_at_once_one_is_in_conflict(cluster: Cluster) -> None:
+    config = await deployed(cluster)
+    connection = await connect(config)
+    try:
+        states = [StateStore(connection, Names("jobs")) for _ in range(2)]
+        entry = JobStatusResponse(
+            job_id="normal-1", status=Status.QUEUED, type="echo", priority=Priority.NORMAL, created_at=utc_now()
+        )
+        answers = await asyncio.gather(*(state.write(entry, expected=0) for state in states), return_exceptions=True)
+        assert [type(answer) for answer in answers if isinstance(answer, Exception)] == [Conflict], answers
+    finally:
+        await connection.close()
