@@ -38,9 +38,9 @@ ENV PATH=/opt/jsjobs/bin:$PATH \
 WORKDIR /app
 USER 10001:10001
 EXPOSE 8080
-# Ready, not merely alive: no streams, no connection or no database is worth to be seen. Nothing but python is needed.
+# Alive, not ready: some who read this start an unhealthy container anew, which brings no server back. It needs only python.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['JSJOBS_HEALTH_PORT'] + '/ready', timeout=3)"]
+    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['JSJOBS_HEALTH_PORT'] + '/live', timeout=3)"]
 # Without a shell in between, SIGTERM reaches jsjobs, which then lets running jobs end.
 ENTRYPOINT ["jsjobs"]
 CMD ["--help"]

@@ -64,3 +64,24 @@ async def test_servers_that_the_environment_names_are_not_started(bare_cli: Cli,
     assert dev.err.splitlines()[-1].startswith("error: Postgres at 127.0.0.1:9/none is not available")
     assert "secret" not in dev.err
     assert not (bare_cli.folder / ".jsjobs").exists()
+
+
+async def test_another_shard_count_is_brought_about_by_the_worker_that_dev_runs(bare_cli: Cli, folder: Path) -> None:
+    """The change waits for jobs of the old shards, and nobody but the worker that starts after it can end those."""
+    dev = await bare_cli.start("dev")
+    await dev.says("router ready")
+    before = (await bare_cli.run("submit", "echo", "1", "--entity", "e")).out.strip()
+    dev.interrupt()
+    assert (await dev.ends()).code == 0
+    dev = await bare_cli.start("dev", "app:jobs", JSJOBS_SCALE="2")
+    await dev.says("worker and router ready")
+    after = (await bare_cli.run("submit", "echo", "2", "--entity", "e")).out.strip()
+    for job_id, result in ((before, "1"), (after, "2")):
+        ended = await bare_cli.run("result", job_id)
+        assert (ended.code, ended.out.strip()) == (0, result), ended.err
+    shards = json.loads((await bare_cli.run("streams", "show", "--json")).out)["shards"]
+    assert {shard["name"] for shard in shards if shard["name"].startswith("normal")} == {
+        f"normal-2x4-{number}" for number in range(4)
+    }
+    dev.interrupt()
+    assert (await dev.ends()).code == 0

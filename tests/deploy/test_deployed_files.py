@@ -149,12 +149,12 @@ def test_the_image_runs_jsjobs_itself_as_a_user_that_has_a_number() -> None:
 
 
 class Ready(BaseHTTPRequestHandler):
-    """Answers as a process that is ready, or not."""
+    """Answers as a process that is live, or not."""
 
     code = 200
 
     def do_GET(self) -> None:
-        self.send_response(self.code if self.path == "/ready" else 404)
+        self.send_response(self.code if self.path == "/live" else 404)
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
@@ -162,7 +162,7 @@ class Ready(BaseHTTPRequestHandler):
 
 
 @pytest.mark.parametrize("code", [200, 503])
-def test_the_images_health_check_tells_ready_from_not(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_images_health_check_tells_live_from_not(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Ready, "code", code)
     [check] = [json.loads(line.partition("CMD ")[2]) for line in instruction("HEALTHCHECK")]
     assert check[0] == "python"

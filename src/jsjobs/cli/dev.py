@@ -1,6 +1,7 @@
 """The command `dev`: servers of the folder's own, and an application on them that is loaded again when it changes."""
 
 import signal
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +15,7 @@ from jsjobs.cli.options import TARGET, is_verbose, with_servers
 from jsjobs.cli.output import talk
 from jsjobs.cli.reload import Reloading
 from jsjobs.cli.serving import Serving, run_until_stopped, start_logging
-from jsjobs.cli.streams import apply_streams
+from jsjobs.cli.streams import apply_streams, finish_changes
 from jsjobs.embedded import Endpoints, LocalServers
 from jsjobs.jetstream.errors import without_secrets
 from jsjobs.jetstream.steps import Action
@@ -57,7 +58,8 @@ async def prepare(service: JobService) -> None:
     if service.config.database_url is not None:
         for name in await migrate(service.database()):
             talk(f"migration {name} applied", style="dim")
-    steps = await apply_streams(service.config)
+    # A change of the shard count waits for jobs that only the worker can run, which starts after this.
+    steps = await apply_streams(service.config, wait=False)
     created = sum(step.action is Action.CREATE for step in steps)
     if created:
         talk(f"{created} streams and consumers created", style="dim")
@@ -69,8 +71,13 @@ def _route(service: JobService, servers: LocalServers) -> None:
     async def before() -> None:
         await prepare(service)
 
+    run_until_stopped(serving(service, works=False, before=before).run(), servers.stop)
+
+
+def serving(service: JobService, *, works: bool, before: Callable[[], Awaitable[None]]) -> Serving:
+    """What runs in development: a router where there is a database, and the rest of a change of the shard count."""
     routes = service.config.database_url is not None
-    run_until_stopped(Serving(service, works=False, routes=routes, before=before).run(), servers.stop)
+    return Serving(service, works=works, routes=routes, before=before, beside=lambda: finish_changes(service.config))
 
 
 def _start(servers: LocalServers) -> Endpoints:

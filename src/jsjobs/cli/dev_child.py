@@ -13,12 +13,12 @@ import time
 from contextlib import suppress
 
 from jsjobs import JobService
-from jsjobs.cli.dev import prepare
+from jsjobs.cli.dev import prepare, serving
 from jsjobs.cli.load import load_application
 from jsjobs.cli.options import be_verbose, is_verbose
 from jsjobs.cli.output import complain
 from jsjobs.cli.problems import BROKEN, WRONG_USE, judge, show_trace
-from jsjobs.cli.serving import Serving, run_until_stopped, start_logging
+from jsjobs.cli.serving import run_until_stopped, start_logging
 
 _ORPHANS_GRACE = 3.0
 _LAST_WORD = 6.0
@@ -56,7 +56,7 @@ async def _serve(service: JobService, parent: socket.socket) -> None:
         with suppress(OSError):  # it has gone, and we are about to go
             parent.sendall(str(service.config.grace).encode())
 
-    await Serving(service, works=True, routes=service.config.database_url is not None, before=before).run()
+    await serving(service, works=True, before=before).run()
 
 
 def _told(error: Exception) -> int:

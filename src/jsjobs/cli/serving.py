@@ -60,6 +60,7 @@ class Serving:
         works: Whether to run jobs.
         routes: Whether to bring dead letters into the database.
         before: Done first, such as applying the streams.
+        beside: Done while it serves.
         health: Where to say how it is.
         measures: Whether to keep gauges of the queues.
     """
@@ -71,6 +72,7 @@ class Serving:
         works: bool,
         routes: bool,
         before: Callable[[], Awaitable[None]] | None = None,
+        beside: Callable[[], Coroutine[Any, Any, None]] | None = None,
         health: HealthPlace = NOWHERE,
         measures: bool = False,
     ) -> None:
@@ -78,6 +80,7 @@ class Serving:
         self._works = works
         self._routes = routes
         self._before = before
+        self._beside = beside
         self._health = health
         self._measures = measures
         self._worker: Worker | None = None
@@ -122,8 +125,9 @@ class Serving:
             if self._works:
                 self._worker = await parts.enter_async_context(service.worker())
             self._started = True
-            announcing = asyncio.ensure_future(self._announce())
-            parts.callback(announcing.cancel)
+            for what in (self._announce, self._beside):
+                if what is not None:
+                    parts.callback(asyncio.ensure_future(_said_if_it_fails(what())).cancel)
             await stop.asked.wait()
 
     def _say_what_is_awaited(self) -> None:
@@ -147,6 +151,13 @@ class Serving:
         where = f"namespace {config.namespace} on {without_secrets(config.nats_url)}"
         letters = f", dead letters go to {self._service.database().place}" if self._routes else ""
         talk(f"{what} ready: {where}{letters}", style="green")
+
+
+async def _said_if_it_fails(what: Coroutine[Any, Any, None]) -> None:
+    try:
+        await what
+    except Exception:
+        logger.exception("what runs beside the worker failed")
 
 
 async def _first_of(task: asyncio.Future[None], event: asyncio.Event) -> None:

@@ -122,6 +122,12 @@ def apply_streams(config: Config, *, tell: Tell = lambda _: None, wait: bool = T
     return go()
 
 
+async def finish_changes(config: Config) -> None:
+    """Wait until no change of the shard count is under way any more, and see to it that new shards run then."""
+    async with _connected(config) as connection:
+        await _topology(connection, config).finish()
+
+
 def _settings(replicas: int | None, scale: int | None, shards: list[str] | None) -> Config:
     given: dict[str, Any] = {"replicas": replicas, "scale": scale}
     if shards:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jsjobs.jetstream import declared
@@ -94,7 +94,8 @@ class Topology:
             else:
                 break
         changing = [step.priority for step in steps if step.kind == "shards"]
-        await self._change([priority for priority in changing if priority], tell, wait=wait)
+        wanted = {priority: self._config.shards(priority) for priority in changing if priority}
+        await self._change(wanted, tell, wait=wait)
         return [taken.get((step.kind, step.name), step) for step in steps]
 
     async def finish(self, *, tell: Tell = lambda _: None, wait: bool = True) -> None:
@@ -107,16 +108,15 @@ class Topology:
         Raises:
             JobError: If the server refuses; `RunnerUnavailable` if it cannot be reached.
         """
-        for priority in Priority:
-            await Reshard(self._connection, self._names, self._config, priority, tell).run(wait=wait)
+        await self._change(dict.fromkeys(Priority), tell, wait=wait)
 
-    async def _change(self, priorities: Sequence[Priority], tell: Tell, *, wait: bool) -> None:
+    async def _change(self, wanted: Mapping[Priority, int | None], tell: Tell, *, wait: bool) -> None:
         # Side by side: a priority with long jobs keeps no other waiting.
         try:
             async with asyncio.TaskGroup() as group:
-                for priority in priorities:
+                for priority, shards in wanted.items():
                     reshard = Reshard(self._connection, self._names, self._config, priority, tell)
-                    group.create_task(reshard.run(self._config.shards(priority), wait=wait))
+                    group.create_task(reshard.run(shards, wait=wait))
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
 
