@@ -8,6 +8,7 @@ be open to a whole cluster: what it reads, how long, and for how many at once, i
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import json
 import logging
@@ -222,7 +223,10 @@ class _Short:
 
 def _listen(host: str | None, port: int, pulse: _Pulse, readiness: Callable[[], Readiness]) -> _Server:
     if host is not None:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        try:
+            family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        except UnicodeError:
+            raise OSError(errno.EINVAL, "not the name of a host") from None
         return _Server(family, (str(address[0]), port), pulse, readiness)
     if socket.has_dualstack_ipv6():
         with suppress(OSError):  # a container may have IPv6 switched off; a port in use is told below

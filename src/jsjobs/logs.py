@@ -46,7 +46,19 @@ class JobFields(logging.Filter):
 
 
 class TextFormatter(logging.Formatter):
-    """One line for people; what its message does not say of the job stands behind it."""
+    """One line for people; what its message does not say of the job stands behind it.
+
+    What has several lines, such as a traceback, is indented from the second on, and control characters are escaped: a
+    stranger's text can neither pass for a line of its own nor command a terminal.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, and a traceback."""
+        text = super().format(record)
+        if text.isprintable():
+            return text
+        escaped = (char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text)
+        return "".join(escaped).replace("\n", "\n  ")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
         """The line, without a traceback."""
@@ -73,9 +85,9 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         try:
-            return json.dumps(line, default=str)
-        except (TypeError, ValueError):  # an extra with keys that are no texts, or one that holds itself
-            return json.dumps({name: str(value) for name, value in line.items()})
+            return json.dumps(line, default=str, allow_nan=False)
+        except Exception:  # noqa: BLE001 - an extra may be anything, and no handler fails because of what it logs
+            return json.dumps({str(name): _writable(value) for name, value in line.items()})
 
 
 def log_to_stderr(level: int, text: str, log_format: str = LogFormat.TEXT) -> None:
@@ -95,6 +107,18 @@ def log_to_stderr(level: int, text: str, log_format: str = LogFormat.TEXT) -> No
     for handler in root.handlers:
         if not any(isinstance(known, JobFields) for known in handler.filters):
             handler.addFilter(JobFields())
+
+
+def _writable(value: object) -> object:
+    """The value if JSON can hold it: no NaN, nothing too deep, no keys that are no texts; else its text."""
+    try:
+        json.dumps(value, default=str, allow_nan=False)
+    except Exception:  # noqa: BLE001 - as above
+        try:
+            return str(value)
+        except Exception:  # noqa: BLE001 - as above
+            return f"({type(value).__name__})"
+    return value
 
 
 def _plain(value: object) -> str:

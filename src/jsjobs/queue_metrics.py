@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 from jsjobs.jetstream.api import find
@@ -29,24 +28,26 @@ class QueueMetrics:
         self._connection = connection
         self._names = names
         self._telemetry = telemetry
+        self._stopped = False
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         if self._telemetry is None:
             logger.warning("queue metrics are asked for, but telemetry is off: set OTEL_EXPORTER_OTLP_ENDPOINT")
         else:
+            self._stopped = False
             self._task = asyncio.ensure_future(self._look_on(self._telemetry))
         return self
 
     async def __aexit__(self, *_: object) -> None:
         if self._task is not None and self._telemetry is not None:
+            self._stopped = True
             self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.gather(self._task, return_exceptions=True)
             self._telemetry.no_depths()
 
     async def _look_on(self, telemetry: Telemetry) -> None:
-        while True:
+        while not self._stopped:  # a cancellation alone can be lost: Python 3.11's `wait_for` swallows some
             try:
                 await self._look(telemetry)
             except JobError as error:

@@ -1,5 +1,6 @@
 """`/live` and `/ready` of the real processes, while what they need comes and goes."""
 
+import json
 import signal
 import socket
 from collections.abc import Iterator
@@ -126,9 +127,24 @@ async def test_a_port_in_use_is_said_before_a_job_is_taken(cli: Cli, config: Job
             assert (await service.status(job_id)).status == "queued"
 
 
+async def test_with_json_logs_all_that_a_worker_says_is_json(cli: Cli) -> None:
+    del cli.env["JSJOBS_DATABASE_URL"]
+    worker = await cli.start("worker", "app:jobs", "--health-port", "0", "--log-format", "json")
+    await worker.says("worker ready: namespace")
+    worker.signal(signal.SIGTERM)
+    ended = await worker.ends()
+    said = [json.loads(line)["message"] for line in ended.err.splitlines()]
+    assert ended.code == 0
+    for begin in ("health endpoints /live and /ready on port", "no DATABASE_URL is set"):
+        assert any(message.startswith(begin) for message in said)
+
+
 async def test_a_port_that_cannot_be_is_wrong_use(cli: Cli) -> None:
     ended = await cli.run("worker", "app:jobs", "--health-port", "70000")
     assert ended.code == 2
     nowhere = await cli.run("worker", "app:jobs", "--health-port", "0", "--health-host", "192.0.2.1")
     assert nowhere.code == 1
     assert "cannot listen on 192.0.2.1 port 0: " in nowhere.err.splitlines()[-1]
+    nobody = await cli.run("worker", "app:jobs", "--health-port", "0", "--health-host", "x..y")
+    assert (nobody.code, nobody.err.count("not the name of a host")) == (1, 1)
+    assert "Traceback" not in nobody.err

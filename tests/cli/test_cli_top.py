@@ -151,13 +151,14 @@ async def test_at_a_terminal_it_fills_the_screen_until_q(cli: Cli) -> None:
         assert not terminal.is_raw()
 
 
-@pytest.mark.parametrize("end", ["\x03", "q"])
+@pytest.mark.parametrize("end", ["\x03", "\x1c", "q"])
 async def test_at_a_terminal_ctrl_c_is_as_good(cli: Cli, end: str) -> None:
     async with at_terminal(cli, "top", "--interval", "10m") as terminal:
         await terminal.shows("q quit")
         terminal.press(end)
         assert await terminal.ends() == 0
         await terminal.shows(NORMAL)
+        assert not terminal.is_raw()
 
 
 async def test_a_terminal_that_can_do_nothing_gets_lines(cli: Cli) -> None:

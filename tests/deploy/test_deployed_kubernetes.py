@@ -1,6 +1,7 @@
 """The manifests are ones that Kubernetes, kustomize and KEDA take, and fit the image and each other."""
 
 import json
+import re
 
 import kubernetes_validate
 import pytest
@@ -92,3 +93,12 @@ def test_a_scaler_has_the_fields_that_keda_reads(name: str) -> None:
     for trigger in scaler["spec"]["triggers"]:
         assert set(trigger["metadata"]) == TRIGGERS[trigger["type"]]
         assert all(isinstance(value, str) for value in trigger["metadata"].values()), "KEDA takes strings alone"
+
+
+def test_no_numbers_are_not_taken_for_idle_shards() -> None:
+    (trigger,) = SCALERS["keda-prometheus.yaml"]["spec"]["triggers"]
+    # A router that is gone leaves no series. Then the answer must be empty, which is an error and means `fallback`.
+    assert trigger["metadata"]["ignoreNullValues"] == "false"
+    assert not re.search(r"\b(or|vector|absent)\b", trigger["metadata"]["query"])
+    # And where all are idle it must be 0, not empty.
+    assert "> bool 0" in trigger["metadata"]["query"]

@@ -187,6 +187,24 @@ async def test_the_command_keeps_gauges_where_it_is_told_to(telemetry_apps: Tele
         assert child.returncode == 0
 
 
+async def test_types_of_strangers_do_not_take_the_room_of_those_that_have_a_handler(
+    telemetry_apps: TelemetryApps, receiver: Receiver, plain: Client, namespace: str
+) -> None:
+    stream = plain.jetstream()
+    for number in range(MAX_TYPES):
+        await stream.publish(f"{namespace}.low.e.junk-{number}", b"1")
+    await stream.publish(f"{namespace}.low.e.note", b"1")
+    worker = await telemetry_apps.worker()
+
+    async def is_counted() -> bool:
+        return receiver.value("jobs.completions", type="note") == 1 and bool(
+            receiver.value("jobs.failures", type=OTHER)
+        )
+
+    await eventually(is_counted)
+    await worker.stop()
+
+
 def test_types_of_strangers_do_not_make_series_without_end() -> None:
     measures = Measures("0")
     assert [measures.label(f"type-{number}") for number in range(MAX_TYPES)][-1] == f"type-{MAX_TYPES - 1}"

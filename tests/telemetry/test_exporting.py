@@ -81,19 +81,29 @@ async def test_a_variable_that_cannot_be_used_is_one_line(telemetry_apps: Teleme
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("at", ["start", "end"])
 async def test_a_broken_processor_of_the_application_costs_no_job(
-    telemetry_apps: TelemetryApps, receiver: Receiver
+    telemetry_apps: TelemetryApps, receiver: Receiver, at: str
 ) -> None:
-    telemetry_apps.environment |= {"HOST_ENDPOINT": receiver.url, "HOST_IS_BROKEN": "1"}
+    telemetry_apps.environment |= {"HOST_ENDPOINT": receiver.url, "HOST_IS_BROKEN": at}
     worker = await telemetry_apps.worker()
 
-    async def has_completed() -> bool:
-        return receiver.value("jobs.completions", type="note") == 2 and receiver.value("jobs.running") is None
+    async def have_completed() -> bool:
+        return receiver.value("jobs.completions", type="note") == 2 and not receiver.value("jobs.running")
 
-    telemetry_apps.environment["HOST_IS_BROKEN"] = ""
     await telemetry_apps.submit("note", [1, 2])
-    await eventually(has_completed)
+    await eventually(have_completed)
     assert "it is broken" in await worker.stop()
+    assert receiver.value("jobs.enqueued", type="note") == 2
+
+
+async def test_a_header_that_cannot_be_read_is_not_repeated(telemetry_apps: TelemetryApps) -> None:
+    telemetry_apps.environment["OTEL_EXPORTER_OTLP_HEADERS"] = "authorization: Bearer secret"
+    done, _ = submit(telemetry_apps.environment)
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert "OTEL_EXPORTER_OTLP_HEADERS" in line
+    assert "secret" not in line
 
 
 async def test_the_console_exporter_is_known(telemetry_apps: TelemetryApps) -> None:

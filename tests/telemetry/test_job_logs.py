@@ -100,6 +100,36 @@ async def test_a_strangers_name_cannot_forge_a_line() -> None:
     assert len(TextFormatter("%(message)s").format(record("hello")).splitlines()) == 1
 
 
+def test_a_strangers_text_cannot_pass_for_a_line_or_command_a_terminal() -> None:
+    text = TextFormatter("%(levelname)s %(message)s")
+    first, *more = text.format(record("failed: x\nERROR forged\r\x1b[2J\u2028")).split("\n")
+    assert (first, more) == ("INFO failed: x", ["  ERROR forged\\r\\x1b[2J\\u2028"])
+    try:
+        raise ValueError("x\nERROR forged")
+    except ValueError:
+        made = logging.getLogger("shop").makeRecord("shop", logging.ERROR, "", 0, "failed", (), sys.exc_info())
+    first, *more = text.format(made).split("\n")
+    assert first == "ERROR failed"
+    assert all(line.startswith("  ") for line in more)
+    assert "  ERROR forged" in more
+
+
+class Unspeakable:
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+
+def test_json_stays_json_whatever_is_logged() -> None:
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    extra = {"order": 7, "nan": float("nan"), "deep": deep, "odd": Unspeakable(), "keys": {(1, 2): 3}}
+    line = json.loads(JsonFormatter().format(record("hello", **extra)), parse_constant=int)
+    expected = {"message": "hello", "order": 7, "nan": "nan", "odd": "(Unspeakable)", "keys": "{(1, 2): 3}"}
+    assert line.items() >= expected.items()
+    assert line["deep"] == "(list)"
+
+
 def test_outside_of_jobs_nothing_is_added() -> None:
     assert TextFormatter("%(message)s").format(record("hello")) == "hello"
     assert set(json.loads(JsonFormatter().format(record("hello")))) == {"time", "level", "logger", "message"}

@@ -6,7 +6,7 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from jsjobs.cli.output import talk
+from jsjobs.cli.options import announce
 from jsjobs.cli.problems import Failed
 from jsjobs.dead_letters.router import Router
 from jsjobs.health import HealthServer, Readiness
@@ -68,7 +68,7 @@ def health_endpoints(place: HealthPlace, readiness: Callable[[], Readiness]) -> 
                 f"the health endpoints cannot listen on {where}: {error.strerror}; "
                 "choose with --health-port and --health-host"
             ) from None
-        talk(f"health endpoints /live and /ready on port {server.port}", style="dim")
+        announce(f"health endpoints /live and /ready on port {server.port}", style="dim")
         yield
 
 

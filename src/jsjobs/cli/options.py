@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 
 from jsjobs.cli.durations import parse_duration
+from jsjobs.cli.output import talk
 from jsjobs.logs import LogFormat, log_to_stderr
 
 _PANEL = "Servers and logging"
@@ -101,6 +102,14 @@ def start_log(level: int, text: str) -> None:
         text: The format of a line of text.
     """
     log_to_stderr(level, text, os.environ.get(_LOG_FORMAT, LogFormat.TEXT))
+
+
+def announce(text: str, *, style: str = "") -> None:
+    """What a command that stays says of itself: to the person at the terminal, or among its log where that is JSON."""
+    if os.environ.get(_LOG_FORMAT) == LogFormat.JSON:
+        logging.getLogger("jsjobs.cli").info("%s", text)
+    else:
+        talk(text, style=style)
 
 
 def is_verbose() -> bool:

@@ -8,8 +8,7 @@ from jsjobs.cli.connect import find_servers, service_with_database
 from jsjobs.cli.dev import dev
 from jsjobs.cli.health import HealthHost, HealthPlace, HealthPort
 from jsjobs.cli.load import load_application
-from jsjobs.cli.options import TARGET, examples, with_servers
-from jsjobs.cli.output import talk
+from jsjobs.cli.options import TARGET, announce, examples, with_servers
 from jsjobs.cli.serving import Serving, run_until_stopped, start_logging
 
 _SERVING = "Running"
@@ -53,7 +52,7 @@ def worker(
     start_logging()
     routes = service.config.database_url is not None and not no_router
     if service.config.database_url is None:
-        talk("no DATABASE_URL is set: dead letters wait in their stream until a router runs", style="yellow")
+        announce("no DATABASE_URL is set: dead letters wait in their stream until a router runs", style="yellow")
     health = HealthPlace(health_host, health_port)
     run_until_stopped(Serving(service, works=True, routes=routes, health=health, measures=queue_metrics).run())
 

@@ -17,8 +17,7 @@ from typing import Any
 from jsjobs import JobService
 from jsjobs.cli.connect import loop_factory
 from jsjobs.cli.health import NOWHERE, HealthPlace, health_endpoints, readiness_of
-from jsjobs.cli.options import start_log
-from jsjobs.cli.output import talk
+from jsjobs.cli.options import announce, start_log
 from jsjobs.dead_letters.router import Router
 from jsjobs.health import Readiness
 from jsjobs.jetstream.errors import without_secrets
@@ -132,9 +131,9 @@ class Serving:
 
     def _say_what_is_awaited(self) -> None:
         if self._worker is None:
-            talk("stopping: waiting for the letters in hand; a second signal interrupts")
+            announce("stopping: waiting for the letters in hand; a second signal interrupts")
         elif self._worker.running:
-            talk(f"stopping: waiting for {self._worker.running} running job(s); a second signal interrupts")
+            announce(f"stopping: waiting for {self._worker.running} running job(s); a second signal interrupts")
 
     def _readiness(self, stop: _Stop) -> Readiness:
         """As it is now; the health endpoints ask from another thread, so this only reads."""
@@ -150,7 +149,7 @@ class Serving:
         what = " and ".join(name for name, on in (("worker", self._works), ("router", self._routes)) if on)
         where = f"namespace {config.namespace} on {without_secrets(config.nats_url)}"
         letters = f", dead letters go to {self._service.database().place}" if self._routes else ""
-        talk(f"{what} ready: {where}{letters}", style="green")
+        announce(f"{what} ready: {where}{letters}", style="green")
 
 
 async def _said_if_it_fails(what: Coroutine[Any, Any, None]) -> None:

@@ -78,7 +78,8 @@ def _print_lines(seen: Seen) -> None:
 
 async def _show(config: Config, interval: float, count: int | None) -> None:
     """The picture on the whole terminal, drawn anew at each look, key and change of size."""
-    console, stop = screen(), _on_signals()
+    # Ctrl-\ too: it would leave the terminal without a cursor, and deaf.
+    console, stop = screen(), _on_signals(signal.SIGQUIT)
     view = View(f"{without_secrets(config.nats_url)}  every {format_duration(interval)}")
     last: Seen | None = None
 
@@ -124,10 +125,10 @@ async def _some(every: AsyncGenerator[Seen, None], count: int | None) -> AsyncGe
                 return
 
 
-def _on_signals() -> asyncio.Event:
+def _on_signals(*more: signal.Signals) -> asyncio.Event:
     """Set when somebody wants this to end: that is how it ends, and no failure."""
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, *more):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     return stop
 

@@ -6,21 +6,23 @@ import asyncio
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from functools import cache
 from importlib.metadata import version
 from threading import Thread
 
 from opentelemetry import trace
 from opentelemetry.context import attach, detach
-from opentelemetry.trace import Span, SpanKind, set_span_in_context
+from opentelemetry.trace import NonRecordingSpan, Span, SpanKind, get_current_span, set_span_in_context
 from opentelemetry.util.types import AttributeValue
 
 from jsjobs.model.context import DEFAULT_TENANT, RequestContext, enter_context
 from jsjobs.model.errors import JobError
-from jsjobs.model.job import JobId, Priority
+from jsjobs.model.job import JobId, JobStatusResponse, Priority
 from jsjobs.telemetry.measures import OTHER, Depths, Measures
 from jsjobs.telemetry.sdk import flush
 from jsjobs.telemetry.spans import EMPTY, Attempt, fail, parent_of, trace_of
+from jsjobs.telemetry.waiting import waited
 
 logger = logging.getLogger("jsjobs.telemetry")
 
@@ -79,7 +81,13 @@ class Telemetry:
         }
         attributes = {name: value for name, value in named.items() if value is not None}
         attributes |= self._common("submit", "send") | {"job.tenant": tenant or DEFAULT_TENANT}
-        span = self._tracer.start_span("job.submit", kind=SpanKind.PRODUCER, attributes=attributes)
+        try:
+            span = self._tracer.start_span("job.submit", kind=SpanKind.PRODUCER, attributes=attributes)
+        except Exception:
+            logger.exception(
+                "the submit is not recorded"
+            )  # a processor of the application's failed, the submit need not
+            span = NonRecordingSpan(get_current_span().get_span_context())
         token = attach(set_span_in_context(span))
         try:
             yield Sending(self, span)
@@ -89,7 +97,12 @@ class Telemetry:
             raise
         finally:
             detach(token)
-            span.end()
+            try:
+                span.end()
+            except Exception:
+                logger.exception(
+                    "the end of the submit is not recorded"
+                )  # the jobs are queued: nobody is to do it again
 
     def enqueued(self, ids: Sequence[JobId], types: Sequence[str]) -> None:
         """Count what the server took of a submit; a plain id tells its priority."""
@@ -99,28 +112,35 @@ class Telemetry:
 
     # -- running
 
+    def expect(self, types: Sequence[str]) -> None:
+        """These types are labels whatever comes: a stranger's must not use up the room first."""
+        for job_type in types:
+            self._measures.label(job_type)
+
     def begin(
-        self, context: RequestContext, priority: Priority, *, stream: str, attempt: int, waited: float
+        self, context: RequestContext, priority: Priority, entry: JobStatusResponse, *, stream: str, now: datetime
     ) -> Attempt | None:
         """An attempt begins, its claim is written: its span is the current one of this task from here on.
 
         Args:
             context: The job's; its trace is the span's parent.
             priority: The job's.
+            entry: The job's, as it was claimed.
             stream: The queue.
-            attempt: 1 for the first.
-            waited: Seconds since the job could have run.
+            now: By the worker's clock.
 
         Returns:
             None, if a span processor of the application's failed: no job does because of that.
         """
         try:
-            return self._begin(context, priority, stream, attempt, waited)
+            return self._begin(context, priority, entry, stream, now)
         except Exception:
             logger.exception("the attempt is not recorded")
             return None
 
-    def _begin(self, context: RequestContext, priority: Priority, stream: str, attempt: int, waited: float) -> Attempt:
+    def _begin(
+        self, context: RequestContext, priority: Priority, entry: JobStatusResponse, stream: str, now: datetime
+    ) -> Attempt:
         job_type, job_id = context.entity_type or "", context.job_id or ""
         attributes: dict[str, AttributeValue] = {
             **self._of_type(job_type, priority, stream),
@@ -128,7 +148,7 @@ class Telemetry:
             "messaging.message.id": job_id,
             "job.shard": context.shard_id or 0,
             "messaging.destination.partition.id": str(context.shard_id),
-            "job.attempt": attempt,
+            "job.attempt": entry.attempts,
             "job.tenant": context.tenant_id or DEFAULT_TENANT,
         }
         if context.entity_id is not None:
@@ -138,7 +158,7 @@ class Telemetry:
         own = (context.tenant_id, context.request_id, context.entity_id, job_type, context.shard_id, job_id)
         enter_context(RequestContext(*own, trace_of(span)))
         labels = (self._measures.label(job_type), "process", priority.value)
-        self._measures.wait.record(max(waited, 0.0), self._measures.attributes(labels))
+        self._measures.wait.record(waited(entry, now), self._measures.attributes(labels))
         self._measures.count("jobs.running", labels)
         return Attempt(span, self._measures, labels)
 

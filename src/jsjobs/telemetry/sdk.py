@@ -27,6 +27,8 @@ _QUEUE = 8192  # spans; the SDK's own 2,048 are half a second's worth of a busy 
 _SAY_AGAIN = 600.0
 _NOISY = ("opentelemetry.exporter", "opentelemetry.sdk._shared_internal", "opentelemetry.sdk.metrics._internal.export")
 """Loggers that speak of each batch; they have no public names."""
+_HEADERS = "opentelemetry.util.re"
+"""The logger that repeats a header of the environment which it cannot read, a token and all."""
 LAST_WORD = 1.5
 """Seconds that a flush may take: a collector that is away must not keep a process from ending."""
 
@@ -101,13 +103,16 @@ class _Trouble(logging.Handler):
             self._collector = f"the collector at {parts.hostname}" + (f":{parts.port}" if parts.port else "")
         except ValueError:
             self._collector = "the collector"
-        for name in _NOISY:
+        for name in (*_NOISY, _HEADERS):
             theirs = logging.getLogger(name)
             theirs.addHandler(self)
             theirs.propagate = False
 
     def emit(self, record: logging.LogRecord) -> None:
         """Say it in our words."""
+        if record.name == _HEADERS:
+            self.say("goes without a header: OTEL_EXPORTER_OTLP_HEADERS has an entry that is not name=value")
+            return
         if record.getMessage().startswith("Queue full"):
             self.say("comes faster than it can be exported, some is dropped")
             return

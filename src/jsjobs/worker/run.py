@@ -18,7 +18,7 @@ from jsjobs.jetstream.state import Conflict, Found, StateStore
 from jsjobs.jetstream.subjects import Names
 from jsjobs.model.context import enter_context
 from jsjobs.model.errors import JobError
-from jsjobs.model.job import Duration, JobStatusResponse, Priority, Status
+from jsjobs.model.job import Duration, Priority, Status
 from jsjobs.model.retry import Retry
 from jsjobs.worker.claim import Bury, Decision, Ended, Rebury, Start, Wait, decide, taken_over
 from jsjobs.worker.context import JobContext
@@ -207,9 +207,10 @@ class JobRun:
         if self._stop is not None or self.delivery.lost:
             # Its handler has not begun: it costs no attempt.
             handling.stop(Stop.RELEASE)
-        attempt = None
+        attempt: Attempt | None = None
         if tools.telemetry is not None and handling.asked() is None:
-            attempt = self._begin(tools.telemetry, entry)
+            stream, now = job.carrier.stream, tools.clock()
+            attempt = tools.telemetry.begin(self.context, job.priority, entry, stream=stream, now=now)
         verdict: Verdict | None = None
         outcome = Outcome.LOST
         try:
@@ -230,16 +231,6 @@ class JobRun:
         finally:
             if attempt is not None:
                 attempt.end(outcome, verdict)
-
-    def _begin(self, telemetry: Telemetry, entry: JobStatusResponse) -> Attempt | None:
-        due = entry.next_attempt_at or entry.created_at
-        return telemetry.begin(
-            self.context,
-            self.job.priority,
-            stream=self.job.carrier.stream,
-            attempt=entry.attempts,
-            waited=0.0 if due is None else (self._tools.clock() - due).total_seconds(),
-        )
 
     async def _lease(self) -> float:
         """Seconds for which the delivery is surely ours from now on."""

@@ -81,6 +81,8 @@ class Worker:
             return
         shards = await live_shards(self._connection, self._names)
         self._compare(shards)
+        if self._telemetry is not None:
+            self._telemetry.expect(self._registry.types)
         threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="jsjobs-handler")
         self._tools = Tools(
             worker=self.name,
