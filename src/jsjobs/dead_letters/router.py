@@ -72,7 +72,11 @@ class Router:
         if self._subscription is None:
             await self._lookout.start()
             subject = self._names.router_deliver.encode()
-            self._subscription = await self._connection.receive(subject, self._on_delivery, queue="routers")
+            try:
+                self._subscription = await self._connection.receive(subject, self._on_delivery, queue="routers")
+            except BaseException:
+                await self._lookout.stop()  # nobody would stop a router that never started
+                raise
             self._sweeping = asyncio.ensure_future(self._sweep_on())
 
     async def stop(self) -> None:
