@@ -37,19 +37,33 @@ Shards = Annotated[
         help="Shards of one priority, before --scale; may be repeated [dim](JSJOBS_POOLS, else 4, 3, 2, 1)[/]",
     ),
 ]
+OneCopy = Annotated[
+    bool,
+    typer.Option(
+        "--one-copy",
+        help="Let a replicated queue have a single copy for the seconds that a change of its shards takes.",
+    ),
+]
 
 _STYLES = {Action.CREATE: "green", Action.UPDATE: "yellow", Action.REFUSE: "bold red", Action.KEEP: "dim"}
 
 
 @app.command(epilog=examples("jsjobs streams plan", "jsjobs streams plan --scale 2 --json"))
 @with_servers
-def plan(*, replicas: Replicas = None, scale: Scale = None, shards: Shards = None, as_json: Json = False) -> None:
+def plan(
+    *,
+    replicas: Replicas = None,
+    scale: Scale = None,
+    shards: Shards = None,
+    one_copy: OneCopy = False,
+    as_json: Json = False,
+) -> None:
     """Show what apply would do; changes nothing."""
     config = _settings(replicas, scale, shards)
 
     async def go() -> list[Step]:
         async with _connected(config) as connection:
-            return await _topology(connection, config).plan(await _floor(config))
+            return await _topology(connection, config).plan(await _floor(config), one_copy=one_copy)
 
     _print_steps(run(go()), as_json=as_json)
 
@@ -62,15 +76,23 @@ def plan(*, replicas: Replicas = None, scale: Scale = None, shards: Shards = Non
     )
 )
 @with_servers
-def apply(*, replicas: Replicas = None, scale: Scale = None, shards: Shards = None, as_json: Json = False) -> None:
+def apply(
+    *,
+    replicas: Replicas = None,
+    scale: Scale = None,
+    shards: Shards = None,
+    one_copy: OneCopy = False,
+    as_json: Json = False,
+) -> None:
     """Make the server match what is declared; never deletes a queue, and doing it again does nothing.
 
     Another shard count than before is changed while jobs come and go: new jobs wait until those of the old shards have
-    ended, so that every entity keeps its order. It may be stopped and run again at any moment, and goes on then.
+    ended, so that every entity keeps its order. It may be stopped and run again at any moment, and goes on then. A queue
+    with several copies is changed only with --one-copy.
     """
     config = _settings(replicas, scale, shards)
     with shown_draining() as tell:
-        steps = run(apply_streams(config, tell=tell))
+        steps = run(apply_streams(config, tell=tell, one_copy=one_copy))
     _print_steps(steps, as_json=as_json)
     if not as_json:
         done = sum(step.action is not Action.KEEP for step in steps)
@@ -99,13 +121,16 @@ def show(*, as_json: Json = False) -> None:
         screen().print(_table(found["shards"]))
 
 
-def apply_streams(config: Config, *, tell: Tell = lambda _: None, wait: bool = True) -> Coroutine[Any, Any, list[Step]]:
+def apply_streams(
+    config: Config, *, tell: Tell = lambda _: None, wait: bool = True, one_copy: bool = False
+) -> Coroutine[Any, Any, list[Step]]:
     """Make the server match; the steps that were looked at.
 
     Args:
         config: The settings.
         tell: Called with what is left of a change of the shard count.
         wait: Whether to wait for the end of such a change.
+        one_copy: Whether a replicated queue may have a single copy meanwhile.
 
     Raises:
         Failed: If a step would lose a job: nothing was changed.
@@ -115,7 +140,8 @@ def apply_streams(config: Config, *, tell: Tell = lambda _: None, wait: bool = T
     async def go() -> list[Step]:
         async with _connected(config) as connection:
             try:
-                return await _topology(connection, config).apply(await _floor(config), tell=tell, wait=wait)
+                topology, floor = _topology(connection, config), await _floor(config)
+                return await topology.apply(floor, tell=tell, wait=wait, one_copy=one_copy)
             except JobError as error:
                 raise Failed(error.message) if error.reason is Reason.VALIDATION else error from None
 

@@ -46,8 +46,11 @@ class Sweep:
 
     async def _restore(self) -> None:
         """A missing consumer is never a reason to bury: it is made again, and its jobs are delivered."""
-        for step in await self._topology.plan():
-            if step.kind == "consumer" and step.action is Action.CREATE:
+        steps = await self._topology.plan()
+        # What was never applied is for `streams apply` to decide.
+        new = {step.priority for step in steps if step.kind == "generations" and step.action is Action.CREATE}
+        for step in steps:
+            if step.kind == "consumer" and step.action is Action.CREATE and step.priority not in new:
                 await call(self._connection, step.endpoint, step.body)
 
     async def _given_up(self, stream: str, info: dict[str, Any]) -> list[int]:

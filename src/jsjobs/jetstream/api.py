@@ -31,10 +31,29 @@ class ApiError(JobError):
         super().__init__(reason, f"{what}: {self.description} (code {self.err_code})")
 
 
+class IncompleteList(JobError):  # noqa: N818 - it is a JobError, and reads as what happened
+    """A part of the cluster did not answer in time: ask again."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Reason.RUNNER_UNAVAILABLE, message)
+
+
 async def call(
-    connection: Connection, endpoint: str, body: dict[str, Any] | None = None, *, timeout: float = 10.0
+    connection: Connection,
+    endpoint: str,
+    body: dict[str, Any] | None = None,
+    *,
+    timeout: float = 10.0,
+    soon: bool = False,
 ) -> dict[str, Any]:
     """Ask one endpoint, e.g. `STREAM.INFO.JOBS_HIGH`; its answer.
+
+    Args:
+        connection: To the server.
+        endpoint: The subject after `$JS.API.`.
+        body: The request.
+        timeout: Seconds.
+        soon: Fail at once where the connection does not stand, instead of waiting for it.
 
     Raises:
         ApiError: If the server refuses.
@@ -42,7 +61,8 @@ async def call(
     """
     data = b"" if body is None else json.dumps(body).encode()
     try:
-        reply = await connection.ask(f"$JS.API.{endpoint}".encode(), data, timeout=timeout)
+        ask = connection.ask_soon if soon else connection.ask
+        reply = await ask(f"$JS.API.{endpoint}".encode(), data, timeout=timeout)
     except NoResponders:
         raise JobError.from_runner_unavailable("JetStream is not enabled on this server or for this account") from None
     answer: dict[str, Any] = json.loads(reply.data)
@@ -62,12 +82,18 @@ async def find(connection: Connection, endpoint: str, body: dict[str, Any] | Non
 
 
 async def consumers(connection: Connection, stream: str) -> AsyncIterator[dict[str, Any]]:
-    """The information of every consumer of a stream; nothing where the stream does not exist."""
+    """The information of every consumer of a stream; nothing where the stream does not exist.
+
+    Raises:
+        IncompleteList: If nodes of a cluster did not tell of theirs in time: what is not listed may exist.
+    """
     offset = 0
     while True:
         page = await find(connection, f"CONSUMER.LIST.{stream}", {"offset": offset})
         if page is None:
             return
+        if page.get("missing"):
+            raise IncompleteList(f"the cluster has not told of {len(page['missing'])} consumers of {stream} in time")
         for info in page.get("consumers") or []:
             yield info
         offset += int(page["limit"])

@@ -26,6 +26,8 @@ class Live:
     """Oldest first; empty where nothing was applied yet."""
     paused_until: datetime | None = None
     """An operator's pause that was found on consumers now removed: the next generation takes it over."""
+    copies: int | None = None
+    """While a replicated queue is changed, which goes through a single copy: how many it is to have again."""
     revision: int = 0
     """Whoever writes next must name it."""
 
@@ -51,8 +53,9 @@ async def read_live(connection: Connection, names: Names, priority: Priority) ->
     try:
         value = json.loads(base64.b64decode(message["data"]))
         generations = tuple(Generation.parse(name) for name in value["generations"])
-        paused = value.get("paused_until")
-        return Live(generations, None if paused is None else parse_time(paused), message["seq"])
+        paused, copies = value.get("paused_until"), value.get("copies")
+        until = None if paused is None else parse_time(paused)
+        return Live(generations, until, None if copies is None else int(copies), message["seq"])
     except (ValueError, TypeError, KeyError, AttributeError):
         raise JobError.from_validation(
             f"the entry {names.topology_key(priority)} in the bucket {names.bucket} cannot be read: delete it and run "
@@ -71,6 +74,8 @@ async def write_live(connection: Connection, names: Names, priority: Priority, l
     value: dict[str, Any] = {"generations": [str(generation) for generation in live.generations]}
     if live.paused_until is not None:
         value["paused_until"] = live.paused_until.isoformat()
+    if live.copies is not None:
+        value["copies"] = live.copies
     header = b"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: %d\r\n\r\n" % live.revision
     reply = await connection.ask(f"$KV.{names.bucket}.{key}".encode(), json.dumps(value).encode(), header=header)
     error = json.loads(reply.data).get("error")
@@ -87,6 +92,10 @@ class Stored(NamedTuple):
     """Messages on the subjects of each generation; None counts those on any other subject."""
     target: Generation | None
     """The generation that the stream's transform names; None where it is no transform of ours."""
+    copies: int = 1
+    """Replicas that the stream is to have."""
+    has_peers: bool = False
+    """Whether other nodes have a part in it, still or by now."""
 
 
 async def read_stored(connection: Connection, names: Names, priority: Priority) -> Stored | None:
@@ -104,7 +113,9 @@ async def read_stored(connection: Connection, names: Names, priority: Priority) 
         offset += len(subjects)
         if not subjects or offset >= info.get("total", 0):
             transform = info["config"].get("subject_transform") or {}
-            return Stored(jobs, names.generation_of(str(transform.get("dest", "")), priority))
+            target = names.generation_of(str(transform.get("dest", "")), priority)
+            peers = (info.get("cluster") or {}).get("replicas")
+            return Stored(jobs, target, info["config"]["num_replicas"], bool(peers))
 
 
 def found_generations(stored: Stored) -> tuple[Generation, ...]:

@@ -11,25 +11,24 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
 
-from jsjobs.jetstream.api import find
+from jsjobs.jetstream.api import CONSUMER_NOT_FOUND, ApiError
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionClosed
-from jsjobs.jetstream.generations import Live, Stored, live_shards, read_live, read_stored, write_live
-from jsjobs.jetstream.queue_update import update_queue
-from jsjobs.jetstream.shard_consumers import FOR_GOOD, create_consumer, later, pause, paused_until, resume
+from jsjobs.jetstream.generation_consumers import GenerationConsumers, Infos, is_leftover, waits_for
+from jsjobs.jetstream.generations import Live, Stored, read_live, read_stored, write_live
+from jsjobs.jetstream.queue_update import set_copies, update_queue
+from jsjobs.jetstream.shard_consumers import later, paused_until
 from jsjobs.jetstream.state import Conflict
-from jsjobs.jetstream.subjects import Generation, Names, Shard
+from jsjobs.jetstream.subjects import Generation, Names
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
 from jsjobs.settings import Config
 
+_MEANWHILE = {CONSUMER_NOT_FOUND, 10148, 10149}
+"""A consumer that is gone, or there with other settings, since another one was first."""
 POLL = 0.25
 """Seconds between two looks at what is left."""
-
-Infos = dict[Shard, dict[str, Any]]
-"""What the server tells of each shard's consumer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +53,8 @@ class Reshard:
         config: Config,
         priority: Priority,
         tell: Callable[[Draining], None] = lambda _: None,
+        *,
+        one_copy: bool = False,
     ) -> None:
         """Change or finish with these tools.
 
@@ -63,6 +64,8 @@ class Reshard:
             config: Settings of the consumers that are made.
             priority: Whose shards.
             tell: Called with each look at what is left.
+            one_copy: Whether a replicated queue may have a single copy for the seconds that a change of its transform
+                takes; it cannot be made otherwise.
         """
         self._connection = connection
         self._names = names
@@ -70,6 +73,8 @@ class Reshard:
         self._priority = priority
         self._stream = names.stream(priority)
         self._tell = tell
+        self._consumers = GenerationConsumers(connection, names, config, priority)
+        self._one_copy = one_copy
         self._wanted: int | None = None
         self._told: Draining | None = None
 
@@ -92,6 +97,11 @@ class Reshard:
                 done = await self._step()
             except Conflict:
                 continue  # another one did something: look again
+            except ApiError as error:
+                if error.err_code not in _MEANWHILE and not (wait and error.is_transient):
+                    raise
+                done = False  # likewise
+                await asyncio.sleep(POLL)
             except JobError as error:
                 if not (wait and error.is_transient) or isinstance(error, ConnectionClosed):
                     raise
@@ -119,7 +129,8 @@ class Reshard:
             return False
         if self._wanted is None:
             return True
-        await self._write(live, (live.last, Generation(live.last.number + 1, self._wanted)))
+        begun = self._allowed(live, stored)
+        await self._write(begun, (live.last, Generation(live.last.number + 1, self._wanted)))
         self._wanted = None  # once: who asks for another count at the same time gets it too, after this one
         return False
 
@@ -141,7 +152,9 @@ class Reshard:
         if not strays:
             return False
         number = max(generation.number for generation in (*live.generations, *strays)) + 1
-        await self._write(live, (*live.generations, *strays, Generation(number, live.last.shards)))
+        await self._write(
+            self._allowed(live, stored), (*live.generations, *strays, Generation(number, live.last.shards))
+        )
         return True
 
     # -- while more than one generation lives
@@ -149,34 +162,25 @@ class Reshard:
     async def _advance(self, live: Live, stored: Stored) -> bool:
         """One step; False where jobs of the first generation must end before the next one."""
         first, *waiting = live.generations
-        shards = await self._shards()
+        shards = await self._consumers.all()
         found = None
         for generation in waiting:
-            found = later(found, await self._hold(generation, shards))
+            found = later(found, await self._consumers.hold(generation, shards))
         if later(found, live.paused_until) != live.paused_until:
             await self._write(live, live.generations, found)
             return True
         if stored.target != live.last:
-            await update_queue(self._connection, self._names, self._config, self._priority)
+            await self._route(live, stored)
+            return True
+        if await self._restore_copies(live, stored):
             return True
         left = stored.jobs[first]
         if not left:
             return await self._remove(live, shards)
-        if await self._start(live, shards):
+        if await self._consumers.start(live, shards):
             return True
-        self._say(Draining(self._priority, first, live.last, left, _waits_for(first, left, shards)))
+        self._say(Draining(self._priority, first, live.last, left, waits_for(first, left, shards)))
         return False
-
-    async def _hold(self, generation: Generation, shards: Infos) -> datetime | None:
-        """See that a waiting generation is there and paused for good; an operator's own pause of it is returned."""
-        await self._create(generation, shards, FOR_GOOD)
-        found = None
-        for shard, info in shards.items():
-            until = paused_until(info)
-            if shard.generation == generation and until != FOR_GOOD:
-                await pause(self._connection, self._stream, shard, FOR_GOOD)
-                found = later(found, until)
-        return found
 
     async def _remove(self, live: Live, shards: Infos) -> bool:
         """Take the first generation's consumers away, then the generation, once nothing stands on its subjects."""
@@ -189,10 +193,11 @@ class Reshard:
             await self._write(live, live.generations, found)
             return True
         for shard in old:
-            await find(self._connection, f"CONSUMER.DELETE.{self._stream}.{shard.consumer}")
+            await self._consumers.remove(shard)
         stored = await read_stored(self._connection, self._names, self._priority)
         if stored is not None and not stored.jobs[first]:
-            await self._write(live, tuple(waiting))
+            done = live if len(waiting) > 1 else replace(live, copies=None)
+            await self._write(done, tuple(waiting))
             self._say(Draining(self._priority, first, live.last, 0))
         return True
 
@@ -201,42 +206,50 @@ class Reshard:
     async def _open(self, live: Live, stored: Stored) -> bool:
         """See that the only generation runs and gets the new jobs; False if something had to be done."""
         (only,) = live.generations
-        shards = await self._shards()
-        # Only older ones: a younger one is of a change that began a moment ago, and is no leftover.
-        for shard in [shard for shard in shards if shard.generation < only]:
-            await find(self._connection, f"CONSUMER.DELETE.{self._stream}.{shard.consumer}")
-        if await self._start(live, shards):
+        shards = await self._consumers.all()
+        for shard in [shard for shard in shards if is_leftover(shard, only)]:
+            await self._consumers.remove(shard)
+        if await self._consumers.start(live, shards):
             return False
         if stored.target != only:
-            await update_queue(self._connection, self._names, self._config, self._priority)
+            await self._route(live, stored)
+            return False
+        if live.copies is not None:
+            if not await self._restore_copies(live, stored):
+                await self._write(replace(live, copies=None), live.generations)
             return False
         return True
 
-    async def _start(self, live: Live, shards: Infos) -> bool:
-        """See that the first generation has its consumers and is no longer held; True if it had to be started."""
-        first = live.generations[0]
-        held = [shard for shard, info in shards.items() if shard.generation == first and paused_until(info) == FOR_GOOD]
-        # One that runs already has its own pauses: what is noted down is for the generation after it.
-        noted = live.paused_until if held or len(live.generations) == 1 else None
-        created = await self._create(first, shards, noted)
-        await asyncio.gather(*(resume(self._connection, self._stream, shard, operators_pause=noted) for shard in held))
-        if noted is not None:
-            # The consumers have it now. Kept here it would pause a later generation too, long after it was lifted.
-            await write_live(self._connection, self._names, self._priority, replace(live, paused_until=None))
-        return bool(created or held or noted)
+    # -- where new jobs go
+
+    def _allowed(self, live: Live, stored: Stored) -> Live:
+        """What is to be written at the begin of a change; a replicated queue needs leave to have one copy meanwhile."""
+        if stored.copies == 1 or live.copies is not None:
+            return live
+        if not self._one_copy:
+            raise JobError.from_validation(f"{self._stream}: {needs_one_copy(stored.copies)}")
+        return replace(live, copies=stored.copies)
+
+    async def _route(self, live: Live, stored: Stored) -> None:
+        """One step towards new jobs going to the last generation."""
+        allowed = self._allowed(live, stored)
+        if allowed != live:
+            await self._write(allowed, live.generations)
+        elif stored.copies > 1:
+            await set_copies(self._connection, self._stream, 1)
+        elif stored.has_peers:
+            await asyncio.sleep(POLL)  # they are being let go
+        else:
+            await update_queue(self._connection, self._names, self._config, self._priority)
+
+    async def _restore_copies(self, live: Live, stored: Stored) -> bool:
+        """Give a queue its copies back; whether that had to be done."""
+        if live.copies is None or stored.copies >= live.copies:
+            return False
+        await set_copies(self._connection, self._stream, live.copies)
+        return True
 
     # -- helpers
-
-    async def _shards(self) -> Infos:
-        return await live_shards(self._connection, self._names, (self._priority,))
-
-    async def _create(self, generation: Generation, shards: Infos, until: datetime | None) -> int:
-        """Make the generation's consumers that are missing; how many."""
-        wanted = [Shard(self._priority, generation, number) for number in range(generation.shards)]
-        missing = [shard for shard in wanted if shard not in shards]
-        for shard in missing:
-            await create_consumer(self._connection, self._names, self._config, shard, until)
-        return len(missing)
 
     def _say(self, draining: Draining | None) -> None:
         self._told = draining
@@ -244,14 +257,9 @@ class Reshard:
             self._tell(draining)
 
 
-def _waits_for(first: Generation, left: int, shards: Infos) -> str:
-    """Why the jobs that are left do not end, as the consumers tell it."""
-    infos = [info for shard, info in shards.items() if shard.generation == first]
-    known = [info for info in infos if info["num_pending"] or info["num_ack_pending"]]
-    if pauses := [until for until in map(paused_until, known) if until is not None]:
-        return f"paused until {max(pauses):%Y-%m-%d %H:%M:%S} UTC"
-    if known and not any(info.get("push_bound") for info in known):
-        return "no worker takes them"
-    if infos and not known and left:
-        return "the server gave them up; a router must bury them"
-    return ""
+def needs_one_copy(copies: int) -> str:
+    """Why the shard count of a replicated queue is not changed without leave."""
+    return (
+        f"it has {copies} copies, and where it puts new jobs can be changed safely only while it has one: --one-copy "
+        "allows that for the seconds it takes, after which it gets its copies back"
+    )

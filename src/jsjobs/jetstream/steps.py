@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from jsjobs.jetstream.generation_consumers import Infos, is_leftover
 from jsjobs.jetstream.generations import Live, Stored
-from jsjobs.jetstream.reshard import Infos
+from jsjobs.jetstream.reshard import needs_one_copy
 from jsjobs.jetstream.shard_consumers import FOR_GOOD, paused_until
 from jsjobs.jetstream.subjects import Generation
 from jsjobs.model.job import Priority
@@ -41,19 +42,29 @@ class Step:
 
 
 def shards_step(
-    priority: Priority, generations: tuple[Generation, ...], live: Live, stored: Stored, shards: Infos, wanted: int
+    priority: Priority,
+    generations: tuple[Generation, ...],
+    live: Live,
+    stored: Stored,
+    shards: Infos,
+    wanted: int,
+    *,
+    one_copy: bool,
 ) -> Step | None:
     """What is left to do until a priority's shards are one generation of the wanted count; None: nothing."""
     first, last = generations[0], generations[-1]
     changes = {"shards": (first.shards, wanted)}
+    strays = [generation for generation in stored.jobs if generation and generation not in generations]
+    moves = strays or stored.target != last or (len(generations) == 1 and first.shards != wanted)
+    if moves and stored.copies > 1 and live.copies is None and not one_copy:
+        return Step(Action.REFUSE, "shards", priority, changes, needs_one_copy(stored.copies), priority=priority)
     if len(generations) == 1 and first.shards != wanted:
         left = stored.jobs.total()
         reason = f"{left:,} jobs of the {first.shards} shards end first" if left else ""
         return Step(Action.UPDATE, "shards", priority, changes, reason, priority=priority)
-    strays = [generation for generation in stored.jobs if generation and generation not in generations]
     held = any(shard.generation == first and paused_until(info) == FOR_GOOD for shard, info in shards.items())
-    removed = any(shard.generation < first for shard in shards)
-    if len(generations) > 1 or strays or held or removed or live.paused_until or stored.target != last:
+    leftovers = any(is_leftover(shard, first) for shard in shards)
+    if len(generations) > 1 or moves or held or leftovers or live.paused_until or live.copies:
         reason = "an unfinished change is finished"
         return Step(Action.UPDATE, "shards", priority, changes, reason, priority=priority)
     return None

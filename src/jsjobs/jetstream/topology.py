@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jsjobs.jetstream import declared
-from jsjobs.jetstream.api import ApiError, call, find
+from jsjobs.jetstream.api import CONSUMER_NOT_FOUND, ApiError, call, find
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.declared import Declared, differences
 from jsjobs.jetstream.generations import (
@@ -29,7 +29,8 @@ from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
 from jsjobs.settings import Config
 
-_EXISTS = {10058, 10013, 10105, 10148}  # a stream or consumer of that name, with another configuration
+_MEANWHILE = {10058, 10013, 10105, 10148, 10149, CONSUMER_NOT_FOUND}
+"""A stream or consumer that is there, with another configuration, or is gone: another one was first."""
 Tell = Callable[[Draining], None]
 
 
@@ -41,11 +42,12 @@ class Topology:
         self._names = names
         self._config = config
 
-    async def plan(self, floor: Mapping[Priority, int] | None = None) -> list[Step]:
+    async def plan(self, floor: Mapping[Priority, int] | None = None, *, one_copy: bool = False) -> list[Step]:
         """What would be done, in order; nothing is changed.
 
         Args:
             floor: Highest sequence ever given to a job of a priority, as the dead-letter table knows it.
+            one_copy: Whether a replicated queue may have a single copy while its shard count is changed.
 
         Raises:
             JobError: `RunnerUnavailable`, if the server cannot be reached.
@@ -53,14 +55,19 @@ class Topology:
         side_streams = declared.side_streams(self._config, self._names)
         steps = [await self._stream_step(stream) for stream in side_streams]
         for priority in Priority:
-            steps += await self._queue_steps(priority, floor or {})
+            steps += await self._queue_steps(priority, floor or {}, one_copy=one_copy)
         router = declared.router_consumer(self._names)
         info = await find(self._connection, f"CONSUMER.INFO.{self._names.dead_stream}.{self._names.router}")
         steps.append(_consumer_step(self._names.dead_stream, router, info))
         return steps
 
     async def apply(
-        self, floor: Mapping[Priority, int] | None = None, *, tell: Tell = lambda _: None, wait: bool = True
+        self,
+        floor: Mapping[Priority, int] | None = None,
+        *,
+        tell: Tell = lambda _: None,
+        wait: bool = True,
+        one_copy: bool = False,
     ) -> list[Step]:
         """Do what `plan` says; the steps it took. Doing it again does nothing.
 
@@ -68,14 +75,28 @@ class Topology:
             floor: As in `plan`.
             tell: Called with what is left of a change of the shard count, several times a second.
             wait: Whether to wait for such a change to end, which takes as long as the old shards have jobs.
+            one_copy: As in `plan`.
 
         Raises:
             JobError: `Validation`, if a step would lose a job: nothing is changed then. `RunnerUnavailable`, if the
                 server cannot be reached.
         """
         taken: dict[tuple[str, str], Step] = {}
+        steps = await self._settle(taken, floor, one_copy=one_copy)
+        changing = [step.priority for step in steps if step.kind == "shards"]
+        wanted = {priority: self._config.shards(priority) for priority in changing if priority}
+        if wanted:
+            await self._change(wanted, tell, wait=wait, one_copy=one_copy)
+            # Consumers that another one made meanwhile, a router say, may have other settings.
+            await self._settle(taken, floor, one_copy=True)
+        return [taken.get((step.kind, step.name), step) for step in steps]
+
+    async def _settle(
+        self, taken: dict[tuple[str, str], Step], floor: Mapping[Priority, int] | None, *, one_copy: bool
+    ) -> list[Step]:
+        """Take every step but changes of shards, and again until no other `apply` was in between; all of them."""
         while True:
-            steps = await self.plan(floor)
+            steps = await self.plan(floor, one_copy=one_copy)
             refused = [f"{step.kind} {step.name}: {step.reason}" for step in steps if step.action is Action.REFUSE]
             if refused:
                 changed = "nothing was changed" if not taken else "not all was changed"
@@ -88,15 +109,11 @@ class Topology:
             except Conflict:
                 continue  # another `apply` was first with an entry, perhaps with other shards: what is left to do?
             except ApiError as error:
-                if error.err_code not in _EXISTS:
+                if error.err_code not in _MEANWHILE:
                     raise
                 # Likewise with a stream or consumer.
             else:
-                break
-        changing = [step.priority for step in steps if step.kind == "shards"]
-        wanted = {priority: self._config.shards(priority) for priority in changing if priority}
-        await self._change(wanted, tell, wait=wait)
-        return [taken.get((step.kind, step.name), step) for step in steps]
+                return steps
 
     async def finish(self, *, tell: Tell = lambda _: None, wait: bool = True) -> None:
         """Finish the changes of shard counts that are under way, and begin none.
@@ -110,12 +127,14 @@ class Topology:
         """
         await self._change(dict.fromkeys(Priority), tell, wait=wait)
 
-    async def _change(self, wanted: Mapping[Priority, int | None], tell: Tell, *, wait: bool) -> None:
+    async def _change(
+        self, wanted: Mapping[Priority, int | None], tell: Tell, *, wait: bool, one_copy: bool = False
+    ) -> None:
         # Side by side: a priority with long jobs keeps no other waiting.
         try:
             async with asyncio.TaskGroup() as group:
                 for priority, shards in wanted.items():
-                    reshard = Reshard(self._connection, self._names, self._config, priority, tell)
+                    reshard = Reshard(self._connection, self._names, self._config, priority, tell, one_copy=one_copy)
                     group.create_task(reshard.run(shards, wait=wait))
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
@@ -130,7 +149,7 @@ class Topology:
         elif step.endpoint:
             await call(self._connection, step.endpoint, step.body)
 
-    async def _queue_steps(self, priority: Priority, floor: Mapping[Priority, int]) -> list[Step]:
+    async def _queue_steps(self, priority: Priority, floor: Mapping[Priority, int], *, one_copy: bool) -> list[Step]:
         names, config = self._names, self._config
         wanted = config.shards(priority)
         live = await read_live(self._connection, names, priority)
@@ -147,13 +166,15 @@ class Topology:
         if stored is None:
             steps.append(_creation(stream, {"first_seq": await self._first_sequence(priority, floor)}))
         else:
+            if live.copies is not None:
+                stream.pop("num_replicas")  # a change is under way, and gives the copies back itself
             steps.append(await self._queue_step(stream, priority, stored))
         for shard in (Shard(priority, one, number) for one in generations for number in range(one.shards)):
             # While a change is under way it knows itself which ones are to be made, and which were just removed.
             if len(generations) == 1 or shard in shards:
                 consumer = declared.shard_consumer(config, names, shard)
-                steps.append(_consumer_step(stream["name"], consumer, shards.get(shard)))
-        change = stored and shards_step(priority, generations, live, stored, shards, wanted)
+                steps.append(_consumer_step(stream["name"], consumer, shards.get(shard), priority))
+        change = stored and shards_step(priority, generations, live, stored, shards, wanted, one_copy=one_copy)
         return [*steps, change] if change else steps
 
     async def _queue_step(self, stream: Declared, priority: Priority, stored: Stored) -> Step:
@@ -220,12 +241,14 @@ def _creation(stream: Declared, overlay: Declared) -> Step:
     return Step(Action.CREATE, "stream", name, endpoint=f"STREAM.CREATE.{name}", body={**stream, **overlay})
 
 
-def _consumer_step(stream: str, consumer: Declared, info: dict[str, Any] | None) -> Step:
+def _consumer_step(
+    stream: str, consumer: Declared, info: dict[str, Any] | None, priority: Priority | None = None
+) -> Step:
     name = consumer["name"]
     endpoint = f"CONSUMER.DURABLE.CREATE.{stream}.{name}"
     if info is None:
         body = {"stream_name": stream, "config": consumer, "action": "create"}
-        return Step(Action.CREATE, "consumer", name, endpoint=endpoint, body=body)
+        return Step(Action.CREATE, "consumer", name, endpoint=endpoint, body=body, priority=priority)
     changes = differences(consumer, info["config"])
     if not changes:
         return Step(Action.KEEP, "consumer", name)

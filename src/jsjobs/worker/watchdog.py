@@ -7,6 +7,7 @@ import logging
 from contextlib import suppress
 from typing import Any, Protocol
 
+from jsjobs.jetstream.api import IncompleteList
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.generations import live_shards, read_live
 from jsjobs.jetstream.subjects import Names, Shard
@@ -17,6 +18,8 @@ logger = logging.getLogger("jsjobs.worker")
 
 INTERVAL = 5.0
 """Seconds between two looks."""
+_PATIENCE = 3
+"""Looks in a row to which a cluster may answer in part, as it does while leaders change."""
 FAST = 0.5
 """Seconds between two looks while something is missing."""
 
@@ -55,6 +58,7 @@ class Watchdog:
         self._stuck: dict[Shard, tuple[int, int]] = {}
         self._missing: set[Shard] = set()
         self._changes: int | None = None
+        self._untold = 0
         self.why_not_ready = "the worker has not started"
 
     @property
@@ -62,8 +66,8 @@ class Watchdog:
         """Whether every declared shard has a consumer that delivers to us."""
         return not self.why_not_ready
 
-    async def start(self, shards: dict[Shard, dict[str, Any]]) -> None:
-        """Subscribe to the shards just seen, then go on looking."""
+    async def start(self, shards: dict[Shard, dict[str, Any]] | None) -> None:
+        """Subscribe to the shards just seen, or else look, then go on looking."""
         await self._try(shards)
         # Whoever changes the shards writes here first: a hint to look, which may be missed.
         lists = f"$KV.{self._names.bucket}.{self._names.topology_key('*')}".encode()
@@ -86,7 +90,7 @@ class Watchdog:
     async def _watch(self) -> None:
         while not self._stopped:  # a cancellation alone can be lost: Python 3.11's `wait_for` swallows some
             with suppress(TimeoutError):
-                async with asyncio.timeout(INTERVAL if self.ready and not self._missing else FAST):
+                async with asyncio.timeout(INTERVAL if self.ready and not (self._missing or self._untold) else FAST):
                     await self._soon.wait()
             self._soon.clear()
             await self._try()
@@ -94,6 +98,11 @@ class Watchdog:
     async def _try(self, shards: dict[Shard, dict[str, Any]] | None = None) -> None:
         try:
             await self._look(await live_shards(self._connection, self._names) if shards is None else shards)
+        except IncompleteList as error:
+            # Nothing is known to be missing: what was taken stays taken, until the whole list is told.
+            self._untold += 1
+            if self._untold > _PATIENCE:
+                self._say(error.message)
         except JobError as error:
             self._say(f"the server cannot be asked: {error.message}")
         except Exception:
@@ -102,6 +111,7 @@ class Watchdog:
 
     async def _look(self, shards: dict[Shard, dict[str, Any]]) -> None:
         taker = self._taker
+        self._untold = 0
         if shards:
             taker.lease_is(min(info["config"]["ack_wait"] / 1e9 for info in shards.values()))
         for shard in taker.taken - set(shards):

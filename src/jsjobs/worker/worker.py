@@ -10,10 +10,11 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from jsjobs.jetstream.api import find, server_time
+from jsjobs.jetstream.api import IncompleteList, find, server_time
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.delivery import Delivery
 from jsjobs.jetstream.generations import live_shards
@@ -79,8 +80,10 @@ class Worker:
         """
         if self._keeping is not None:
             return
-        shards = await live_shards(self._connection, self._names)
-        self._compare(shards)
+        shards: dict[Shard, dict[str, Any]] | None = None
+        with suppress(IncompleteList):  # then the watchdog looks again
+            shards = await live_shards(self._connection, self._names)
+            self._compare(shards)
         if self._telemetry is not None:
             self._telemetry.expect(self._registry.types)
         threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="jsjobs-handler")
