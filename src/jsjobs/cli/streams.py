@@ -87,8 +87,8 @@ def apply(
     """Make the server match what is declared; never deletes a queue, and doing it again does nothing.
 
     Another shard count than before is changed while jobs come and go: new jobs wait until those of the old shards have
-    ended, so that every entity keeps its order. It may be stopped and run again at any moment, and goes on then. A queue
-    with several copies is changed only with --one-copy.
+    ended, so that every entity keeps its order. It may be stopped and run again at any moment, and goes on then. A
+    queue with several copies is changed only with --one-copy.
     """
     config = _settings(replicas, scale, shards)
     with shown_draining() as tell:
