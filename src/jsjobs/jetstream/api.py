@@ -71,10 +71,12 @@ async def call(
     return answer
 
 
-async def find(connection: Connection, endpoint: str, body: dict[str, Any] | None = None) -> dict[str, Any] | None:
+async def find(
+    connection: Connection, endpoint: str, body: dict[str, Any] | None = None, *, timeout: float = 10.0
+) -> dict[str, Any] | None:
     """As `call`, but None where the stream, consumer or message does not exist."""
     try:
-        return await call(connection, endpoint, body)
+        return await call(connection, endpoint, body, timeout=timeout)
     except ApiError as error:
         if error.err_code in {STREAM_NOT_FOUND, CONSUMER_NOT_FOUND, MESSAGE_NOT_FOUND}:
             return None

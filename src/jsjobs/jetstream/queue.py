@@ -8,9 +8,11 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from jsjobs.jetstream.api import find
 from jsjobs.jetstream.connection import Connection, Reply
 from jsjobs.jetstream.errors import ConnectionLost, NoResponders
 from jsjobs.jetstream.subjects import Names, entity_token, plain_id
@@ -78,7 +80,10 @@ class JobQueue:
             try:
                 reply = await self._connection.ask(job.subject, job.data, header=header, timeout=self._timeout)
             except NoResponders:
-                raise self._no_stream() from None
+                if not await self._comes_back(job.subject, deadline):
+                    raise self._no_stream() from None
+                tries += 1
+                continue
             except ConnectionLost as error:
                 if tries:
                     continue
@@ -129,11 +134,12 @@ class JobQueue:
             else Outgoing(job.subject, job.data, {**job.headers, MSG_ID: f"batch/{batch}/{index}"})
             for index, job in enumerate(jobs)
         ]
+        deadline = time.monotonic() + self._timeout
         try:
-            answer = await self._send_batch(jobs)
+            answer = await self._send_batch(jobs, deadline)
         except ConnectionLost:
             try:
-                answer = await self._send_batch(jobs)
+                answer = await self._send_batch(jobs, deadline)
             except ConnectionLost as error:
                 advice = "submit it again with the same dedupe_key" if keyed else "give it a dedupe_key"
                 raise _unknown(error, f"{advice}, it will not be queued twice") from None
@@ -146,7 +152,7 @@ class JobQueue:
         # Our own batch was committed and its acknowledgement lost: its first message tells where it stands.
         return _consecutive(await self.publish(jobs[0]), 0, len(jobs))
 
-    async def _send_batch(self, jobs: Sequence[Outgoing]) -> dict[str, Any]:
+    async def _send_batch(self, jobs: Sequence[Outgoing], deadline: float) -> dict[str, Any]:
         connection, batch, blocks = self._connection, random_token(), []
         for number, job in enumerate(jobs, 1):
             own = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
@@ -166,7 +172,9 @@ class JobQueue:
         try:
             reply = await connection.ask(last.subject, last.data, header=blocks[-1], timeout=self._timeout)
         except NoResponders:
-            raise self._no_stream() from None
+            if not await self._comes_back(last.subject, deadline):
+                raise self._no_stream() from None
+            return await self._send_batch(jobs, deadline)
         answer = _answer(reply)
         if (answer.get("error") or {}).get("err_code") == _INCOMPLETE:
             raise ConnectionLost("a part of the batch was lost on its way")
@@ -178,6 +186,18 @@ class JobQueue:
         for start in range(0, len(jobs), IN_FLIGHT):
             ids += await asyncio.gather(*(self.publish(job) for job in jobs[start : start + IN_FLIGHT]))
         return ids
+
+    async def _comes_back(self, subject: bytes, deadline: float) -> bool:
+        """Nobody took it: whether the queue only has no leader for a moment, so that it is worth another try."""
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return False
+        stream = self._names.stream(subject.split(b".", 2)[1].decode())
+        with suppress(JobError):  # nobody may answer for it either, and who publishes need not have the right to ask
+            if await find(self._connection, f"STREAM.INFO.{stream}", timeout=min(left, 1.0)) is None:
+                return False
+        await asyncio.sleep(_ASK_AGAIN)
+        return True
 
     def _receipt(self, answer: dict[str, Any]) -> JobId:
         error = answer.get("error")
