@@ -50,8 +50,8 @@ class Performance:
         """Wait for its end; its exit code."""
         out, self.err = self.process.communicate(timeout=90)
         self.out += out
-        assert "Traceback" not in self.out + self.err
-        assert "\x1b" not in self.out + self.err
+        assert "Traceback" not in self.out + self.err, self.out + self.err
+        assert "\x1b" not in self.out + self.err, self.out + self.err
         return self.process.returncode
 
     def pid(self, name: str) -> int:
