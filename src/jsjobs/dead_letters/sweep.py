@@ -48,9 +48,12 @@ class Sweep:
         """A missing consumer is never a reason to bury: it is made again, and its jobs are delivered."""
         steps = await self._topology.plan()
         # What was never applied is for `streams apply` to decide.
-        new = {step.priority for step in steps if step.kind == "generations" and step.action is Action.CREATE}
+        undecided = {step.priority for step in steps if step.kind == "generations" and step.action is Action.CREATE}
+        absent = {step.name for step in steps if step.kind == "stream" and step.action is Action.CREATE}
         for step in steps:
-            if step.kind == "consumer" and step.action is Action.CREATE and step.priority not in new:
+            if step.kind != "consumer" or step.action is not Action.CREATE:
+                continue
+            if step.priority not in undecided and step.body["stream_name"] not in absent:
                 await call(self._connection, step.endpoint, step.body)
 
     async def _given_up(self, stream: str, info: dict[str, Any]) -> list[int]:

@@ -1,0 +1,52 @@
+"""A router goes on with a change of the shard count that nobody waits for any more, and decides none itself."""
+
+from collections.abc import Callable
+from typing import Any
+
+from jsjobs import JobService
+from jsjobs.jetstream.api import call
+from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.generations import live_shards, read_live
+from jsjobs.jetstream.subjects import Generation, Names, Shard
+from jsjobs.jetstream.topology import Topology
+from jsjobs.model.job import Priority
+from jsjobs.settings import Config
+
+
+async def test_a_change_whose_beginner_is_gone_is_finished(
+    jobs: JobService, connection: Connection, settings_of: Callable[..., Config]
+) -> None:
+    names = Names(jobs.config.namespace)
+
+    @jobs.handler("echo")
+    async def echo(payload: Any) -> Any:
+        return payload
+
+    before = await jobs.submit("echo", 1, entity="e")
+    asked = settings_of(pools={"normal": 5})
+    await Topology(connection, names, asked).apply(wait=False)
+    after = await jobs.submit("echo", 2, entity="e")
+    async with jobs.router() as router, jobs.worker():
+        assert await jobs.result(before) == 1
+        await router.sweep()
+        assert await jobs.result(after) == 2
+        assert (await read_live(connection, names, Priority.NORMAL)).generations == (Generation(2, 5),)
+        await router.sweep()
+    assert (await read_live(connection, names, Priority.NORMAL)).generations == (Generation(2, 5),), (
+        "its own settings say 2 shards, and are not asked"
+    )
+
+
+async def test_a_missing_shard_is_restored_and_none_is_made_before_the_first_apply(
+    config: Config, deploy: Callable[[Config], Any], connection: Connection
+) -> None:
+    names = Names(config.namespace)
+    async with JobService(config) as jobs:
+        router = jobs.router()
+        await router.sweep()
+        assert await live_shards(connection, names) == {}
+        await deploy(config)
+        lost = Shard(Priority.HIGH, Generation(1, 3), 1)
+        await call(connection, f"CONSUMER.DELETE.{names.stream('high')}.{lost.consumer}")
+        await router.sweep()
+        assert lost in await live_shards(connection, names)
