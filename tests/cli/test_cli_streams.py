@@ -64,6 +64,17 @@ async def test_the_shard_count_is_changed_by_scale_and_by_priority(cli: Cli) -> 
     assert {"critical: 8", "high: 6", "normal: 4", "low: 2"} == await counts(cli)
 
 
+async def test_a_stopped_change_says_what_that_means(cli: Cli) -> None:
+    assert (await cli.run("submit", "echo", "1")).code == 0  # nobody works it
+    applying = await cli.start("streams", "apply", "--shards", "normal=3")
+    await applying.says("normal 2 → 3 shards: 1 job left in the old (no worker takes them)")
+    applying.interrupt()
+    ended = await applying.ends()
+    assert ended.code == 130
+    assert "until the same command is run again or a router finishes the change" in ended.err
+    assert "Traceback" not in ended.err
+
+
 async def counts(cli: Cli) -> set[str]:
     shown = json.loads((await cli.run("streams", "show", "--json")).out)
     found = Counter(shard["name"].partition("-")[0] for shard in shown["shards"])

@@ -77,6 +77,22 @@ async def test_in_a_pipe_each_look_is_a_block_of_plain_lines(cli: Cli) -> None:
     assert words["critical"] == ["critical", "0", "-", "0", "0", "0", "0", "no", "worker"]
 
 
+async def test_a_reader_that_has_seen_enough_ends_it_quietly(cli: Cli) -> None:
+    top = await asyncio.create_subprocess_exec(
+        "bash",
+        "-c",
+        f"{cli.executable} top --interval 100ms | head -1",
+        cwd=cli.folder,
+        env=cli.env,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(20):
+        out, err = await top.communicate()
+    assert out.startswith(b"jobs ") or b"priority" in out or out.count(b"\n") == 1
+    assert err == b""
+
+
 async def test_without_streams_it_says_so_and_ends(new_cli: Cli) -> None:
     for arguments in (["top"], ["top", "--json"]):
         ended = await new_cli.run(*arguments)

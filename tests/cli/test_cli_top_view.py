@@ -147,7 +147,7 @@ def test_a_change_of_the_shard_count_is_said() -> None:
     assert text[4].rstrip() == "high: 1 to 2 shards; 1,201 jobs to drain from 1x1, 300 wait in 2x2"
     drained = (shard(0, "1x1"), *shards[1:])
     text = drawn(seen(looks=(look(Priority.HIGH, shards=drained, waiting=300, running=0),)))
-    assert text[4].rstrip() == "high: 1 to 2 shards; 1x1 is drained, 300 wait in 2x2 for streams apply"
+    assert text[4].rstrip() == "high: 1 to 2 shards; the old ones are empty, 300 wait for streams apply"
 
 
 def test_a_job_between_two_attempts() -> None:

@@ -353,4 +353,4 @@ async def test_a_worker_says_where_its_settings_ask_for_other_shards(deploy, set
     await deploy(settings_of())
     jobs = JobService(settings_of(scale=2))
     async with jobs, jobs.worker():
-        assert "low has 1 shards on the server, the settings say 2" in caplog.text
+        assert "low has 1 shards on the server, all of which are worked; these settings say 2" in caplog.text

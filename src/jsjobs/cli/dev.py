@@ -60,6 +60,9 @@ async def prepare(service: JobService) -> None:
             talk(f"migration {name} applied", style="dim")
     # A change of the shard count waits for jobs that only the worker can run, which starts after this.
     steps = await apply_streams(service.config, wait=False)
+    for step in steps:
+        for name, (old, new) in step.changes.items() if step.action is Action.UPDATE else ():
+            talk(f"{step.kind} {step.name}: {name} changed from {old} to {new}, as the settings say", style="yellow")
     created = sum(step.action is Action.CREATE for step in steps)
     if created:
         talk(f"{created} streams and consumers created", style="dim")

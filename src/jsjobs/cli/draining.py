@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from jsjobs.cli.output import plain, talk
 from jsjobs.jetstream.reshard import Draining
@@ -24,9 +24,8 @@ def shown_draining() -> Iterator[Callable[[Draining], None]]:
         return
     columns = (
         TextColumn("{task.fields[shards]}"),
-        BarColumn(bar_width=30),
+        BarColumn(bar_width=12),
         TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
         TextColumn("{task.description}", markup=False),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
@@ -75,4 +74,4 @@ def _text(draining: Draining) -> str:
         return "the old shards are drained"
     jobs = "1 job" if draining.left == 1 else f"{draining.left:,} jobs"
     waits = f" ({draining.waits_for})" if draining.waits_for else ""
-    return f"{jobs} of the old shards to end first{waits}"
+    return f"{jobs} left in the old{waits}"

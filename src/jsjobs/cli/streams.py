@@ -34,13 +34,15 @@ Shards = Annotated[
     list[str] | None,
     typer.Option(
         metavar="PRIORITY=COUNT",
-        help="Shards of one priority, before --scale; may be repeated [dim](JSJOBS_POOLS, else 4, 3, 2, 1)[/]",
+        help="Shards of one priority, before --scale; may be repeated. The others get what the settings say "
+        "[dim](JSJOBS_POOLS, else 4, 3, 2, 1)[/]",
     ),
 ]
 OneCopy = Annotated[
     bool,
     typer.Option(
         "--one-copy",
+        envvar="JSJOBS_ONE_COPY",
         help="Let a replicated queue have a single copy for the seconds that a change of its shards takes.",
     ),
 ]
@@ -91,12 +93,19 @@ def apply(
     queue with several copies is changed only with --one-copy.
     """
     config = _settings(replicas, scale, shards)
-    with shown_draining() as tell:
-        steps = run(apply_streams(config, tell=tell, one_copy=one_copy))
+    try:
+        with shown_draining() as tell:
+            steps = run(apply_streams(config, tell=tell, one_copy=one_copy))
+    except KeyboardInterrupt:
+        talk(
+            "stopped: new jobs of a priority whose shards were being changed wait, until the same command is run again "
+            "or a router finishes the change"
+        )
+        raise
     _print_steps(steps, as_json=as_json)
     if not as_json:
         done = sum(step.action is not Action.KEEP for step in steps)
-        talk(f"applied {done} changes" if done else "nothing to do")
+        talk(f"applied {done} {'change' if done == 1 else 'changes'}" if done else "nothing to do")
 
 
 @app.command(epilog=examples("jsjobs streams show", "jsjobs streams show --json | jq .shards"))

@@ -71,8 +71,11 @@ async def _print(config: Config, interval: float, count: int | None, show: Calla
 
 def _print_lines(seen: Seen) -> None:
     console = screen()
-    console.print(lines_of(seen))
-    console.print()
+    with console.capture() as printed:
+        console.print(lines_of(seen))
+        console.print()
+    # Not printed by the console itself: where the reader has gone it would end the process from within a task.
+    sys.stdout.write(printed.get())
     sys.stdout.flush()
 
 

@@ -147,10 +147,10 @@ def _change(look: PriorityLook) -> Text:
     left = sum(shard.waiting + shard.running for shard in old)
     before, after = old[0].generation, new[-1].generation
     what = f"{look.priority}: {len(old)} to {after.partition('x')[2]} shards; "
-    behind = f"{look.waiting + look.running - left:,} wait in {after}"
+    behind = f"{look.waiting + look.running - left:,} wait"
     if left:
-        return _cropped(plain(f"{what}{left:,} jobs to drain from {before}, {behind}", "cyan"))
-    return _cropped(plain(f"{what}{before} is drained, {behind} for streams apply", "yellow"))
+        return _cropped(plain(f"{what}{left:,} jobs to drain from {before}, {behind} in {after}", "cyan"))
+    return _cropped(plain(f"{what}the old ones are empty, {behind} for streams apply", "yellow"))
 
 
 def _letters(overview: Overview, letters: OpenLetters) -> Text:

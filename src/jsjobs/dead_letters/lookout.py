@@ -72,4 +72,6 @@ class Lookout:
     def _say(self, why_not_ready: str) -> None:
         if why_not_ready and why_not_ready != self.why_not_ready:
             logger.warning("letters do not reach this router: %s", why_not_ready)
+        elif self._task is not None and self.why_not_ready and not why_not_ready:
+            logger.info("letters reach this router again")
         self.why_not_ready = why_not_ready

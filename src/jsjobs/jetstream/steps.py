@@ -60,11 +60,12 @@ def shards_step(
         return Step(Action.REFUSE, "shards", priority, changes, needs_one_copy(stored.copies), priority=priority)
     if len(generations) == 1 and first.shards != wanted:
         left = stored.jobs.total()
-        reason = f"{left:,} jobs of the {first.shards} shards end first" if left else ""
+        reason = f"{left:,} {'job' if left == 1 else 'jobs'} in the old shards to end first" if left else ""
         return Step(Action.UPDATE, "shards", priority, changes, reason, priority=priority)
     held = any(shard.generation == first and paused_until(info) == FOR_GOOD for shard, info in shards.items())
     leftovers = any(is_leftover(shard, first) for shard in shards)
     if len(generations) > 1 or moves or held or leftovers or live.paused_until or live.copies:
-        reason = "an unfinished change is finished"
+        changes = {"shards": (first.shards, last.shards)}
+        reason = "an unfinished change is finished" + ("" if last.shards == wanted else f", then changed to {wanted}")
         return Step(Action.UPDATE, "shards", priority, changes, reason, priority=priority)
     return None

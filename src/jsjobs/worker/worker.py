@@ -7,7 +7,6 @@ import logging
 import os
 import socket
 import time
-from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -223,11 +222,18 @@ class Worker:
 
     def _compare(self, shards: Iterable[Shard]) -> None:
         """Say where the settings ask for other shards than there are: how much runs at once is the server's to say."""
-        live = Counter(shard.priority for shard in shards)
-        for priority, count in live.items():
-            if count != self._config.shards(priority):
-                asked = self._config.shards(priority)
-                logger.warning("%s has %d shards on the server, the settings say %d", priority, count, asked)
+        # Of two generations the younger one: the other is on its way out.
+        last = {shard.priority: shard.generation for shard in sorted(shards, key=lambda shard: shard.generation)}
+        for priority, generation in last.items():
+            asked = self._config.shards(priority)
+            if generation.shards != asked:
+                logger.warning(
+                    "%s has %d shards on the server, all of which are worked; these settings say %d, and `jsjobs "
+                    "streams apply` would change that",
+                    priority,
+                    generation.shards,
+                    asked,
+                )
 
     async def _keep(self) -> None:
         keeper = self._keeper
