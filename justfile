@@ -35,10 +35,11 @@ check: setup
     .venv/bin/coverage report --fail-under=90
     just lint
 
-# Ratios against a bare nats-py loop, and latencies.
+# Ratios against a bare nats-py loop, latencies, and what telemetry costs.
 bench: setup
     {{python}} benchmarks/drain.py
     {{python}} benchmarks/latency.py
+    {{python}} benchmarks/telemetry.py
 
 # Format the sources.
 format: setup
