@@ -38,7 +38,7 @@ def next_steps(screen: Screen, app: Path) -> None:
     for command, why in (
         (f"jsjobs dev {app}:jobs", "the same app, on servers of your own folder"),
         (submit, "in another terminal, in the same folder"),
-        ("jsjobs streams show", "what waits and what runs"),
+        ("jsjobs top", "what waits and what runs, live"),
         ("jsjobs dlq list", "the jobs that could not be saved"),
     ):
         screen.say(f"# {why}", style="dim")
