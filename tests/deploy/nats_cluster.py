@@ -4,11 +4,13 @@ import asyncio
 import socket
 import subprocess
 import urllib.request
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 from deployed import NODES, SERVICES
 
+from facts import eventually
 from jsjobs.embedded.nats import _find_binary
 
 PORTS = (4222, 6222, 8222)
@@ -45,6 +47,14 @@ class Cluster:
         self.processes[name] = subprocess.Popen(
             [_find_binary(), "--addr=127.0.0.1", *options], stdout=log, stderr=subprocess.STDOUT
         )
+
+    async def form(self) -> str:
+        """Start all nodes; once they are a cluster, where a client finds it."""
+        for name in NODES:
+            self.start(name)
+        for name in NODES:
+            await eventually(partial(self.is_healthy, name), within=30)
+        return self.here("nats-1", SERVICES["setup"]["environment"]["NATS_URL"])
 
     async def is_healthy(self, name: str) -> bool:
         """What the compose file's own health check says."""

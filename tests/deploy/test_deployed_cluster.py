@@ -4,7 +4,6 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -20,13 +19,6 @@ from jsjobs.jetstream.connection import Connection
 from jsjobs.settings import Config
 
 REQUEST_WITHIN = 3.0
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path)
-    yield cluster
-    cluster.close()
 
 
 def environment(cluster: Cluster) -> dict[str, str]:

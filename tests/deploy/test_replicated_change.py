@@ -3,14 +3,10 @@
 import asyncio
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
-from deployed import NODES, SERVICES
 from nats_cluster import Cluster
 
 from facts import eventually
@@ -28,15 +24,6 @@ CRITICAL = Priority.CRITICAL
 NAMES = Names("jobs")
 ENTITIES = 60
 CHANGES = ("$JS.API.STREAM.UPDATE", "$JS.API.CONSUMER.", "$KV.jobs.topology")
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path)
-    for name in NODES:
-        cluster.start(name)
-    yield cluster
-    cluster.close()
 
 
 class Killed(BaseException):
@@ -101,9 +88,7 @@ class Load:
 
 @pytest.mark.timeout(300)
 async def test_4_to_8_to_2_shards_with_three_copies_under_load(cluster: Cluster) -> None:
-    for name in NODES:
-        await eventually(partial(cluster.is_healthy, name), within=30)
-    url = cluster.here("nats-1", SERVICES["setup"]["environment"]["NATS_URL"])
+    url = await cluster.form()
     config = Config(nats_url=url, replicas=3, queue_bytes=2**26)
     load, services = Load(), [JobService(config) for _ in range(3)]
     connection = await connect(config)

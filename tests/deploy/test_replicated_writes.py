@@ -1,12 +1,7 @@
 """Replicated streams refuse in words of their own while another write of the same subject or key is under way."""
 
 import asyncio
-from collections.abc import Iterator
-from functools import partial
-from pathlib import Path
 
-import pytest
-from deployed import NODES, SERVICES
 from nats_cluster import Cluster
 
 from facts import eventually
@@ -19,19 +14,8 @@ from jsjobs.model.job import JobStatusResponse, Priority, Status, utc_now
 from jsjobs.settings import Config
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path)
-    for name in NODES:
-        cluster.start(name)
-    yield cluster
-    cluster.close()
-
-
 async def deployed(cluster: Cluster) -> Config:
-    for name in NODES:
-        await eventually(partial(cluster.is_healthy, name), within=30)
-    url = cluster.here("nats-1", SERVICES["setup"]["environment"]["NATS_URL"])
+    url = await cluster.form()
     config = Config(nats_url=url, replicas=3, queue_bytes=2**26)
     connection = await connect(config)
 

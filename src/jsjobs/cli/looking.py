@@ -12,7 +12,7 @@ from pydantic_core import to_jsonable_python
 
 from jsjobs import JobService
 from jsjobs.cli.problems import Failed
-from jsjobs.jetstream.connect import connect
+from jsjobs.jetstream.connect import connected
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.overview import Observer, Overview
 from jsjobs.jetstream.rates import with_rates
@@ -87,7 +87,7 @@ async def looks(config: Config, interval: float, running_limit: Callable[[], int
         Failed: If there are no streams at the first look. A later look that fails is seen as an outage.
     """
     loop = asyncio.get_running_loop()
-    async with _connected(config) as connection, _counted(config) as letters:
+    async with connected(config, name="jsjobs top") as connection, _counted(config) as letters:
         observer = Observer(connection, Names(config.namespace))
         before, failing_since = None, None
         while True:
@@ -115,15 +115,6 @@ async def _look(connection: Connection, observer: Observer, running_limit: int, 
             return await observer.look(running_limit)
     except TimeoutError:
         raise JobError.from_runner_unavailable(f"no answer within {timeout:g} s") from None
-
-
-@asynccontextmanager
-async def _connected(config: Config) -> AsyncIterator[Connection]:
-    connection = await connect(config, name="jsjobs top")
-    try:
-        yield connection
-    finally:
-        await connection.close()
 
 
 @asynccontextmanager

@@ -1,21 +1,19 @@
 """`jsjobs streams`: what the server should have, and what it has."""
 
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Coroutine
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from jsjobs import JobService
 from jsjobs.cli.connect import run, settings
 from jsjobs.cli.draining import shown_draining
 from jsjobs.cli.options import Json, examples, with_servers
-from jsjobs.cli.output import dumps, plain, print_json, screen, talk
+from jsjobs.cli.output import print_json, screen, talk
 from jsjobs.cli.problems import Failed, WrongUse
+from jsjobs.cli.streams_view import print_steps, table_of
 from jsjobs.jetstream.api import find
-from jsjobs.jetstream.connect import connect
+from jsjobs.jetstream.connect import connected
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.generations import live_shards
 from jsjobs.jetstream.steps import Action, Step
@@ -47,8 +45,6 @@ OneCopy = Annotated[
     ),
 ]
 
-_STYLES = {Action.CREATE: "green", Action.UPDATE: "yellow", Action.REFUSE: "bold red", Action.KEEP: "dim"}
-
 
 @app.command(epilog=examples("jsjobs streams plan", "jsjobs streams plan --scale 2 --json"))
 @with_servers
@@ -64,10 +60,10 @@ def plan(
     config = _settings(replicas, scale, shards)
 
     async def go() -> list[Step]:
-        async with _connected(config) as connection:
+        async with connected(config) as connection:
             return await _topology(connection, config).plan(await _floor(config), one_copy=one_copy)
 
-    _print_steps(run(go()), as_json=as_json)
+    print_steps(run(go()), as_json=as_json)
 
 
 @app.command(
@@ -102,7 +98,7 @@ def apply(
             "or a router finishes the change"
         )
         raise
-    _print_steps(steps, as_json=as_json)
+    print_steps(steps, as_json=as_json)
     if not as_json:
         done = sum(step.action is not Action.KEEP for step in steps)
         talk(f"applied {done} {'change' if done == 1 else 'changes'}" if done else "nothing to do")
@@ -116,7 +112,7 @@ def show(*, as_json: Json = False) -> None:
     names = Names(config.namespace)
 
     async def go() -> dict[str, list[dict[str, Any]]]:
-        async with _connected(config) as connection:
+        async with connected(config) as connection:
             return {"streams": await _streams(connection, names), "shards": await _shards(connection, names)}
 
     found = run(go())
@@ -125,9 +121,9 @@ def show(*, as_json: Json = False) -> None:
     if as_json:
         print_json(found)
     else:
-        screen().print(_table(found["streams"]))
+        screen().print(table_of(found["streams"]))
         screen().print()
-        screen().print(_table(found["shards"]))
+        screen().print(table_of(found["shards"]))
 
 
 def apply_streams(
@@ -147,7 +143,7 @@ def apply_streams(
     """
 
     async def go() -> list[Step]:
-        async with _connected(config) as connection:
+        async with connected(config) as connection:
             try:
                 topology, floor = _topology(connection, config), await _floor(config)
                 return await topology.apply(floor, tell=tell, wait=wait, one_copy=one_copy)
@@ -159,7 +155,7 @@ def apply_streams(
 
 async def finish_changes(config: Config) -> None:
     """Wait until no change of the shard count is under way any more, and see to it that new shards run then."""
-    async with _connected(config) as connection:
+    async with connected(config) as connection:
         await _topology(connection, config).finish()
 
 
@@ -178,15 +174,6 @@ def _pool(text: str) -> tuple[Priority, int]:
             f"such as critical=8, not {text[:40]!r}"
         )
     return Priority(name), int(count)
-
-
-@asynccontextmanager
-async def _connected(config: Config) -> AsyncIterator[Connection]:
-    connection = await connect(config)
-    try:
-        yield connection
-    finally:
-        await connection.close()
 
 
 def _topology(connection: Connection, config: Config) -> Topology:
@@ -208,34 +195,6 @@ async def _floor(config: Config) -> dict[Priority, int]:
         return {}
     finally:
         await service.close()
-
-
-def _print_steps(steps: Sequence[Step], *, as_json: bool) -> None:
-    if as_json:
-        print_json([_as_data(step) for step in steps])
-        return
-    changed = [step for step in steps if step.action is not Action.KEEP]
-    if changed:
-        table = Table(box=None, pad_edge=False, header_style="dim")
-        for heading in ("step", "what", "name", "changes"):
-            table.add_column(heading, overflow="fold", no_wrap=heading != "changes")
-        for step in changed:
-            table.add_row(Text(step.action, _STYLES[step.action]), plain(step.kind), plain(step.name), _changes(step))
-        screen().print(table)
-    kept = len(steps) - len(changed)
-    if kept:
-        talk(f"{kept} of {len(steps)} are as they should be", style="dim")
-
-
-def _changes(step: Step) -> Text:
-    lines = [plain(step.reason)] if step.reason else []
-    lines += [plain(f"{name}: {dumps(old)} → {dumps(new)}") for name, (old, new) in step.changes.items()]
-    return Text("\n").join(lines)
-
-
-def _as_data(step: Step) -> dict[str, Any]:
-    changes = {name: {"from": old, "to": new} for name, (old, new) in step.changes.items()}
-    return {"action": step.action, "kind": step.kind, "name": step.name, "changes": changes, "reason": step.reason}
 
 
 async def _streams(connection: Connection, names: Names) -> list[dict[str, Any]]:
@@ -263,18 +222,3 @@ async def _shards(connection: Connection, names: Names) -> list[dict[str, Any]]:
         }
         for shard, info in found.items()
     ]
-
-
-def _table(rows: Sequence[dict[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in rows[0] if rows else ():
-        table.add_column(name, justify="left" if name == "name" else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*(plain(_shown(value)) for value in row.values()))
-    return table
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from jsjobs.jetstream.connection import Connection
@@ -37,6 +39,20 @@ async def connect(config: Config, *, name: str = "jsjobs") -> Connection:
     connection = Connection()
     await connection.open(config.nats_url, timeout=config.timeout, **options)
     return connection
+
+
+@asynccontextmanager
+async def connected(config: Config, *, name: str = "jsjobs") -> AsyncIterator[Connection]:
+    """A connection for the length of a block.
+
+    Raises:
+        JobError: As `connect`.
+    """
+    connection = await connect(config, name=name)
+    try:
+        yield connection
+    finally:
+        await connection.close()
 
 
 def _tls(config: Config) -> ssl.SSLContext:

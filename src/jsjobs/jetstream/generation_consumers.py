@@ -78,7 +78,7 @@ def is_leftover(shard: Shard, only: Generation) -> bool:
     return shard.generation != only and shard.generation.number <= only.number
 
 
-def waits_for(first: Generation, left: int, shards: Infos) -> str:
+def waits_for(first: Generation, shards: Infos) -> str:
     """Why the jobs that are left do not end, as the consumers tell it."""
     infos = [info for shard, info in shards.items() if shard.generation == first]
     known = [info for info in infos if info["num_pending"] or info["num_ack_pending"]]
@@ -86,6 +86,6 @@ def waits_for(first: Generation, left: int, shards: Infos) -> str:
         return f"paused until {max(pauses):%Y-%m-%d %H:%M:%S} UTC"
     if known and not any(info.get("push_bound") for info in known):
         return "no worker takes them"
-    if infos and not known and left:
+    if infos and not known:
         return "the server gave them up; a router must bury them"
     return ""

@@ -97,6 +97,10 @@ class Stored(NamedTuple):
     has_peers: bool = False
     """Whether other nodes have a part in it, still or by now."""
 
+    def strays(self, generations: tuple[Generation, ...]) -> list[Generation]:
+        """Generations that hold jobs though they are none of these, oldest first."""
+        return sorted(generation for generation in self.jobs if generation and generation not in generations)
+
 
 async def read_stored(connection: Connection, names: Names, priority: Priority) -> Stored | None:
     """Count a queue's messages by generation; None where the stream does not exist."""

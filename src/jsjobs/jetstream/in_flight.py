@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,10 +10,9 @@ from typing import Any
 
 from jsjobs.jetstream.api import parse_time
 from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.incoming import IncomingJob, read_job
+from jsjobs.jetstream.incoming import fetch_job
 from jsjobs.jetstream.state import StateStore
 from jsjobs.jetstream.subjects import Names, Shard, plain_id
-from jsjobs.jetstream.wire import value_of
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import JobStatusResponse, Priority, Status
 
@@ -96,7 +94,7 @@ class InFlight:
         found = await self._state.read(plain_id(priority, sequence))
         if found is not None:
             return found.entry
-        job = await self._message(priority, sequence)
+        job = await fetch_job(self._connection, self._names, priority, sequence)
         if job is None:
             return None
         if job.headers.given_id is not None:
@@ -104,16 +102,6 @@ class InFlight:
             if found is not None:
                 return None if found.entry is None else job.own(found.entry)
         return job.entry()
-
-    async def _message(self, priority: Priority, sequence: int) -> IncomingJob | None:
-        subject = f"$JS.API.DIRECT.GET.{self._names.stream(priority)}".encode()
-        reply = await self._connection.ask(subject, json.dumps({"seq": sequence}).encode())
-        stored_subject = value_of(reply.header, b"Nats-Subject")
-        stored_at = value_of(reply.header, b"Nats-Time-Stamp")
-        if stored_subject is None or stored_at is None:
-            return None
-        moment = parse_time(stored_at.decode())
-        return read_job(self._names, stored_subject, reply.header, reply.data, sequence=sequence, stored_at=moment)
 
 
 def _delivered_at(info: dict[str, Any]) -> datetime:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import datetime
 
+from jsjobs.jetstream.api import parse_time
+from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.subjects import Names, plain_id
-from jsjobs.jetstream.wire import NO_HEADERS, JobHeaders, UnreadableHeaders, parse_job_headers
+from jsjobs.jetstream.wire import NO_HEADERS, JobHeaders, UnreadableHeaders, parse_job_headers, value_of
 from jsjobs.model.context import RequestContext
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Carrier, JobStatusResponse, Priority, Status
@@ -58,6 +61,22 @@ class IncomingJob:
         if entry.carrier is None or entry.carrier == self.carrier:
             return entry
         return None if self.headers.given_id is not None else self.entry()
+
+
+async def fetch_job(connection: Connection, names: Names, priority: Priority, sequence: int) -> IncomingJob | None:
+    """The job in a message that is still stored, or None.
+
+    Raises:
+        NoResponders: If the queue's stream does not exist.
+        JobError: `RunnerUnavailable`, if the server cannot be reached; `Validation`, as `read_job`.
+    """
+    subject = f"$JS.API.DIRECT.GET.{names.stream(priority)}".encode()
+    reply = await connection.ask(subject, json.dumps({"seq": sequence}).encode())
+    stored_subject, stored_at = value_of(reply.header, b"Nats-Subject"), value_of(reply.header, b"Nats-Time-Stamp")
+    if stored_subject is None or stored_at is None:
+        return None
+    moment = parse_time(stored_at.decode())
+    return read_job(names, stored_subject, reply.header, reply.data, sequence=sequence, stored_at=moment)
 
 
 def read_job(

@@ -9,11 +9,10 @@ from contextlib import aclosing
 
 from pydantic import ValidationError
 
-from jsjobs.jetstream.api import parse_time
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import NoResponders
 from jsjobs.jetstream.follow import looks
-from jsjobs.jetstream.incoming import read_job
+from jsjobs.jetstream.incoming import fetch_job
 from jsjobs.jetstream.progress import ProgressUpdate
 from jsjobs.jetstream.state import Found, StateStore
 from jsjobs.jetstream.subjects import Names, checked_id, parse_plain_id
@@ -63,27 +62,14 @@ class Lookup:
         if place is None:
             return None
         priority, sequence = place
-        subject = f"$JS.API.DIRECT.GET.{self._names.stream(priority)}".encode()
         try:
-            reply = await self._connection.ask(subject, json.dumps({"seq": sequence}).encode())
+            job = await fetch_job(self._connection, self._names, priority, sequence)
         except NoResponders:
             raise JobError.from_runner_unavailable(
                 f"no streams of namespace {self._names.namespace!r} exist: run `jsjobs streams apply`"
             ) from None
-        stored_subject = value_of(reply.header, b"Nats-Subject")
-        stored_at = value_of(reply.header, b"Nats-Time-Stamp")
-        if stored_subject is None or stored_at is None:
-            return None
-        job = read_job(
-            self._names,
-            stored_subject,
-            reply.header,
-            reply.data,
-            sequence=sequence,
-            stored_at=parse_time(stored_at.decode()),
-        )
         # A message that carries another id is another job's.
-        return job.entry() if job.job_id == job_id else None
+        return job.entry() if job is not None and job.job_id == job_id else None
 
     async def watch(self, job_id: str) -> AsyncGenerator[JobStatusResponse, None]:
         """The status now, and each time it changes, until the job has ended.

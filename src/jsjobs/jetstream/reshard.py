@@ -148,7 +148,7 @@ class Reshard:
 
         They were published after those that the list names, and before what comes next: a generation of its own.
         """
-        strays = sorted(generation for generation in stored.jobs if generation and generation not in live.generations)
+        strays = stored.strays(live.generations)
         if not strays:
             return False
         number = max(generation.number for generation in (*live.generations, *strays)) + 1
@@ -179,7 +179,7 @@ class Reshard:
             return await self._remove(live, shards)
         if await self._consumers.start(live, shards):
             return True
-        self._say(Draining(self._priority, first, live.last, left, waits_for(first, left, shards)))
+        self._say(Draining(self._priority, first, live.last, left, waits_for(first, shards)))
         return False
 
     async def _remove(self, live: Live, shards: Infos) -> bool:

@@ -54,8 +54,7 @@ def shards_step(
     """What is left to do until a priority's shards are one generation of the wanted count; None: nothing."""
     first, last = generations[0], generations[-1]
     changes = {"shards": (first.shards, wanted)}
-    strays = [generation for generation in stored.jobs if generation and generation not in generations]
-    moves = strays or stored.target != last or (len(generations) == 1 and first.shards != wanted)
+    moves = stored.strays(generations) or stored.target != last or (len(generations) == 1 and first.shards != wanted)
     if moves and stored.copies > 1 and live.copies is None and not one_copy:
         return Step(Action.REFUSE, "shards", priority, changes, needs_one_copy(stored.copies), priority=priority)
     if len(generations) == 1 and first.shards != wanted:
