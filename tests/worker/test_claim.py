@@ -33,7 +33,7 @@ def decided(
 ) -> Decision:
     found = None
     if entry is not None or marker:
-        found = Found(entry, 42, NOW - timedelta(seconds=age), b"w")
+        found = Found(entry, 42, NOW - timedelta(seconds=age), b"w", expires=True)
     return decide(found, of or job(), worker="w2", now=NOW, server_now=NOW, ack_wait=30)
 
 

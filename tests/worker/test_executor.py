@@ -27,7 +27,7 @@ def threads() -> Iterator[ThreadPoolExecutor]:
 
 
 def handling() -> Handling:
-    return Handling(JobContext("normal-1", "t", Priority.NORMAL, shard=0, attempt=1, fence=7))
+    return Handling(JobContext("normal-1", "t", Priority.NORMAL, shard=0, attempt=1, fence=7), grace=10)
 
 
 def entry(attempts: int = 1, max_attempts: int = 3, retry: RetryState | None = None) -> JobStatusResponse:

@@ -47,6 +47,8 @@ class Found(NamedTuple):
     stored_at: datetime
     """When the server took the write: its clock, nobody else's."""
     writer: bytes | None
+    expires: bool
+    """Whether it has a time to live."""
 
 
 class StateStore:
@@ -175,7 +177,8 @@ def _found(reply: Reply) -> Found | None:
             entry = JobStatusResponse.model_validate_json(reply.data)
         except ValidationError as error:
             raise JobError.from_validation(f"an entry in the state bucket cannot be read: {error}") from None
-    return Found(entry, int(revision), parse_time(stored.decode()), value_of(header, b"Jsjobs-Writer"))
+    writer, ttl = value_of(header, b"Jsjobs-Writer"), value_of(header, b"Nats-TTL")
+    return Found(entry, int(revision), parse_time(stored.decode()), writer, ttl is not None)
 
 
 def _no_bucket(names: Names) -> JobError:

@@ -146,6 +146,10 @@ class Names:
         """Where a job's progress is published."""
         return f"{self.namespace}.progress.{job_id}".encode()
 
+    def cancel(self, job_id: str) -> str:
+        """Where the worker that runs a job is asked to stop it."""
+        return f"{self.namespace}.cancel.{job_id}"
+
     def dead(self, job_id: str) -> bytes:
         """Where a dead job's letter is published."""
         return f"{self.namespace}.dead.{job_id}".encode()

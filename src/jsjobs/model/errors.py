@@ -117,3 +117,10 @@ class JobError(Exception):
     ) -> JobError:
         """A time limit passed."""
         return cls(Reason.TIMEOUT, message, job_id=job_id, cause=cause)
+
+
+class AlreadyEnded(JobError):  # noqa: N818 - it is a JobError, and reads as what happened
+    """The job is complete or dead: there is nothing left to cancel."""
+
+    def __init__(self, message: str, *, job_id: str | None = None) -> None:
+        super().__init__(Reason.VALIDATION, message, job_id=job_id)

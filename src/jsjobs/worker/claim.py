@@ -31,6 +31,14 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
+class Cancelled:
+    """It was cancelled while it waited: acknowledge it, and let its entry age, which nobody has done yet."""
+
+    entry: JobStatusResponse
+    expected: int
+
+
+@dataclass(frozen=True, slots=True)
 class Rebury:
     """The job is dead and its letter may be lost: publish it again, then end the message."""
 
@@ -54,7 +62,7 @@ class Bury:
     error: str
 
 
-Decision = Start | Ended | Rebury | Wait | Bury
+Decision = Start | Ended | Cancelled | Rebury | Wait | Bury
 
 
 def decide(
@@ -77,6 +85,8 @@ def decide(
     entry = job.own(found.entry)
     if entry is None:
         return Ended("another copy carries this id")
+    if entry.status is Status.CANCELLED and not found.expires:
+        return Cancelled(entry, found.revision)
     if entry.carrier is None:
         entry = _adopted(entry, job)
     match entry.status:

@@ -36,19 +36,33 @@ class Stop(StrEnum):
 class Handling:
     """The part of a job's task that may be interrupted: while its handler runs, never while a write is under way."""
 
-    def __init__(self, context: JobContext) -> None:
+    def __init__(self, context: JobContext, grace: float) -> None:
+        """An attempt that is about to run.
+
+        Args:
+            context: What its handler is told.
+            grace: Seconds that an interrupted handler gets to end, before what it still does is interrupted too.
+        """
         self.context = context
+        self._grace = grace
         self.why = ""
         self._stop: Stop | None = None
         self._task: asyncio.Task[Any] | None = None
+        self._again: asyncio.TimerHandle | None = None
 
     def stop(self, reason: Stop, why: str = "") -> None:
         """Ask the handler to end. A lost lease overrules what was asked before; otherwise the first reason stands."""
         if self._stop is None or reason is Stop.LOST:
             self._stop, self.why = reason, why or reason
         self.context.cancelled = True
+        self._interrupt()
+
+    def _interrupt(self) -> None:
         if self._task is not None:
             self._task.cancel()
+            if self._again is not None:
+                self._again.cancel()
+            self._again = asyncio.get_running_loop().call_later(self._grace, self._interrupt)
 
     def asked(self) -> Stop | None:
         """Why the handler was asked to end; None if it was not."""
@@ -65,8 +79,9 @@ class Handling:
             return await self._in_thread(registration, arguments, threads)
         finally:
             self._task = None
-            if timer is not None:
-                timer.cancel()
+            for later in (timer, self._again):
+                if later is not None:
+                    later.cancel()
 
     async def _in_thread(self, registration: Registration, arguments: tuple[Any, ...], threads: Executor) -> Any:
         loop = asyncio.get_running_loop()

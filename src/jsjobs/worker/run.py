@@ -20,7 +20,7 @@ from jsjobs.model.context import enter_context
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Duration, Priority, Status
 from jsjobs.model.retry import Retry
-from jsjobs.worker.claim import Bury, Decision, Ended, Rebury, Start, Wait, decide, taken_over
+from jsjobs.worker.claim import Bury, Cancelled, Decision, Ended, Rebury, Start, Wait, decide, taken_over
 from jsjobs.worker.context import JobContext
 from jsjobs.worker.executor import Handling, Stop, execute
 from jsjobs.worker.lease import LeaseTime
@@ -51,6 +51,8 @@ class Tools:
     progress: ProgressSender
     retry: Retry
     lease_time: LeaseTime
+    grace: float
+    """Seconds between the interruptions of a handler that does not end."""
     clock: Callable[[], datetime]
     server_now: Callable[[], Any]
     """Awaitable: the server's clock."""
@@ -74,6 +76,7 @@ class JobRun:
         self.ended = asyncio.Event()
         self._handling: Handling | None = None
         self._stop: Stop | None = None
+        self._is_cancelled = False
         self._waiting: asyncio.Future[Any] | None = None
 
     @property
@@ -101,6 +104,12 @@ class JobRun:
             self._handling.stop(reason)
         elif self._waiting is not None:
             self._waiting.cancel()
+
+    def cancel(self) -> None:
+        """End the job: a running handler is interrupted, one that has not begun never does."""
+        self._is_cancelled = True
+        if self._handling is not None:
+            self._handling.stop(Stop.CANCEL)
 
     async def run(self) -> None:
         """Claim the job, run its handler, settle it; whatever goes wrong, the job comes back by its own redelivery."""
@@ -177,6 +186,9 @@ class JobRun:
             case Ended(why):
                 logger.debug("job %s: not run, %s", self.job_id, why)
                 self.delivery.ack()
+            case Cancelled(entry, expected):
+                self.delivery.ack()
+                await settlement.let_age(entry, expected)
             case Rebury(entry):
                 await settlement.rebury(entry, self.delivery)
             case Bury(entry, expected, reason, error):
@@ -203,8 +215,10 @@ class JobRun:
         lease = await self._lease()
         if lease <= 0:
             self.delivery.lost = True  # claiming it took longer than the lease
-        handling = self._handling = Handling(context)
-        if self._stop is not None or self.delivery.lost:
+        handling = self._handling = Handling(context, tools.grace)
+        if self._is_cancelled:
+            handling.stop(Stop.CANCEL)
+        elif self._stop is not None or self.delivery.lost:
             # Its handler has not begun: it costs no attempt.
             handling.stop(Stop.RELEASE)
         attempt: Attempt | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -145,6 +146,11 @@ class Settlement:
         trace = current_context().trace
         await send_letter(self._connection, self._names, dead, delivery.header, delivery.data, trace.traceparent)
         delivery.term(str(dead.error_reason))
+
+    async def let_age(self, cancelled: JobStatusResponse, revision: int) -> None:
+        """The message of a job that was cancelled while it waited is gone: its entry, unchanged, may expire."""
+        with suppress(Conflict):  # it has its time to live already
+            await self._state.write(cancelled, expected=revision, ttl=self._ttl)
 
     def give_back(self, job_id: str, delivery: Delivery, delay: float = 0) -> None:
         """Ask for another delivery, if this one is surely still ours."""

@@ -23,6 +23,7 @@ from jsjobs.jetstream.subjects import Names, Shard
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority, random_token, utc_now
 from jsjobs.settings import MAX_SHARDS, Config
+from jsjobs.worker.cancel_requests import CancelRequests
 from jsjobs.worker.executor import Stop
 from jsjobs.worker.lease import LeaseKeeper, LeaseTime
 from jsjobs.worker.registry import Registry
@@ -62,6 +63,7 @@ class Worker:
         self._tools: Tools | None = None
         self._keeper: LeaseKeeper | None = None
         self._watchdog = Watchdog(connection, self._names, self)
+        self._cancels = CancelRequests(connection, self._names, self.name, self._runs)
         self._keeping: asyncio.Task[None] | None = None
         self._time = LeaseTime(config.ack_wait)
         self._server_clock: tuple[float, datetime] | None = None
@@ -104,6 +106,7 @@ class Worker:
             progress=ProgressSender(self._connection, self._names),
             retry=self._config.retry,
             lease_time=self._time,
+            grace=self._config.grace,
             clock=utc_now,
             server_now=self._server_now,
             telemetry=self._telemetry,
@@ -112,6 +115,7 @@ class Worker:
         self._keeping = asyncio.ensure_future(self._keep())
         self._connection.on_reconnect.append(self._watchdog.look_soon)
         try:
+            await self._cancels.start()
             await self._watchdog.start(shards)
         except BaseException:
             await self.stop(0)  # cancelled on the way: nobody would stop a worker that never started
@@ -145,6 +149,7 @@ class Worker:
             logger.warning("%d jobs do not end; they come back after ack_wait", len(self._tasks))
         for task in self._tasks:
             task.cancel()
+        await self._cancels.stop()
         keeping.cancel()
         tools.threads.shutdown(wait=False, cancel_futures=True)
         await self._flush()

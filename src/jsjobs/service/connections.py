@@ -7,21 +7,25 @@ from typing import TYPE_CHECKING, Self
 from jsjobs.dead_letters.table import database_of
 from jsjobs.jetstream.connect import connect
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.subjects import Names
 from jsjobs.local import here
 from jsjobs.model.errors import JobError
 from jsjobs.postgres.database import Database
 from jsjobs.settings import Config
 from jsjobs.telemetry.switch import find_telemetry
+from jsjobs.worker.registry import Registry
 
 if TYPE_CHECKING:
     from jsjobs.telemetry.recorder import Telemetry
 
 
 class Connections:
-    """NATS, Postgres and telemetry of one service; use it as an async context manager."""
+    """NATS, Postgres, telemetry and handlers of one service; use it as an async context manager."""
 
     def __init__(self, config: Config | None = None) -> None:
         self.config = config or here()
+        self._names = Names(self.config.namespace)
+        self._registry = Registry()
         self._connection: Connection | None = None
         self._database: Database | None = None
         self._telemetry: Telemetry | None = None

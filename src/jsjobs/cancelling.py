@@ -1,0 +1,198 @@
+"""Cancelling a job. Its entry alone decides, whoever else acts on it at the same moment.
+
+A job that waits is cancelled by writing so; its message is deleted afterwards, and a worker that meets it first just
+acknowledges it. A job that runs is cancelled by the worker that runs it: nobody else may delete a message in flight,
+which would free its shard while the handler still runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import aclosing, suppress
+from typing import TYPE_CHECKING
+
+from jsjobs.jetstream.api import ApiError, call
+from jsjobs.jetstream.connection import Connection, Reply
+from jsjobs.jetstream.errors import ConnectionLost, NoResponders
+from jsjobs.jetstream.follow import looks
+from jsjobs.jetstream.incoming import IncomingJob, fetch_job
+from jsjobs.jetstream.state import Conflict, Found, StateStore
+from jsjobs.jetstream.subjects import Names, checked_id, parse_plain_id
+from jsjobs.model.errors import AlreadyEnded, JobError
+from jsjobs.model.job import Carrier, JobStatusResponse, Priority, Status, utc_now
+from jsjobs.settings import Config
+
+if TYPE_CHECKING:
+    from jsjobs.telemetry.recorder import Telemetry
+
+logger = logging.getLogger("jsjobs.cancelling")
+
+_ASK_EVERY = 0.5
+"""Seconds between two requests to the worker of a running job, which may pass to another worker meanwhile."""
+_AGAIN = 0.05
+"""Seconds in which a replica that lagged behind has caught up."""
+
+
+async def cancel_job(
+    connection: Connection, config: Config, job_id: str, *, timeout: float, telemetry: Telemetry | None = None
+) -> JobStatusResponse:
+    """Cancel a job; see `JobService.cancel`.
+
+    Raises:
+        JobError: As there.
+    """
+    return await _Cancelling(connection, config, checked_id(job_id), telemetry).run(timeout)
+
+
+class _Cancelling:
+    def __init__(self, connection: Connection, config: Config, job_id: str, telemetry: Telemetry | None) -> None:
+        self._connection = connection
+        self._config = config
+        self._names = Names(config.namespace)
+        self._state = StateStore(connection, self._names)
+        self._job_id = job_id
+        self._telemetry = telemetry
+        self._asked_at = float("-inf")
+        self._is_stopping = False
+
+    async def run(self, timeout: float) -> JobStatusResponse:
+        found = await self._cancel_unless_running()
+        if isinstance(found, JobStatusResponse):
+            return found
+        if found.entry is None or found.entry.status.is_terminal:
+            if found.entry is not None and found.entry.status is Status.CANCELLED and not found.expires:
+                await self._clear(found.entry, found.revision)  # whoever cancelled it did not come so far
+            raise self._ended(found)
+        return await self._stop_running(timeout)
+
+    async def _cancel_unless_running(self) -> JobStatusResponse | Found:
+        """The new entry of the job, if it waited and is cancelled now; else what was found of it.
+
+        Raises:
+            JobError: `NotFound`, if neither an entry nor a message of the job is there.
+        """
+        is_second_look = False
+        while True:
+            found = await self._state.read(self._job_id)
+            with suppress(Conflict):  # a worker began it, or somebody else cancelled it, in this moment
+                if found is None:
+                    job = await self._waiting()
+                    if job is not None:
+                        return await self._cancel(job.entry(), 0)
+                    if is_second_look:
+                        raise JobError.from_not_found(f"no job {self._job_id} is known", job_id=self._job_id)
+                    # It may have begun between the two looks; a replica may also lag a moment behind.
+                    is_second_look = True
+                    await asyncio.sleep(_AGAIN)
+                elif found.entry is not None and found.entry.status is Status.QUEUED:
+                    return await self._cancel(found.entry, found.revision)
+                else:
+                    return found
+
+    async def _waiting(self) -> IncomingJob | None:
+        """The job that no worker has begun, as its message tells it; None if that is not there."""
+        place = parse_plain_id(self._job_id)
+        job = None if place is None else await self._fetch(*place)
+        # A message that carries another id is another job's.
+        return job if job is not None and job.job_id == self._job_id else None
+
+    async def _cancel(self, entry: JobStatusResponse, expected: int) -> JobStatusResponse:
+        cancelled = entry.cancelled(utc_now())
+        # No time to live yet: it counts from when no worker can meet the job's message any more.
+        revision = await self._state.write(cancelled, expected=expected)
+        if self._telemetry is not None:
+            self._telemetry.count("jobs.cancellations", entry.type, "cancel", entry.priority)
+        await self._clear(cancelled, revision)
+        return cancelled
+
+    async def _clear(self, entry: JobStatusResponse, revision: int) -> None:
+        """Delete the message of a job that is cancelled, and let its entry age; a worker that meets it does the same.
+
+        Which message a given id has is not known before a worker has begun it: that one is left to a worker.
+        """
+        if entry.carrier is None:
+            return
+        try:
+            await self._delete(entry.priority, entry.carrier)
+            with suppress(Conflict):  # a worker met the message first
+                await self._state.write(entry, expected=revision, ttl=self._config.result_ttl)
+        except JobError as error:
+            logger.warning("job %s is cancelled, its message is left to a worker: %s", self._job_id, error)
+
+    async def _delete(self, priority: Priority, carrier: Carrier) -> None:
+        job = await self._fetch(priority, carrier.sequence)
+        if job is None or job.carrier != carrier:
+            return
+        try:
+            request = {"seq": carrier.sequence, "no_erase": True}
+            await call(self._connection, f"STREAM.MSG.DELETE.{carrier.stream}", request)
+        except ApiError:
+            if await self._fetch(priority, carrier.sequence) is not None:  # else a worker was faster
+                raise
+
+    async def _fetch(self, priority: Priority, sequence: int) -> IncomingJob | None:
+        try:
+            return await fetch_job(self._connection, self._names, priority, sequence)
+        except NoResponders:
+            raise JobError.from_runner_unavailable(
+                f"no streams of namespace {self._names.namespace!r} exist: run `jsjobs streams apply`"
+            ) from None
+
+    async def _stop_running(self, timeout: float) -> JobStatusResponse:
+        deadline = time.monotonic() + timeout
+        async with aclosing(looks(self._connection, [self._names.state(self._job_id)])) as times:
+            async for _ in times:
+                try:
+                    found = await self._cancel_unless_running()
+                except JobError as error:
+                    if not error.is_transient or time.monotonic() > deadline:
+                        raise
+                    continue  # an outage: the next look may succeed
+                if isinstance(found, JobStatusResponse):
+                    return found  # it waited for its next attempt
+                if found.entry is not None and found.entry.status is Status.CANCELLED:
+                    return found.entry  # as its worker was asked to
+                if found.entry is None or found.entry.status.is_terminal:
+                    raise self._ended(found)
+                if time.monotonic() > deadline:
+                    break
+                self._ask_worker()
+        raise self._undecided(timeout)
+
+    def _ask_worker(self) -> None:
+        """Ask the worker that runs the job to stop it; its answer only tells that there is one."""
+        now = time.monotonic()
+        if now - self._asked_at < _ASK_EVERY:
+            return
+        self._asked_at = now
+        with suppress(ConnectionLost):  # the next look asks again
+            answer = self._connection.ask_soon(self._names.cancel(self._job_id).encode(), timeout=_ASK_EVERY)
+            answer.add_done_callback(self._on_answer)
+
+    def _on_answer(self, answer: asyncio.Future[Reply]) -> None:
+        if not answer.cancelled() and answer.exception() is None:
+            self._is_stopping = True
+
+    def _undecided(self, timeout: float) -> JobError:
+        if self._is_stopping:
+            return JobError.from_timeout(
+                f"job {self._job_id} was asked to stop and is still stopping after {timeout:g} s; it is cancelled once "
+                "its handler has ended",
+                job_id=self._job_id,
+            )
+        return JobError.from_runner_unavailable(
+            f"job {self._job_id} is processing, and no worker says that it runs it; where its worker was lost, the job "
+            "waits for another one after ack_wait: cancel it again then",
+            job_id=self._job_id,
+        )
+
+    def _ended(self, found: Found) -> JobError:
+        """Why a job that has ended cannot be cancelled."""
+        if found.entry is None:
+            return JobError.from_not_found(f"job {self._job_id} ended, and its result has expired", job_id=self._job_id)
+        if found.entry.status is Status.CANCELLED:
+            return JobError.from_already_cancelled(f"job {self._job_id} was cancelled before", job_id=self._job_id)
+        what = "complete" if found.entry.status is Status.COMPLETE else "dead"
+        return AlreadyEnded(f"job {self._job_id} cannot be cancelled: it is {what} already", job_id=self._job_id)

@@ -1,0 +1,120 @@
+"""JobService: the one thing users import. A thin facade; its parts are the other modules here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TypeAlias, TypeVar
+
+from jsjobs.dead_letters.router import Router
+from jsjobs.model.context import RequestContext, current_context, request_context
+from jsjobs.model.errors import JobError
+from jsjobs.model.job import JobStatusResponse, Priority, Status
+from jsjobs.model.payload import JobPayload
+from jsjobs.model.retry import Retry
+from jsjobs.queue_metrics import QueueMetrics
+from jsjobs.service.controls import Controls
+from jsjobs.service.follows import Follows
+from jsjobs.service.submits import Submits
+from jsjobs.settings import Config
+from jsjobs.worker.context import JobContext
+from jsjobs.worker.registry import Handler
+from jsjobs.worker.worker import Worker
+
+H = TypeVar("H", bound=Handler)
+
+
+class _Response:
+    """The forms of answers."""
+
+    Status: TypeAlias = JobStatusResponse
+
+
+class JobService(Submits, Follows, Controls):
+    """Submits jobs, runs them, and tells what became of them.
+
+        jobs = JobService()
+
+        @jobs.handler("email.send")
+        async def send_email(payload: SendEmail, ctx: JobService.Context) -> Receipt: ...
+
+        async with jobs:
+            job_id = await jobs.submit("email.send", SendEmail(to="a@example.org"), entity="customer-42")
+            receipt = await jobs.result(job_id, timeout=30)
+
+    Args:
+        config: The settings; None: from the environment, or the servers of `jsjobs dev` in this folder.
+
+    Raises:
+        JobError: `Validation`, if a setting cannot be used.
+    """
+
+    Config: TypeAlias = Config
+    Context: TypeAlias = JobContext
+    Error: TypeAlias = JobError
+    Payload: TypeAlias = JobPayload
+    Response: TypeAlias = _Response
+    Handler: TypeAlias = Handler
+    Priority: TypeAlias = Priority
+    Status: TypeAlias = Status
+    Retry: TypeAlias = Retry
+
+    # -- handlers
+
+    def handler(self, job_type: str, *, retry: Retry | None = None) -> Callable[[H], H]:
+        """Make the decorated function the handler of a job type. See `register_handler`."""
+
+        def register(function: H) -> H:
+            self.register_handler(job_type, function, retry=retry)
+            return function
+
+        return register
+
+    def register_handler(self, job_type: str, function: Handler, *, retry: Retry | None = None) -> None:
+        """Make a function the handler of a job type.
+
+        An async function runs in the worker's event loop, a plain one in a thread. Its first parameter is the payload,
+        checked by pydantic against its annotation; a second one, if there is one, gets the job's `Context`.
+
+        Args:
+            job_type: Words of A-Z, a-z, 0-9, `_` and `-`, with dots between them.
+            function: The handler.
+            retry: When to try a failed job again; None: as the settings say.
+
+        Raises:
+            JobError: `Validation`, if the type has a handler already or the function cannot be one.
+        """
+        self._registry.register(job_type, function, retry=retry)
+
+    @property
+    def types(self) -> list[str]:
+        """The job types that have a handler in this process, sorted."""
+        return self._registry.types
+
+    # -- consuming
+
+    def worker(self) -> Worker:
+        """A worker of this process; use it as an async context manager while the service is connected."""
+        return Worker(self._connected(), self.config, self._registry, self._telemetry)
+
+    def router(self) -> Router:
+        """A dead-letter router of this process, where a database is set; use it as an async context manager."""
+        return Router(self._connected(), self.config, self.letters(), self._telemetry)
+
+    def queue_metrics(self) -> QueueMetrics:
+        """Gauges of the queues' depths, where telemetry is on; use it as an async context manager."""
+        return QueueMetrics(self._connected(), self._names, self._telemetry)
+
+    # -- context
+
+    @staticmethod
+    def request_context(
+        *, tenant_id: str | None = None, request_id: str | None = None
+    ) -> AbstractContextManager[RequestContext]:
+        """What is submitted inside carries this tenant and request id; handlers run inside it again."""
+        return request_context(tenant_id=tenant_id, request_id=request_id)
+
+    @staticmethod
+    def current_context() -> RequestContext:
+        """The request context of the running task."""
+        return current_context()

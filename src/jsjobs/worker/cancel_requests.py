@@ -1,0 +1,46 @@
+"""Hearing that a job is to be cancelled which runs here."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+
+from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.errors import ConnectionLost
+from jsjobs.jetstream.subjects import Names
+from jsjobs.worker.run import JobRun, RunKey
+
+logger = logging.getLogger("jsjobs.worker")
+
+
+class CancelRequests:
+    """Stops the runs of this worker that others ask to stop; a request for a job of another worker is not answered."""
+
+    def __init__(self, connection: Connection, names: Names, worker: str, runs: Mapping[RunKey, JobRun]) -> None:
+        self._connection = connection
+        self._every = names.cancel("*").encode()
+        self._answer = json.dumps({"worker": worker}).encode()
+        self._runs = runs
+        self._subscription: int | None = None
+
+    async def start(self) -> None:
+        """Begin to listen."""
+        self._subscription = await self._connection.receive(self._every, self._on_request)
+
+    async def stop(self) -> None:
+        """Listen no more."""
+        if self._subscription is not None:
+            await self._connection.stop_receiving(self._subscription, drain=False)
+            self._subscription = None
+
+    def _on_request(self, subject: bytes, reply: bytes, _header: bytes, _data: bytes) -> None:
+        job_id = subject[len(self._every) - 1 :].decode("utf-8", "backslashreplace")
+        runs = [run for run in self._runs.values() if run.job_id == job_id]
+        for run in runs:
+            logger.info("job %s: to be cancelled", job_id)
+            run.cancel()
+        if runs and reply:
+            with suppress(ConnectionLost):
+                self._connection.post(reply, self._answer)
