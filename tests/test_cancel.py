@@ -52,9 +52,7 @@ async def test_a_queued_job_is_never_run(jobs: JobService, connection: Connectio
 async def test_the_entry_of_a_cancelled_job_expires(jobs: JobService, plain: Client) -> None:
     job_id = await jobs.submit("note", "x")
     await jobs.cancel(job_id)
-    entry = await plain.jetstream().get_last_msg(
-        f"KV_{jobs.config.namespace}", f"$KV.{jobs.config.namespace}.{job_id}"
-    )
+    entry = await plain.jetstream().get_last_msg(f"KV_{jobs.config.namespace}", f"$KV.{jobs.config.namespace}.{job_id}")
     assert entry.headers["Nats-TTL"] == f"{int(jobs.config.result_ttl)}s"
 
 
