@@ -54,18 +54,38 @@ class _Cancelling:
         self._state = StateStore(connection, self._names)
         self._job_id = job_id
         self._telemetry = telemetry
-        self._asked_at = float("-inf")
+        self._asked_at: float | None = None
         self._is_stopping = False
 
     async def run(self, timeout: float) -> JobStatusResponse:
-        found = await self._cancel_unless_running()
-        if isinstance(found, JobStatusResponse):
-            return found
-        if found.entry is None or found.entry.status.is_terminal:
-            if found.entry is not None and found.entry.status is Status.CANCELLED and not found.expires:
-                await self._clear(found.entry, found.revision)  # whoever cancelled it did not come so far
-            raise self._ended(found)
-        return await self._stop_running(timeout)
+        deadline = time.monotonic() + timeout
+        async with aclosing(looks(self._connection, [self._names.state(self._job_id)])) as times:
+            async for _ in times:
+                try:
+                    found = await self._cancel_unless_running()
+                except JobError as error:
+                    is_outage = isinstance(error, ConnectionLost) or (self._has_asked and error.is_transient)
+                    if not is_outage or time.monotonic() > deadline:
+                        raise
+                    continue  # the next look may succeed
+                if isinstance(found, JobStatusResponse):
+                    return found
+                if found.entry is None or found.entry.status is not Status.PROCESSING:
+                    return await self._judged(found)
+                if time.monotonic() > deadline:
+                    break
+                self._ask_worker()
+        raise self._undecided(timeout)
+
+    async def _judged(self, found: Found) -> JobStatusResponse:
+        """The entry of a job that its worker cancelled as it was asked to; else why there is nothing to cancel."""
+        entry = found.entry
+        if entry is not None and entry.status is Status.CANCELLED:
+            if self._has_asked:
+                return entry
+            if not found.expires:
+                await self._clear(entry, found.revision)  # whoever cancelled it did not come so far
+        raise self._ended(found)
 
     async def _cancel_unless_running(self) -> JobStatusResponse | Found:
         """The new entry of the job, if it waited and is cancelled now; else what was found of it.
@@ -140,31 +160,14 @@ class _Cancelling:
                 f"no streams of namespace {self._names.namespace!r} exist: run `jsjobs streams apply`"
             ) from None
 
-    async def _stop_running(self, timeout: float) -> JobStatusResponse:
-        deadline = time.monotonic() + timeout
-        async with aclosing(looks(self._connection, [self._names.state(self._job_id)])) as times:
-            async for _ in times:
-                try:
-                    found = await self._cancel_unless_running()
-                except JobError as error:
-                    if not error.is_transient or time.monotonic() > deadline:
-                        raise
-                    continue  # an outage: the next look may succeed
-                if isinstance(found, JobStatusResponse):
-                    return found  # it waited for its next attempt
-                if found.entry is not None and found.entry.status is Status.CANCELLED:
-                    return found.entry  # as its worker was asked to
-                if found.entry is None or found.entry.status.is_terminal:
-                    raise self._ended(found)
-                if time.monotonic() > deadline:
-                    break
-                self._ask_worker()
-        raise self._undecided(timeout)
+    @property
+    def _has_asked(self) -> bool:
+        return self._asked_at is not None
 
     def _ask_worker(self) -> None:
         """Ask the worker that runs the job to stop it; its answer only tells that there is one."""
         now = time.monotonic()
-        if now - self._asked_at < _ASK_EVERY:
+        if self._asked_at is not None and now - self._asked_at < _ASK_EVERY:
             return
         self._asked_at = now
         with suppress(ConnectionLost):  # the next look asks again

@@ -35,6 +35,14 @@ def register(jobs: JobService) -> None:
         finally:
             note("end", ctx, n=payload["n"])
 
+    @jobs.handler("hang")
+    async def hang(payload: Any, ctx: JobService.Context) -> None:
+        note("start", ctx)
+        try:
+            await asyncio.sleep(60)
+        finally:
+            note("end", ctx)
+
     @jobs.handler("suicide")
     async def suicide(payload: Any, ctx: JobService.Context) -> None:
         note("start", ctx)

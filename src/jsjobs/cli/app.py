@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from jsjobs.cli import database, dlq, jobs, serve, streams
+from jsjobs.cli import cancel, database, dlq, jobs, serve, streams
 from jsjobs.cli.demo import demo
 from jsjobs.cli.options import is_verbose
 from jsjobs.cli.output import complain
@@ -44,6 +44,7 @@ _OPERATIONS = "Operations"
 
 serve.add_commands(app)
 jobs.add_commands(app)
+app.command(rich_help_panel="Jobs", epilog=cancel.EXAMPLES)(cancel.cancel)
 app.command(rich_help_panel="Running")(demo)
 app.command(rich_help_panel=_OPERATIONS, epilog=EXAMPLES)(top)
 app.add_typer(dlq.app, name="dlq", rich_help_panel=_OPERATIONS)

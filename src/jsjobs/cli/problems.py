@@ -4,7 +4,7 @@ import sys
 import traceback
 
 from jsjobs.embedded import EmbeddedError
-from jsjobs.model.errors import JobError, Reason
+from jsjobs.model.errors import AlreadyEnded, JobError, Reason
 from jsjobs.postgres.errors import DatabaseError, DatabaseUnavailable, InvalidDatabaseUrl, LetterError
 
 FAILED = 1
@@ -35,6 +35,8 @@ def judge(error: Exception) -> tuple[str, int]:
             return str(error), FAILED
         case WrongUse():
             return str(error), WRONG_USE
+        case AlreadyEnded():
+            return error.message, FAILED
         case JobError(reason=Reason.VALIDATION):
             return error.message, WRONG_USE
         case JobError(reason=Reason.RUNNER_UNAVAILABLE) if error.message.startswith("cannot reach NATS"):

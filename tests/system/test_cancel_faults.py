@@ -1,0 +1,192 @@
+"""Cancelling what lost its worker, what nobody runs, what came back from the dead, and in an outage."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from app_processes import Apps
+
+from facts import eventually
+from jsjobs import JobService
+from jsjobs.embedded import NatsServer
+from jsjobs.jetstream.api import call
+from jsjobs.jetstream.state import StateStore
+from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.topology import Topology
+
+Status = JobService.Status
+
+
+@pytest.fixture
+def config(settings_of: Callable[..., JobService.Config]) -> JobService.Config:
+    return settings_of(ack_wait=2)
+
+
+async def started(apps: Apps) -> None:
+    async def begun() -> bool:
+        return bool(apps.events("start"))
+
+    await eventually(begun)
+
+
+async def messages(jobs: JobService, priority: str) -> int:
+    stream = Names(jobs.config.namespace).stream(priority)
+    count: int = (await call(jobs._connected(), f"STREAM.INFO.{stream}"))["state"]["messages"]
+    return count
+
+
+async def test_a_worker_in_another_process_stops_its_handler(jobs: JobService, apps: Callable[..., Apps]) -> None:
+    processes = apps(jobs.config)
+    await processes.start()
+    job_id = await jobs.submit("hang", None, entity="one", duration="long")
+    await started(processes)
+    status = await jobs.cancel(job_id)
+    assert status.status is Status.CANCELLED
+    assert len(processes.events("end")) == 1
+    await jobs.result(await jobs.submit("step", {"n": 1}, entity="one"))
+    assert await messages(jobs, "normal") == 0
+
+
+async def test_nobody_has_it_in_hand_until_another_worker_takes_it_over(
+    jobs: JobService, apps: Callable[..., Apps]
+) -> None:
+    processes = apps(jobs.config)
+    lost = await processes.start()
+    job_id = await jobs.submit("hang", None, entity="one", duration="long")
+    await started(processes)
+    lost.kill()
+    with pytest.raises(JobService.Error) as caught:
+        await jobs.cancel(job_id, timeout=0.5)
+    assert caught.value.reason == "RunnerUnavailable"
+    assert "no worker says that it runs it" in caught.value.message
+    assert (await jobs.status(job_id)).status is Status.PROCESSING
+    await processes.start()
+    status = await jobs.cancel(job_id)
+    assert status.status is Status.CANCELLED
+    await jobs.result(await jobs.submit("step", {"n": 1}, entity="one"))
+
+
+async def test_a_worker_that_was_frozen_when_its_job_was_cancelled_ends_nothing(
+    jobs: JobService, apps: Callable[..., Apps]
+) -> None:
+    processes = apps(jobs.config)
+    frozen = await processes.start()
+    job_id = await jobs.submit("hang", None, entity="one", duration="long")
+    await started(processes)
+    frozen.send_signal(signal.SIGSTOP)
+    try:
+        await processes.start()
+        status = await jobs.cancel(job_id)
+        assert status.status is Status.CANCELLED
+    finally:
+        frozen.send_signal(signal.SIGCONT)
+
+    async def woken_handler_has_ended() -> bool:
+        return len(processes.events("end")) == len(processes.events("start"))
+
+    await eventually(woken_handler_has_ended)
+    await jobs.result(await jobs.submit("step", {"n": 1}, entity="one"))
+    assert (await jobs.status(job_id)).history == status.history
+
+
+async def test_a_replayed_job_that_waits_is_acknowledged_by_the_worker_that_meets_it(jobs: JobService) -> None:
+    ran = []
+
+    @jobs.handler("dies")
+    async def dies(payload: str) -> None:
+        ran.append(payload)
+        raise JobService.Error.from_validation("it shall die")
+
+    async with jobs.worker(), jobs.router():
+        dead = await jobs.submit("dies", "x")
+
+        async def buried() -> bool:
+            return len(await jobs.letters().list()) == 1
+
+        await eventually(buried)
+    again = await jobs.replay(dead)
+    status = await jobs.cancel(again)
+    assert (status.status, status.attempts) == (Status.CANCELLED, 0)
+    # Which message it is nobody has read yet: it stays, and the entry is kept for as long as it does.
+    assert await messages(jobs, "normal") == 1
+    state = StateStore(jobs._connected(), Names(jobs.config.namespace))
+    found = await state.read(again)
+    assert found is not None
+    assert not found.expires
+    async with jobs.worker():
+
+        async def gone() -> bool:
+            entry = await state.read(again)
+            return entry is not None and entry.expires and await messages(jobs, "normal") == 0
+
+        await eventually(gone)
+    assert ran == ["x"]
+    with pytest.raises(JobService.Error, match="was cancelled before"):
+        await jobs.cancel(again)
+
+
+async def test_the_message_of_a_cancelled_job_is_left_to_a_worker_where_it_cannot_be_deleted(
+    jobs: JobService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(*_: object, **__: object) -> None:
+        raise JobService.Error.from_runner_unavailable("the connection broke in this moment")
+
+    ran = []
+    jobs.register_handler("note", ran.append)
+    job_id = await jobs.submit("note", "x")
+    with monkeypatch.context() as broken:
+        broken.setattr("jsjobs.cancelling.call", refused)
+        assert (await jobs.cancel(job_id)).status is Status.CANCELLED
+    assert await messages(jobs, "normal") == 1
+    async with jobs.worker():
+
+        async def gone() -> bool:
+            return await messages(jobs, "normal") == 0
+
+        await eventually(gone)
+    assert ran == []
+
+
+async def test_a_second_cancel_finishes_what_a_crashed_one_began(
+    jobs: JobService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def crashes(*_: object, **__: object) -> None:
+        raise asyncio.CancelledError
+
+    job_id = await jobs.submit("note", "x")
+    with monkeypatch.context() as broken:
+        broken.setattr("jsjobs.cancelling.call", crashes)
+        with pytest.raises(asyncio.CancelledError):
+            await jobs.cancel(job_id)
+    with pytest.raises(JobService.Error, match="was cancelled before"):
+        await jobs.cancel(job_id)
+    assert await messages(jobs, "normal") == 0
+    found = await StateStore(jobs._connected(), Names(jobs.config.namespace)).read(job_id)
+    assert found is not None
+    assert found.expires
+
+
+async def test_a_running_job_is_cancelled_across_a_restart_of_the_server(
+    settings_of: Callable[..., JobService.Config], tmp_path: Path
+) -> None:
+    with NatsServer(tmp_path) as server:
+        config = settings_of(nats_url=server.url, ack_wait=5)
+        async with JobService(config) as jobs:
+            await Topology(jobs._connected(), Names(config.namespace), config).apply()
+            at_work = asyncio.Event()
+
+            @jobs.handler("sleep")
+            async def sleep(payload: float) -> None:
+                at_work.set()
+                await asyncio.sleep(payload)
+
+            async with JobService(config) as caller, jobs.worker():
+                job_id = await jobs.submit("sleep", 60, duration="long")
+                await at_work.wait()
+                server.kill()
+                cancelling = asyncio.ensure_future(caller.cancel(job_id))
+                await asyncio.sleep(0.2)
+                server.start()
+                assert (await cancelling).status is Status.CANCELLED
