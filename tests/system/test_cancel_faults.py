@@ -149,6 +149,27 @@ async def test_the_message_of_a_cancelled_job_is_left_to_a_worker_where_it_canno
     assert ran == []
 
 
+async def test_a_router_that_buries_such_a_message_lets_the_entry_expire(
+    jobs: JobService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(*_: object, **__: object) -> None:
+        raise JobService.Error.from_runner_unavailable("the connection broke in this moment")
+
+    job_id = await jobs.submit("note", "x")
+    with monkeypatch.context() as broken:
+        broken.setattr("jsjobs.cancelling.call", refused)
+        await jobs.cancel(job_id)
+    names = Names(jobs.config.namespace)
+    queue, sequence = names.stream("normal"), int(job_id.partition("-")[2])
+    await jobs.router()._undertaker.bury(queue, sequence, f"{jobs.config.namespace}.work.normal.>")
+    assert await messages(jobs, "normal") == 0
+    found = await StateStore(jobs._connected(), names).read(job_id)
+    assert found is not None
+    assert found.expires
+    assert found.entry == await jobs.status(job_id)
+    assert await jobs.letters().list() == []
+
+
 async def test_a_second_cancel_finishes_what_a_crashed_one_began(
     jobs: JobService, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,6 +86,12 @@ class Undertaker:
         except Conflict:
             logger.debug("the entry of %s was given its time to live by another router", entry.job_id)
 
+    async def _let_cancelled_age(self, job_id: str) -> None:
+        """Whoever cancelled the job left its message, and left its entry without a time to live for that."""
+        found = await self._state.read(job_id)
+        if found is not None and found.entry is not None and not found.expires:
+            await self._let_age(found.entry, found)
+
     async def bury(self, stream: str, sequence: int, filter_subject: str) -> None:
         """End a message that no worker could: write `failed` where nobody has, store it, delete it from its queue.
 
@@ -114,6 +120,8 @@ class Undertaker:
             reason = entry.error_reason or Reason.MAX_RETRIES
             await self.store(Letter(entry.job_id, reason, header, body), patient=False)
         await call(self._connection, f"STREAM.MSG.DELETE.{stream}", {"seq": sequence, "no_erase": True})
+        if entry is not None and entry.status is Status.CANCELLED:
+            await self._let_cancelled_age(job.job_id)
         logger.warning("job %s was given up by the server and is %s", job.job_id, entry.status if entry else "ended")
 
     async def _ended(self, job: IncomingJob) -> JobStatusResponse | None:

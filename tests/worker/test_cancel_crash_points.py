@@ -1,0 +1,112 @@
+"""A crash at every point between two writes of a cancel, of the worker's and of the caller's."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+from crashing import Crasher
+
+from facts import eventually
+from jsjobs import JobService
+from jsjobs.jetstream.api import call
+from jsjobs.jetstream.state import StateStore
+from jsjobs.jetstream.subjects import Names
+
+Status = JobService.Status
+
+
+@pytest.fixture
+def config(settings_of: Callable[..., JobService.Config]) -> JobService.Config:
+    return settings_of(ack_wait=1)
+
+
+async def queue_is_empty(jobs: JobService) -> bool:
+    info = await call(jobs._connected(), f"STREAM.INFO.{Names(jobs.config.namespace).stream('low')}")
+    return info["state"]["messages"] == 0
+
+
+@pytest.mark.parametrize(
+    ("point", "runs"),
+    [
+        ("before write 2", 2),  # interrupted, and not ended on paper: whoever takes it over is asked too
+        ("after write 2", 1),  # ended: the redelivery is acknowledged and not run
+        ("before term", 1),
+    ],
+)
+async def test_a_worker_that_crashes_while_it_cancels(point, runs, config, monkeypatch, jobs) -> None:
+    begun: Counter[str] = Counter()
+    at_work = asyncio.Event()
+
+    async def hang(payload: object, ctx: JobService.Context) -> None:
+        begun[ctx.job_id] += 1
+        at_work.set()
+        await asyncio.sleep(60)
+
+    dying = JobService(config)
+    for service in (dying, jobs):
+        service.register_handler("t", hang)
+    job_id = await jobs.submit("t", {}, priority="low", entity="e", duration="long")
+    behind = await jobs.submit("t", {}, priority="low", entity="e")
+    async with dying:
+        crasher = Crasher(dying, point, monkeypatch)
+        await crasher.worker.start()
+        await at_work.wait()
+        cancelling = asyncio.ensure_future(jobs.cancel(job_id))
+        await crasher.crashed.wait()
+    async with jobs.worker():
+        status = await cancelling
+        assert status.status is Status.CANCELLED
+        assert (await jobs.cancel(behind)).status is Status.CANCELLED
+        await eventually(lambda: queue_is_empty(jobs))
+    assert await jobs.status(job_id) == status
+    # The lost worker's successor may be asked before its handler has begun, and never begins it then.
+    assert 1 <= begun[job_id] <= runs
+    assert [item.status for item in status.history].count(Status.CANCELLED) == 1
+
+
+class Killed(BaseException):
+    """The end of the caller's process."""
+
+
+@pytest.mark.parametrize(("writes", "requests"), [(0, 9), (1, 0), (1, 1), (2, 9)])
+async def test_a_caller_that_crashes(writes, requests, monkeypatch, jobs: JobService) -> None:
+    """It may write so often and send the server so many requests before it dies."""
+    ran = []
+    jobs.register_handler("t", ran.append)
+    job_id = await jobs.submit("t", "x", priority="low")
+    write, number = StateStore.write, 0
+
+    async def writing(*args: object, **kwargs: object) -> int:
+        nonlocal number
+        number += 1
+        if number > writes:
+            raise Killed
+        return await write(*args, **kwargs)  # type: ignore[arg-type]
+
+    async def calling(*args: object, **kwargs: object) -> object:
+        nonlocal requests
+        requests -= 1
+        if requests < 0:
+            raise Killed
+        return await call(*args, **kwargs)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as dying:
+        dying.setattr(StateStore, "write", writing)
+        dying.setattr("jsjobs.cancelling.call", calling)
+        if writes < 2:
+            with pytest.raises(Killed):
+                await jobs.cancel(job_id)
+        else:
+            await jobs.cancel(job_id)
+    async with jobs.worker():
+        await eventually(lambda: queue_is_empty(jobs))
+    status = await jobs.status(job_id)
+    assert (status.status, ran) == ((Status.CANCELLED, []) if writes else (Status.COMPLETE, ["x"]))
+    if writes:
+        with pytest.raises(JobService.Error, match="was cancelled before"):
+            await jobs.cancel(job_id)
+        # Wherever it died: what is left of it may expire now.
+        found = await StateStore(jobs._connected(), Names(jobs.config.namespace)).read(job_id)
+        assert found is not None
+        assert found.expires
