@@ -1,7 +1,8 @@
-"""An application with telemetry, in a process of its own: one that stays, or a publisher that submits and ends.
+"""An application with telemetry, in a process of its own: one that stays, or one that submits or cancels, and ends.
 
     python telemetry_app.py worker|router|watcher
     python telemetry_app.py submit TYPE PAYLOAD [OPTIONS]
+    python telemetry_app.py cancel JOB_ID...
 
 `HOST_ENDPOINT` makes it install providers of its own before it connects. It prints JSON lines.
 """
@@ -89,10 +90,26 @@ async def submit(job_type: str, payload: str, options: str = "{}") -> None:
         say(event="submitted", ids=ids)
 
 
+async def cancel(*job_ids: str) -> None:
+    outcomes = []
+    async with jobs:
+        for job_id in job_ids:
+            try:
+                outcomes.append((await jobs.cancel(job_id)).status)
+            except JobService.Error as error:
+                outcomes.append(error.reason)
+        say(event="cancelled", outcomes=outcomes)
+
+
+async def main(role: str, *arguments: str) -> None:
+    brief = {"submit": submit, "cancel": cancel}
+    await (brief[role](*arguments) if role in brief else serve(role))
+
+
 if __name__ == "__main__":
     log_to_stderr(logging.WARNING, "%(levelname)s %(name)s: %(message)s", os.environ.get("JSJOBS_LOG_FORMAT", "json"))
     if "HOST_ENDPOINT" in os.environ:
         from host_providers import install_providers
 
         install_providers(os.environ["HOST_ENDPOINT"])
-    asyncio.run(submit(*sys.argv[2:]) if sys.argv[1] == "submit" else serve(sys.argv[1]))
+    asyncio.run(main(*sys.argv[1:]))

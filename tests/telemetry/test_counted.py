@@ -54,6 +54,28 @@ async def test_numbers_agree_with_what_ran(telemetry_apps: TelemetryApps, receiv
     assert receiver.units["jobs.wait.duration"] == "s"
 
 
+async def test_a_cancel_counts_once_where_it_succeeds(telemetry_apps: TelemetryApps, receiver: Receiver) -> None:
+    waiting = await telemetry_apps.submit("note", 1, priority="low")
+    assert await telemetry_apps.cancel(waiting, waiting, "low-1") == ["cancelled", "AlreadyCancelled", "NotFound"]
+    assert receiver.value("jobs.cancellations") == 1
+    assert receiver.value("jobs.cancellations", type="note", operation="cancel", priority="low") == 1
+    worker = await telemetry_apps.worker()
+    done = await telemetry_apps.submit("note", 1, priority="low")
+    running = await telemetry_apps.submit("sleep", 60, priority="high", duration="long")
+
+    async def is_running() -> bool:
+        return receiver.value("jobs.running", type="sleep") == 1 and bool(receiver.named("job.process"))
+
+    await eventually(is_running)
+    assert await telemetry_apps.cancel(running, running, done) == ["cancelled", "AlreadyCancelled", "Validation"]
+    await worker.stop()
+    # The worker counts what it stopped itself, whoever asked it to.
+    assert receiver.value("jobs.cancellations", type="sleep", operation="cancel", priority="high") == 1
+    assert receiver.value("jobs.cancellations") == 2
+    [span] = receiver.named("job.process", job_type="sleep")
+    assert span.attributes["job.outcome"] == "cancelled"
+
+
 async def test_gauges_of_the_queues_come_from_who_is_asked(telemetry_apps: TelemetryApps, receiver: Receiver) -> None:
     await telemetry_apps.submit("note", list(range(5)), priority="low")
     for number in range(2):  # without an entity jobs cycle over the shards; these have one
