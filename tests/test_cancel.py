@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from collections.abc import Awaitable, Callable
 
 import pytest
 from nats.aio.client import Client
@@ -76,6 +77,31 @@ async def test_each_refusal_says_what_the_job_is(jobs: JobService) -> None:
         assert word in error.message
     for unknown in ("normal-1", "at-nothing", "replay-1-nothing", "no id"):
         assert (await refused(jobs, unknown)).reason == "NotFound"
+
+
+@pytest.mark.parametrize("wrong", [None, 17, b"normal-1", ["normal-1"]])
+async def test_what_is_no_text_is_no_id(jobs: JobService, wrong: object) -> None:
+    with pytest.raises(JobService.Error, match="a job id must be a text, not"):
+        await jobs.cancel(wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [None, "soon", -1, float("nan"), True])
+async def test_what_is_no_time_to_wait_cancels_nothing(jobs: JobService, wrong: object) -> None:
+    job_id = await jobs.submit("note", "x")
+    with pytest.raises(JobService.Error, match="the timeout must be seconds, zero or more"):
+        await jobs.cancel(job_id, timeout=wrong)  # type: ignore[arg-type]
+    assert (await jobs.status(job_id)).status is Status.QUEUED
+
+
+async def test_the_id_of_another_namespace_is_not_known(
+    jobs: JobService, settings_of: Callable[..., JobService.Config], deploy: Callable[..., Awaitable[None]]
+) -> None:
+    config = settings_of(namespace=f"{jobs.config.namespace}b")
+    await deploy(config)
+    job_id = await jobs.submit("note", "x")
+    async with JobService(config) as other:
+        assert (await refused(other, job_id)).reason == "NotFound"
+    assert (await jobs.status(job_id)).status is Status.QUEUED
 
 
 async def test_a_running_async_handler_is_interrupted_and_its_finally_runs(jobs: JobService) -> None:

@@ -20,6 +20,7 @@ from jsjobs.jetstream.follow import looks
 from jsjobs.jetstream.incoming import IncomingJob, fetch_job
 from jsjobs.jetstream.state import Conflict, Found, StateStore
 from jsjobs.jetstream.subjects import Names, checked_id, parse_plain_id
+from jsjobs.model.checks import checked_timeout
 from jsjobs.model.errors import AlreadyEnded, JobError
 from jsjobs.model.job import Carrier, JobStatusResponse, Priority, Status, utc_now
 from jsjobs.settings import Config
@@ -31,8 +32,8 @@ logger = logging.getLogger("jsjobs.cancelling")
 
 _ASK_EVERY = 0.5
 """Seconds between two requests to the worker of a running job, which may pass to another worker meanwhile."""
-_AGAIN = 0.05
-"""Seconds in which a replica that lagged behind has caught up."""
+_MORE_LOOKS = (0.05, 0.25)
+"""Seconds before each further look for a job that is not found: a replica may lag behind."""
 
 
 async def cancel_job(
@@ -43,7 +44,7 @@ async def cancel_job(
     Raises:
         JobError: As there.
     """
-    return await _Cancelling(connection, config, checked_id(job_id), telemetry).run(timeout)
+    return await _Cancelling(connection, config, checked_id(job_id), telemetry).run(checked_timeout(timeout))
 
 
 class _Cancelling:
@@ -72,9 +73,9 @@ class _Cancelling:
                     return found
                 if found.entry is None or found.entry.status is not Status.PROCESSING:
                     return await self._judged(found)
+                self._ask_worker()
                 if time.monotonic() > deadline:
                     break
-                self._ask_worker()
         raise self._undecided(timeout)
 
     async def _judged(self, found: Found) -> JobStatusResponse:
@@ -93,7 +94,7 @@ class _Cancelling:
         Raises:
             JobError: `NotFound`, if neither an entry nor a message of the job is there.
         """
-        is_second_look = False
+        more_looks = list(_MORE_LOOKS)
         while True:
             found = await self._state.read(self._job_id)
             with suppress(Conflict):  # a worker began it, or somebody else cancelled it, in this moment
@@ -101,11 +102,10 @@ class _Cancelling:
                     job = await self._waiting()
                     if job is not None:
                         return await self._cancel(job.entry(), 0)
-                    if is_second_look:
+                    if not more_looks:
                         raise JobError.from_not_found(f"no job {self._job_id} is known", job_id=self._job_id)
-                    # It may have begun between the two looks; a replica may also lag a moment behind.
-                    is_second_look = True
-                    await asyncio.sleep(_AGAIN)
+                    # It may also have begun, or ended, between the two looks.
+                    await asyncio.sleep(more_looks.pop(0))
                 elif found.entry is not None and found.entry.status is Status.QUEUED:
                     return await self._cancel(found.entry, found.revision)
                 else:
@@ -143,8 +143,8 @@ class _Cancelling:
 
     async def _delete(self, priority: Priority, carrier: Carrier) -> None:
         job = await self._fetch(priority, carrier.sequence)
-        if job is None or job.carrier != carrier:
-            return
+        if job is not None and job.carrier != carrier:
+            return  # of a stream that was made anew
         try:
             request = {"seq": carrier.sequence, "no_erase": True}
             await call(self._connection, f"STREAM.MSG.DELETE.{carrier.stream}", request)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, Self
 from urllib.parse import quote
 
+from jsjobs.model.checks import checked_text
 from jsjobs.model.context import checked_name
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
@@ -175,8 +176,9 @@ def checked_id(job_id: str) -> str:
     """The id itself, if it has the form of one.
 
     Raises:
-        JobError: `NotFound`: no job can have such an id.
+        JobError: `NotFound`: no job can have such an id; `Validation`, if it is no text at all.
     """
+    checked_text("a job id", job_id)
     if not (_PLAIN_ID.fullmatch(job_id) or _GIVEN_ID.fullmatch(job_id)):
         raise JobError.from_not_found(
             f"{job_id[:120]!r} is no job id: ids look like critical-1795318823879006, at-… or replay-…", job_id=job_id
@@ -190,6 +192,7 @@ def checked_type(job_type: str) -> str:
     Raises:
         JobError: `Validation`, saying what a type looks like.
     """
+    checked_text("a job type", job_type)
     if len(job_type) > MAX_TYPE or not _TYPE.fullmatch(job_type):
         raise JobError.from_validation(
             f"job type {job_type[:80]!r} must be words of A-Z, a-z, 0-9, '_' and '-' with single dots between them, "

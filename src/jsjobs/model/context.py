@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
+from jsjobs.model.checks import checked_text
 from jsjobs.model.errors import JobError
 from jsjobs.model.trace import NO_TRACE, Trace
 
@@ -80,6 +81,7 @@ def checked_name(what: str, value: str) -> str:
     Raises:
         JobError: `Validation`, naming what was wrong with it.
     """
+    checked_text(what, value)
     if not value or len(value) > MAX_NAME or value != value.strip():
         raise JobError.from_validation(
             f"{what} must be 1 to {MAX_NAME} characters, without space at its ends: {value[:80]!r}"

@@ -1,0 +1,29 @@
+"""What callers pass that no type checker saw: a clear error instead of a puzzling one later."""
+
+from __future__ import annotations
+
+import math
+
+from jsjobs.model.errors import JobError
+
+
+def checked_text(what: str, value: object) -> str:
+    """The value itself, if it is a text.
+
+    Raises:
+        JobError: `Validation`, naming what it is instead.
+    """
+    if not isinstance(value, str):
+        raise JobError.from_validation(f"{what} must be a text, not {type(value).__name__}")
+    return value
+
+
+def checked_timeout(value: object) -> float:
+    """The seconds to wait, if they are a number that is none below zero; infinity is one.
+
+    Raises:
+        JobError: `Validation`, naming what it is instead.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value) or value < 0:
+        raise JobError.from_validation(f"the timeout must be seconds, zero or more, not {str(value)[:40]!r}")
+    return float(value)
