@@ -15,6 +15,7 @@ A folder's files are one entity, so they are packed one at a time and in order, 
 runs this same app on every file of a folder. Paths are as the worker sees them.
 """
 
+import asyncio
 import gzip
 import hashlib
 import json
@@ -114,6 +115,15 @@ async def upload(payload: OneFile, ctx: JobService.Context) -> Uploaded:
     if ctx.attempt < 3:  # noqa: PLR2004 - the third time lucky
         raise ConnectionError(f"the server is busy (attempt {ctx.attempt})")
     return Uploaded(size=payload.file.stat().st_size, attempts=ctx.attempt)
+
+
+@jobs.handler("upload.stuck")
+async def upload_for_ever(payload: OneFile, ctx: JobService.Context) -> None:
+    """Upload a file to a server that never answers: `jsjobs cancel` ends it, and its `finally` runs."""
+    try:
+        await asyncio.sleep(24 * 3600)
+    finally:
+        ctx.report_progress(0, f"gave up uploading {payload.file.name}")
 
 
 class CheckedJson(BaseModel):

@@ -35,8 +35,9 @@ def demo(
 ) -> None:
     """Show the whole story on real files and real servers, in under a minute; nothing to install, nothing left behind.
 
-    Every file of the folder is packed by a job; one job fails and succeeds, one dies and is replayed, a long one builds
-    an archive. Everything is verified at the end: exit code 0 only if all of it ended as it should.
+    Every file of the folder is packed by a job; one job fails and succeeds, one dies and is replayed, one hangs and is
+    cancelled, a long one builds an archive. Everything is verified at the end: exit code 0 only if all of it ended as it
+    should.
     """
     began = time.monotonic()
     choice = choose(folder or Path(jsjobs.__file__).parent)
@@ -127,6 +128,8 @@ class _Show:
             await story.quiet()
             screen.act("One job is dead: it failed three times")
             await story.letter()
+            screen.act("One job hangs, and is cancelled")
+            await story.cancelled()
             screen.act("One long job, with progress")
             await story.archived()
             checks = await check(stage, choice, story.told, jobs, story.archive)

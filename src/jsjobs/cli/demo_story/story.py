@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -17,7 +18,7 @@ from jsjobs.cli.demo_story.screen import Screen, counted
 from jsjobs.cli.demo_story.stage import Stage
 from jsjobs.cli.demo_story.tally import Tally
 from jsjobs.cli.output import plain
-from jsjobs.model.job import JobId, JobStatusResponse, Priority
+from jsjobs.model.job import JobId, JobStatusResponse, Priority, Status
 from jsjobs.model.payload import JobPayload
 from jsjobs.postgres.dead_letters import DeadLetter
 from jsjobs.postgres.errors import LetterNotFound
@@ -38,6 +39,7 @@ class Told:
     flaky: str = ""
     poison: str = ""
     replay: str = ""
+    stuck: str = ""
     archive: str = ""
     quiet: list[str] = field(default_factory=list)
     """Jobs submitted one by one while nothing else ran."""
@@ -98,6 +100,22 @@ class Story:
         result = await self._jobs.result(self.told.replay)
         self.told.entries[self.told.replay] = await self._jobs.status(self.told.replay)
         self._screen.good(f"{self.told.replay} is complete: {json.dumps(result)}")
+
+    async def cancelled(self) -> None:
+        """A job that would run for a day is cancelled while it runs."""
+        file = {"file": str(self._hello)}
+        job_id = self.told.stuck = await self._jobs.submit("upload.stuck", file, entity="demo", duration="long")
+        async with aclosing(self._jobs.watch(job_id)) as changes:
+            async for status in changes:
+                if status.status is Status.PROCESSING:
+                    break
+        began = time.monotonic()
+        self.told.entries[job_id] = status = await self._jobs.cancel(job_id)
+        took = (time.monotonic() - began) * 1000
+        async with aclosing(self._jobs.progress(job_id)) as updates:
+            last_words = [update.message or "" async for update in updates]
+        self._screen.say(f"{status.type} would run for a day; `jsjobs cancel {job_id}`:")
+        self._screen.good(f"it is {status.status} after {took:.0f} ms, and its `finally` ran: {', '.join(last_words)}")
 
     async def archived(self) -> None:
         """One long job, and its progress as it comes."""
