@@ -36,8 +36,7 @@ def demo(
     """Show the whole story on real files and real servers, in under a minute; nothing to install, nothing left behind.
 
     Every file of the folder is packed by a job; one job fails and succeeds, one dies and is replayed, one hangs and is
-    cancelled, a long one builds an archive. Everything is verified at the end: exit code 0 only if all of it ended as it
-    should.
+    cancelled, a long one builds an archive. Everything is verified at the end: exit code 0 only if all of it ended so.
     """
     began = time.monotonic()
     choice = choose(folder or Path(jsjobs.__file__).parent)
