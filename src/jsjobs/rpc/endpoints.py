@@ -1,0 +1,175 @@
+"""What each endpoint of the micro service does: read the request, ask the service, give the answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Any, TypeVar
+from urllib.parse import unquote
+
+from pydantic import BaseModel
+
+from jsjobs.jetstream.lookup import failure
+from jsjobs.jetstream.micro import Endpoint, Refused, ServiceRequest
+from jsjobs.jetstream.progress import ProgressUpdate
+from jsjobs.jetstream.subjects import entity_token
+from jsjobs.model.context import RequestContext, enter_context
+from jsjobs.model.errors import JobError
+from jsjobs.model.job import JobStatusResponse, Status
+from jsjobs.rpc.forms import (
+    JobRequest,
+    ReplayRequest,
+    ReplayResponse,
+    ResultResponse,
+    SubmitRequest,
+    SubmitResponse,
+    WaitRequest,
+)
+from jsjobs.rpc.refusals import CONFLICT, read_form, refusal, trace_of
+from jsjobs.service import JobService
+
+F = TypeVar("F", bound=BaseModel)
+
+_SMALL = 16 * 2**10
+"""Bytes of a request that names a job."""
+_LARGE = 2**20
+"""Bytes of a request that brings one: the queues' limit, and room for the rest."""
+
+Answers = AsyncGenerator[bytes, None]
+Serve = Callable[[ServiceRequest], Answers]
+
+
+def endpoints(service: JobService) -> list[Endpoint]:
+    """All endpoints that this service can serve; `replay` only where a database is set."""
+    asked = _Asked(service)
+    root = f"{service.config.namespace}.rpc"
+    found = [
+        _endpoint("submit", f"{root}.submit", asked.submit, SubmitRequest, SubmitResponse, _LARGE),
+        _endpoint(
+            "tenant-submit", f"{root}.tenant.*.submit", asked.submit_of_tenant, SubmitRequest, SubmitResponse, _LARGE
+        ),
+        _endpoint("status", f"{root}.status", asked.status, JobRequest, JobStatusResponse),
+        _endpoint("result", f"{root}.result", asked.result, WaitRequest, ResultResponse),
+        _endpoint("progress", f"{root}.progress", asked.progress, JobRequest, ProgressUpdate),
+        _endpoint("cancel", f"{root}.cancel", asked.cancel, WaitRequest, JobStatusResponse),
+    ]
+    if service.config.database_url is not None:
+        found.append(_endpoint("replay", f"{root}.replay", asked.replay, ReplayRequest, ReplayResponse))
+    return found
+
+
+def _endpoint(
+    name: str,
+    subject: str,
+    serve: Serve,
+    request: type[BaseModel],
+    response: type[BaseModel],
+    most_bytes: int = _SMALL,
+) -> Endpoint:
+    metadata = {
+        "request_schema": json.dumps(request.model_json_schema()),
+        "response_schema": json.dumps(response.model_json_schema(mode="serialization")),
+    }
+    return Endpoint(name, subject, _judged(serve), most_bytes, metadata)
+
+
+def _judged(serve: Serve) -> Serve:
+    """What raises a JobError is refused for its reason."""
+
+    async def judged(request: ServiceRequest) -> Answers:
+        try:
+            async with aclosing(serve(request)) as answers:
+                async for answer in answers:
+                    yield answer
+        except JobError as error:
+            raise refusal(error) from None
+
+    return judged
+
+
+class _Asked:
+    """Each method gives the answers to one request, in a task of its own."""
+
+    def __init__(self, service: JobService) -> None:
+        self._service = service
+
+    async def submit(self, request: ServiceRequest) -> Answers:
+        form = read_form(SubmitRequest, request)
+        yield await self._submit(form, form.tenant, request)
+
+    async def submit_of_tenant(self, request: ServiceRequest) -> Answers:
+        tenant = _tenant_of(request.subject)
+        form = read_form(SubmitRequest, request)
+        if form.tenant not in {None, tenant}:
+            raise JobError.from_validation(f"the subject belongs to tenant {tenant!r}, the request names another")
+        yield await self._submit(form, tenant, request)
+
+    async def _submit(self, form: SubmitRequest, tenant: str | None, request: ServiceRequest) -> bytes:
+        # This task's alone, and nothing of the context in which the service was started.
+        enter_context(RequestContext(tenant_id=tenant, request_id=form.request_id, trace=trace_of(request)))
+        options: dict[str, Any] = form.model_dump(exclude={"type", "payload", "tenant", "request_id"})
+        payload = form.payload
+        if isinstance(payload, list):
+            payload = tuple(payload)  # a list would be a batch
+        job_id = await self._service.submit(form.type, payload, **options)
+        return SubmitResponse(job_id=job_id, duplicate=job_id.duplicate).model_dump_json().encode()
+
+    async def status(self, request: ServiceRequest) -> Answers:
+        form = self._read(JobRequest, request)
+        yield (await self._service.status(form.job_id)).to_json()
+
+    async def result(self, request: ServiceRequest) -> Answers:
+        form = self._read(WaitRequest, request)
+        try:
+            result = await self._service.result(form.job_id, timeout=form.timeout)
+        except JobError as error:
+            raise await self._no_result(form.job_id, error) from None
+        yield ResultResponse(job_id=form.job_id, result=result).model_dump_json().encode()
+
+    async def _no_result(self, job_id: str, error: JobError) -> Refused:
+        """A job can fail for the same reasons as a request: which of the two it was, the job's status tells."""
+        try:
+            status = await self._service.status(job_id)
+        except JobError:
+            return refusal(error)
+        if status.status in {Status.FAILED, Status.CANCELLED}:
+            ended = failure(status)
+            return Refused(CONFLICT, ended.reason, ended.message)
+        return refusal(error)
+
+    async def progress(self, request: ServiceRequest) -> Answers:
+        form = self._read(JobRequest, request)
+        async with aclosing(self._service.progress(form.job_id)) as updates:
+            async for update in updates:
+                yield update.model_dump_json(exclude_none=True).encode()
+        yield b""
+
+    async def cancel(self, request: ServiceRequest) -> Answers:
+        form = self._read(WaitRequest, request)
+        yield (await self._service.cancel(form.job_id, timeout=form.timeout)).to_json()
+
+    async def replay(self, request: ServiceRequest) -> Answers:
+        form = self._read(ReplayRequest, request)
+        job_id = await self._service.replay(form.dlq_id, priority=form.priority, force=form.force)
+        yield ReplayResponse(job_id=job_id).model_dump_json().encode()
+
+    @staticmethod
+    def _read(form: type[F], request: ServiceRequest) -> F:
+        enter_context(RequestContext(trace=trace_of(request)))
+        return read_form(form, request)
+
+
+def _tenant_of(subject: str) -> str:
+    token = subject.split(".")[-2]
+    try:
+        tenant = unquote(token, errors="strict")
+        canonical = entity_token(tenant)
+    except (UnicodeDecodeError, JobError):
+        canonical = tenant = ""
+    if not tenant or canonical != token:
+        # One tenant, one subject: permissions are given by subject.
+        raise JobError.from_validation(
+            f"{token[:80]!r} is no tenant: A-Z, a-z, 0-9, '_' and '-' stand for themselves, other bytes are %XX"
+        )
+    return tenant

@@ -1,0 +1,90 @@
+"""Serving the micro service from this process."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import version
+from typing import Self
+
+from jsjobs.jetstream.micro import MicroService
+from jsjobs.rpc.endpoints import endpoints
+from jsjobs.service import JobService
+
+_VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?\.?([0-9A-Za-z.]*)(\+[0-9A-Za-z.]+)?")
+
+
+class Rpc:
+    """The micro service of a connected JobService, named after its namespace; use it as an async context manager.
+
+        async with jobs, Rpc(jobs):
+            ...
+
+    Any number of processes may serve it; each request is one's. At its end it takes no more requests, and those under
+    way have the grace time (`JSJOBS_GRACE`, 10 s) to be answered.
+
+    Args:
+        service: Whose jobs; it must be connected when the block is entered. Payloads of job types that have a handler
+            in it are checked when they are submitted.
+    """
+
+    def __init__(self, service: JobService) -> None:
+        self._service = service
+        self._micro: MicroService | None = None
+
+    async def __aenter__(self) -> Self:
+        """Take requests.
+
+        Raises:
+            JobError: `RunnerUnavailable`, if the service is not connected.
+        """
+        config = self._service.config
+        micro = MicroService(
+            self._service.connection,
+            name=config.namespace,
+            version=semantic(version("jsjobs")),
+            description="Submits jobs, follows, cancels and replays them (jsjobs)",
+            endpoints=endpoints(self._service),
+            grace=config.grace,
+        )
+        self._micro = await micro.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Take no more, and answer those under way within the grace time."""
+        if self._micro is not None:
+            await self._micro.__aexit__()
+
+    def stop_taking(self) -> None:
+        """Take no more requests from now on; the grace time of those under way begins."""
+        if self._micro is not None:
+            self._micro.stop_taking()
+
+    def stop_now(self) -> None:
+        """Cut short what is under way; the requesters are told so."""
+        if self._micro is not None:
+            self._micro.stop_now()
+
+    @property
+    def requests(self) -> int:
+        """Requests under way."""
+        return 0 if self._micro is None else self._micro.requests
+
+    @property
+    def why_not_ready(self) -> str:
+        """Why requests do not reach this process, in words; empty while they do. Any thread may ask."""
+        if self._micro is None:
+            return "the service has not started"
+        return "" if self._service.connection.is_connected else "there is no connection to NATS"
+
+
+def semantic(text: str) -> str:
+    """A version of Python's kind as a semantic one, which is what NATS takes: `0.2rc1` as `0.2.0-rc1`.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    match = _VERSION.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a version")
+    major, minor, patch, stage, local = match.groups()
+    return f"{major}.{minor}.{patch or 0}{f'-{stage}' if stage else ''}{local or ''}"
