@@ -1,0 +1,69 @@
+"""A test's own namespace: its settings, and its streams while the test runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+
+from jsjobs.jetstream.api import find
+from jsjobs.jetstream.connect import connected
+from jsjobs.jetstream.declared import side_streams
+from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.topology import Topology
+from jsjobs.model.errors import JobError
+from jsjobs.model.job import Priority, random_token
+from jsjobs.settings import Config
+from jsjobs.worker.registry import problems
+
+_DEFAULTS: dict[str, Any] = {
+    # One shard for each priority: jobs of a priority run one after the other, in the order submitted.
+    "pools": dict.fromkeys(Priority, 1),
+    # The server reserves it, for each queue of each test.
+    "queue_bytes": 64 * 2**20,
+}
+
+
+class _GivenSettings(Config):
+    """Settings that are given: what the environment says is meant for other servers."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic's
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+
+def harness_settings(given: dict[str, Any]) -> Config:
+    """Settings with a namespace that nobody else has.
+
+    Raises:
+        JobError: `Validation`, naming each setting that cannot be used.
+    """
+    if "namespace" in given:
+        raise JobError.from_validation("namespace: every harness has a fresh one, it cannot be given")
+    try:
+        return _GivenSettings(**_DEFAULTS | given, namespace=f"test{random_token()}")
+    except ValidationError as error:
+        raise JobError.from_validation(f"settings of the harness: {problems(error)}") from None
+
+
+async def deploy(config: Config) -> None:
+    """Create the streams."""
+    async with connected(config) as connection:
+        await Topology(connection, Names(config.namespace), config).apply()
+
+
+async def remove(config: Config) -> None:
+    """Delete the streams, with all that is in them."""
+    names = Names(config.namespace)
+    streams = [stream["name"] for stream in side_streams(config, names)] + [names.stream(name) for name in Priority]
+    async with connected(config) as connection:
+        for stream in streams:
+            await find(connection, f"STREAM.DELETE.{stream}")

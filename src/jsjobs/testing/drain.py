@@ -1,0 +1,119 @@
+"""Running a namespace's jobs until none is left."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from functools import partial
+from operator import itemgetter
+from typing import NamedTuple
+
+from jsjobs.jetstream.api import call
+from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.lookup import Lookup
+from jsjobs.jetstream.state import StateStore
+from jsjobs.jetstream.stored import stored
+from jsjobs.jetstream.subjects import Names
+from jsjobs.model.errors import JobError, Reason
+from jsjobs.model.job import JobStatusResponse, Priority, Status, utc_now
+from jsjobs.service import JobService
+from jsjobs.testing.queued import queued_jobs
+from jsjobs.testing.settlement import PromptSettlement
+from jsjobs.worker.worker import Worker
+
+_LOOK_AGAIN = 0.003  # seconds
+_MAX_LISTED = 20
+
+
+class Drained(NamedTuple):
+    """What came of it."""
+
+    ended: list[JobStatusResponse]
+    """The jobs that ended, in this order."""
+    causes: dict[str, BaseException]
+    """What dead ones ended in."""
+
+
+async def drain(connection: Connection, service: JobService, timeout: float) -> Drained:
+    """Run a worker until no job is left.
+
+    Raises:
+        TimeoutError: Naming the jobs that have not ended after `timeout` seconds.
+        JobError: `RunnerUnavailable`, if the server cannot be reached.
+    """
+    __tracebackhide__ = True
+    names, began = Names(service.config.namespace), utc_now()
+    before = (await call(connection, f"STREAM.INFO.{names.state_stream}"))["state"]["last_seq"]
+    causes: dict[str, BaseException] = {}
+    worker = service.worker()
+    worker.settles_with = partial(PromptSettlement, causes=causes)
+    await worker.start()
+    try:
+        async with asyncio.timeout(timeout):
+            await _until_quiet(connection, names, worker)
+    except TimeoutError:
+        raise TimeoutError(await _unfinished(connection, names, timeout)) from None
+    finally:
+        await worker.stop(0)
+    return Drained(await _ended(connection, names, before, began), causes)
+
+
+async def _until_quiet(connection: Connection, names: Names, worker: Worker) -> None:
+    """Wait until all queues are empty at the same moment: a running job stands in its queue until it has ended.
+
+    Queues are asked one by one, and a job may put another into one that was asked already. But queues that were empty,
+    and are so again without any message in between, were all of them empty between the two rounds.
+    """
+    earlier: list[int] | None = None
+    while True:
+        now = None if worker.running else await _when_empty(connection, names)
+        if now is not None and now == earlier:
+            return
+        earlier = now
+        if now is None:
+            await asyncio.sleep(_LOOK_AGAIN)
+
+
+async def _when_empty(connection: Connection, names: Names) -> list[int] | None:
+    """The last sequence of each queue, if all of them are empty."""
+    infos = await asyncio.gather(*(call(connection, f"STREAM.INFO.{names.stream(priority)}") for priority in Priority))
+    states = [info["state"] for info in infos]
+    return None if any(state["messages"] for state in states) else [state["last_seq"] for state in states]
+
+
+async def _ended(connection: Connection, names: Names, after: int, began: datetime) -> list[JobStatusResponse]:
+    """The jobs whose entries were written after a sequence and that ended after a moment.
+
+    A router writes the entry of a dead job once more, when its letter is in the database: that is no other end.
+    """
+    ended: list[tuple[datetime, JobStatusResponse]] = []
+    async for message in stored(connection, names.state_stream, f"$KV.{names.bucket}.*", after=after):
+        entry = JobStatusResponse.model_validate_json(message.data) if message.data else None
+        if entry is not None and entry.completed_at is not None and entry.completed_at >= began:
+            ended.append((entry.completed_at, entry))
+    return [entry for _, entry in sorted(ended, key=itemgetter(0))]
+
+
+async def _unfinished(connection: Connection, names: Names, timeout: float) -> str:
+    lookup = Lookup(connection, names, StateStore(connection, names))
+    found = []
+    for job in await queued_jobs(connection, names):
+        try:
+            status = await lookup.status(job.job_id)
+        except JobError as error:
+            if error.reason is not Reason.NOT_FOUND:
+                raise
+            continue  # it has ended just now
+        if not status.status.is_terminal:
+            found.append(_line(status))
+    listed = "; ".join(found[:_MAX_LISTED])
+    more = f"; and {len(found) - _MAX_LISTED} more" if len(found) > _MAX_LISTED else ""
+    what = f"{len(found)} job{'s' if len(found) != 1 else ''} had not ended after {timeout:g} s"
+    return f"{what}: {listed}{more}" if found else what
+
+
+def _line(status: JobStatusResponse) -> str:
+    text = f"{status.job_id} ({status.type}) {status.status}"
+    if status.status is Status.PROCESSING:
+        return f"{text}, attempt {status.attempts}"
+    return f"{text}, last error: {status.last_error}" if status.last_error else text

@@ -1,0 +1,36 @@
+"""Making a test fail as its handler failed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import NoReturn
+
+from jsjobs.jetstream.lookup import failure
+from jsjobs.model.job import JobStatusResponse
+from jsjobs.testing.drain import Drained
+from jsjobs.worker.processes.process import HandlerFailed
+
+_OURS = {"jsjobs", "asyncio", "concurrent"}
+
+
+def raise_first(dead: Sequence[JobStatusResponse], drained: Drained) -> NoReturn:
+    """Raise what the first of these jobs ended in: the handler's own exception, where it has one."""
+    __tracebackhide__ = True  # pytest then shows the test's line, and next to it the handler's
+    error = drained.causes.get(dead[0].job_id) or failure(dead[0])
+    if isinstance(error, HandlerFailed):
+        error.add_note(error.trace)
+    for status in dead:
+        also = "" if status is dead[0] else "also "
+        error.add_note(
+            f"{also}dead: job {status.job_id} ({status.type}), attempt {status.attempts} of {status.max_attempts}: "
+            f"{status.last_error}"
+        )
+    raise error.with_traceback(_from_handler(error.__traceback__))
+
+
+def _from_handler(trace: TracebackType | None) -> TracebackType | None:
+    """A traceback without the frames that lead from the worker to the handler."""
+    while trace is not None and str(trace.tb_frame.f_globals.get("__name__")).partition(".")[0] in _OURS:
+        trace = trace.tb_next
+    return trace

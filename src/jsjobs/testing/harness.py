@@ -1,0 +1,180 @@
+"""The harness: a namespace of its own for one test, and the jobs in it run to their end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Self
+
+from jsjobs.embedded import NatsServer
+from jsjobs.jetstream.connect import connected
+from jsjobs.jetstream.subjects import Names, checked_type
+from jsjobs.model.checks import checked_text, checked_timeout
+from jsjobs.model.errors import JobError
+from jsjobs.model.job import JobStatusResponse, Status
+from jsjobs.service import JobService
+from jsjobs.settings import Config
+from jsjobs.testing.deployment import deploy, harness_settings, remove
+from jsjobs.testing.drain import drain
+from jsjobs.testing.failures import raise_first
+from jsjobs.testing.queued import QueuedJob, queued_jobs
+
+
+class Harness:
+    """A fresh namespace with its streams, for the length of a test; use it as an async context manager.
+
+        async with Harness() as harness, harness.using(app.jobs) as jobs:
+            job_id = await jobs.submit("email.send", {"to": "ada@example.org"})
+            [sent] = await harness.run_all()
+            assert sent.result == {"sent_to": "ada@example.org"}
+
+    It belongs to no event loop: it may be opened in one and used in another, as pytest's plugins do.
+
+    Args:
+        **settings: Of `JobService.Config`. Nothing is read from the environment. Without `nats_url` a server is started
+            and stopped again. Unless `pools` says otherwise each priority has one shard.
+
+    Raises:
+        JobError: `Validation`, if a setting cannot be used.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        """See the class."""
+        self._needs_server = "nats_url" not in settings
+        self._config = harness_settings(settings)
+        self._end: AsyncExitStack | None = None
+        self._services: list[JobService] = []
+
+    @property
+    def config(self) -> Config:
+        """The settings of this test: the server, the namespace, and what was given."""
+        return self._config
+
+    async def open(self) -> None:
+        """Create the streams, on a server of its own if none was named.
+
+        Raises:
+            EmbeddedError: If the server cannot be started.
+            JobError: `RunnerUnavailable`, if the named server cannot be reached; `Validation`, if it is open already.
+        """
+        if self._end is not None:
+            raise JobError.from_validation("the harness is open already")
+        async with AsyncExitStack() as undo:
+            if self._needs_server:
+                await self._start_server(undo)
+            undo.push_async_callback(remove, self._config)
+            await deploy(self._config)
+            self._end = undo.pop_all()
+
+    async def close(self) -> None:
+        """Delete the streams, and stop the server if it is the harness's own. Nothing happens if it is not open."""
+        end, self._end = self._end, None
+        if end is not None:
+            await end.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _start_server(self, undo: AsyncExitStack) -> None:
+        server = NatsServer(Path(undo.enter_context(TemporaryDirectory(prefix="jsjobs-"))))
+        undo.push_async_callback(asyncio.to_thread, server.stop)
+        await asyncio.to_thread(server.start)
+        self._config = self._config.model_copy(update={"nats_url": server.url})
+
+    @asynccontextmanager
+    async def using(self, service: JobService) -> AsyncIterator[JobService]:
+        """The very service of the application, connected to this test's namespace, for the length of a block.
+
+        It keeps its handlers and its setting `retry`; at the end it has all of its own settings again.
+
+        Raises:
+            JobError: `Validation`, if it is no service, or connected already; `RunnerUnavailable`.
+        """
+        self._opened()
+        if not isinstance(service, JobService):
+            raise JobError.from_validation(f"using() takes a JobService, not {type(service).__name__}")
+        own = service.config
+        retry = self._config.retry if "retry" in self._config.model_fields_set else own.retry
+        service.configure(self._config.model_copy(update={"retry": retry}))
+        self._services.append(service)
+        try:
+            async with service:
+                yield service
+        finally:
+            self._services.remove(service)
+            service.configure(own)
+
+    @asynccontextmanager
+    async def service(self) -> AsyncIterator[JobService]:
+        """A new service without handlers, connected to this test's namespace, for the length of a block."""
+        async with self.using(JobService(self._config)) as service:
+            yield service
+
+    async def queued(self, job_type: str | None = None) -> list[QueuedJob]:
+        """The jobs that were submitted and have not ended, in the order submitted; nothing is run.
+
+        Args:
+            job_type: Only jobs of this type.
+
+        Raises:
+            JobError: `Validation`, if it can be no type.
+        """
+        self._opened()
+        if job_type is not None:
+            checked_type(checked_text("a job type", job_type))
+        async with connected(self._config) as connection:
+            jobs = await queued_jobs(connection, Names(self._config.namespace))
+        return [job for job in jobs if job_type in {None, job.type}]
+
+    async def run_all(
+        self, service: JobService | None = None, *, timeout: float = 10.0, raise_failures: bool = True
+    ) -> list[JobStatusResponse]:
+        """Run every queued job, and every job that these submit, until all of them have ended.
+
+        Failed jobs are tried again at once; what is recorded of them, and when they are given up, is as in production.
+
+        Args:
+            service: Whose handlers run; may be left out where one service is in use.
+            timeout: Seconds in which all must have ended.
+            raise_failures: Whether a dead job is an error here. What its handler raised is raised again, with the
+                handler's traceback, once all jobs have ended; of several dead ones, that of the first.
+
+        Returns:
+            The statuses of the jobs that ended meanwhile, in the order in which they ended.
+
+        Raises:
+            TimeoutError: If they did not end in time; it names those that run or wait. They are given back.
+            JobError: `Validation`, if no service is in use here, or an argument cannot be used.
+        """
+        __tracebackhide__ = True  # pytest shows what a handler raised next to the test's own line
+        service = self._one_of_ours(service)
+        limit = checked_timeout(timeout)
+        async with connected(self._config) as connection:
+            drained = await drain(connection, service, limit)
+        dead = [status for status in drained.ended if status.status is Status.FAILED]
+        if dead and raise_failures:
+            raise_first(dead, drained)
+        return drained.ended
+
+    def _opened(self) -> None:
+        if self._end is None:
+            raise JobError.from_validation("the harness is not open: use `async with Harness() as harness:`")
+
+    def _one_of_ours(self, service: JobService | None) -> JobService:
+        self._opened()
+        if service is None:
+            if len(self._services) == 1:
+                return self._services[0]
+            many = "several services are in use: say whose handlers run, run_all(jobs)"
+            none = "no service is in use: run jobs inside of `async with harness.using(jobs):`"
+            raise JobError.from_validation(many if self._services else none)
+        if not any(service is ours for ours in self._services):
+            raise JobError.from_validation("that service is not in use here: `async with harness.using(jobs):`")
+        return service
