@@ -22,6 +22,10 @@ dev: setup
 test *args: setup
     .venv/bin/pytest {{args}}
 
+# The Node.js client tests; they need npm's registry.
+test-node: setup
+    {{python}} tests/node/run.py
+
 # Style, types and layers.
 lint: setup
     .venv/bin/ruff check

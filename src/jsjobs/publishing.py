@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from pydantic import ValidationError
 
 from jsjobs.jetstream import wire
+from jsjobs.jetstream.batches import Batches
 from jsjobs.jetstream.queue import JobQueue, Outgoing
 from jsjobs.jetstream.subjects import checked_type
+from jsjobs.model.checks import checked_list
 from jsjobs.model.context import DEFAULT_TENANT, current_context
-from jsjobs.model.errors import JobError
-from jsjobs.model.job import Duration, JobId, Priority, random_token
+from jsjobs.model.errors import InvalidBatch, JobError
+from jsjobs.model.ids import JobId
+from jsjobs.model.job import Duration, Priority, random_token
 from jsjobs.model.payload import JobPayload
 from jsjobs.model.trace import Trace
 from jsjobs.worker.registry import Registry, problems
 
 if TYPE_CHECKING:
     from jsjobs.telemetry.recorder import Telemetry
+
+logger = logging.getLogger("jsjobs.publishing")
 
 
 class SubmitOptions(TypedDict, total=False):
@@ -40,15 +46,24 @@ class SubmitOptions(TypedDict, total=False):
     """Seconds that one attempt may take."""
 
 
+OnQueued = Callable[[int], None]
+"""Told how many jobs of a list are queued by now."""
+
+
 class Publisher:
     """Builds and publishes the messages of submitted jobs."""
 
-    def __init__(self, queue: JobQueue, registry: Registry, telemetry: Telemetry | None = None) -> None:
+    def __init__(
+        self, queue: JobQueue, registry: Registry, batches: Batches, telemetry: Telemetry | None = None
+    ) -> None:
         self._queue = queue
         self._registry = registry
+        self._batches = batches
         self._telemetry = telemetry
 
-    async def submit(self, job_type: str, payload: Any, options: SubmitOptions) -> JobId | list[JobId]:
+    async def submit(
+        self, job_type: str, payload: Any, options: SubmitOptions, on_queued: OnQueued | None = None
+    ) -> JobId | list[JobId]:
         """Queue one job, or a list of them as one batch.
 
         Raises:
@@ -57,7 +72,7 @@ class Publisher:
         form = _form(job_type, options)
         trace, receipts = current_context().trace, list[JobId]()
         if self._telemetry is None:
-            return await self._submit(form, payload, trace, receipts)
+            return await self._submit(form, payload, trace, receipts, on_queued)
         count = len(payload) if isinstance(payload, list) else None
         with self._telemetry.submitting(
             form.type,
@@ -68,34 +83,32 @@ class Publisher:
             count=count,
         ) as sending:
             try:
-                return await self._submit(form, payload, sending.trace, receipts)
+                return await self._submit(form, payload, sending.trace, receipts, on_queued)
             finally:  # of a long list some may be queued though the rest was refused
                 sending.acknowledged(receipts, [form.type] * len(receipts))
 
-    async def _submit(self, form: JobPayload, payload: Any, trace: Trace, receipts: list[JobId]) -> JobId | list[JobId]:
+    async def _submit(
+        self, form: JobPayload, payload: Any, trace: Trace, receipts: list[JobId], on_queued: OnQueued | None
+    ) -> JobId | list[JobId]:
         if not isinstance(payload, list):
             receipts.append(await self._queue.publish(self._message(form, payload, trace)))
             return receipts[0]
-        batch = random_token()
-        messages = []
-        for index, item in enumerate(payload):
-            try:
-                messages.append(self._message(form, item, trace, index=index, batch=batch))
-            except JobError as error:
-                raise JobError(error.reason, f"item {index}: {error.message}") from None
-        return await self._queue.publish_batch(messages, receipts)
+        items = [(form, item, index) for index, item in enumerate(payload)]
+        return await self._submit_list(items, trace, receipts, on_queued)
 
-    async def submit_payloads(self, payloads: Sequence[JobPayload]) -> list[JobId]:
+    async def submit_payloads(self, payloads: Iterable[JobPayload], on_queued: OnQueued | None = None) -> list[JobId]:
         """Queue jobs that each say their own options, in order; neighbours of one priority go as one batch.
 
         Raises:
             JobError: `Validation`, if one cannot be used: nothing is queued then. Else as the queue.
         """
+        forms = _checked_forms(payloads)
+        items = [(form, form.payload, None) for form in forms]
         trace, receipts = current_context().trace, list[JobId]()
         if self._telemetry is None:
-            return await self._submit_payloads(payloads, trace, receipts)
-        types = {form.type for form in payloads}
-        priorities = {form.priority for form in payloads}
+            return await self._submit_list(items, trace, receipts, on_queued)
+        types = {form.type for form in forms}
+        priorities = {form.priority for form in forms}
         priority = priorities.pop() if len(priorities) == 1 else None
         with self._telemetry.submitting(
             types.pop() if len(types) == 1 else None,
@@ -103,21 +116,61 @@ class Publisher:
             stream=None if priority is None else self._queue.stream(priority),
             entity=None,
             tenant=current_context().tenant_id,
-            count=len(payloads),
+            count=len(forms),
         ) as sending:
             try:
-                return await self._submit_payloads(payloads, sending.trace, receipts)
+                return await self._submit_list(items, sending.trace, receipts, on_queued)
             finally:
-                sending.acknowledged(receipts, [form.type for form in payloads])
+                sending.acknowledged(receipts, [form.type for form in forms])
 
-    async def _submit_payloads(
-        self, payloads: Sequence[JobPayload], trace: Trace, receipts: list[JobId]
+    async def _submit_list(
+        self,
+        items: Sequence[tuple[JobPayload, Any, int | None]],
+        trace: Trace,
+        receipts: list[JobId],
+        on_queued: OnQueued | None,
     ) -> list[JobId]:
+        """Queue the items as one batch, and keep a record of what was queued, even where the rest was refused."""
         batch = random_token()
-        messages = [(form.priority, self._message(form, form.payload, trace, batch=batch)) for form in payloads]
-        for _, group in itertools.groupby(messages, key=lambda message: message[0]):
-            await self._queue.publish_batch([message for _, message in group], receipts)
+        messages = self._messages(items, trace, batch)
+        try:
+            for _, group in itertools.groupby(messages, key=lambda message: message[0]):
+                await self._queue.publish_batch([message for _, message in group], receipts, on_queued)
+        except JobError as error:
+            if not receipts:
+                raise
+            await self._record(batch, receipts)
+            raise JobError(error.reason, f"{error.message}; batch {batch} names those that are queued") from None
+        if receipts:
+            await self._record(batch, receipts)
         return receipts
+
+    def _messages(
+        self, items: Sequence[tuple[JobPayload, Any, int | None]], trace: Trace, batch: str
+    ) -> list[tuple[Priority, Outgoing]]:
+        messages, errors = [], {}
+        for place, (form, item, index) in enumerate(items):
+            try:
+                message = self._message(form, item, trace, index=index, batch=batch)
+            except JobError as error:
+                errors[place] = error.message
+                continue
+            misfit = self._queue.misfit(message)
+            if misfit is not None:
+                errors[place] = f"it is too large for its queue: {misfit}"
+            messages.append((form.priority, message))
+        if errors:
+            raise InvalidBatch(errors, len(items))
+        return messages
+
+    async def _record(self, batch: str, receipts: Sequence[JobId]) -> None:
+        for job_id in receipts:
+            job_id.batch_id = batch
+        try:
+            await self._batches.record(batch, receipts)
+        except JobError as error:
+            # The jobs are queued, and their ids are told: who submitted them must not do so again.
+            logger.warning("batch %s is queued, its record could not be stored: %s", batch, error.message)
 
     def _message(
         self, form: JobPayload, payload: Any, trace: Trace, *, index: int | None = None, batch: str | None = None
@@ -157,6 +210,21 @@ class Publisher:
             except ValidationError as error:
                 raise JobError.from_validation(f"the payload of {job_type} does not fit: {problems(error)}") from None
         return wire.encode_json(payload, f"the payload of {job_type}")
+
+
+def _checked_forms(payloads: Iterable[JobPayload]) -> list[JobPayload]:
+    given, errors = checked_list("the payloads", payloads), {}
+    for index, form in enumerate(given):
+        if not isinstance(form, JobPayload):
+            errors[index] = f"it must be a JobService.Payload, not {type(form).__name__}"
+            continue
+        try:
+            checked_type(form.type)
+        except JobError as error:
+            errors[index] = error.message
+    if errors:
+        raise InvalidBatch(errors, len(given))
+    return given
 
 
 def _form(job_type: str, options: SubmitOptions) -> JobPayload:

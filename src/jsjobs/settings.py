@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,11 @@ from jsjobs.model.retry import Retry
 DEFAULT_POOLS = {Priority.CRITICAL: 4, Priority.HIGH: 3, Priority.NORMAL: 2, Priority.LOW: 1}
 MAX_SHARDS = 64
 HOUR = 3600.0
+
+
+def _processors() -> int:
+    # Those that this process may use, where the system tells.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Config(BaseSettings):
@@ -70,6 +76,8 @@ class Config(BaseSettings):
     retry: Retry = Retry()
     grace: float = Field(default=10.0, ge=0)
     """Seconds that running jobs get at a shutdown before they are given back."""
+    processes: int = Field(default_factory=_processors, ge=1, le=1024)
+    """Processes that a worker has at once, at most, for the handlers with `run_in="process"`."""
     timeout: float = Field(default=5.0, gt=0)
     """Seconds to wait for the server's answer to one request."""
 

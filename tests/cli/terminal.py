@@ -61,12 +61,12 @@ class Terminal:
 
 @asynccontextmanager
 async def at_terminal(
-    cli: Cli, *arguments: str, columns: int = 80, lines: int = 24, **env: str
+    cli: Cli, *arguments: str, columns: int = 80, lines: int = 24, executable: str = JSJOBS, **env: str
 ) -> AsyncIterator[Terminal]:
     master, slave = pty.openpty()
     termios.tcsetwinsize(slave, (lines, columns))
     child = await asyncio.create_subprocess_exec(
-        JSJOBS,
+        executable,
         *arguments,
         cwd=cli.folder,
         env={**cli.env, "TERM": "xterm-256color", **env},

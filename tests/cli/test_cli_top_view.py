@@ -41,8 +41,10 @@ def shard(number: int, generation: str = "1x64", **given: object) -> ShardLook:
         running=0,
         redelivered=0,
         paused=False,
+        paused_until=None,
         has_worker=True,
         deliveries=0,
+        last_delivered=0,
         created_at=NOON,
         seen_at=NOON,
     )

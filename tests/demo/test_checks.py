@@ -13,7 +13,8 @@ from jsjobs.cli.demo_story.choice import choose
 from jsjobs.cli.demo_story.measures import percentile, totals, waits
 from jsjobs.cli.demo_story.story import Told
 from jsjobs.model.errors import Reason
-from jsjobs.model.job import JobId, JobStatusResponse, Status
+from jsjobs.model.ids import JobId
+from jsjobs.model.job import JobStatusResponse, Status
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -17,7 +17,7 @@ from jsjobs.embedded import LocalServers
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-SERVING = ("jsjobs dev", "jsjobs worker", "jsjobs router")
+SERVING = ("jsjobs dev", "jsjobs worker", "jsjobs router", "jsjobs rpc")
 
 READERS_APP = """
 from jsjobs import JobService
@@ -57,7 +57,7 @@ class Reader:
         self.run(f"NATS_URL={url} python {name}" if plain else f"python {name}")
 
     def run(self, line: str) -> str:
-        for placeholder, find in (("JOB_ID", self._job_id), ("LETTER_ID", self._letter_id)):
+        for placeholder, find in (("JOB_ID", self._job_id), ("BATCH_ID", self._batch_id), ("LETTER_ID", self._letter_id)):
             if placeholder in line:
                 line = line.replace(placeholder, find())
         done = subprocess.run(
@@ -96,6 +96,9 @@ class Reader:
         self.run(f"jsjobs submit email.send '{payload}' --wait")
         return json.loads(self.run(f"jsjobs submit email.send '{payload}' --json"))["job_id"]
 
+    def _batch_id(self) -> str:
+        return json.loads(self.run("""seq -f '{"n": %g}' 5 | jsjobs submit mail.send - --json"""))[0]["batch_id"]
+
     def _letter_id(self) -> str:
         job_id = json.loads(self.run("jsjobs submit always.fails 1 --json"))["job_id"]
         for _ in range(100):
@@ -120,9 +123,9 @@ def test_a_page_does_what_it_says(page: Path, reader: Reader) -> None:
     ran = 0
     # Scripts first: a reader has saved them when the commands come.
     for language, body in BLOCK.findall(text):
-        if language == "python":
-            name = re.match(r"# (\w+\.py)\n", body)
-            assert name, f"a script of {page.name} does not say its file name: {body[:60]}"
+        if language in {"python", "toml"}:
+            name = re.match(r"# (\w+\.(?:py|toml))\n", body)
+            assert name, f"a file of {page.name} does not say its name: {body[:60]}"
             (reader.folder / name[1]).write_text(body)
     for language, body in BLOCK.findall(text):
         if language == "python" and "asyncio.run(main())\n" in body and '"__main__"' not in body:
@@ -132,8 +135,10 @@ def test_a_page_does_what_it_says(page: Path, reader: Reader) -> None:
             for line in body.strip().splitlines():
                 ran += type_line(line, reader)
         else:
-            assert language in {"python", "", "text", "yaml"}, language
+            # JavaScript is run by tests/node.
+            assert language in {"python", "toml", "", "text", "yaml", "js"}, language
     assert ran or not BLOCK.search(text)
+    assert "\n# test_" not in text or "```sh\npytest" in text, "the page's tests are not run"
 
 
 def type_line(line: str, reader: Reader) -> bool:

@@ -11,13 +11,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from jsjobs.jetstream.wire import encode_json
 from jsjobs.model.errors import JobError, Reason
+from jsjobs.model.ids import JobId
 from jsjobs.model.job import (
     HISTORY_FIRST,
     HISTORY_LAST,
     MAX_ERROR_BYTES,
     Carrier,
     HistoryItem,
-    JobId,
     JobStatusResponse,
     Priority,
     Status,

@@ -121,6 +121,15 @@ def test_no_policy_overflows_or_gives_a_delay_that_cannot_be(
     assert state.failures in {1, failures + 1}
 
 
+def test_a_retry_before_its_time_is_one_in_time() -> None:
+    state = RetryState(failures=2, backoff=3)
+    for policy, failures in ((Retry(reset_after=0), 1), (Retry(reset_after=1), 3)):
+        early = policy.after_failure(state, now=NOW - timedelta(hours=1), due=NOW, rng=random.Random(0))
+        assert early == policy.after_failure(state, now=NOW, due=NOW, rng=random.Random(0))
+        assert early is not None
+        assert early[1].failures == failures
+
+
 @given(POLICIES, SEEDS)
 def test_every_streak_keeps_both_bounds(policy: Retry, seed: int) -> None:
     delays = streak(policy, seed, limit=200)

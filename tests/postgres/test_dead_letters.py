@@ -68,6 +68,8 @@ async def test_a_letter_comes_back_as_it_was_stored(letters: DeadLetters) -> Non
         replayed_at=None,
         replayed_job_id=None,
         discarded_at=None,
+        original_payload=None,
+        edited_at=None,
     )
     assert isinstance(letter.id, UUID)
     assert await letters.get(letter.id) == letter

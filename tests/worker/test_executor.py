@@ -2,8 +2,11 @@
 
 import asyncio
 import functools
+import gc
+import logging
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,7 +18,8 @@ from jsjobs.model.errors import JobError
 from jsjobs.model.job import JobStatusResponse, Priority, Status, utc_now
 from jsjobs.model.retry import Retry, RetryState
 from jsjobs.worker.context import JobContext
-from jsjobs.worker.executor import Handling, Stop, describe, execute
+from jsjobs.worker.executor import Handling, Places, Stop, describe, execute
+from jsjobs.worker.processes.pool import Processes
 from jsjobs.worker.registry import Registry
 from jsjobs.worker.verdict import Cancelled, Complete, DeadLetter, Lost, Release, RetryAfter, Verdict
 
@@ -51,7 +55,7 @@ class Runs:
             of or entry(),
             lambda: (registration, registration.read_payload(data)),
             on or handling(),
-            self.threads,
+            Places(self.threads, Processes(1)),
             limit=limit,
             policy=Retry(),
             clock=utc_now,
@@ -106,6 +110,29 @@ async def test_a_payload_that_does_not_fit_is_dead_at_once(run: Runs, body: byte
     assert (verdict.reason, called) == ("Validation", False)
 
 
+async def test_what_a_dead_job_ended_in_is_kept_as_long_as_its_verdict(
+    run: Runs, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[weakref.ref[Model]] = []
+
+    async def fails(payload: Model) -> None:
+        seen.append(weakref.ref(payload))
+        raise ValueError("no")
+
+    caplog.set_level(logging.CRITICAL, "jsjobs.worker")  # what is logged is kept by pytest
+    gc.collect()
+    gc.disable()
+    try:
+        verdict = await run(fails, b'{"n":1}', of=entry(attempts=3))
+        assert isinstance(verdict, DeadLetter)
+        assert isinstance(verdict.cause, ValueError)
+        assert seen[0]() is not None  # the traceback holds the handler's frame
+        del verdict
+        assert seen[0]() is None
+    finally:
+        gc.enable()
+
+
 async def test_a_result_that_does_not_fit_says_so(run: Runs) -> None:
     async def wrong(payload: object) -> Model:
         return "no model"  # type: ignore[return-value]
@@ -139,6 +166,7 @@ async def test_what_handlers_raise_decides(run: Runs) -> None:
     assert isinstance(await run(raising(JobError.from_runner_unavailable("later"))), RetryAfter)
     assert isinstance(await run(raising(TimeoutError("mine"))), RetryAfter)
     assert isinstance(await run(raising(SystemExit(3))), RetryAfter)
+    assert isinstance(await run(raising(BaseException("mine alone"))), RetryAfter)
     assert isinstance(await run(raising(asyncio.CancelledError())), RetryAfter)
     assert await run(raising(ValueError("x")), retry=Retry(max_retries=0)) == DeadLetter("MaxRetries", "ValueError: x")
 

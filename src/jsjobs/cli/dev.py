@@ -78,9 +78,16 @@ def _route(service: JobService, servers: LocalServers) -> None:
 
 
 def serving(service: JobService, *, works: bool, before: Callable[[], Awaitable[None]]) -> Serving:
-    """What runs in development: a router where there is a database, and the rest of a change of the shard count."""
+    """What runs in development: the micro service, a router where there is a database, and a change of shards."""
     routes = service.config.database_url is not None
-    return Serving(service, works=works, routes=routes, before=before, beside=lambda: finish_changes(service.config))
+    return Serving(
+        service,
+        works=works,
+        routes=routes,
+        answers=True,
+        before=before,
+        beside=lambda: finish_changes(service.config),
+    )
 
 
 def _start(servers: LocalServers) -> Endpoints:

@@ -62,6 +62,7 @@ def print_letter(letter: DeadLetter) -> None:
         "attempts": str(letter.attempts),
         "trace": trace_id(letter.traceparent),
         "decision": _decision(letter),
+        "edited": letter.edited_at and f"{local_time(letter.edited_at)}; the payload as it was published: --json",
     }
     for name, text in texts.items():
         if text:

@@ -10,6 +10,7 @@ from jsjobs.cli.options import announce
 from jsjobs.cli.problems import Failed
 from jsjobs.dead_letters.router import Router
 from jsjobs.health import HealthServer, Readiness
+from jsjobs.rpc import Rpc
 from jsjobs.worker.worker import Worker
 
 HealthPort = Annotated[
@@ -72,13 +73,14 @@ def health_endpoints(place: HealthPlace, readiness: Callable[[], Readiness]) -> 
         yield
 
 
-def readiness_of(worker: Worker | None, router: Router | None) -> Readiness:
+def readiness_of(worker: Worker | None, router: Router | None, rpc: Rpc | None = None) -> Readiness:
     """What a process says that runs these.
 
     Letters that cannot move block no job, so beside a worker they are worth a note. A router has no other work; but
     while Postgres is down it has its letters and can do nothing better than wait, which no restart would cure.
     """
-    reason = worker.why_not_ready if worker is not None else "" if router is None else router.why_not_ready
+    main = next((part for part in (worker, router, rpc) if part is not None), None)
+    reason = "" if main is None else main.why_not_ready
     notes = []
     if router is not None and router.why_not_ready not in {"", reason}:
         notes.append(f"letters do not move: {router.why_not_ready}")

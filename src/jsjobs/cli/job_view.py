@@ -5,7 +5,9 @@ from rich.text import Text
 
 from jsjobs.cli.durations import format_duration
 from jsjobs.cli.output import local_time, plain, print_value, screen
+from jsjobs.cli.problems import Failed
 from jsjobs.jetstream.progress import ProgressUpdate
+from jsjobs.model.errors import JobError
 from jsjobs.model.job import JobStatusResponse, Status
 
 _STYLES = {
@@ -93,3 +95,9 @@ def progress_line(update: ProgressUpdate) -> Text:
     percent = f"{update.pct:3.0f}%" if update.pct == round(update.pct) else f"{update.pct:5.1f}%"
     words = [plain(local_time(update.timestamp), "dim"), bar, plain(percent), plain(update.message or "")]
     return Text("  ").join(words)
+
+
+def failed_as(error: JobError) -> Failed:
+    """What waiting for a job ends in, where the job failed: its own Validation is no wrong use of a command."""
+    # Its text may begin with the reason already.
+    return Failed(f"{error.reason}: {error.message.removeprefix(f'{error.reason}: ')}")

@@ -1,14 +1,15 @@
 """Reading the payloads of `jsjobs submit`: from the command line, a file, or JSON lines on standard input."""
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jsjobs.cli.problems import WrongUse
-from jsjobs.jetstream.wire import parse_json
+from jsjobs.jetstream.queue import MAX_MESSAGE
+from jsjobs.jetstream.wire import encode_json, parse_json
 from jsjobs.model.errors import JobError
 
-_MAX_PROBLEMS = 20
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -32,24 +33,51 @@ def read_one(argument: str) -> Any:
         raise WrongUse(f"{problem}\n{_how_to_quote(argument)}") from None
 
 
-def read_lines() -> list[Any]:
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """The payloads on standard input, and where each of them stood."""
+
+    payloads: list[Any]
+    numbers: list[int]
+
+    def refusal(self, errors: dict[int, str]) -> WrongUse:
+        """What to say of payloads that cannot be queued, by their index."""
+        return _refusal([f"line {self.numbers[index]}: {text}" for index, text in sorted(errors.items())])
+
+
+def read_lines() -> Lines:
     """The payloads on standard input, one JSON text on each line; blank lines count for nothing.
 
     Raises:
-        WrongUse: Listing every line that is not JSON, by its number.
+        WrongUse: Listing every line that cannot be a job, by its number.
     """
-    payloads, wrong = [], []
+    payloads, numbers, wrong = list[Any](), list[int](), list[str]()
     for number, line in enumerate(sys.stdin.buffer.read().removeprefix(_BOM).split(b"\n"), 1):
         if not line.strip():
             continue
         try:
             payloads.append(_parsed(line.strip(), f"line {number}"))
+            numbers.append(number)
+            _check(payloads[-1], f"line {number}")
         except WrongUse as error:
             wrong.append(str(error).replace("at line 1 column", "at column"))
     if wrong:
-        more = f"\nand {len(wrong) - _MAX_PROBLEMS} more" if len(wrong) > _MAX_PROBLEMS else ""
-        raise WrongUse("\n".join(["nothing was queued:", *wrong[:_MAX_PROBLEMS]]) + more)
-    return payloads
+        raise _refusal(wrong)
+    return Lines(payloads, numbers)
+
+
+def _check(payload: Any, what: str) -> None:
+    """Whether it can be sent, as far as that is known without a server and the other headers."""
+    try:
+        size = len(encode_json(payload, what))
+    except JobError as error:
+        raise WrongUse(error.message) from None
+    if size > MAX_MESSAGE:
+        raise WrongUse(f"{what}: it is too large for its queue: {size} bytes, {MAX_MESSAGE} are taken with its headers")
+
+
+def _refusal(wrong: list[str]) -> WrongUse:
+    return WrongUse("\n".join(["nothing was queued:", *wrong]))
 
 
 def _parsed(raw: bytes, what: str) -> Any:

@@ -1,4 +1,4 @@
-"""Running a worker and a router in this process until a signal ends it.
+"""Running a worker, a router and the micro service in this process until a signal ends it.
 
 The first SIGTERM or SIGINT asks for a graceful stop, the second interrupts what still runs. Whatever an application's
 handlers left behind, the process ends.
@@ -21,6 +21,7 @@ from jsjobs.cli.options import announce, start_log
 from jsjobs.dead_letters.router import Router
 from jsjobs.health import Readiness
 from jsjobs.jetstream.errors import without_secrets
+from jsjobs.rpc import Rpc
 from jsjobs.worker.worker import Worker
 
 logger = logging.getLogger("jsjobs.cli")
@@ -52,12 +53,13 @@ class _Stop:
 
 
 class Serving:
-    """One run of a worker, a router, or both.
+    """One run of a worker, a router, the micro service, or several of them.
 
     Args:
         service: Whose handlers are run.
         works: Whether to run jobs.
         routes: Whether to bring dead letters into the database.
+        answers: Whether to serve the micro service.
         before: Done first, such as applying the streams.
         beside: Done while it serves.
         health: Where to say how it is.
@@ -70,6 +72,7 @@ class Serving:
         *,
         works: bool,
         routes: bool,
+        answers: bool = False,
         before: Callable[[], Awaitable[None]] | None = None,
         beside: Callable[[], Coroutine[Any, Any, None]] | None = None,
         health: HealthPlace = NOWHERE,
@@ -78,12 +81,14 @@ class Serving:
         self._service = service
         self._works = works
         self._routes = routes
+        self._answers = answers
         self._before = before
         self._beside = beside
         self._health = health
         self._measures = measures
         self._worker: Worker | None = None
         self._router: Router | None = None
+        self._rpc: Rpc | None = None
         self._started = False
 
     async def run(self) -> None:
@@ -106,8 +111,9 @@ class Serving:
             self._say_what_is_awaited()
         await _first_of(living, stop.at_once)
         if not living.done():
-            if self._worker is not None:
-                self._worker.stop_now()
+            for part in (self._worker, self._rpc):
+                if part is not None:
+                    part.stop_now()
             await asyncio.wait({living}, timeout=_LAST_WRITES)
         if living.done() and not living.cancelled():
             living.result()
@@ -119,6 +125,9 @@ class Serving:
             service = await parts.enter_async_context(self._service)
             if self._measures:
                 await parts.enter_async_context(service.queue_metrics())
+            if self._answers:
+                # Ends last: who waits for a job that ends within the worker's grace time still gets its result.
+                self._rpc = await parts.enter_async_context(Rpc(service))
             if self._routes:
                 self._router = await parts.enter_async_context(service.router())
             if self._works:
@@ -128,9 +137,14 @@ class Serving:
                 if what is not None:
                     parts.callback(asyncio.ensure_future(_said_if_it_fails(what())).cancel)
             await stop.asked.wait()
+            if self._rpc is not None:
+                self._rpc.stop_taking()
 
     def _say_what_is_awaited(self) -> None:
-        if self._worker is None:
+        if self._worker is None and self._router is None:
+            if self._rpc is not None and self._rpc.requests:
+                announce(f"stopping: answering {self._rpc.requests} request(s) under way; a second signal interrupts")
+        elif self._worker is None:
             announce("stopping: waiting for the letters in hand; a second signal interrupts")
         elif self._worker.running:
             announce(f"stopping: waiting for {self._worker.running} running job(s); a second signal interrupts")
@@ -139,14 +153,14 @@ class Serving:
         """As it is now; the health endpoints ask from another thread, so this only reads."""
         if stop.asked.is_set():
             return Readiness(["stopping"], [])
-        return readiness_of(self._worker, self._router) if self._started else Readiness(["starting"], [])
+        return readiness_of(self._worker, self._router, self._rpc) if self._started else Readiness(["starting"], [])
 
     async def _announce(self) -> None:
         # A worker may start before the streams exist; it says itself what it waits for.
         while self._worker is not None and not self._worker.ready:  # noqa: ASYNC110 - its readiness comes and goes
             await asyncio.sleep(_LOOK)
         config = self._service.config
-        what = " and ".join(name for name, on in (("worker", self._works), ("router", self._routes)) if on)
+        what = " and ".join(name for name, on in (("worker", self._works), ("router", self._routes)) if on) or "rpc"
         where = f"namespace {config.namespace} on {without_secrets(config.nats_url)}"
         letters = f", dead letters go to {self._service.database().place}" if self._routes else ""
         announce(f"{what} ready: {where}{letters}", style="green")

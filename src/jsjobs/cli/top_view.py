@@ -12,11 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from jsjobs.cli.durations import format_age
+from jsjobs.cli.look_parts import UNKNOWN, change_of, counted, cropped, headed_table, trouble_of
 from jsjobs.cli.looking import OpenLetters, Seen
 from jsjobs.cli.looking import Table as LetterTable
 from jsjobs.cli.output import local_time, plain
 from jsjobs.jetstream.in_flight import RunningJob
-from jsjobs.jetstream.overview import Overview, PriorityLook, ShardLook
+from jsjobs.jetstream.overview import Overview
 from jsjobs.model.job import Priority, Status
 
 T = TypeVar("T")
@@ -25,7 +26,6 @@ _WIDE = 110
 """Columns from which on a running job's tenant, shard and worker are shown too."""
 _FEW = 10
 """Rates below have a digit behind the point."""
-_UNKNOWN = "-"
 _AROUND = 5
 """Lines beside the tables: the title, the letters, the keys, an empty one, and one for an outage."""
 _HEADINGS = 2
@@ -63,7 +63,7 @@ def picture(seen: Seen, view: View, width: int, height: int) -> RenderableType:
     if overview is None:
         return _above(keys, *head)
     parts: list[RenderableType] = [*head, _priorities(overview)]
-    changes = [_change(look) for look in overview.priorities if look.next_shards]
+    changes = [change_of(look) for look in overview.priorities if look.next_shards]
     parts += [*changes, _letters(overview, seen.letters), Text()]
     room = height - _AROUND - _HEADINGS - len(overview.priorities) - 1 - len(changes)
     if view.shards:
@@ -78,7 +78,7 @@ def lines_of(seen: Seen) -> RenderableType:
     overview = seen.overview
     if overview is None or seen.failing_since is not None:
         return _outage(seen)
-    changes = [_change(look) for look in overview.priorities if look.next_shards]
+    changes = [change_of(look) for look in overview.priorities if look.next_shards]
     parts: list[RenderableType] = [_title(seen), _priorities(overview), *changes, _letters(overview, seen.letters)]
     if overview.running or overview.running_not_listed:
         parts.append(_running(overview, len(overview.running), wide=True))
@@ -95,62 +95,32 @@ def _above(keys: Text, *parts: RenderableType) -> Layout:
 def _title(seen: Seen) -> Text:
     if seen.overview is None:
         return Text()
-    return _cropped(Text.assemble(plain(seen.overview.namespace, "bold"), "  ", local_time(seen.overview.at)))
+    return cropped(Text.assemble(plain(seen.overview.namespace, "bold"), "  ", local_time(seen.overview.at)))
 
 
 def _outage(seen: Seen) -> Text:
     if seen.failing_since is None:
         return Text()
     state = "no answer" if seen.connected else "disconnected"
-    return _cropped(plain(f"{state} since {local_time(seen.failing_since)}: {_one_line(seen.reason)}", "bold red"))
+    return cropped(plain(f"{state} since {local_time(seen.failing_since)}: {_one_line(seen.reason)}", "bold red"))
 
 
 def _priorities(overview: Overview) -> Table:
     headings = ("priority", "waiting", "oldest", "running", "redelivered", "in/s", "out/s", "")
-    table = _table(headings, left={"priority", ""})
+    table = headed_table(headings, left={"priority", ""})
     for look in overview.priorities:
         age = look.oldest_waiting_seconds
         table.add_row(
             Text(look.priority, "bold"),
-            _count(look.waiting),
-            Text(_UNKNOWN, "dim") if age is None else Text(format_age(age)),
-            _count(look.running, "green"),
-            _count(look.redelivered, "yellow"),
+            counted(look.waiting),
+            Text(UNKNOWN, "dim") if age is None else Text(format_age(age)),
+            counted(look.running, "green"),
+            counted(look.redelivered, "yellow"),
             _rate(look.submitted_per_second),
             _rate(look.finished_per_second),
-            _trouble(look.running_shards, waiting=look.waiting) or Text(f"{len(look.running_shards)} shards", "dim"),
+            trouble_of(look.running_shards, waiting=look.waiting) or Text(f"{len(look.running_shards)} shards", "dim"),
         )
     return table
-
-
-def _trouble(shards: Sequence[ShardLook], *, waiting: int) -> Text:
-    """What keeps shards from running jobs, in words; red where jobs wait for it."""
-    paused = sum(shard.paused for shard in shards)
-    alone = sum(not shard.has_worker for shard in shards)
-    if not shards:
-        return Text("no shards", "bold red")
-    words = []
-    if paused:
-        words.append(Text(_some(paused, len(shards), "paused"), "yellow"))
-    if alone:
-        words.append(Text(_some(alone, len(shards), "no worker"), "bold red" if waiting else "yellow"))
-    return _cropped(Text(", ").join(words))
-
-
-def _some(count: int, total: int, what: str) -> str:
-    return what if count == total else f"{count}/{total} {what}"
-
-
-def _change(look: PriorityLook) -> Text:
-    """The shard count is being changed: what for, and how far it is."""
-    old, new = look.running_shards, look.next_shards
-    left = sum(shard.waiting + shard.running for shard in old)
-    before, after = old[0].generation, new[-1].generation
-    what = f"{look.priority}: {len(old)} to {after.partition('x')[2]} shards; "
-    behind = f"{look.waiting + look.running - left:,} wait"
-    if left:
-        return _cropped(plain(f"{what}{left:,} jobs to drain from {before}, {behind} in {after}", "cyan"))
-    return _cropped(plain(f"{what}the old ones are empty, {behind} for streams apply", "yellow"))
 
 
 def _letters(overview: Overview, letters: OpenLetters) -> Text:
@@ -177,7 +147,7 @@ def _running(overview: Overview, room: int, *, wide: bool) -> RenderableType:
     if not jobs and not hidden:
         return Text("nothing is running", "dim")
     shown = _fitting(jobs, room, hidden)
-    table = _table(("running", "", "try", "type", "entity"), left={"running", "type", "entity"})
+    table = headed_table(("running", "", "try", "type", "entity"), left={"running", "type", "entity"})
     # On a terminal these take what the others leave; in a pipe nothing is cut.
     table.expand = sys.stdout.isatty()
     for column in table.columns[3:]:
@@ -210,11 +180,11 @@ def _shards(overview: Overview, room: int, *, fullest_first: bool) -> Renderable
     if fullest_first:
         shards.sort(key=lambda shard: -shard.waiting - shard.running)
     shown = _fitting(shards, room)
-    table = _table(("shard", "waiting", "running", "redelivered", "deliveries/s", ""), left={"shard", ""})
+    table = headed_table(("shard", "waiting", "running", "redelivered", "deliveries/s", ""), left={"shard", ""})
     for shard in shown:
         busy = shard.waiting + shard.running
-        trouble = Text("next", "cyan") if shard.is_next else _trouble([shard], waiting=busy)
-        counts = (_count(shard.waiting), _count(shard.running, "green"), _count(shard.redelivered, "yellow"))
+        trouble = Text("next", "cyan") if shard.is_next else trouble_of([shard], waiting=busy)
+        counts = (counted(shard.waiting), counted(shard.running, "green"), counted(shard.redelivered, "yellow"))
         table.add_row(Text(shard.name), *counts, _rate(shard.deliveries_per_second), trouble)
     return _with_rest(table, len(shards) - len(shown), "shards")
 
@@ -228,14 +198,6 @@ def _with_rest(table: Table, hidden: int, what: str) -> RenderableType:
     return Group(table, Text(f"… and {hidden:,} more {what}", "dim")) if hidden else table
 
 
-def _table(headings: Sequence[str], *, left: set[str]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    for heading in headings:
-        # Words without a heading are what a narrow terminal cuts.
-        table.add_column(heading, justify="left" if heading in left else "right", no_wrap=heading != "")
-    return table
-
-
 def _cells(*texts: str | None) -> list[Text]:
     return [plain(_one_line(text or "")) for text in texts]
 
@@ -244,13 +206,9 @@ def _one_line(text: str) -> str:
     return text.replace("\n", " ")
 
 
-def _count(number: int, style: str = "") -> Text:
-    return Text(f"{number:,}", style if number else "dim")
-
-
 def _rate(rate: float | None) -> Text:
     if rate is None:
-        return Text(_UNKNOWN, "dim")
+        return Text(UNKNOWN, "dim")
     text = f"{rate:.1f}" if 0 < rate < _FEW else f"{rate:,.0f}"
     return Text(text, "" if rate else "dim")
 
@@ -258,8 +216,3 @@ def _rate(rate: float | None) -> Text:
 def _beside(left: Text, right: Text, width: int) -> Text:
     space = width - left.cell_len - right.cell_len
     return Text.assemble(left, " " * space, right) if space > 1 else left
-
-
-def _cropped(text: Text) -> Text:
-    text.no_wrap, text.overflow = True, "ellipsis"
-    return text

@@ -1,88 +1,56 @@
 """Waiting for jobs to end, with a bar for the person who watches."""
 
 import asyncio
-import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from collections.abc import Sequence
+from contextlib import aclosing
 
 from jsjobs import JobService
-from jsjobs.cli.output import plain
+from jsjobs.cli.bars import Bar, bar
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import JobStatusResponse
 
 _AGAIN = 0.5
 
 
-class _Bar:
-    """The bar of one job or of a batch."""
-
-    def __init__(self, progress: Progress, task: TaskID) -> None:
-        self._progress = progress
-        self._task = task
-
-    def show(self, *, done: float | None = None, text: str | None = None) -> None:
-        """Show how far it is; what is not given stays."""
-        if text is not None:
-            self._progress.update(self._task, description=plain(text).plain)
-        if done is not None:
-            self._progress.update(self._task, completed=done)
-
-
-@asynccontextmanager
-async def _bar(total: float, text: str, *, shown: bool) -> AsyncIterator[_Bar]:
-    # A bar is talk: it goes to standard error, and disappears when the result is there.
-    columns = (
-        BarColumn(bar_width=30),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}", markup=False),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not (shown and sys.stderr.isatty())) as progress:
-        yield _Bar(progress, progress.add_task(text, total=total))
-
-
 async def wait_for_one(service: JobService, job_id: str, *, shown: bool) -> JobStatusResponse:
     """Wait for a job's end and tell how it ended."""
-    async with _bar(100, "queued", shown=shown) as bar:
-        following = asyncio.ensure_future(_follow(service, job_id, bar))
+    with bar(100, "queued", shown=shown) as shown_bar:
+        following = asyncio.ensure_future(_follow(service, job_id, shown_bar))
         try:
-            return await _end(service, job_id, bar)
+            return await _end(service, job_id, shown_bar)
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
 
 
 async def wait_for_all(service: JobService, job_ids: Sequence[str], *, shown: bool) -> list[JobStatusResponse]:
-    """Wait for the end of every job of a batch."""
-    ended = []
-    async with _bar(len(job_ids), f"0 of {len(job_ids)} jobs", shown=shown) as bar:
-        for job_id in job_ids:
-            ended.append(await _end(service, job_id))
-            bar.show(done=len(ended), text=f"{len(ended)} of {len(job_ids)} jobs")
-    return ended
+    """Wait for the end of every job of a batch; their statuses in the order of the ids."""
+    ended: dict[str, JobStatusResponse] = {}
+    total = len(set(job_ids))
+    with bar(total, f"0 of {total} jobs", shown=shown) as shown_bar:
+        async with aclosing(service.as_ended(job_ids)) as statuses:
+            async for status in statuses:
+                ended[status.job_id] = status
+                shown_bar.show(done=len(ended), text=f"{len(ended)} of {total} jobs")
+    return [ended[job_id] for job_id in job_ids]
 
 
-async def _end(service: JobService, job_id: str, bar: _Bar | None = None) -> JobStatusResponse:
+async def _end(service: JobService, job_id: str, shown_bar: Bar) -> JobStatusResponse:
     async with aclosing(service.watch(job_id)) as changes:
         async for status in changes:
-            if bar is not None:
-                attempt = f", attempt {status.attempts}" if status.attempts > 1 else ""
-                bar.show(text=f"{status.status}{attempt}")
+            attempt = f", attempt {status.attempts}" if status.attempts > 1 else ""
+            shown_bar.show(text=f"{status.status}{attempt}")
             if status.status.is_terminal:
                 return status
     raise AssertionError("a watch ends with the job's end")
 
 
-async def _follow(service: JobService, job_id: str, bar: _Bar) -> None:
+async def _follow(service: JobService, job_id: str, shown_bar: Bar) -> None:
     while True:
         try:
             async with aclosing(service.progress(job_id)) as updates:
                 async for update in updates:
-                    bar.show(done=update.pct, text=update.message)
+                    shown_bar.show(done=update.pct, text=update.message)
             return
         except JobError:
             # The bar is a comfort: an outage must not end the waiting.

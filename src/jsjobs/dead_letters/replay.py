@@ -17,7 +17,8 @@ from jsjobs.jetstream.state import Conflict, StateStore
 from jsjobs.jetstream.subjects import Names
 from jsjobs.model.context import DEFAULT_TENANT
 from jsjobs.model.errors import JobError
-from jsjobs.model.job import DEFAULT_MAX_ATTEMPTS, HistoryItem, JobId, JobStatusResponse, Priority, Status, utc_now
+from jsjobs.model.ids import JobId
+from jsjobs.model.job import DEFAULT_MAX_ATTEMPTS, HistoryItem, JobStatusResponse, Priority, Status, utc_now
 from jsjobs.postgres.dead_letters import DeadLetter, DeadLetters
 from jsjobs.postgres.errors import DatabaseError, DatabaseUnavailable, LetterError, LetterNotFound
 from jsjobs.settings import Config
@@ -51,8 +52,10 @@ async def replay_letter(
         queue = JobQueue(connection, Names(config.namespace), timeout=config.timeout)
         # All that can be refused is refused before the claim: an unfinished one keeps the letter from being discarded.
         subject, headers = _subject(queue, letter, priority), own_headers(letter)
-        _check_size(letter, headers)
+        check_size(letter)
         given = await letters.claim_replay(letter.id, force=force)
+        # What was edited a moment before; from the claim on nobody can.
+        letter = await letters.get(letter.id) or letter
         headers |= {wire.GIVEN_ID: given, wire.MSG_ID: given}
         receipt = await queue.publish(Outgoing(subject, letter.payload, headers))
         if telemetry is not None and not receipt.duplicate:
@@ -74,8 +77,13 @@ def _subject(queue: JobQueue, letter: DeadLetter, priority: Priority) -> bytes:
     return queue.subject(priority, letter.entity, letter.type)
 
 
-def _check_size(letter: DeadLetter, headers: dict[str, str]) -> None:
-    size = len(wire.header_block(headers)) + len(letter.payload) + _ID_HEADERS
+def check_size(letter: DeadLetter) -> None:
+    """See that a queue takes the letter's job.
+
+    Raises:
+        JobError: `Validation`, if it is too large.
+    """
+    size = len(wire.header_block(own_headers(letter))) + len(letter.payload) + _ID_HEADERS
     if size > MAX_MESSAGE:
         raise JobError.from_validation(
             f"the job is too large to carry the id of a replay ({size} bytes with it, a queue takes {MAX_MESSAGE}): "

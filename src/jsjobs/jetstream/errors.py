@@ -39,6 +39,15 @@ class TooLarge(JobError):  # noqa: N818 - as above
         )
 
 
+class TooLargeForStream(TooLarge):
+    """The stream takes no message of that size; nothing was stored."""
+
+    def __init__(self) -> None:
+        JobError.__init__(
+            self, Reason.VALIDATION, "header and body are larger than the stream takes (its max_msg_size)"
+        )
+
+
 def without_secrets(servers: str) -> str:
     """The URLs without user names, passwords and tokens, fit for a log or an error."""
     shown = []

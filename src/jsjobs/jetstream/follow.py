@@ -8,15 +8,22 @@ which also carries over a lost connection.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 
 from jsjobs.jetstream.connection import Connection
 
-_AFTER_HINT = (0.001, 0.004, 0.02, 0.1)
+AFTER_HINT = (0.001, 0.004, 0.02, 0.1)
 """Seconds to the looks after a hint."""
+_LIVE = re.compile(rb'\{"job_id":"[^"]*","status":"(queued|processing)"')
 _IDLE = 1.0
 """Seconds between looks without hints."""
+
+
+def may_tell_end(entry: bytes) -> bool:
+    """Whether a hint's message may be an entry of a job that has ended; one that surely is not needs no look."""
+    return _LIVE.match(entry) is None
 
 
 async def looks(connection: Connection, subjects: Sequence[bytes]) -> AsyncGenerator[None, None]:
@@ -27,7 +34,7 @@ async def looks(connection: Connection, subjects: Sequence[bytes]) -> AsyncGener
         hinted.set()
 
     subscriptions: list[int] = []
-    follow_ups: list[float] = list(_AFTER_HINT)
+    follow_ups: list[float] = list(AFTER_HINT)
     try:
         for subject in subjects:
             subscriptions.append(await connection.receive(subject, on_hint))  # noqa: PERF401 - each is undone below
@@ -35,7 +42,7 @@ async def looks(connection: Connection, subjects: Sequence[bytes]) -> AsyncGener
             yield
             if hinted.is_set():
                 hinted.clear()
-                follow_ups = list(_AFTER_HINT)
+                follow_ups = list(AFTER_HINT)
                 continue
             with suppress(TimeoutError):
                 async with asyncio.timeout(follow_ups.pop(0) if follow_ups else _IDLE):

@@ -9,8 +9,16 @@ from typing import Any
 
 from jsjobs.jetstream.api import find
 from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.generations import Live, live_shards, write_live
-from jsjobs.jetstream.shard_consumers import FOR_GOOD, create_consumer, later, pause, paused_until, resume
+from jsjobs.jetstream.generations import Live, live_shards, read_live, write_live
+from jsjobs.jetstream.shard_consumers import (
+    FOR_GOOD,
+    UNTIL_RESUMED,
+    create_consumer,
+    later,
+    pause,
+    paused_until,
+    resume,
+)
 from jsjobs.jetstream.subjects import Generation, Names, Shard
 from jsjobs.model.job import Priority
 from jsjobs.settings import Config
@@ -50,24 +58,36 @@ class GenerationConsumers:
         held = [shard for shard, info in shards.items() if shard.generation == first and paused_until(info) == FOR_GOOD]
         # One that runs already has its own pauses: what is noted down is for the generation after it.
         noted = live.paused_until if held or len(live.generations) == 1 else None
-        created = await self._create(first, shards, noted)
-        await asyncio.gather(*(resume(self._connection, self._stream, shard, operators_pause=noted) for shard in held))
+        until = later(noted, live.operators_pause)
+        created = await self._create(first, shards, until)
+        await self._resume(held, until)
+        if created or held:
+            await self._catch_up(live, [*created, *held])
         if noted is not None:
             # The consumers have it now. Kept here it would pause a later generation too, long after it was lifted.
             await write_live(self._connection, self._names, self._priority, replace(live, paused_until=None))
         return bool(created or held or noted)
 
+    async def _resume(self, shards: list[Shard], until: datetime | None) -> None:
+        await asyncio.gather(*(resume(self._connection, self._stream, one, operators_pause=until) for one in shards))
+
+    async def _catch_up(self, live: Live, started: list[Shard]) -> None:
+        """Do to shards just started what an operator decided meanwhile: whoever did so did not find them running."""
+        now = await read_live(self._connection, self._names, self._priority)
+        if now.operators_pause != live.operators_pause:
+            await self._resume(started, now.operators_pause)
+
     async def remove(self, shard: Shard) -> None:
         """Delete a shard's consumer, if it is there."""
         await find(self._connection, f"CONSUMER.DELETE.{self._stream}.{shard.consumer}")
 
-    async def _create(self, generation: Generation, shards: Infos, until: datetime | None) -> int:
-        """Make the generation's consumers that are missing; how many."""
+    async def _create(self, generation: Generation, shards: Infos, until: datetime | None) -> list[Shard]:
+        """Make the generation's consumers that are missing; which."""
         wanted = [Shard(self._priority, generation, number) for number in range(generation.shards)]
         missing = [shard for shard in wanted if shard not in shards]
         for shard in missing:
             await create_consumer(self._connection, self._names, self._config, shard, until)
-        return len(missing)
+        return missing
 
 
 def is_leftover(shard: Shard, only: Generation) -> bool:
@@ -83,6 +103,8 @@ def waits_for(first: Generation, shards: Infos) -> str:
     infos = [info for shard, info in shards.items() if shard.generation == first]
     known = [info for info in infos if info["num_pending"] or info["num_ack_pending"]]
     if pauses := [until for until in map(paused_until, known) if until is not None]:
+        if UNTIL_RESUMED in pauses:
+            return "paused until `jsjobs resume`"
         return f"paused until {max(pauses):%Y-%m-%d %H:%M:%S} UTC"
     if known and not any(info.get("push_bound") for info in known):
         return "no worker takes them"

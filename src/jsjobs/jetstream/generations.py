@@ -25,9 +25,11 @@ class Live:
     generations: tuple[Generation, ...] = ()
     """Oldest first; empty where nothing was applied yet."""
     paused_until: datetime | None = None
-    """An operator's pause that was found on consumers now removed: the next generation takes it over."""
+    """A pause that was found on consumers now removed, set by another tool: the next generation takes it over."""
     copies: int | None = None
     """While a replicated queue is changed, which goes through a single copy: how many it is to have again."""
+    operators_pause: datetime | None = None
+    """Until when an operator has paused the priority, perhaps over by now: every shard that begins takes it over."""
     revision: int = 0
     """Whoever writes next must name it."""
 
@@ -53,9 +55,14 @@ async def read_live(connection: Connection, names: Names, priority: Priority) ->
     try:
         value = json.loads(base64.b64decode(message["data"]))
         generations = tuple(Generation.parse(name) for name in value["generations"])
-        paused, copies = value.get("paused_until"), value.get("copies")
-        until = None if paused is None else parse_time(paused)
-        return Live(generations, until, None if copies is None else int(copies), message["seq"])
+        copies = value.get("copies")
+        return Live(
+            generations,
+            paused_until=_moment(value.get("paused_until")),
+            copies=None if copies is None else int(copies),
+            operators_pause=_moment(value.get("operators_pause")),
+            revision=message["seq"],
+        )
     except (ValueError, TypeError, KeyError, AttributeError):
         raise JobError.from_validation(
             f"the entry {names.topology_key(priority)} in the bucket {names.bucket} cannot be read: delete it and run "
@@ -76,6 +83,8 @@ async def write_live(connection: Connection, names: Names, priority: Priority, l
         value["paused_until"] = live.paused_until.isoformat()
     if live.copies is not None:
         value["copies"] = live.copies
+    if live.operators_pause is not None:
+        value["operators_pause"] = live.operators_pause.isoformat()
     header = b"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: %d\r\n\r\n" % live.revision
     reply = await connection.ask(f"$KV.{names.bucket}.{key}".encode(), json.dumps(value).encode(), header=header)
     error = json.loads(reply.data).get("error")
@@ -83,6 +92,10 @@ async def write_live(connection: Connection, names: Names, priority: Priority, l
         raise Conflict(key)
     if error is not None:
         raise ApiError(error, f"writing {key}")
+
+
+def _moment(text: str | None) -> datetime | None:
+    return None if text is None else parse_time(text)
 
 
 class Stored(NamedTuple):

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-
-from pydantic import ValidationError
 
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import NoResponders
 from jsjobs.jetstream.follow import looks
 from jsjobs.jetstream.incoming import fetch_job
 from jsjobs.jetstream.progress import ProgressUpdate
+from jsjobs.jetstream.progress_feed import follow_progress
 from jsjobs.jetstream.state import Found, StateStore
 from jsjobs.jetstream.subjects import Names, checked_id, parse_plain_id
-from jsjobs.jetstream.wire import value_of
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import JobStatusResponse, Status
 
@@ -92,66 +89,17 @@ class Lookup:
                 if status.status.is_terminal:
                     return
 
-    async def end(self, job_id: str, timeout: float | None) -> JobStatusResponse:
-        """Wait for the job's end.
-
-        Args:
-            job_id: The job.
-            timeout: Seconds to wait; None: for ever.
-
-        Raises:
-            JobError: `Timeout`, if it has not ended by then; else as `status`.
-        """
-        status: JobStatusResponse | None = None
-        try:
-            async with asyncio.timeout(timeout), aclosing(self.watch(job_id)) as changes:
-                async for status in changes:
-                    if status.status.is_terminal:
-                        return status
-        except TimeoutError:
-            pass
-        now = "is not known yet" if status is None else f"is {status.status}"
-        raise JobError.from_timeout(f"job {job_id} {now} after {timeout:g} s", job_id=job_id)
-
-    async def progress(self, job_id: str) -> AsyncGenerator[ProgressUpdate, None]:
+    def progress(self, job_id: str) -> AsyncGenerator[ProgressUpdate, None]:
         """The updates that are kept, then live ones, until the job has ended.
 
         Raises:
             JobError: As `status`.
         """
-        subject, sequence = self._names.progress(checked_id(job_id)), 0
-        async with aclosing(looks(self._connection, [subject, self._names.state(job_id)])) as times:
-            known = False
-            async for _ in times:
-                try:
-                    ended = (await self.status(job_id)).status.is_terminal
-                    known = True
-                    while True:
-                        update, sequence = await self._next_update(subject, sequence)
-                        if update is None:
-                            break
-                        yield update
-                except JobError as error:
-                    if not known or not error.is_transient:
-                        raise
-                    continue  # an outage: the next look may succeed
-                if ended:
-                    return
 
-    async def _next_update(self, subject: bytes, after: int) -> tuple[ProgressUpdate | None, int]:
-        request = {"seq": after + 1, "next_by_subj": subject.decode()}
-        direct = f"$JS.API.DIRECT.GET.{self._names.progress_stream}".encode()
-        while True:
-            reply = await self._connection.ask(direct, json.dumps(request).encode())
-            sequence = value_of(reply.header, b"Nats-Sequence")
-            if sequence is None:
-                return None, after
-            after = int(sequence)
-            request["seq"] = after + 1
-            try:
-                return ProgressUpdate.model_validate_json(reply.data), after
-            except ValidationError:
-                continue  # not ours: anybody may publish there
+        async def ended() -> bool:
+            return (await self.status(job_id)).status.is_terminal
+
+        return follow_progress(self._connection, self._names, job_id, ended)
 
 
 def failure(status: JobStatusResponse) -> JobError:

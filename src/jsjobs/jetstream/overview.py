@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,9 +12,10 @@ from jsjobs.jetstream.api import find, parse_time, server_time
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.generations import live_shards, read_live
 from jsjobs.jetstream.in_flight import InFlight, RunningJob
+from jsjobs.jetstream.oldest import first_waiting
+from jsjobs.jetstream.shard_consumers import paused_until
 from jsjobs.jetstream.state import StateStore
 from jsjobs.jetstream.subjects import Names, Shard
-from jsjobs.jetstream.wire import value_of
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
 
@@ -42,9 +42,12 @@ class ShardLook:
     redelivered: int
     """How many of the running ones were delivered more than once."""
     paused: bool
+    paused_until: datetime | None
     has_worker: bool
     deliveries: int
     """Deliveries so far, repeated ones included."""
+    last_delivered: int
+    """Place in the queue of the last job it was given, 0 if there was none: those that wait are behind it."""
     created_at: datetime
     seen_at: datetime
     deliveries_per_second: float | None = None
@@ -150,7 +153,7 @@ class Observer:
         first = await self._first_generation(priority, infos)
         shards = [_shard_look(shard, info, first) for shard, info in infos.items()]
         waiting = sum(shard.waiting for shard in shards)
-        oldest = await self._oldest(priority, queue, infos, first) if waiting else None
+        oldest = await self._oldest(queue, infos, first) if waiting else None
         state, seen_at = queue["state"], server_time(queue)
         return PriorityLook(
             priority=priority,
@@ -174,7 +177,7 @@ class Observer:
         return next((str(generation) for generation in live if str(generation) in present), None)
 
     async def _oldest(
-        self, priority: Priority, queue: dict[str, Any], infos: Mapping[Shard, ShardInfo], first: str | None
+        self, queue: dict[str, Any], infos: Mapping[Shard, ShardInfo], first: str | None
     ) -> datetime | None:
         """When the job that waits longest was stored."""
         state = queue["state"]
@@ -186,18 +189,12 @@ class Observer:
         begun = [(shard, info) for shard, info in waiting if first is None or str(shard.generation) == first]
         behind = sorted(begun or waiting, key=lambda each: each[1]["delivered"]["stream_seq"])
         stored = await asyncio.gather(
-            *(self._first_waiting(priority, info) for _, info in behind[:_ASKED_FOR_OLDEST]),
+            *(
+                first_waiting(self._connection, self._names, shard, info["delivered"]["stream_seq"])
+                for shard, info in behind[:_ASKED_FOR_OLDEST]
+            )
         )
         return min((moment for moment in stored if moment is not None), default=None)
-
-    async def _first_waiting(self, priority: Priority, info: ShardInfo) -> datetime | None:
-        """When the first job was stored that a shard has not been given yet."""
-        request = {"seq": info["delivered"]["stream_seq"] + 1, "next_by_subj": info["config"]["filter_subject"]}
-        subject = f"$JS.API.DIRECT.GET.{self._names.stream(priority)}".encode()
-        stored = value_of(
-            (await self._connection.ask(subject, json.dumps(request).encode())).header, b"Nats-Time-Stamp"
-        )
-        return None if stored is None else parse_time(stored.decode())
 
 
 def _shard_look(shard: Shard, info: ShardInfo, first: str | None) -> ShardLook:
@@ -210,8 +207,10 @@ def _shard_look(shard: Shard, info: ShardInfo, first: str | None) -> ShardLook:
         running=info["num_ack_pending"],
         redelivered=info["num_redelivered"],
         paused=bool(info.get("paused")),
+        paused_until=paused_until(info),
         has_worker=bool(info.get("push_bound")),
         deliveries=info["delivered"]["consumer_seq"],
+        last_delivered=info["delivered"]["stream_seq"],
         created_at=parse_time(info["created"]),
         seen_at=server_time(info),
     )

@@ -4,35 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from jsjobs.jetstream.acknowledgements import IN_PROCESS, answer_of, refusal, unknown
 from jsjobs.jetstream.api import find
-from jsjobs.jetstream.connection import Connection, Reply
+from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionLost, NoResponders
 from jsjobs.jetstream.subjects import Names, entity_token, plain_id
 from jsjobs.jetstream.wire import MSG_ID, header_block
 from jsjobs.model.errors import JobError
-from jsjobs.model.job import JobId, Priority, random_token
+from jsjobs.model.ids import JobId
+from jsjobs.model.job import Priority, random_token
 
 MAX_BATCH = 1000
 """Messages in one atomic batch, at most: the server's own limit (nats-server 2.15)."""
 MAX_MESSAGE = 896 * 1024
 """Header and body of one job, at most: `max_msg_size` of the queues, see `streams/`."""
+_OF_A_BATCH = 160
+"""Bytes that the headers of a batch and of its message ids add, at most."""
+_MOST_HEADERS = 16 * 1024
+"""Bytes that a job's headers surely stay below."""
 IN_FLIGHT = 512
 """Single publishes under way at once when a list is probed."""
 
-_FULL = {10077, 10047, 10110, 10023}  # messages per subject, bytes, storage and account resources
-_TOO_LARGE = 10054
 _INCOMPLETE = 10176
 _DUPLICATE_IN_BATCH = 10201
-_IN_PROCESS = 10158
-"""Another publish of the same message id is on its way to the replicas: its outcome is this one's, in a moment."""
 _ASK_AGAIN = 0.05
 
 
@@ -90,40 +91,53 @@ class JobQueue:
                 advice = "submit it again with the same dedupe_key, it will not be queued twice"
                 if MSG_ID not in job.headers:
                     advice = "give the job a dedupe_key to make submitting it again safe"
-                raise _unknown(error, advice) from None
-            answer = _answer(reply)
-            if (answer.get("error") or {}).get("err_code") != _IN_PROCESS or time.monotonic() > deadline:
+                raise unknown(error, advice) from None
+            answer = answer_of(reply)
+            if (answer.get("error") or {}).get("err_code") != IN_PROCESS or time.monotonic() > deadline:
                 return self._receipt(answer)
             tries += 1
             await asyncio.sleep(_ASK_AGAIN)
 
-    async def publish_batch(self, jobs: Sequence[Outgoing], receipts: list[JobId] | None = None) -> list[JobId]:
+    def misfit(self, job: Outgoing) -> str | None:
+        """Why a job of a list cannot be queued, if it is too large for that; None, if it is not."""
+        limit = min(MAX_MESSAGE, self._connection.max_payload)
+        if len(job.data) + _MOST_HEADERS <= limit:
+            return None
+        size = len(header_block(job.headers)) + _OF_A_BATCH + len(job.data)
+        return None if size <= limit else f"{size} bytes with its headers, {limit} are taken"
+
+    async def publish_batch(
+        self,
+        jobs: Sequence[Outgoing],
+        receipts: list[JobId] | None = None,
+        on_queued: Callable[[int], None] | None = None,
+    ) -> list[JobId]:
         """Publish a list: all or nothing up to 1,000 jobs, in chunks of 1,000 above that.
 
         Args:
             jobs: The jobs.
             receipts: Each chunk's ids are added here as soon as it is queued, for who must know though the next fails.
+            on_queued: Called with the number of receipts after each chunk.
 
         Raises:
             JobError: As `publish`. Of a list above 1,000 the chunks before the refused one stay queued; the message
                 says how many jobs that are.
         """
-        ids: list[JobId] = []
+        receipts = [] if receipts is None else receipts
+        before = len(receipts)
         for start in range(0, len(jobs), MAX_BATCH):
             try:
-                queued = await self._publish_chunk(jobs[start : start + MAX_BATCH])
+                await self._publish_chunk(jobs[start : start + MAX_BATCH], receipts)
             except JobError as error:
-                if start:
-                    raise JobError(
-                        error.reason, f"{error.message} (the first {start} jobs of the list are queued)"
-                    ) from None
-                raise
-            ids += queued
-            if receipts is not None:
-                receipts += queued
-        return ids
+                if not receipts:
+                    raise
+                text = error.message.replace("nothing was queued", "nothing more was queued")
+                raise JobError(error.reason, f"{text} ({len(receipts)} jobs of the list are queued)") from None
+            if on_queued is not None:
+                on_queued(len(receipts))
+        return receipts[before:]
 
-    async def _publish_chunk(self, jobs: Sequence[Outgoing]) -> list[JobId]:
+    async def _publish_chunk(self, jobs: Sequence[Outgoing], receipts: list[JobId]) -> None:
         keyed = any(MSG_ID in job.headers for job in jobs)
         # Without keys one message id for the whole batch makes sending it again harmless, and its place findable. Where
         # some have keys, each gets one: any of them may turn out to be queued already, and the others not.
@@ -142,15 +156,16 @@ class JobQueue:
                 answer = await self._send_batch(jobs, deadline)
             except ConnectionLost as error:
                 advice = "submit it again with the same dedupe_key" if keyed else "give it a dedupe_key"
-                raise _unknown(error, f"{advice}, it will not be queued twice") from None
+                raise unknown(error, f"{advice}, it will not be queued twice") from None
         refused = answer.get("error") or {}
         if refused.get("err_code") != _DUPLICATE_IN_BATCH:
             # A committed batch stands without gaps: n jobs acknowledged at s are s-n+1 to s.
-            return _consecutive(self._receipt(answer), 1 - len(jobs), len(jobs))
-        if keyed:
-            return await self._probe(jobs)
-        # Our own batch was committed and its acknowledgement lost: its first message tells where it stands.
-        return _consecutive(await self.publish(jobs[0]), 0, len(jobs))
+            receipts += _consecutive(self._receipt(answer), 1 - len(jobs), len(jobs))
+        elif keyed:
+            await self._probe(jobs, receipts)
+        else:
+            # Our own batch was committed and its acknowledgement lost: its first message tells where it stands.
+            receipts += _consecutive(await self.publish(jobs[0]), 0, len(jobs))
 
     async def _send_batch(self, jobs: Sequence[Outgoing], deadline: float) -> dict[str, Any]:
         connection, batch, blocks = self._connection, random_token(), []
@@ -175,17 +190,20 @@ class JobQueue:
             if not await self._comes_back(last.subject, deadline):
                 raise self._no_stream() from None
             return await self._send_batch(jobs, deadline)
-        answer = _answer(reply)
+        answer = answer_of(reply)
         if (answer.get("error") or {}).get("err_code") == _INCOMPLETE:
             raise ConnectionLost("a part of the batch was lost on its way")
         return answer
 
-    async def _probe(self, jobs: Sequence[Outgoing]) -> list[JobId]:
+    async def _probe(self, jobs: Sequence[Outgoing], receipts: list[JobId]) -> None:
         """Some of the list was submitted before: one by one, each answers with its own or its original's id."""
-        ids: list[JobId] = []
         for start in range(0, len(jobs), IN_FLIGHT):
-            ids += await asyncio.gather(*(self.publish(job) for job in jobs[start : start + IN_FLIGHT]))
-        return ids
+            some = (self.publish(job) for job in jobs[start : start + IN_FLIGHT])
+            outcomes = await asyncio.gather(*some, return_exceptions=True)
+            receipts += [outcome for outcome in outcomes if isinstance(outcome, JobId)]
+            for outcome in outcomes:
+                if isinstance(outcome, BaseException):
+                    raise outcome
 
     async def _comes_back(self, subject: bytes, deadline: float) -> bool:
         """Nobody took it: whether the queue only has no leader for a moment, so that it is worth another try."""
@@ -202,7 +220,7 @@ class JobQueue:
     def _receipt(self, answer: dict[str, Any]) -> JobId:
         error = answer.get("error")
         if error is not None:
-            raise _refusal(error)
+            raise refusal(error)
         priority = self._priorities.get(answer.get("stream", ""))
         if priority is None:
             raise JobError.from_runner_unavailable(
@@ -225,30 +243,3 @@ def _consecutive(receipt: JobId, offset: int, count: int) -> list[JobId]:
 
 def _block(headers: dict[str, str]) -> bytes:
     return header_block(headers) if headers else b""
-
-
-def _answer(reply: Reply) -> dict[str, Any]:
-    answer = json.loads(reply.data)
-    if not isinstance(answer, dict) or not ("error" in answer or "seq" in answer):
-        raise JobError.from_runner_unavailable(f"not a JetStream acknowledgement: {reply.data[:100]!r}")
-    return answer
-
-
-def _unknown(error: ConnectionLost, advice: str) -> JobError:
-    return JobError.from_runner_unavailable(f"{error.message}: it may or may not be queued; {advice}", cause=error)
-
-
-def _refusal(error: dict[str, Any]) -> JobError:
-    code, text = error.get("err_code"), error.get("description", "")
-    if code == _IN_PROCESS:
-        return JobError.from_runner_unavailable(
-            "another submit of the same dedupe_key is not decided yet, as without a majority of the replicas: "
-            "submit it again later, it will not be queued twice"
-        )
-    if code in _FULL:
-        return JobError.from_runner_unavailable(f"the mailbox is full ({text}): nothing was queued, try again later")
-    if code == _TOO_LARGE:
-        return JobError.from_validation(f"the job is too large for its queue ({text}): nothing was queued")
-    if error.get("code") == 503:  # noqa: PLR2004 - as in HTTP
-        return JobError.from_runner_unavailable(f"the server refused it now: {text} (code {code})")
-    return JobError.from_validation(f"the server refused it: {text} (code {code})")

@@ -18,7 +18,7 @@ from jsjobs.jetstream.errors import ConnectionClosed
 from jsjobs.jetstream.generation_consumers import GenerationConsumers, Infos, is_leftover, waits_for
 from jsjobs.jetstream.generations import Live, Stored, read_live, read_stored, write_live
 from jsjobs.jetstream.queue_update import set_copies, update_queue
-from jsjobs.jetstream.shard_consumers import later, paused_until
+from jsjobs.jetstream.shard_consumers import UNTIL_RESUMED, later, paused_until
 from jsjobs.jetstream.state import Conflict
 from jsjobs.jetstream.subjects import Generation, Names
 from jsjobs.model.errors import JobError
@@ -187,8 +187,9 @@ class Reshard:
         first, *waiting = live.generations
         old = {shard: info for shard, info in shards.items() if shard.generation == first}
         found = live.paused_until
-        for info in old.values():
-            found = later(found, paused_until(info))
+        for until in map(paused_until, old.values()):
+            if until not in {UNTIL_RESUMED, live.operators_pause}:  # these the list knows
+                found = later(found, until)
         if found != live.paused_until:
             await self._write(live, live.generations, found)
             return True

@@ -13,6 +13,9 @@ from jsjobs.settings import Config
 
 FOR_GOOD = datetime(2100, 1, 1, tzinfo=UTC)
 """Until when a waiting generation is paused: a pause that ran out by itself would run two generations at once."""
+UNTIL_RESUMED = datetime(2099, 1, 1, tzinfo=UTC)
+"""Until when an operator's pause without an end lasts: another date than `FOR_GOOD`, which a change of the shard count
+lifts by itself."""
 _MOMENT = 0.5
 """Seconds ahead that a pause is set to end: a consumer whose pause is merely lifted is not woken by the server."""
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from jsjobs.jetstream.api import ApiError, parse_time
 from jsjobs.jetstream.connection import Connection, Reply
-from jsjobs.jetstream.errors import ConnectionClosed, NoResponders
+from jsjobs.jetstream.errors import ConnectionClosed, NoResponders, TooLargeForStream
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.wire import value_of
 from jsjobs.model.errors import JobError
@@ -23,6 +23,7 @@ from jsjobs.model.job import JobStatusResponse, random_token
 WRONG_REVISION = frozenset({10071, 10164})
 """The server's codes for a write whose revision is not the last one; the second, of replicated streams only, where the
 other write is still on its way to the replicas."""
+_OVER_MAX_MSG_SIZE = 10054
 _ACK = re.compile(rb'\{"stream": ?"[^"]*", ?"seq": ?([1-9][0-9]*)')
 _RETRY_EVERY = 0.05
 _LAG = 0.25
@@ -161,6 +162,8 @@ def _revision(reply: Reply, job_id: str) -> int:
     error = answer.get("error") or {"description": f"an answer that is no acknowledgement: {data[:100]!r}"}
     if error.get("err_code") in WRONG_REVISION:
         raise Conflict(job_id)
+    if error.get("err_code") == _OVER_MAX_MSG_SIZE:
+        raise TooLargeForStream
     raise ApiError(error, f"writing the entry of {job_id}")
 
 

@@ -147,6 +147,11 @@ class Names:
         """Where a job's progress is published."""
         return f"{self.namespace}.progress.{job_id}".encode()
 
+    def batch(self, batch_id: str, part: int = 0) -> bytes:
+        """Subject of a batch's record in the state bucket, or of a further part of it."""
+        more = f".{part}" if part else ""
+        return f"$KV.{self.bucket}.batch.{batch_id}{more}".encode()
+
     def cancel(self, job_id: str) -> str:
         """Where the worker that runs a job is asked to stop it."""
         return f"{self.namespace}.cancel.{job_id}"

@@ -173,6 +173,8 @@ class Topology:
             # While a change is under way it knows itself which ones are to be made, and which were just removed.
             if len(generations) == 1 or shard in shards:
                 consumer = declared.shard_consumer(config, names, shard)
+                if shard not in shards and live.operators_pause is not None:
+                    consumer["pause_until"] = live.operators_pause.isoformat()  # as that of its siblings
                 steps.append(_consumer_step(stream["name"], consumer, shards.get(shard), priority))
         change = stored and shards_step(priority, generations, live, stored, shards, wanted, one_copy=one_copy)
         return [*steps, change] if change else steps

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import TypeVar
 
 from jsjobs.model.errors import JobError
+
+T = TypeVar("T")
 
 
 def checked_text(what: str, value: object) -> str:
@@ -27,3 +32,15 @@ def checked_timeout(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value) or value < 0:
         raise JobError.from_validation(f"the timeout must be seconds, zero or more, not {str(value)[:40]!r}")
     return float(value)
+
+
+def checked_list(what: str, value: Iterable[T]) -> list[T]:
+    """The items, if it is a collection of them; a single text or mapping is none.
+
+    Raises:
+        JobError: `Validation`, naming what it is instead.
+    """
+    if not isinstance(value, str | bytes | dict):
+        with suppress(TypeError):
+            return list(value)
+    raise JobError.from_validation(f"{what} must be a list of them, not {type(value).__name__}")

@@ -119,6 +119,18 @@ class JobError(Exception):
         return cls(Reason.TIMEOUT, message, job_id=job_id, cause=cause)
 
 
+class InvalidBatch(JobError):  # noqa: N818 - it is a JobError, and reads as what it is about
+    """Some items of a list cannot be used; nothing of it was queued.
+
+    `errors` says of each what is wrong with it, by its index; the message lists them all.
+    """
+
+    def __init__(self, errors: dict[int, str], total: int) -> None:
+        listed = "; ".join(f"item {index}: {text}" for index, text in sorted(errors.items()))
+        super().__init__(Reason.VALIDATION, f"{len(errors)} of {total} items cannot be used: {listed}")
+        self.errors = errors
+
+
 class AlreadyEnded(JobError):  # noqa: N818 - it is a JobError, and reads as what happened
     """The job is complete or dead: there is nothing left to cancel."""
 

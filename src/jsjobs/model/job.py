@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -53,20 +53,6 @@ class Duration(StrEnum):
 
     SHORT = "short"
     LONG = "long"
-
-
-class JobId(str):
-    """A job's id: a string that also knows whether it is the id of an earlier, identical submit."""
-
-    __slots__ = ("duplicate",)
-
-    duplicate: bool
-
-    def __new__(cls, value: str, *, duplicate: bool = False) -> Self:
-        """The id, and whether this submit queued nothing because the same dedupe key was submitted before."""
-        self = super().__new__(cls, value)
-        self.duplicate = duplicate
-        return self
 
 
 class HistoryItem(BaseModel):

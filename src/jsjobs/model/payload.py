@@ -20,7 +20,7 @@ Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME), AfterValidator(_
 
 
 class JobPayload(BaseModel):
-    """One job to be submitted; also the form of a line of `jsjobs submit`'s standard input."""
+    """One job to be submitted, with options of its own: an item of `submit_payloads`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -61,7 +61,8 @@ class Retry(BaseModel):
                 a policy with delays longer than `reset_after` still grows.
             rng: Where the jitter comes from.
         """
-        if due is not None and (now - due).total_seconds() >= self.reset_after:
+        # A retry that comes before it is due, by another clock say, is no later than one that comes in time.
+        if due is not None and max(0.0, (now - due).total_seconds()) >= self.reset_after:
             state = RetryState()
         budget = self.max_backoff - state.backoff
         if state.failures >= self.max_retries or budget <= 0:

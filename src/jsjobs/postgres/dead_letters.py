@@ -1,41 +1,36 @@
-"""The dead letters of one namespace: stored once each, found, replayed once, discarded."""
+"""The dead letters of one namespace: stored once each, edited, replayed once, discarded."""
 
 from __future__ import annotations
 
-import re
 from contextlib import asynccontextmanager
 from importlib import resources
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 import asyncpg
+from pydantic_core import from_json
 
 from jsjobs.postgres import sanitise
 from jsjobs.postgres.errors import (
     AlreadyReplayed,
-    LetterAmbiguous,
+    LetterChanged,
     LetterDiscarded,
     LetterNotFound,
+    PayloadInvalid,
     ReplayUnfinished,
 )
 from jsjobs.postgres.letter import DeadLetter, FailedAttempt, NewDeadLetter
+from jsjobs.postgres.letter_search import LetterSearch
 
 if TYPE_CHECKING:
-    import builtins
     from collections.abc import AsyncIterator
-    from datetime import datetime
+    from uuid import UUID
 
-    from jsjobs.postgres.database import Connection, Database
+    from jsjobs.postgres.database import Connection
 
 __all__ = ["DeadLetter", "DeadLetters", "FailedAttempt", "NewDeadLetter"]
 
 _QUERIES = resources.files("jsjobs.postgres") / "queries"
 _STORE = (_QUERIES / "store.sql").read_text("utf-8")
-_LIST = (_QUERIES / "list.sql").read_text("utf-8")
-_COUNT_OPEN = "select count(*) from job_dlq where namespace = $1 and replayed_at is null and discarded_at is null"
-_GET = "select * from job_dlq where namespace = $1 and id = $2"
-# Three rows tell as well as all of them that what was asked is ambiguous.
-_FIND = "select * from job_dlq where namespace = $1 and (original_job_id = $2 or id between $3 and $4) limit 3"
 _LOCK = "select replayed_job_id, replayed_at, discarded_at from job_dlq where namespace = $1 and id = $2 for update"
 _CLAIM = "update job_dlq set replayed_job_id = $2, replayed_at = null, discarded_at = null where id = $1"
 _MARK = """
@@ -43,34 +38,20 @@ update job_dlq set replayed_at = now()
 where namespace = $1 and id = $2 and replayed_job_id = $3 and replayed_at is null
 """
 _DISCARD = "update job_dlq set discarded_at = now() where id = $1"
-# Ids above 2^53 are nobody's: a forged letter must not push a stream's first sequence out of range.
-_HIGHEST = """
-select split_part(original_job_id, '-', 1) as priority, max(split_part(original_job_id, '-', 2)::bigint) as sequence
-from (
-    select original_job_id from job_dlq
-    where namespace = $1 and original_job_id ~ '^(critical|high|normal|low)-[1-9][0-9]{0,15}$'
-    offset 0 -- filtered before the numbers are read
-) as plain
-where split_part(original_job_id, '-', 2)::bigint < 9007199254740992
-group by 1
+_EDIT = """
+update job_dlq set
+    original_payload = coalesce(original_payload, payload), payload = $2, payload_json = $3, edited_at = now()
+where id = $1 and ($4::bytea is null or payload = $4)
 """
-
 # What jsonb may refuse: characters and numbers it does not hold, and documents too deep or too large for it.
 _REFUSED_JSON = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
-_PREFIX = re.compile("[0-9a-f]{6,32}")
-_UUID_DIGITS = 32
 
 
-class DeadLetters:
-    """The table `job_dlq`, as one namespace sees it.
+class DeadLetters(LetterSearch):
+    """The table `job_dlq`, as one namespace sees it: to find letters, and to decide on them.
 
     Every method raises `DatabaseUnavailable` while Postgres is away, and may then be called again.
     """
-
-    def __init__(self, database: Database, namespace: str) -> None:
-        """Binds the table to a namespace; touches no server."""
-        self._database = database
-        self._namespace = namespace
 
     async def store(self, letter: NewDeadLetter) -> bool:
         """Stores a letter, whatever is in it; one letter for each original job.
@@ -87,74 +68,41 @@ class DeadLetters:
                 stored = await connection.fetchval(_STORE, *letter.parameters(self._namespace, None))
         return stored is not None
 
-    async def get(self, letter_id: UUID) -> DeadLetter | None:
-        """Gives the letter with this id, or None."""
-        async with self._database.connection() as connection:
-            row = await connection.fetchrow(_GET, self._namespace, letter_id)
-        return None if row is None else DeadLetter.from_row(row)
-
-    async def find(self, prefix_or_id: str) -> DeadLetter:
-        """Finds the one letter that is meant by an id, the first 6 or more digits of one, or the original job's id.
-
-        Raises:
-            LetterNotFound: None answers to it.
-            LetterAmbiguous: Several do.
-        """
-        first, last = _range(prefix_or_id)
-        # A whole id is meant as such, even where a hostile job bears it as its own.
-        if first is not None and first == last and (letter := await self.get(first)):
-            return letter
-        async with self._database.connection() as connection:
-            rows = await connection.fetch(_FIND, self._namespace, sanitise.key(prefix_or_id), first, last)
-        if not rows:
-            raise LetterNotFound(
-                f"no dead letter {prefix_or_id!r}: give its id, 6 or more digits of it, or the job's id"
-            )
-        if len(rows) > 1:
-            ids = ", ".join(str(row["id"]) for row in rows)
-            raise LetterAmbiguous(f"more than one dead letter {prefix_or_id!r}, such as {ids}: give more digits")
-        return DeadLetter.from_row(rows[0])
-
-    async def list(
-        self,
-        *,
-        tenant: str | None = None,
-        type: str | None = None,  # noqa: A002 -- named like the column and the option it stands for
-        reason: str | None = None,
-        since: datetime | None = None,
-        limit: int = 50,
-        include_replayed: bool = False,
-        include_discarded: bool = False,
-        after: DeadLetter | None = None,
-    ) -> builtins.list[DeadLetter]:
-        """Lists letters, newest first; by default the undecided: neither replayed nor discarded.
-
-        A letter whose replay has begun and is not finished counts as undecided.
+    async def edit(
+        self, letter_id: UUID, payload: bytes, *, force: bool = False, instead_of: bytes | None = None
+    ) -> None:
+        """Changes the body that a replay will run; the one that was published is kept in `original_payload`.
 
         Args:
-            tenant: Only of this tenant (`app_id`).
-            type: Only of this job type.
-            reason: Only with this `error_reason`.
-            since: Only those that died then or later.
-            limit: At most so many.
-            include_replayed: Also those whose replay is finished.
-            include_discarded: Also those that were discarded.
-            after: Go on after this letter, the last one of the page before.
-        """
-        wanted = [None if text is None else sanitise.key(text) for text in (tenant, type, reason)]
-        begin = None if since is None else sanitise.moment(since)
-        position = (None, None) if after is None else (after.dead_at, after.id)
-        async with self._database.connection() as connection:
-            rows = await connection.fetch(
-                _LIST, self._namespace, *wanted, begin, include_replayed, include_discarded, *position, limit
-            )
-        return [DeadLetter.from_row(row) for row in rows]
+            letter_id: The letter.
+            payload: The new body: JSON, kept byte for byte.
+            force: Change it though the letter was replayed or discarded.
+            instead_of: The body that was read before; None: whatever is there.
 
-    async def count_open(self) -> int:
-        """How many letters are undecided, as `list` shows them by default."""
-        async with self._database.connection() as connection:
-            count: int = await connection.fetchval(_COUNT_OPEN, self._namespace)
-        return count
+        Raises:
+            PayloadInvalid: It is not JSON.
+            ReplayUnfinished: A replay has begun: its job may be running with the body as it is.
+            AlreadyReplayed: A replay is finished, and `force` is not set.
+            LetterDiscarded: It was discarded, and `force` is not set.
+            LetterChanged: The body is no longer the one that was read before.
+            LetterNotFound: There is no such letter.
+        """
+        _check_json(payload)
+        async with self._locked(letter_id) as (connection, row):
+            if row["replayed_job_id"] and row["replayed_at"] is None:
+                raise ReplayUnfinished(letter_id, row["replayed_job_id"])
+            if row["replayed_job_id"] and not force:
+                raise AlreadyReplayed(letter_id, row["replayed_job_id"])
+            if row["discarded_at"] and not force:
+                raise LetterDiscarded(letter_id)
+            document = sanitise.json_text(payload)
+            try:
+                async with connection.transaction():
+                    done = await connection.execute(_EDIT, letter_id, payload, document, instead_of)
+            except _REFUSED_JSON:
+                done = await connection.execute(_EDIT, letter_id, payload, None, instead_of)
+            if done != "UPDATE 1":
+                raise LetterChanged(letter_id)
 
     async def claim_replay(self, letter_id: UUID, *, force: bool = False) -> str:
         """Claims the letter for a replay and gives the id its job must bear, `replay-<n>-<letter id>`.
@@ -206,12 +154,6 @@ class DeadLetters:
             await connection.execute(_DISCARD, letter_id)
         return True
 
-    async def highest_sequences(self) -> dict[str, int]:
-        """The highest stream sequence among the dead jobs of each priority, as their ids tell it."""
-        async with self._database.connection() as connection:
-            rows = await connection.fetch(_HIGHEST, self._namespace)
-        return {row["priority"]: row["sequence"] for row in rows}
-
     @asynccontextmanager
     async def _locked(self, letter_id: UUID) -> AsyncIterator[tuple[Connection, asyncpg.Record]]:
         # Two operators who press at once decide one after the other, each on what the other has written.
@@ -222,9 +164,10 @@ class DeadLetters:
             yield connection, row
 
 
-def _range(prefix: str) -> tuple[UUID | None, UUID | None]:
-    """The first and last id that begin so; twice the same for a whole id, nothing for what cannot begin one."""
-    digits = prefix.lower().replace("-", "")
-    if not _PREFIX.fullmatch(digits):
-        return None, None
-    return UUID(digits.ljust(_UUID_DIGITS, "0")), UUID(digits.ljust(_UUID_DIGITS, "f"))
+def _check_json(payload: bytes) -> None:
+    if not isinstance(payload, bytes):
+        raise PayloadInvalid(f"the payload must be JSON in bytes, not {type(payload).__name__}")
+    try:
+        from_json(payload, allow_inf_nan=False)  # as workers read it
+    except ValueError as error:
+        raise PayloadInvalid(f"the payload is not JSON: {error}") from None

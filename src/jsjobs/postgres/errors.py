@@ -80,3 +80,15 @@ class ReplayUnfinished(LetterError):
         super().__init__(f"dead letter {letter_id} is being replayed as job {job_id}: finish it by replaying it again")
         self.letter_id = letter_id
         self.job_id = job_id
+
+
+class LetterChanged(LetterError):
+    """Somebody else edited the letter meanwhile."""
+
+    def __init__(self, letter_id: UUID) -> None:
+        super().__init__(f"dead letter {letter_id} was edited by somebody else meanwhile: look at it again")
+        self.letter_id = letter_id
+
+
+class PayloadInvalid(LetterError, ValueError):
+    """What was given cannot be a job's body."""

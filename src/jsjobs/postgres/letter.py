@@ -81,7 +81,8 @@ class DeadLetter:
     """A row of `job_dlq`, under the names of its columns.
 
     A replay has begun where `replayed_job_id` is set, and is finished where `replayed_at` is too. `payload_json` is
-    for reading: it is None where the body is no JSON that `jsonb` can hold. `payload` is the body, byte for byte.
+    for reading: it is None where the body is no JSON that `jsonb` can hold. `payload` is the body, byte for byte; where
+    an operator edited it, `edited_at` says when, and `original_payload` is the body as it was published.
     """
 
     id: UUID
@@ -105,6 +106,8 @@ class DeadLetter:
     replayed_job_id: str | None
     discarded_at: datetime | None
     traceparent: str | None
+    original_payload: bytes | None
+    edited_at: datetime | None
 
     @classmethod
     def from_row(cls, row: Record) -> DeadLetter:
@@ -113,7 +116,7 @@ class DeadLetter:
         columns["payload_json"] = sanitise.read_json(row["payload_json"])
         columns["headers"] = [(name, value) for name, value in sanitise.read_json(row["headers"])]
         columns["error_history"] = sanitise.read_json(row["error_history"])
-        for name in ("created_at", "dead_at", "replayed_at", "discarded_at"):
+        for name in ("created_at", "dead_at", "replayed_at", "discarded_at", "edited_at"):
             # asyncpg gives the infinities, which SQL may write, as times without a zone.
-            columns[name] = None if row[name] is None else sanitise.moment(row[name])
+            columns[name] = None if columns[name] is None else sanitise.moment(columns[name])
         return cls(**columns)

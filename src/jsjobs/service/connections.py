@@ -30,6 +30,17 @@ class Connections:
         self._database: Database | None = None
         self._telemetry: Telemetry | None = None
 
+    def configure(self, config: Config) -> None:
+        """Take other settings, as a test does with a service that its application made.
+
+        Raises:
+            JobError: `Validation`, if it is connected, or the namespace cannot be one.
+        """
+        if self._connection is not None:
+            raise JobError.from_validation("the service is connected already: its settings cannot be changed now")
+        self._names = Names(config.namespace)
+        self.config = config
+
     async def connect(self) -> None:
         """Connect to NATS; Postgres is asked only when it is needed. Whether there is telemetry is decided here.
 
@@ -67,6 +78,15 @@ class Connections:
         if self._database is None:
             self._database = database_of(self.config)
         return self._database
+
+    @property
+    def connection(self) -> Connection:
+        """The connection to NATS, for what jsjobs itself builds upon a service.
+
+        Raises:
+            JobError: `RunnerUnavailable`, if the service is not connected.
+        """
+        return self._connected()
 
     def _connected(self) -> Connection:
         if self._connection is None:

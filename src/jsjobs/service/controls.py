@@ -1,17 +1,19 @@
-"""The part of a service that decides over jobs: cancels waiting and running ones, brings dead ones back."""
+"""The part of a service that decides over jobs: cancels them, holds priorities back, brings dead jobs back."""
 
 from __future__ import annotations
 
 from jsjobs.cancelling import cancel_job
 from jsjobs.dead_letters.replay import replay_letter
+from jsjobs.jetstream.pausing import Paused, Pausing
 from jsjobs.model.errors import JobError
-from jsjobs.model.job import JobId, JobStatusResponse, Priority
+from jsjobs.model.ids import JobId
+from jsjobs.model.job import JobStatusResponse, Priority
 from jsjobs.postgres.dead_letters import DeadLetters
 from jsjobs.service.connections import Connections
 
 
 class Controls(Connections):
-    """Cancels and replays."""
+    """Cancels, pauses and replays."""
 
     async def cancel(self, job_id: str, timeout: float = 30) -> JobStatusResponse:
         """Cancel a job: one that waits is never run, one that runs is interrupted. Returns when that is decided.
@@ -33,6 +35,40 @@ class Controls(Connections):
         """
         return await cancel_job(self._connected(), self.config, job_id, timeout=timeout, telemetry=self._telemetry)
 
+    async def pause(self, priority: Priority | str, seconds: float | None = None) -> Paused:
+        """Let no further job of a priority start, retries included; what runs goes on, and ends as always.
+
+        Returns once it is known of every job that was delivered before whether it runs: at once, as a rule; after
+        `ack_wait` where its worker died a moment ago. Jobs can be submitted all the same. Said again it sets another
+        end.
+
+        Args:
+            priority: Which.
+            seconds: For how long, ten years at most; None: until it is resumed.
+
+        Returns:
+            When the pause ends, and the jobs that had begun before.
+
+        Raises:
+            JobError: `Validation`, if the priority or the time is none; `NotFound`, if there are no such shards;
+                `RunnerUnavailable`, if the server cannot be reached: some shards may be paused then.
+        """
+        if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, int | float)):
+            raise JobError.from_validation(f"seconds must be a number or None, not {seconds!r}")
+        return await Pausing(self._connected(), self._names).pause(_checked(priority), seconds)
+
+    async def resume(self, priority: Priority | str) -> bool:
+        """Let jobs of a priority start again, whoever paused it and by whichever tool; returns once they do.
+
+        Returns:
+            Whether it was paused.
+
+        Raises:
+            JobError: `Validation`, if the priority is none; `NotFound`, if there are no such shards;
+                `RunnerUnavailable`, if the server cannot be reached: some shards may still be paused then.
+        """
+        return await Pausing(self._connected(), self._names).resume(_checked(priority))
+
     def letters(self) -> DeadLetters:
         """The dead-letter table, where a database is set."""
         return DeadLetters(self.database(), self.config.namespace)
@@ -51,9 +87,7 @@ class Controls(Connections):
         Raises:
             JobError: `NotFound`; `Validation`, if it was replayed or discarded before; `RunnerUnavailable`.
         """
-        if priority is not None and priority not in set(Priority):
-            raise JobError.from_validation(f"the priority must be one of {', '.join(Priority)}, not {priority!r}")
-        other = None if priority is None else Priority(priority)
+        other = None if priority is None else _checked(priority)
         return await replay_letter(
             self._connected(),
             self.config,
@@ -63,3 +97,10 @@ class Controls(Connections):
             force=force,
             telemetry=self._telemetry,
         )
+
+
+def _checked(priority: Priority | str) -> Priority:
+    try:
+        return Priority(priority)
+    except ValueError:
+        raise JobError.from_validation(f"the priority must be one of {', '.join(Priority)}, not {priority!r}") from None

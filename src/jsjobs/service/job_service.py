@@ -18,7 +18,7 @@ from jsjobs.service.follows import Follows
 from jsjobs.service.submits import Submits
 from jsjobs.settings import Config
 from jsjobs.worker.context import JobContext
-from jsjobs.worker.registry import Handler
+from jsjobs.worker.registry import Handler, RunIn
 from jsjobs.worker.worker import Worker
 
 H = TypeVar("H", bound=Handler)
@@ -61,30 +61,35 @@ class JobService(Submits, Follows, Controls):
 
     # -- handlers
 
-    def handler(self, job_type: str, *, retry: Retry | None = None) -> Callable[[H], H]:
+    def handler(self, job_type: str, *, retry: Retry | None = None, run_in: RunIn | None = None) -> Callable[[H], H]:
         """Make the decorated function the handler of a job type. See `register_handler`."""
 
         def register(function: H) -> H:
-            self.register_handler(job_type, function, retry=retry)
+            self.register_handler(job_type, function, retry=retry, run_in=run_in)
             return function
 
         return register
 
-    def register_handler(self, job_type: str, function: Handler, *, retry: Retry | None = None) -> None:
+    def register_handler(
+        self, job_type: str, function: Handler, *, retry: Retry | None = None, run_in: RunIn | None = None
+    ) -> None:
         """Make a function the handler of a job type.
 
-        An async function runs in the worker's event loop, a plain one in a thread. Its first parameter is the payload,
-        checked by pydantic against its annotation; a second one, if there is one, gets the job's `Context`.
+        An async function runs in the worker's event loop, a plain one in a thread or in a process. Its first parameter
+        is the payload, checked by pydantic against its annotation; a second one, if there is one, gets the job's
+        `Context`.
 
         Args:
             job_type: Words of A-Z, a-z, 0-9, `_` and `-`, with dots between them.
             function: The handler.
             retry: When to try a failed job again; None: as the settings say.
+            run_in: `thread` (the default) or `process`, for a plain function that computes for long; a process must be
+                able to import it.
 
         Raises:
-            JobError: `Validation`, if the type has a handler already or the function cannot be one.
+            JobError: `Validation`, if the type has a handler already, or the function cannot be one or run there.
         """
-        self._registry.register(job_type, function, retry=retry)
+        self._registry.register(job_type, function, retry=retry, run_in=run_in)
 
     @property
     def types(self) -> list[str]:

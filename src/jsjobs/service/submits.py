@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, Unpack, overload
 
+from jsjobs.jetstream.batches import Batches
 from jsjobs.jetstream.queue import JobQueue
-from jsjobs.model.job import JobId
+from jsjobs.model.batch import BatchStatus
+from jsjobs.model.ids import JobId
 from jsjobs.model.payload import JobPayload
-from jsjobs.publishing import Publisher, SubmitOptions
+from jsjobs.publishing import OnQueued, Publisher, SubmitOptions
 from jsjobs.service.connections import Connections
+from jsjobs.validating import Validator, validate_all
 
 
 class Submits(Connections):
-    """Submits jobs."""
+    """Submits jobs, and tells of the batches they were submitted as."""
 
     @overload
-    async def submit(self, job_type: str, payload: list[Any], **options: Unpack[SubmitOptions]) -> list[JobId]: ...
+    async def submit(
+        self, job_type: str, payload: list[Any], *, on_queued: OnQueued | None = None, **options: Unpack[SubmitOptions]
+    ) -> list[JobId]: ...
     @overload
-    async def submit(self, job_type: str, payload: Any = None, **options: Unpack[SubmitOptions]) -> JobId: ...
-    async def submit(self, job_type: str, payload: Any = None, **options: Unpack[SubmitOptions]) -> JobId | list[JobId]:
+    async def submit(
+        self, job_type: str, payload: Any = None, *, on_queued: OnQueued | None = None, **options: Unpack[SubmitOptions]
+    ) -> JobId: ...
+    async def submit(
+        self, job_type: str, payload: Any = None, *, on_queued: OnQueued | None = None, **options: Unpack[SubmitOptions]
+    ) -> JobId | list[JobId]:
         """Queue one job, or every item of a Python list as one job (a payload that is itself a list: `[[...]]`).
 
         A list is one batch: all of it is queued or nothing, up to 1,000 items; a longer one goes in chunks of 1,000.
@@ -28,23 +37,66 @@ class Submits(Connections):
             job_type: Which handler runs it.
             payload: Anything JSON can hold: pydantic models, dataclasses, dicts. Checked against the handler's
                 annotation where that handler is registered in this process.
+            on_queued: Of a list: called with the number of jobs queued so far, after each chunk.
             **options: See `SubmitOptions`: priority, entity, dedupe_key, max_attempts, duration, timeout.
 
         Returns:
-            The job's id, or the ids in the list's order.
+            The job's id, or the ids in the list's order; each of those knows its `batch_id`.
 
         Raises:
-            JobError: `Validation`, if something given cannot be used; `RunnerUnavailable`, if the queue is full or the
-                server cannot be reached. Its message says whether the job may have been queued.
+            JobError: `Validation`, if something given cannot be used: `InvalidBatch`, whose `errors` name all items of
+                a list that cannot, before any is queued. `RunnerUnavailable`, if the queue is full or the server cannot
+                be reached; its message says whether the job may have been queued.
         """
-        return await self._publisher().submit(job_type, payload, options)
+        return await self._publisher().submit(job_type, payload, options, on_queued)
 
     enqueue = submit
 
-    async def submit_payloads(self, payloads: Sequence[JobPayload]) -> list[JobId]:
-        """As `submit`, of jobs that each say their own type and options; neighbours of one priority go as one batch."""
-        return await self._publisher().submit_payloads(payloads)
+    async def submit_payloads(
+        self, payloads: Iterable[JobPayload], *, on_queued: OnQueued | None = None
+    ) -> list[JobId]:
+        """As `submit` of a list, of jobs that each say their own type and options; they are one batch all the same.
+
+        Neighbours of one priority are queued together, all or nothing up to 1,000.
+
+        Raises:
+            JobError: As `submit`.
+        """
+        return await self._publisher().submit_payloads(payloads, on_queued)
+
+    async def validate_batch(self, items: Iterable[Any], validator: Validator) -> list[Any]:
+        """Check every item of a list, to the last one, whichever fail.
+
+        Args:
+            items: What is to be checked.
+            validator: A function of one item, plain or async (up to 100 are checked side by side), or a pydantic model.
+                It raises, or returns False, where an item is wrong.
+
+        Returns:
+            What the validator returned of each; the item itself, where that was None or True.
+
+        Raises:
+            JobError: `InvalidBatch` (its reason is `Validation`), listing all that failed; its `errors` are their
+                texts by index. `Validation`, if the items are no list or the validator can be none.
+        """
+        return await validate_all(items, validator)
+
+    async def batch(self, batch_id: str) -> BatchStatus:
+        """How far the jobs of a list are: counts by status, and the ids.
+
+        Args:
+            batch_id: As the ids of the list know it: `ids[0].batch_id`.
+
+        Raises:
+            JobError: `NotFound`, if no such list was submitted by this library, or its record has expired, 30 days
+                after its jobs' own entries; `RunnerUnavailable`, if the server cannot be reached.
+        """
+        return await self._batches().status(batch_id)
 
     def _publisher(self) -> Publisher:
         queue = JobQueue(self._connected(), self._names, timeout=self.config.timeout)
-        return Publisher(queue, self._registry, self._telemetry)
+        return Publisher(queue, self._registry, self._batches(), self._telemetry)
+
+    def _batches(self) -> Batches:
+        config = self.config
+        return Batches(self._connected(), self._names, result_ttl=config.result_ttl, timeout=config.timeout)

@@ -18,7 +18,8 @@ from opentelemetry.util.types import AttributeValue
 
 from jsjobs.model.context import DEFAULT_TENANT, RequestContext, enter_context
 from jsjobs.model.errors import JobError
-from jsjobs.model.job import JobId, JobStatusResponse, Priority
+from jsjobs.model.ids import JobId
+from jsjobs.model.job import JobStatusResponse, Priority
 from jsjobs.telemetry.measures import OTHER, Depths, Measures
 from jsjobs.telemetry.sdk import flush
 from jsjobs.telemetry.spans import EMPTY, Attempt, fail, parent_of, trace_of

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from typing import Any
 
 from jsjobs.model.job import Priority
 
@@ -48,8 +49,23 @@ class JobContext:
 
         Raises:
             ValueError: If `pct` is not between 0 and 100.
+            TypeError: If it is no number, or the message no text.
         """
+        if type(pct) is not float:
+            pct = _number(pct)
+        if message is not None and not isinstance(message, str):
+            raise TypeError(f"the message of a progress report must be a text, not {type(message).__name__}")
         if not 0 <= pct <= 100:  # noqa: PLR2004 - percent
             raise ValueError(f"progress must be 0 to 100 percent, not {pct}")
-        self._report(float(pct), message)
+        self._report(pct, message)
         return _SENT
+
+
+def _number(value: Any) -> float:
+    # A text that reads as a number is a mistake all the same.
+    if isinstance(value, str | bytes | bytearray) or not hasattr(value, "__float__"):
+        raise TypeError(f"progress must be a number from 0 to 100, not {type(value).__name__}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError("progress must be 0 to 100 percent, not a number with hundreds of digits") from None

@@ -8,14 +8,18 @@ import random
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextvars import copy_context
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import JobStatusResponse, clipped
 from jsjobs.model.retry import Retry, RetryState
 from jsjobs.worker.context import JobContext
+from jsjobs.worker.processes.pool import Processes
+from jsjobs.worker.processes.process import HandlerFailed
 from jsjobs.worker.registry import Registration
 from jsjobs.worker.verdict import Cancelled, Complete, DeadLetter, Lost, Release, RetryAfter, Verdict
 
@@ -31,6 +35,14 @@ class Stop(StrEnum):
     TIMEOUT = "its time is up"
     CANCEL = "the job was cancelled"
     LOST = "the lease was lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where plain functions run; async ones run in the event loop."""
+
+    threads: Executor
+    processes: Processes
 
 
 class Handling:
@@ -49,6 +61,7 @@ class Handling:
         self._stop: Stop | None = None
         self._task: asyncio.Task[Any] | None = None
         self._again: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def stop(self, reason: Stop, why: str = "") -> None:
         """Ask the handler to end. A lost lease overrules what was asked before; otherwise the first reason stands."""
@@ -68,20 +81,27 @@ class Handling:
         """Why the handler was asked to end; None if it was not."""
         return self._stop
 
-    async def run(self, registration: Registration, payload: Any, threads: Executor, limit: float | None) -> Any:
+    async def run(self, registration: Registration, payload: Any, places: Places, limit: float | None) -> Any:
         """The handler's value; an interruption ends it with `CancelledError` once the handler has really ended."""
         self._task = asyncio.current_task()
-        timer = None if limit is None else asyncio.get_running_loop().call_later(limit, self.stop, Stop.TIMEOUT)
-        arguments = (payload, self.context) if registration.takes_context else (payload,)
         try:
+            if registration.in_process:
+                begun = partial(self._end_after, limit)  # waiting for a process takes none of the handler's time
+                return await places.processes.run(registration.function, payload, self.context, begun=begun)
+            self._end_after(limit)
+            arguments = (payload, self.context) if registration.takes_context else (payload,)
             if registration.is_async:
                 return await registration.function(*arguments)
-            return await self._in_thread(registration, arguments, threads)
+            return await self._in_thread(registration, arguments, places.threads)
         finally:
             self._task = None
-            for later in (timer, self._again):
+            for later in (self._timer, self._again):
                 if later is not None:
                     later.cancel()
+
+    def _end_after(self, limit: float | None) -> None:
+        if limit is not None:
+            self._timer = asyncio.get_running_loop().call_later(limit, self.stop, Stop.TIMEOUT)
 
     async def _in_thread(self, registration: Registration, arguments: tuple[Any, ...], threads: Executor) -> Any:
         loop = asyncio.get_running_loop()
@@ -111,7 +131,7 @@ async def execute(
     entry: JobStatusResponse,
     read: Callable[[], tuple[Registration, Any]],
     handling: Handling,
-    threads: Executor,
+    places: Places,
     *,
     limit: float | None,
     policy: Retry,
@@ -123,7 +143,7 @@ async def execute(
         entry: The job's entry, `processing`.
         read: Finds the handler and reads the payload; raises a terminal `JobError` where one of them is missing.
         handling: Where the run can be interrupted.
-        threads: Runs plain functions.
+        places: Where plain functions run.
         limit: Seconds that the handler may take; None: no limit.
         policy: When to try again, unless the handler brought its own.
         clock: The time now.
@@ -134,7 +154,7 @@ async def execute(
     try:
         registration, payload = read()
         policy = registration.retry or policy
-        value = await handling.run(registration, payload, threads, limit)
+        value = await handling.run(registration, payload, places, limit)
         verdict: Verdict = Complete(registration.write_result(value))
     except asyncio.CancelledError:
         if handling.asked() is None:
@@ -142,14 +162,20 @@ async def execute(
                 raise  # the whole process is being torn down
             return _failed(entry, JobError.from_processing("the handler was cancelled from within"), policy, clock())
         verdict = Release()
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - a handler may raise anything, and costs only its own job
+    except (KeyboardInterrupt, GeneratorExit):
+        raise  # the process's, not the handler's
+    except BaseException as error:  # noqa: BLE001 - a handler may raise anything, and costs only its own job
         verdict = _failed(entry, error, policy, clock())
     while task is not None and task.cancelling():
         task.uncancel()  # our own request has been answered, and must not end the settlement too
-    # Who ended by itself though the worker is stopping has ended all the same.
-    if handling.asked() in {None, Stop.RELEASE}:
-        return verdict
-    return _stopped(handling, entry, policy, limit, clock())
+    try:
+        # Who ended by itself though the worker is stopping has ended all the same.
+        if handling.asked() in {None, Stop.RELEASE}:
+            return verdict
+        return _stopped(handling, entry, policy, limit, clock())
+    finally:
+        # They hold the exception, whose traceback holds this frame: payloads must not wait for the garbage collector.
+        del verdict, task
 
 
 def _stopped(
@@ -170,30 +196,37 @@ def _failed(entry: JobStatusResponse, error: BaseException, policy: Retry, now: 
     verdict = _after(entry, error, policy, now)
     logger.log(
         logging.WARNING if isinstance(verdict, RetryAfter) else logging.ERROR,
-        "job %s (%s): attempt %d of %d failed, %s: %s",
+        "job %s (%s): attempt %d of %d failed, %s: %s%s",
         entry.job_id,
         entry.type,
         entry.attempts,
         entry.max_attempts,
         f"the next in {verdict.delay:.1f} s" if isinstance(verdict, RetryAfter) else "the job is dead",
         verdict.error,
+        f"\n{error.trace}" if isinstance(error, HandlerFailed) else "",
         # A JobError says all that it has to say; of anything else the place is wanted.
-        exc_info=None if isinstance(error, JobError) else error,
+        exc_info=None if isinstance(error, JobError | HandlerFailed) else error,
     )
     return verdict
 
 
 def _after(entry: JobStatusResponse, error: BaseException, policy: Retry, now: datetime) -> RetryAfter | DeadLetter:
     text = describe(error)
-    kind = str(error.reason) if isinstance(error, JobError) else type(error).__qualname__
+    kind = _kind(error)
     if isinstance(error, JobError) and error.is_terminal:
-        return DeadLetter(error.reason, text, kind)
+        return DeadLetter(error.reason, text, kind, error)
     if entry.attempts >= entry.max_attempts:
-        return DeadLetter(Reason.MAX_RETRIES, text, kind)
+        return DeadLetter(Reason.MAX_RETRIES, text, kind, error)
     retry = policy.after_failure(entry.retry or RetryState(), now=now, due=entry.next_attempt_at, rng=_RNG)
     if retry is None:
-        return DeadLetter(Reason.MAX_RETRIES, text, kind)
+        return DeadLetter(Reason.MAX_RETRIES, text, kind, error)
     return RetryAfter(delay=retry[0], error=text, retry=retry[1], error_type=kind)
+
+
+def _kind(error: BaseException) -> str:
+    if isinstance(error, HandlerFailed):
+        return error.error_type
+    return str(error.reason) if isinstance(error, JobError) else type(error).__qualname__
 
 
 def describe(error: BaseException) -> str:
@@ -202,4 +235,4 @@ def describe(error: BaseException) -> str:
         text = str(error)
     except Exception:  # noqa: BLE001 - a hostile or broken __str__
         text = "(its text cannot be had)"
-    return clipped(text if isinstance(error, JobError) else f"{type(error).__name__}: {text}")
+    return clipped(text if isinstance(error, JobError | HandlerFailed) else f"{type(error).__name__}: {text}")

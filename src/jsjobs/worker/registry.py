@@ -7,7 +7,7 @@ import inspect
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
 
@@ -15,9 +15,13 @@ from jsjobs.jetstream.subjects import checked_type
 from jsjobs.jetstream.wire import check_numbers, encode_json, parse_json
 from jsjobs.model.errors import JobError
 from jsjobs.model.retry import Retry
+from jsjobs.worker.processes.loading import check_function, pickled
 
 Handler = Callable[..., Any]
 """An async or plain function of the payload, or of the payload and the job's context."""
+
+RunIn = Literal["thread", "process"]
+"""Where a plain function runs."""
 
 _MAX_PROBLEMS = 20
 
@@ -35,6 +39,8 @@ class Registration:
     result: TypeAdapter[Any] | None
     """None: anything JSON can hold."""
     retry: Retry | None
+    in_process: bool = False
+    """Whether it runs in another process, where payload and result are read and written too: here they stay JSON."""
 
     def read_payload(self, data: bytes) -> Any:
         """The payload as the handler takes it.
@@ -42,6 +48,8 @@ class Registration:
         Raises:
             JobError: `Validation`, listing what does not fit.
         """
+        if self.in_process:
+            return data
         if self.payload is None:
             return parse_json(data, "the payload")
         check_numbers(data, "the payload")
@@ -56,6 +64,8 @@ class Registration:
         Raises:
             JobError: `Validation`, if it is not what the handler declares, or JSON cannot hold it.
         """
+        if self.in_process:
+            return value  # type: ignore[no-any-return]
         if value is None and self.result is None:
             return None
         if self.result is not None:
@@ -72,24 +82,43 @@ class Registry:
     def __init__(self) -> None:
         self._handlers: dict[str, Registration] = {}
 
-    def register(self, job_type: str, function: Handler, *, retry: Retry | None = None) -> Registration:
+    def register(
+        self, job_type: str, function: Handler, *, retry: Retry | None = None, run_in: RunIn | None = None
+    ) -> Registration:
         """Make a function the handler of a type.
 
         Raises:
-            JobError: `Validation`, if the type is no word, has a handler already, or the function cannot be one.
+            JobError: `Validation`, if the type is no word, has a handler already, or the function cannot be one, or
+                cannot run there.
         """
         checked_type(job_type)
         if job_type in self._handlers:
             raise JobError.from_validation(
                 f"{job_type} has a handler already: {_place(self._handlers[job_type].function)}"
             )
-        registration = _read(job_type, function, retry)
+        registration = read_handler(job_type, function, retry=retry, in_process=_is_for_process(job_type, run_in))
+        if registration.is_async and run_in is not None:
+            raise JobError.from_validation(
+                f"the handler of {job_type} is async and runs in the event loop: run_in is for plain functions"
+            )
+        if registration.in_process:
+            check_function(job_type, function)
         self._handlers[job_type] = registration
         return registration
 
     def get(self, job_type: str) -> Registration | None:
         """The type's handler, or None."""
         return self._handlers.get(job_type)
+
+    def check(self) -> None:
+        """See that all that is to run in processes can: the modules of the handlers are complete by now.
+
+        Raises:
+            JobError: `Validation`, with what to do.
+        """
+        for registration in self._handlers.values():
+            if registration.in_process:
+                pickled(registration.type, registration.function)
 
     @property
     def types(self) -> list[str]:
@@ -113,7 +142,20 @@ def problems(error: ValidationError) -> str:
     return "; ".join(found[:_MAX_PROBLEMS]) + more
 
 
-def _read(job_type: str, function: Handler, retry: Retry | None) -> Registration:
+def _is_for_process(job_type: str, run_in: RunIn | None) -> bool:
+    if run_in not in (None, *typing.get_args(RunIn)):  # a tuple: it may be anything, also what no set can hold
+        raise JobError.from_validation(f"run_in of {job_type} must be 'thread' or 'process', not {run_in!r}")
+    return run_in == "process"
+
+
+def read_handler(
+    job_type: str, function: Handler, *, retry: Retry | None = None, in_process: bool = False
+) -> Registration:
+    """What a function's signature says.
+
+    Raises:
+        JobError: `Validation`, if it cannot be a handler.
+    """
     if not callable(function):
         raise JobError.from_validation(f"the handler of {job_type} must be a function, not {function!r}")
     target: Any = function
@@ -141,6 +183,7 @@ def _read(job_type: str, function: Handler, retry: Retry | None) -> Registration
         payload=_adapter(hints.get(parameters[0].name, Any), f"the payload of {job_type}"),
         result=_adapter(hints.get("return", Any), f"the result of {job_type}"),
         retry=retry,
+        in_process=in_process,
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,7 +21,7 @@ from jsjobs.model.job import Duration, Priority, Status
 from jsjobs.model.retry import Retry
 from jsjobs.worker.claim import Bury, Cancelled, Decision, Ended, Rebury, Start, Wait, decide, taken_over
 from jsjobs.worker.context import JobContext
-from jsjobs.worker.executor import Handling, Stop, execute
+from jsjobs.worker.executor import Handling, Places, Stop, execute
 from jsjobs.worker.lease import LeaseTime
 from jsjobs.worker.registry import Registration, Registry
 from jsjobs.worker.settle import Claim, Settlement
@@ -47,7 +46,7 @@ class Tools:
     state: StateStore
     settlement: Settlement
     registry: Registry
-    threads: Executor
+    places: Places
     progress: ProgressSender
     retry: Retry
     lease_time: LeaseTime
@@ -232,7 +231,7 @@ class JobRun:
                 entry,
                 self._read,
                 handling,
-                tools.threads,
+                tools.places,
                 limit=self._limit(lease),
                 policy=tools.retry,
                 clock=tools.clock,

@@ -36,6 +36,8 @@ class DeadLetter:
     reason: Reason
     error: str
     error_type: str = field(default="", compare=False)
+    cause: BaseException | None = field(default=None, compare=False)
+    """What the last attempt ended in, with its traceback: for a developer's tests."""
 
 
 @dataclass(frozen=True, slots=True)

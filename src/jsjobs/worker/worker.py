@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -24,8 +24,9 @@ from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority, random_token, utc_now
 from jsjobs.settings import MAX_SHARDS, Config
 from jsjobs.worker.cancel_requests import CancelRequests
-from jsjobs.worker.executor import Stop
+from jsjobs.worker.executor import Places, Stop
 from jsjobs.worker.lease import LeaseKeeper, LeaseTime
+from jsjobs.worker.processes.pool import Processes
 from jsjobs.worker.registry import Registry
 from jsjobs.worker.run import JobRun, RunKey, Tools
 from jsjobs.worker.settle import Settlement
@@ -51,6 +52,8 @@ class Worker:
         self, connection: Connection, config: Config, registry: Registry, telemetry: Telemetry | None = None
     ) -> None:
         self.name = f"{socket.gethostname()}-{os.getpid()}-{random_token()[:6]}"
+        self.settles_with: Callable[..., Settlement] = Settlement
+        """What applies verdicts; tests may set another before the start."""
         self._connection = connection
         self._config = config
         self._registry = registry
@@ -76,11 +79,12 @@ class Worker:
         """Subscribe to every shard and begin to work.
 
         Raises:
-            JobError: `RunnerUnavailable`, if the server cannot be reached. Streams that do not exist yet are no error:
-                the worker says so once and begins as soon as they do.
+            JobError: `RunnerUnavailable`, if the server cannot be reached; `Validation`, if a handler cannot run in a
+                process. Streams that do not exist yet are no error: the worker says so once and begins when they do.
         """
         if self._keeping is not None:
             return
+        self._registry.check()
         shards: dict[Shard, dict[str, Any]] | None = None
         with suppress(IncompleteList):  # then the watchdog looks again
             shards = await live_shards(self._connection, self._names)
@@ -92,7 +96,7 @@ class Worker:
             worker=self.name,
             names=self._names,
             state=self._state,
-            settlement=Settlement(
+            settlement=self.settles_with(
                 self._connection,
                 self._names,
                 self._state,
@@ -102,7 +106,7 @@ class Worker:
                 telemetry=self._telemetry,
             ),
             registry=self._registry,
-            threads=threads,
+            places=Places(threads, Processes(self._config.processes)),
             progress=ProgressSender(self._connection, self._names),
             retry=self._config.retry,
             lease_time=self._time,
@@ -151,7 +155,8 @@ class Worker:
             task.cancel()
         await self._cancels.stop()
         keeping.cancel()
-        tools.threads.shutdown(wait=False, cancel_futures=True)
+        await tools.places.processes.close()
+        tools.places.threads.shutdown(wait=False, cancel_futures=True)
         await self._flush()
 
     def stop_now(self) -> None:

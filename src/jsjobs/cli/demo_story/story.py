@@ -18,7 +18,8 @@ from jsjobs.cli.demo_story.screen import Screen, counted
 from jsjobs.cli.demo_story.stage import Stage
 from jsjobs.cli.demo_story.tally import Tally
 from jsjobs.cli.output import plain
-from jsjobs.model.job import JobId, JobStatusResponse, Priority, Status
+from jsjobs.model.ids import JobId
+from jsjobs.model.job import JobStatusResponse, Priority, Status
 from jsjobs.model.payload import JobPayload
 from jsjobs.postgres.dead_letters import DeadLetter
 from jsjobs.postgres.errors import LetterNotFound

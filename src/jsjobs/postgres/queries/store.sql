@@ -5,7 +5,11 @@ insert into job_dlq (
 on conflict (namespace, original_job_id) do update set
     -- A row without any error came from a letter that no entry vouched for, perhaps a stranger's: the true one wins.
     app_id = excluded.app_id, type = excluded.type, priority = excluded.priority, entity = excluded.entity,
-    batch_id = excluded.batch_id, payload = excluded.payload, payload_json = excluded.payload_json,
+    batch_id = excluded.batch_id,
+    -- What an operator wrote into it stays what will run.
+    payload = case when job_dlq.edited_at is null then excluded.payload else job_dlq.payload end,
+    payload_json = case when job_dlq.edited_at is null then excluded.payload_json else job_dlq.payload_json end,
+    original_payload = case when job_dlq.edited_at is null then null else excluded.payload end,
     headers = excluded.headers, headers_raw = excluded.headers_raw, error_reason = excluded.error_reason,
     error_history = excluded.error_history, attempts = excluded.attempts, created_at = excluded.created_at,
     dead_at = excluded.dead_at, discarded_at = null,

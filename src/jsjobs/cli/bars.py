@@ -1,0 +1,48 @@
+"""A progress bar for the person at a terminal; none in a pipe."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column
+
+from jsjobs.cli.output import plain
+
+
+class Bar:
+    """One bar, with a percentage, the time it took so far, and a text."""
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress = progress
+        self._task = task
+
+    def show(self, *, done: float | None = None, text: str | None = None) -> None:
+        """Show how far it is; what is not given stays."""
+        if text is not None:
+            # On one line, whatever a handler reports.
+            self._progress.update(self._task, description=plain(" ".join(text.split())).plain)
+        if done is not None:
+            self._progress.update(self._task, completed=done)
+
+
+@contextmanager
+def bar(total: float, text: str, *, shown: bool = True, stays: bool = False) -> Iterator[Bar]:
+    """A bar on standard error, where that is a terminal: it is talk, not data.
+
+    Args:
+        total: What `done` counts to.
+        text: Said behind it at first.
+        shown: Whether it is shown at all.
+        stays: Whether it stands on the terminal when it is over; else it disappears.
+    """
+    columns = (
+        BarColumn(bar_width=30),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+    )
+    disable = not (shown and sys.stderr.isatty())
+    with Progress(*columns, console=Console(stderr=True), transient=not stays, disable=disable, expand=True) as made:
+        yield Bar(made, made.add_task(text, total=total))

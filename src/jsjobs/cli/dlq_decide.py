@@ -1,0 +1,110 @@
+"""`jsjobs dlq replay` and `discard`: letters by their ids, or all that filters let through."""
+
+from typing import Annotated, Any
+
+import typer
+
+from jsjobs.cli.connect import run, service_with_database
+from jsjobs.cli.dlq_bulk import Bulk
+from jsjobs.cli.dlq_letters import (
+    AN_ID,
+    ID_HELP,
+    Choice,
+    Filters,
+    JobType,
+    Limit,
+    ReasonOption,
+    Since,
+    Tenant,
+    letters_of,
+)
+from jsjobs.cli.options import Json, examples, with_servers
+from jsjobs.cli.problems import WrongUse
+from jsjobs.model.job import Priority
+
+Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help=ID_HELP)]
+All = Annotated[bool, typer.Option("--all", help="Every letter that is neither replayed nor discarded.")]
+
+REPLAY_EXAMPLES = examples(
+    f"jsjobs dlq replay {AN_ID}",
+    f"jsjobs dlq replay {AN_ID} 81bd03 --priority low --json",
+    "jsjobs dlq replay --type email.send --since 2h",
+    "jsjobs dlq replay --all",
+)
+DISCARD_EXAMPLES = examples(
+    f"jsjobs dlq discard {AN_ID}", f"jsjobs dlq discard {AN_ID} 81bd03", "jsjobs dlq discard --tenant acme"
+)
+
+
+@with_servers
+def replay(
+    *,
+    ids: Ids = None,
+    tenant: Tenant = None,
+    job_type: JobType = None,
+    reason: ReasonOption = None,
+    since: Since = None,
+    limit: Limit = None,
+    everything: All = False,
+    priority: Annotated[Priority | None, typer.Option(help="Another priority than its own.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Though it was replayed or discarded before.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Put dead jobs back into their queue, each once, however often this is done.
+
+    Give ids, or filters: they take the letters that are neither replayed nor discarded, those that died first first.
+    It may be stopped at any moment, and repeated.
+    """
+    choice = Choice(ids, Filters(tenant, job_type, reason, since, limit), everything=everything)
+    if force and not choice.ids:
+        raise WrongUse("--force goes with the ids of letters: filters take only those that need none")
+
+    async def go() -> bool:
+        async with service_with_database() as service:
+
+            async def replay_one(reference: str) -> dict[str, Any]:
+                job_id = await service.replay(reference, priority=priority, force=force)
+                return {"id": job_id.split("-", 2)[2], "replayed_job_id": job_id}
+
+            bulk = Bulk(replay_one, "replayed", "replayed as job {replayed_job_id}", as_json=as_json)
+            if choice.ids:
+                return await bulk.each(choice.ids)
+            return await bulk.all(await choice.lanes(service.letters()))
+
+    _fail_unless(run(go()))
+
+
+@with_servers
+def discard(
+    *,
+    ids: Ids = None,
+    tenant: Tenant = None,
+    job_type: JobType = None,
+    reason: ReasonOption = None,
+    since: Since = None,
+    limit: Limit = None,
+    everything: All = False,
+    as_json: Json = False,
+) -> None:
+    """Set dead letters aside as decided; they stay in the table. Ids or filters, as for `dlq replay`."""
+    choice = Choice(ids, Filters(tenant, job_type, reason, since, limit), everything=everything)
+
+    async def go() -> bool:
+        async with letters_of(service_with_database()) as letters:
+
+            async def discard_one(reference: str) -> dict[str, Any]:
+                letter = await letters.find(reference)
+                new = await letters.discard(letter.id)
+                return {"id": str(letter.id), "discarded": new}
+
+            bulk = Bulk(discard_one, "discarded", "discarded", as_json=as_json)
+            if choice.ids:
+                return await bulk.each(choice.ids)
+            return await bulk.all(await choice.lanes(letters))
+
+    _fail_unless(run(go()))
+
+
+def _fail_unless(good: bool) -> None:
+    if not good:
+        raise typer.Exit(1)

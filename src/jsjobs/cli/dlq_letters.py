@@ -1,0 +1,114 @@
+"""What the `dlq` commands share: reaching the letters, choosing among them, and their form for programs."""
+
+import base64
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+
+import typer
+
+from jsjobs import JobService
+from jsjobs.cli.durations import parse_duration
+from jsjobs.cli.problems import WrongUse
+from jsjobs.model.job import utc_now
+from jsjobs.postgres.dead_letters import DeadLetter, DeadLetters
+from jsjobs.postgres.letter_search import Undecided
+
+ID_HELP = "A letter's id, 6 or more digits of it, or the dead job's id."
+AN_ID = "3f2a9c"
+"""In the examples of help texts."""
+
+
+def _moment(text: str) -> datetime:
+    try:
+        return utc_now() - timedelta(seconds=parse_duration(text))
+    except (ValueError, OverflowError):
+        pass
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        problem = f"{text[:40]!r} is neither a duration such as 2h nor a time such as 2026-01-31T12:00:00Z"
+        raise typer.BadParameter(problem) from None
+    return moment if moment.tzinfo is not None else moment.astimezone()
+
+
+Tenant = Annotated[str | None, typer.Option(help="Only of this tenant.")]
+JobType = Annotated[str | None, typer.Option("--type", help="Only of this job type.")]
+ReasonOption = Annotated[str | None, typer.Option(help="Only those that died of this, such as MaxRetries.")]
+Since = Annotated[
+    datetime | None,
+    typer.Option(parser=_moment, metavar="WHEN", help="Only those that died since: 2h, or an RFC 3339 time."),
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only the newest, so many.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which letters are meant."""
+
+    tenant: str | None = None
+    job_type: str | None = None
+    reason: str | None = None
+    since: datetime | None = None
+    limit: int | None = None
+
+    def as_arguments(self) -> dict[str, Any]:
+        """For `DeadLetters`."""
+        values = asdict(self)
+        return {"type": values.pop("job_type"), **values}
+
+
+class Choice:
+    """The letters that a command decides on: those with some ids, or the undecided ones that filters let through.
+
+    Raises:
+        WrongUse: If neither is given, or both are.
+    """
+
+    def __init__(self, ids: Sequence[str] | None, filters: Filters, *, everything: bool) -> None:
+        self.ids = list(ids or [])
+        self._filters = filters
+        narrowed = filters != Filters(limit=filters.limit)
+        if self.ids and (everything or filters != Filters()):
+            raise WrongUse("give the ids of letters, or filters, not both")
+        if everything and narrowed:
+            raise WrongUse("--all means every undecided letter: leave it out where other filters are given")
+        if not (self.ids or everything or filters != Filters()):
+            raise WrongUse(
+                "give the ids of letters, or filters such as --type email.send, or --all: all undecided ones"
+            )
+
+    async def lanes(self, letters: DeadLetters) -> list[list[str]]:
+        """The ids of what the filters let through; those of one lane are to be dealt with one after the other.
+
+        Siblings, jobs of one entity, stay in the order they died in, which is the one they were submitted in.
+        """
+        lanes: dict[Any, list[str]] = {}
+        for letter in await letters.undecided(**self._filters.as_arguments()):
+            lanes.setdefault(_lane(letter), []).append(str(letter.id))
+        return list(lanes.values())
+
+
+def _lane(letter: Undecided) -> Any:
+    return (letter.priority, letter.entity) if letter.entity else letter.id
+
+
+@asynccontextmanager
+async def letters_of(service: JobService) -> AsyncIterator[DeadLetters]:
+    """A service's letters; NATS is not asked. The service is closed at the end."""
+    try:
+        yield service.letters()
+    finally:
+        await service.close()
+
+
+def as_data(letter: DeadLetter) -> dict[str, Any]:
+    """A letter for programs: under the names of the columns, bytes in Base64, times in RFC 3339."""
+    data = asdict(letter)
+    for name in ("payload", "headers_raw", "original_payload"):
+        if data[name] is not None:
+            data[name] = base64.b64encode(data[name]).decode()
+    moments = ("created_at", "dead_at", "replayed_at", "discarded_at", "edited_at")
+    return data | {name: data[name].isoformat() for name in moments if data[name] is not None}

@@ -1,0 +1,133 @@
+"""`jsjobs submit`."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from jsjobs import JobService
+from jsjobs.cli.bars import bar
+from jsjobs.cli.connect import run, service
+from jsjobs.cli.job_view import change_line, failed_as
+from jsjobs.cli.options import Json, duration_option, examples, with_servers
+from jsjobs.cli.output import dumps, print_json, print_value, screen, talk
+from jsjobs.cli.payloads import Lines, read_lines, read_one
+from jsjobs.cli.problems import Failed
+from jsjobs.cli.waiting import wait_for_all, wait_for_one
+from jsjobs.jetstream.lookup import failure
+from jsjobs.model.errors import InvalidBatch
+from jsjobs.model.ids import JobId
+from jsjobs.model.job import Duration, Priority, Status
+
+EXAMPLES = examples(
+    """jsjobs submit email.send '{"to": "a@example.org"}' --entity customer-42""",
+    """jsjobs submit report '"2026-01"' --priority high --duration long --wait""",
+    "jsjobs submit import @order.json --dedupe-key order-7 --json",
+    "jq -c '.orders[]' all.json | jsjobs submit import -",
+)
+
+
+@with_servers
+def submit(
+    *,
+    job_type: Annotated[str, typer.Argument(metavar="TYPE", help="Which handler runs it, such as email.send.")],
+    payload: Annotated[
+        str, typer.Argument(metavar="PAYLOAD|-|@FILE", help="JSON; [cyan]-[/] reads JSON lines, each one a job.")
+    ],
+    priority: Annotated[Priority, typer.Option(help="The queue it waits in.")] = Priority.NORMAL,
+    entity: Annotated[str | None, typer.Option(help="Jobs of one entity run one at a time, in order.")] = None,
+    dedupe_key: Annotated[
+        str | None, typer.Option(help="The same key again, within 2 minutes, is the same job.")
+    ] = None,
+    max_attempts: Annotated[int | None, typer.Option(help="Attempts before it is dead [dim](default: 3)[/]")] = None,
+    duration: Annotated[Duration, typer.Option(help="long: may run for more than half a minute.")] = Duration.SHORT,
+    timeout: Annotated[float | None, duration_option("Longest time for one attempt, such as 10s.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Whose job it is.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for its end; print its result.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Queue a job, or one for each line of standard input; those are one batch, see `jsjobs batch`."""
+    content = read_lines() if payload == "-" else read_one(payload)
+    options: dict[str, Any] = {
+        "priority": priority,
+        "entity": entity,
+        "dedupe_key": dedupe_key,
+        "max_attempts": max_attempts,
+        "duration": duration,
+        "timeout": timeout,
+    }
+
+    async def go() -> None:
+        async with service() as jobs:
+            with jobs.request_context(tenant_id=tenant):
+                if isinstance(content, Lines):
+                    ids = await _queue(jobs, job_type, content, options)
+                    await _after_batch(jobs, ids, wait=wait, as_json=as_json)
+                    return
+                # A list would be a batch.
+                one = tuple(content) if isinstance(content, list) else content
+                job_id: JobId = await jobs.submit(job_type, one, **options)
+            await _after_one(jobs, job_id, wait=wait, as_json=as_json)
+
+    run(go())
+
+
+async def _queue(jobs: JobService, job_type: str, lines: Lines, options: dict[str, Any]) -> list[JobId]:
+    total = len(lines.payloads)
+    with bar(max(total, 1), f"0 of {total} jobs queued") as shown:
+
+        def on_queued(count: int) -> None:
+            shown.show(done=count, text=f"{count} of {total} jobs queued")
+
+        try:
+            ids: list[JobId] = await jobs.submit(job_type, lines.payloads, on_queued=on_queued, **options)
+        except InvalidBatch as error:
+            raise lines.refusal(error.errors) from None
+    return ids
+
+
+async def _after_one(jobs: JobService, job_id: JobId, *, wait: bool, as_json: bool) -> None:
+    if not wait:
+        if as_json:
+            print_json({"job_id": job_id, "duplicate": job_id.duplicate})
+            return
+        print(job_id)  # noqa: T201 - the id alone, for $(jsjobs submit ...)
+        if job_id.duplicate:
+            talk("it was submitted before: nothing new was queued", style="dim")
+        return
+    if not as_json:
+        talk(job_id, style="dim")
+    ended = await wait_for_one(jobs, job_id, shown=not as_json)
+    if as_json:
+        print_json(ended.model_dump(mode="json"))
+    elif ended.status is Status.COMPLETE:
+        print_value(ended.result)
+    if ended.status is not Status.COMPLETE:
+        raise failed_as(failure(ended))
+
+
+async def _after_batch(jobs: JobService, job_ids: Sequence[JobId], *, wait: bool, as_json: bool) -> None:
+    if not job_ids:
+        talk("standard input held no lines: nothing was queued", style="dim")
+    elif not as_json:
+        talk(f"batch {job_ids[0].batch_id}: {len(job_ids)} jobs", style="dim")
+    if not wait:
+        if as_json:
+            print_json([_receipt(job_id) for job_id in job_ids])
+        else:
+            print(*job_ids, sep="\n", end="\n" if job_ids else "")  # noqa: T201 - the ids alone
+        return
+    ended = await wait_for_all(jobs, job_ids, shown=not as_json)
+    if as_json:
+        print_json([status.model_dump(mode="json") for status in ended])
+    else:
+        for status in ended:
+            outcome = dumps(status.result) if status.status is Status.COMPLETE else status.last_error or ""
+            screen().print(change_line(status, outcome), soft_wrap=True)
+    failed = sum(status.status is not Status.COMPLETE for status in ended)
+    if failed:
+        raise Failed(f"{failed} of {len(ended)} jobs failed")
+
+
+def _receipt(job_id: JobId) -> dict[str, Any]:
+    return {"job_id": job_id, "duplicate": job_id.duplicate, "batch_id": job_id.batch_id}

@@ -1,0 +1,49 @@
+"""What the server answers to a publish, and what that means for who submitted the job."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from jsjobs.jetstream.connection import Reply
+from jsjobs.jetstream.errors import ConnectionLost
+from jsjobs.model.errors import JobError
+
+IN_PROCESS = 10158
+"""Another publish of the same message id is on its way to the replicas: its outcome is this one's, in a moment."""
+_FULL = {10077, 10047, 10110, 10023}  # messages per subject, bytes, storage and account resources
+_TOO_LARGE = 10054
+
+
+def answer_of(reply: Reply) -> dict[str, Any]:
+    """The acknowledgement, or the refusal, as the server wrote it.
+
+    Raises:
+        JobError: `RunnerUnavailable`, if somebody else answered.
+    """
+    answer = json.loads(reply.data)
+    if not isinstance(answer, dict) or not ("error" in answer or "seq" in answer):
+        raise JobError.from_runner_unavailable(f"not a JetStream acknowledgement: {reply.data[:100]!r}")
+    return answer
+
+
+def unknown(error: ConnectionLost, advice: str) -> JobError:
+    """The answer was lost."""
+    return JobError.from_runner_unavailable(f"{error.message}: it may or may not be queued; {advice}", cause=error)
+
+
+def refusal(error: dict[str, Any]) -> JobError:
+    """Why the server queued nothing."""
+    code, text = error.get("err_code"), error.get("description", "")
+    if code == IN_PROCESS:
+        return JobError.from_runner_unavailable(
+            "another submit of the same dedupe_key is not decided yet, as without a majority of the replicas: "
+            "submit it again later, it will not be queued twice"
+        )
+    if code in _FULL:
+        return JobError.from_runner_unavailable(f"the mailbox is full ({text}): nothing was queued, try again later")
+    if code == _TOO_LARGE:
+        return JobError.from_validation(f"the job is too large for its queue ({text}): nothing was queued")
+    if error.get("code") == 503:  # noqa: PLR2004 - as in HTTP
+        return JobError.from_runner_unavailable(f"the server refused it now: {text} (code {code})")
+    return JobError.from_validation(f"the server refused it: {text} (code {code})")

@@ -1,0 +1,187 @@
+"""The record of a batch, beside the jobs' entries in the state bucket, and how far its jobs are.
+
+The record is the key `batch.<batch id>`: small, since a list's jobs mostly stand one behind the other in their queue.
+One too large for a message goes on under `batch.<batch id>.1` and so on, written first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from jsjobs.jetstream.api import ApiError
+from jsjobs.jetstream.connection import Connection, Reply
+from jsjobs.jetstream.errors import ConnectionLost, NoResponders
+from jsjobs.jetstream.subjects import Names, parse_plain_id
+from jsjobs.jetstream.wire import value_of
+from jsjobs.model.batch import BatchRecord, BatchRuns, BatchStatus, ids_of, runs_of
+from jsjobs.model.checks import checked_text
+from jsjobs.model.errors import JobError
+from jsjobs.model.job import Status, utc_now
+
+RUNS_PER_PART = 5_000
+"""560 KB of the longest ids there can be, and well below the 1 MiB that a server takes."""
+_OUTLIVES = 30 * 24 * 3600.0
+"""Seconds that a record is kept for longer than the jobs' own entries."""
+_IN_FLIGHT = 128
+_LAG = 0.05
+"""Seconds in which a replica has caught up with a record that was written just now."""
+_BATCH_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+R = TypeVar("R", bound=BatchRuns)
+
+
+class _Brief(BaseModel):
+    """What of an entry is counted."""
+
+    model_config = ConfigDict(frozen=True)
+
+    status: Status
+
+
+class Batches:
+    """Writes and reads the records of one namespace."""
+
+    def __init__(self, connection: Connection, names: Names, *, result_ttl: float, timeout: float = 5.0) -> None:
+        self._connection = connection
+        self._names = names
+        self._ttl = int(result_ttl + _OUTLIVES)
+        self._timeout = timeout
+        self._direct = f"$JS.API.DIRECT.GET.{names.state_stream}".encode()
+
+    async def record(self, batch_id: str, ids: Sequence[str]) -> None:
+        """Keep which jobs a list became; for as long as ended jobs are remembered, and 30 days more.
+
+        Raises:
+            JobError: `RunnerUnavailable`, if that could not be stored.
+        """
+        runs = runs_of(ids)
+        parts = [runs[start : start + RUNS_PER_PART] for start in range(0, len(runs), RUNS_PER_PART)] or [[]]
+        for number, part in enumerate(parts[1:], 1):
+            await self._write(self._names.batch(batch_id, number), BatchRuns(runs=tuple(part)))
+        first = BatchRecord(
+            batch_id=batch_id, created_at=utc_now(), total=len(ids), parts=len(parts), runs=tuple(parts[0])
+        )
+        await self._write(self._names.batch(batch_id), first)
+
+    async def _write(self, subject: bytes, content: BatchRuns) -> None:
+        header = b"NATS/1.0\r\nNats-TTL: %ds\r\n\r\n" % self._ttl
+        body = content.model_dump_json().encode()
+        try:
+            reply = await self._connection.ask(subject, body, header=header, timeout=self._timeout)
+        except ConnectionLost:  # the same once more does no harm
+            reply = await self._connection.ask(subject, body, header=header, timeout=self._timeout)
+        answer = json.loads(reply.data)
+        if "error" in answer:
+            raise ApiError(answer["error"], "writing the record of a batch")
+
+    async def status(self, batch_id: str) -> BatchStatus:
+        """How far a batch is.
+
+        Raises:
+            JobError: `NotFound`, if no record of it is there; `RunnerUnavailable`, if the server cannot be reached;
+                `Validation`, if the record, or a job's entry, is not what this library writes.
+        """
+        record = await self._find(batch_id)
+        runs = list(record.runs)
+        for number in range(1, record.parts):
+            runs += (await self._read(self._names.batch(batch_id, number), BatchRuns, batch_id)).runs
+        if sum(int(run.partition(":")[2] or 1) for run in runs) != record.total:
+            raise JobError.from_validation(f"the record of batch {batch_id} cannot be read: its parts do not fit")
+        ids = tuple(ids_of(runs))
+        counted = await self._count(ids)
+        return BatchStatus(
+            batch_id=batch_id,
+            created_at=record.created_at,
+            total=record.total,
+            counts={status: counted[status] for status in Status},
+            expired=counted[None],
+            ids=ids,
+        )
+
+    async def _find(self, batch_id: str) -> BatchRecord:
+        if not _BATCH_ID.fullmatch(checked_text("a batch id", batch_id)):
+            raise JobError.from_not_found(
+                f"{batch_id[:120]!r} is no batch id: a list's ids know it (`ids[0].batch_id`), and so does the submit"
+            )
+        subject = self._names.batch(batch_id)
+        try:
+            return await self._read(subject, BatchRecord, batch_id)
+        except JobError as error:
+            if error.is_transient:
+                raise
+            await asyncio.sleep(_LAG)
+            return await self._read(subject, BatchRecord, batch_id)
+
+    async def _read(self, subject: bytes, kind: type[R], batch_id: str) -> R:
+        [reply] = await self._ask([(b"%b.%b" % (self._direct, subject), b"")])
+        if value_of(reply.header, b"Nats-Sequence") is None:
+            raise JobError.from_not_found(f"no batch {batch_id} is known")
+        if not reply.data:
+            raise JobError.from_not_found(f"batch {batch_id} is so old that nothing is known of it any more")
+        try:
+            return kind.model_validate_json(reply.data)
+        except ValidationError as error:
+            raise JobError.from_validation(f"the record of batch {batch_id} cannot be read: {error}") from None
+
+    # -- counting
+
+    async def _count(self, ids: Sequence[str]) -> Counter[Status | None]:
+        """How many jobs have each status; None: expired, or never known."""
+        counted: Counter[Status | None] = Counter()
+        for start in range(0, len(ids), _IN_FLIGHT):
+            some = ids[start : start + _IN_FLIGHT]
+            known = await self._entries(some)
+            unknown = [job_id for job_id in some if job_id not in known]
+            waiting = await self._messages(unknown)
+            # A job may have begun, and even ended, between the two looks.
+            known |= await self._entries([job_id for job_id in unknown if job_id not in waiting])
+            counted.update(Status.QUEUED if job_id in waiting else known.get(job_id) for job_id in some)
+        return counted
+
+    async def _entries(self, ids: Sequence[str]) -> dict[str, Status | None]:
+        """The statuses of those that have an entry; None where it has expired."""
+        replies = await self._ask([(b"%b.%b" % (self._direct, self._names.state(job_id)), b"") for job_id in ids])
+        return {
+            job_id: _status(reply.data, job_id) if reply.data else None
+            for job_id, reply in zip(ids, replies, strict=True)
+            if value_of(reply.header, b"Nats-Sequence") is not None
+        }
+
+    async def _messages(self, ids: Sequence[str]) -> set[str]:
+        """Those whose messages are still in their queues."""
+        places = [(job_id, place) for job_id in ids if (place := parse_plain_id(job_id)) is not None]
+        replies = await self._ask(
+            [
+                (f"$JS.API.DIRECT.GET.{self._names.stream(priority)}".encode(), b'{"seq":%d}' % sequence)
+                for _, (priority, sequence) in places
+            ]
+        )
+        return {
+            job_id
+            for (job_id, _), reply in zip(places, replies, strict=True)
+            if value_of(reply.header, b"Nats-Sequence") is not None
+        }
+
+    async def _ask(self, requests: Sequence[tuple[bytes, bytes]]) -> list[Reply]:
+        await self._connection.when_up(self._timeout)
+        asked = [self._connection.ask_soon(subject, body, timeout=self._timeout) for subject, body in requests]
+        try:
+            return await asyncio.gather(*asked)
+        except NoResponders:
+            raise JobError.from_runner_unavailable(
+                f"no streams of namespace {self._names.namespace!r} exist: run `jsjobs streams apply`"
+            ) from None
+
+
+def _status(data: bytes, job_id: str) -> Status:
+    try:
+        return _Brief.model_validate_json(data).status
+    except ValidationError as error:
+        raise JobError.from_validation(f"the entry of {job_id} cannot be read: {error}") from None

@@ -1,0 +1,87 @@
+"""A batch: the jobs that one list was submitted as."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from jsjobs.model.job import Status
+
+_PLACE = re.compile(r"(.+)-([1-9][0-9]{0,15})")
+_MAX_IDS = 100_000_000
+_RUN = r"^[a-z]+-[A-Za-z0-9_-]{1,100}(:[1-9][0-9]{0,8})?$"
+
+
+class BatchRuns(BaseModel):
+    """The ids of a batch, in the order of its list: `normal-1795318823879006:500` is that one and the 499 after it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    runs: tuple[Annotated[str, StringConstraints(pattern=_RUN)], ...]
+
+
+class BatchRecord(BatchRuns):
+    """What is kept of a batch, from its submit on."""
+
+    batch_id: str
+    created_at: datetime
+    total: int = Field(ge=0, le=_MAX_IDS)
+    parts: int = Field(default=1, ge=1, le=100_000)
+    """Messages that hold its ids, this one included."""
+
+
+class BatchStatus(BaseModel):
+    """How far a batch is."""
+
+    model_config = ConfigDict(frozen=True)
+
+    batch_id: str
+    created_at: datetime
+    """When its jobs were queued."""
+    total: int
+    counts: dict[Status, int]
+    """Jobs by status; all five are there."""
+    expired: int
+    """Jobs that ended so long ago that how is no longer known."""
+    ids: tuple[str, ...]
+    """In the order of the list."""
+
+    @property
+    def ended(self) -> int:
+        """Jobs that have ended, however they did."""
+        return self.expired + sum(count for status, count in self.counts.items() if status.is_terminal)
+
+
+def runs_of(ids: Iterable[str]) -> list[str]:
+    """The ids with neighbours put together, in their order."""
+    runs: list[str] = []
+    begin, prefix, following, count = "", "", -1, 0
+    for job_id in ids:
+        place = _PLACE.fullmatch(job_id)
+        if place is not None and int(place[2]) == following and place[1] == prefix:
+            following, count = following + 1, count + 1
+            continue
+        _close(runs, begin, count)
+        begin, count = job_id, 1
+        prefix, following = (place[1], int(place[2]) + 1) if place is not None else ("", -1)
+    _close(runs, begin, count)
+    return runs
+
+
+def _close(runs: list[str], begin: str, count: int) -> None:
+    if count:
+        runs.append(begin if count == 1 else f"{begin}:{count}")
+
+
+def ids_of(runs: Sequence[str]) -> Iterator[str]:
+    """The ids that the runs stand for."""
+    for run in runs:
+        begin, _, count = run.partition(":")
+        yield begin
+        prefix, _, sequence = begin.rpartition("-")
+        for offset in range(1, int(count or 1)):
+            yield f"{prefix}-{int(sequence) + offset}"

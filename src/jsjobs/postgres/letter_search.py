@@ -1,0 +1,230 @@
+"""Finding the dead letters of one namespace: one, many, how many."""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+from typing import TYPE_CHECKING, NamedTuple
+from uuid import UUID
+
+from jsjobs.postgres import sanitise
+from jsjobs.postgres.errors import LetterAmbiguous, LetterNotFound
+from jsjobs.postgres.letter import DeadLetter
+
+if TYPE_CHECKING:
+    import builtins
+    from collections.abc import AsyncIterator
+    from datetime import datetime
+
+    from jsjobs.postgres.database import Database
+
+_QUERIES = resources.files("jsjobs.postgres") / "queries"
+_LIST = (_QUERIES / "list.sql").read_text("utf-8")
+_COUNT = (_QUERIES / "count.sql").read_text("utf-8")
+_UNDECIDED = (_QUERIES / "undecided.sql").read_text("utf-8")
+_GET = "select * from job_dlq where namespace = $1 and id = $2"
+# Three rows tell as well as all of them that what was asked is ambiguous.
+_FIND = "select * from job_dlq where namespace = $1 and (original_job_id = $2 or id between $3 and $4) limit 3"
+# Ids above 2^53 are nobody's: a forged letter must not push a stream's first sequence out of range.
+_HIGHEST = """
+select split_part(original_job_id, '-', 1) as priority, max(split_part(original_job_id, '-', 2)::bigint) as sequence
+from (
+    select original_job_id from job_dlq
+    where namespace = $1 and original_job_id ~ '^(critical|high|normal|low)-[1-9][0-9]{0,15}$'
+    offset 0 -- filtered before the numbers are read
+) as plain
+where split_part(original_job_id, '-', 2)::bigint < 9007199254740992
+group by 1
+"""
+
+
+_PREFIX = re.compile("[0-9a-f]{6,32}")
+_UUID_DIGITS = 32
+_PAGE = 50
+"""Letters read at a time: a body may be most of a megabyte."""
+_MANY = 60.0
+"""Seconds for a statement that may touch every row."""
+
+
+class Undecided(NamedTuple):
+    """A letter without its body, enough to decide on it, and to keep the order of its siblings."""
+
+    id: UUID
+    priority: str
+    entity: str | None
+
+
+class LetterSearch:
+    """The table `job_dlq` for readers, as one namespace sees it.
+
+    Every method raises `DatabaseUnavailable` while Postgres is away, and may then be called again.
+    """
+
+    def __init__(self, database: Database, namespace: str) -> None:
+        """Binds the table to a namespace; touches no server."""
+        self._database = database
+        self._namespace = namespace
+
+    async def get(self, letter_id: UUID) -> DeadLetter | None:
+        """Gives the letter with this id, or None."""
+        async with self._database.connection() as connection:
+            row = await connection.fetchrow(_GET, self._namespace, letter_id)
+        return None if row is None else DeadLetter.from_row(row)
+
+    async def find(self, prefix_or_id: str) -> DeadLetter:
+        """Finds the one letter that is meant by an id, the first 6 or more digits of one, or the original job's id.
+
+        Raises:
+            LetterNotFound: None answers to it.
+            LetterAmbiguous: Several do.
+        """
+        first, last = _range(prefix_or_id)
+        # A whole id is meant as such, even where a hostile job bears it as its own.
+        if first is not None and first == last and (letter := await self.get(first)):
+            return letter
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(_FIND, self._namespace, sanitise.key(prefix_or_id), first, last)
+        if not rows:
+            raise LetterNotFound(
+                f"no dead letter {prefix_or_id!r}: give its id, 6 or more digits of it, or the job's id"
+            )
+        if len(rows) > 1:
+            ids = ", ".join(str(row["id"]) for row in rows)
+            raise LetterAmbiguous(f"more than one dead letter {prefix_or_id!r}, such as {ids}: give more digits")
+        return DeadLetter.from_row(rows[0])
+
+    async def list(
+        self,
+        *,
+        tenant: str | None = None,
+        type: str | None = None,  # noqa: A002 -- named like the column and the option it stands for
+        reason: str | None = None,
+        since: datetime | None = None,
+        limit: int = 50,
+        include_replayed: bool = False,
+        include_discarded: bool = False,
+        after: DeadLetter | None = None,
+    ) -> builtins.list[DeadLetter]:
+        """Lists letters, newest first; by default the undecided: neither replayed nor discarded.
+
+        A letter whose replay has begun and is not finished counts as undecided.
+
+        Args:
+            tenant: Only of this tenant (`app_id`).
+            type: Only of this job type.
+            reason: Only with this `error_reason`.
+            since: Only those that died then or later.
+            limit: At most so many.
+            include_replayed: Also those whose replay is finished.
+            include_discarded: Also those that were discarded.
+            after: Go on after this letter, the last one of the page before.
+        """
+        position = (None, None) if after is None else (after.dead_at, after.id)
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                _LIST,
+                self._namespace,
+                *_filters(tenant, type, reason, since),
+                include_replayed,
+                include_discarded,
+                *position,
+                limit,
+            )
+        return [DeadLetter.from_row(row) for row in rows]
+
+    async def pages(
+        self,
+        *,
+        tenant: str | None = None,
+        type: str | None = None,  # noqa: A002 -- as in `list`
+        reason: str | None = None,
+        since: datetime | None = None,
+        limit: int | None = None,
+        include_replayed: bool = False,
+        include_discarded: bool = False,
+    ) -> AsyncIterator[builtins.list[DeadLetter]]:
+        """As `list`, all of them, a few at a time; what dies meanwhile is not among them."""
+        last: DeadLetter | None = None
+        left = limit
+        while left is None or left > 0:
+            page = await self.list(
+                tenant=tenant,
+                type=type,
+                reason=reason,
+                since=since,
+                limit=_PAGE if left is None else min(_PAGE, left),
+                include_replayed=include_replayed,
+                include_discarded=include_discarded,
+                after=last,
+            )
+            if not page:
+                return
+            yield page
+            last, left = page[-1], None if left is None else left - len(page)
+
+    async def count(
+        self,
+        *,
+        tenant: str | None = None,
+        type: str | None = None,  # noqa: A002 -- as in `list`
+        reason: str | None = None,
+        since: datetime | None = None,
+        include_replayed: bool = False,
+        include_discarded: bool = False,
+    ) -> int:
+        """How many letters `list` would list without a limit."""
+        filters = _filters(tenant, type, reason, since)
+        async with self._database.connection() as connection:
+            count: int = await connection.fetchval(
+                _COUNT, self._namespace, *filters, include_replayed, include_discarded, timeout=_MANY
+            )
+        return count
+
+    async def undecided(
+        self,
+        *,
+        tenant: str | None = None,
+        type: str | None = None,  # noqa: A002 -- as in `list`
+        reason: str | None = None,
+        since: datetime | None = None,
+        limit: int | None = None,
+    ) -> builtins.list[Undecided]:
+        """The letters that `list` shows by default, without their bodies, those that died first first.
+
+        Args:
+            tenant: As in `list`.
+            type: As in `list`.
+            reason: As in `list`.
+            since: As in `list`.
+            limit: Only the newest, so many; None: all.
+        """
+        filters = _filters(tenant, type, reason, since)
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(_UNDECIDED, self._namespace, *filters, limit, timeout=_MANY)
+        return [Undecided(*row) for row in reversed(rows)]
+
+    async def count_open(self) -> int:
+        """How many letters are undecided, as `list` shows them by default."""
+        return await self.count()
+
+    async def highest_sequences(self) -> dict[str, int]:
+        """The highest stream sequence among the dead jobs of each priority, as their ids tell it."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(_HIGHEST, self._namespace)
+        return {row["priority"]: row["sequence"] for row in rows}
+
+
+def _range(prefix: str) -> tuple[UUID | None, UUID | None]:
+    """The first and last id that begin so; twice the same for a whole id, nothing for what cannot begin one."""
+    digits = prefix.lower().replace("-", "")
+    if not _PREFIX.fullmatch(digits):
+        return None, None
+    return UUID(digits.ljust(_UUID_DIGITS, "0")), UUID(digits.ljust(_UUID_DIGITS, "f"))
+
+
+def _filters(
+    tenant: str | None, job_type: str | None, reason: str | None, since: datetime | None
+) -> tuple[str | datetime | None, ...]:
+    """The first parameters, after the namespace, of all statements that filter."""
+    wanted = (None if text is None else sanitise.key(text) for text in (tenant, job_type, reason))
+    return (*wanted, None if since is None else sanitise.moment(since))

@@ -1,0 +1,11 @@
+-- The same filters as in list.sql, without the bodies.
+select id, priority, entity from job_dlq
+where namespace = $1
+    and ($2::text is null or app_id = $2)
+    and ($3::text is null or type = $3)
+    and ($4::text is null or error_reason = $4)
+    and ($5::timestamptz is null or dead_at >= $5)
+    and replayed_at is null
+    and discarded_at is null
+order by dead_at desc, id desc
+limit $6

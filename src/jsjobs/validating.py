@@ -1,0 +1,75 @@
+"""Checking every item of a list before any of it is submitted."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from jsjobs.model.checks import checked_list
+from jsjobs.model.errors import InvalidBatch, JobError
+from jsjobs.model.job import clipped
+from jsjobs.worker.registry import problems
+
+SIDE_BY_SIDE = 100
+"""Items that an async validator checks at once, at most."""
+
+Validator = Callable[[Any], Any] | Callable[[Any], Awaitable[Any]] | type[BaseModel]
+"""What checks one item: a plain or async function, or a pydantic model."""
+
+
+async def validate_all(items: Iterable[Any], validator: Validator) -> list[Any]:
+    """Check every item; see `JobService.validate_batch`.
+
+    Raises:
+        InvalidBatch: Listing all that failed.
+        JobError: `Validation`, if the items are no list or the validator can be none.
+    """
+    given = checked_list("the items", items)
+    if not callable(validator):
+        raise JobError.from_validation(
+            f"the validator must be a function or a pydantic model, not {type(validator).__name__}"
+        )
+    checks, values, errors = enumerate(given), list(given), dict[int, str]()
+    check = _model_check(validator) if inspect.isclass(validator) and issubclass(validator, BaseModel) else validator
+    # Each takes the next item that nobody has, so that slow ones hold up no others.
+    await asyncio.gather(*(_check_on(checks, check, values, errors) for _ in range(min(SIDE_BY_SIDE, len(given)))))
+    if errors:
+        raise InvalidBatch(errors, len(given))
+    return values
+
+
+async def _check_on(
+    checks: Iterator[tuple[int, Any]], check: Callable[[Any], Any], values: list[Any], errors: dict[int, str]
+) -> None:
+    for index, item in checks:
+        try:
+            value = check(item)
+            if inspect.isawaitable(value):
+                value = await value
+        except Exception as error:  # noqa: BLE001 - a validator may raise anything, and all items are to be checked
+            errors[index] = _told(error)
+            continue
+        if value is False:
+            errors[index] = "the validator returned False"
+        elif value is not None and value is not True:
+            values[index] = value
+
+
+def _model_check(model: type[BaseModel]) -> Callable[[Any], BaseModel]:
+    return model.model_validate
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, JobError):
+        return clipped(error.message)
+    if isinstance(error, ValidationError):
+        return problems(error)
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - a hostile or broken __str__
+        text = "(its text cannot be had)"
+    return clipped(f"{type(error).__name__}: {text}" if text else type(error).__name__)

@@ -1,0 +1,103 @@
+"""The processes of a worker: started when they are needed, kept for the next job, replaced when they die."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from jsjobs.model.context import current_context
+from jsjobs.model.errors import JobError
+from jsjobs.worker.context import JobContext
+from jsjobs.worker.processes.loading import check_not_importing, main_module, pickled
+from jsjobs.worker.processes.process import Process, ProcessDied
+
+_TOLD = ("job_id", "type", "priority", "shard", "attempt", "fence", "entity", "tenant_id", "request_id", "batch_id")
+_Function = Callable[..., Any]
+
+
+class Processes:
+    """Runs handlers in processes, one at a time in each."""
+
+    def __init__(self, limit: int) -> None:
+        """No process yet.
+
+        Args:
+            limit: How many there may be at once.
+
+        Raises:
+            JobError: `Validation`, in a process that is just importing the script of its worker.
+        """
+        check_not_importing()
+        self._places = asyncio.Semaphore(limit)
+        self._all: set[Process] = set()
+        self._idle: list[Process] = []
+        self._is_closed = False
+
+    async def run(
+        self, function: _Function, payload: bytes, context: JobContext, *, begun: Callable[[], None]
+    ) -> bytes | None:
+        """Run a handler on a payload; an interruption ends its process first.
+
+        Args:
+            function: The handler.
+            payload: JSON, not looked at here.
+            context: What the handler is told; takes its progress.
+            begun: Called when the handler begins, after the wait for a process and its start.
+
+        Returns:
+            The result as JSON; None where there is none.
+
+        Raises:
+            HandlerFailed: If the handler raised something.
+            JobError: If the handler raised one, or its process died, which costs only this attempt.
+        """
+        request = asdict(current_context())
+        told = {"context": {name: getattr(context, name) for name in _TOLD}, "request": request}
+        async with self._places:
+            while True:
+                process, is_new = await self._take()
+                try:
+                    return await process.run(
+                        context.type,
+                        lambda: (pickled(context.type, function), main_module()),
+                        payload,
+                        told,
+                        begun=begun,
+                        report=context._report,  # noqa: SLF001 - the same as the handler's own reports
+                    )
+                except ProcessDied as death:
+                    if is_new or death.begun:
+                        raise
+                    # It had died while it was idle, and this is how it shows: the job never began there.
+                finally:
+                    if process.is_idle and process.is_alive and not self._is_closed:
+                        self._idle.append(process)
+                    else:
+                        await process.end()
+
+    async def _take(self) -> tuple[Process, bool]:
+        if self._is_closed:
+            raise JobError.from_runner_unavailable("the worker has stopped")
+        while self._idle:
+            process = self._idle.pop()
+            if process.is_alive:
+                return process, False
+        process = Process(self._forget)
+        try:
+            await process.start()
+        except (OSError, RuntimeError) as error:  # no sockets, or no threads, are left
+            raise JobError.from_runner_unavailable(f"no process could be started for the handler: {error}") from None
+        self._all.add(process)
+        return process, True
+
+    def _forget(self, process: Process) -> None:
+        self._all.discard(process)
+        if process in self._idle:
+            self._idle.remove(process)
+
+    async def close(self) -> None:
+        """End all processes, idle ones in good order."""
+        self._is_closed = True
+        await asyncio.gather(*(process.leave() for process in self._all))

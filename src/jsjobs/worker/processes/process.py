@@ -1,0 +1,233 @@
+"""One process as its worker sees it: starting it, talking to it, ending it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from typing import Any
+
+from jsjobs.model.errors import JobError, Reason
+from jsjobs.worker.processes import frames
+from jsjobs.worker.processes.loading import search_path
+
+logger = logging.getLogger("jsjobs.worker")
+
+_CODE = (
+    "import sys; sys.path[:] = sys.argv[3:]; sys.argv[3:] = [];from jsjobs.worker.processes.child import main; main()"
+)
+_KILL_AFTER = 0.05
+"""Seconds from the request to end to the end by force: whoever cancels a job waits for it."""
+_LAST_WORDS = 1.0
+"""Seconds between the end of a process and that of its channel, at most, whichever comes first."""
+_LOADING = 120.0
+"""Seconds that a process has to start and to import the handler: a module that hangs must not hold its job for ever."""
+_CHUNK = 2**20
+
+
+class HandlerFailed(Exception):  # noqa: N818 - reads as what happened
+    """A handler in a process raised something; the exception itself stayed there."""
+
+    def __init__(self, text: str, error_type: str, trace: str) -> None:
+        super().__init__(text)
+        self.text = text
+        self.error_type = error_type
+        """The exception's type."""
+        self.trace = trace
+        """The traceback in the process."""
+
+
+class ProcessDied(JobError):  # noqa: N818 - likewise
+    """The process ended before the handler did."""
+
+    def __init__(self, message: str, *, begun: bool) -> None:
+        super().__init__(Reason.PROCESSING, message)
+        self.begun = begun
+        """Whether the handler had begun."""
+
+
+class Process:
+    """A process of this worker, made from nothing: no fork of a program with threads, locks and connections.
+
+    It gets a session of its own: Ctrl-C in the terminal reaches the worker alone, and whatever a handler starts ends
+    with its process. A thread of ours starts it and waits for its end, so the event loop does neither.
+    """
+
+    def __init__(self, on_exit: Callable[[Process], None]) -> None:
+        """A process that was not started yet.
+
+        Args:
+            on_exit: Called in the event loop once it has ended, however it did.
+        """
+        self.is_idle = True
+        self._on_exit = on_exit
+        self._loop = asyncio.get_running_loop()
+        self._exit: asyncio.Future[int | OSError] = self._loop.create_future()
+        self._popen: subprocess.Popen[bytes] | None = None
+        self._asked: signal.Signals | None = None
+        self._known: set[str] = set()
+
+    async def start(self) -> None:
+        """Open the channel and have the process started; what is sent meanwhile waits in the channel."""
+        with ExitStack() as opened:
+            ours, theirs = map(opened.enter_context, socket.socketpair())
+            self._lifeline, lifeline = map(opened.enter_context, socket.socketpair())
+            self._reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=_CHUNK)
+            threading.Thread(target=self._live, args=(theirs, lifeline), name="jsjobs-process", daemon=True).start()
+            opened.pop_all()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it has not ended, as far as is known."""
+        return not self._exit.done()
+
+    # -- the thread that starts it and waits for its end
+
+    def _live(self, *theirs: socket.socket) -> None:
+        numbers = [one.fileno() for one in theirs]
+        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001 - as multiprocessing does
+        command = [sys.executable, *flags, "-c", _CODE, *map(str, numbers), *search_path()]
+        try:
+            popen = subprocess.Popen(  # noqa: S603 - this interpreter
+                command, stdin=subprocess.DEVNULL, pass_fds=numbers, start_new_session=True
+            )
+        except OSError as error:
+            self._tell(self._exited, error)
+            return
+        finally:
+            for one in theirs:
+                one.close()
+        self._tell(self._born, popen)
+        self._tell(self._exited, popen.wait())
+
+    def _tell(self, what: Callable[[Any], None], value: object) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(what, value)
+
+    def _born(self, popen: subprocess.Popen[bytes]) -> None:
+        self._popen = popen
+        if self._asked is not None:
+            self._reach(self._asked)
+
+    def _exited(self, code: int | OSError) -> None:
+        self._reach(signal.SIGKILL)  # what its handlers started ends too
+        self._exit.set_result(code)
+        self._lifeline.close()
+        # What it had sent by then is still read, unless something that it started keeps the channel open.
+        self._loop.call_later(0 if self.is_idle or self._asked else _LAST_WORDS, self._writer.transport.abort)
+        self._on_exit(self)
+
+    def _signal(self, number: signal.Signals) -> None:
+        self._asked = number
+        self._reach(number)
+
+    def _reach(self, number: signal.Signals) -> None:
+        if self._popen is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._popen.pid, number)
+
+    # -- talking
+
+    async def run(
+        self,
+        job_type: str,
+        function: Callable[[], tuple[bytes, dict[str, Any]]],
+        payload: bytes,
+        told: dict[str, Any],
+        *,
+        begun: Callable[[], None],
+        report: Callable[[float, str | None], None],
+    ) -> bytes | None:
+        """Run a handler; if this does not return or raise `JobError` or `HandlerFailed`, end the process.
+
+        Args:
+            job_type: The job's.
+            function: Gives the pickled handler, and where `__main__` is.
+            payload: The job's, as it came.
+            told: What its handler is told, and the request context.
+            begun: Called when the handler begins.
+            report: Takes progress.
+
+        Raises:
+            HandlerFailed: If the handler raised something.
+            JobError: If the handler raised one, or the process died or cannot load the handler.
+        """
+        has_begun = False
+        if job_type not in self._known:
+            data, main = function()
+            self._writer.write(frames.frame(frames.FUNCTION, data, type=job_type, main=main))
+            self._known.add(job_type)
+        self.is_idle = False
+        self._writer.write(frames.frame(frames.RUN, payload, type=job_type, **told))
+        try:
+            async with asyncio.timeout(_LOADING) as loading:
+                while True:
+                    head, body = await self._receive()
+                    match head["kind"]:
+                        case frames.BEGUN:
+                            loading.reschedule(None)
+                            has_begun = True
+                            begun()
+                        case frames.PROGRESS:
+                            report(head["pct"], head["message"])
+                        case frames.DONE:
+                            self.is_idle = True
+                            return body if head["has_result"] else None
+                        case _:
+                            self.is_idle = True
+                            raise _raised(head)
+        except TimeoutError:
+            text = f"the handler of {job_type} was not loaded by a new process within {_LOADING:g} s"
+            raise JobError.from_timeout(text) from None
+        except (asyncio.IncompleteReadError, OSError, ValueError, KeyError):
+            raise ProcessDied(await self._how_it_died(), begun=has_begun) from None
+
+    async def _receive(self) -> frames.Frame:
+        head, body = frames.lengths(await self._reader.readexactly(frames.LENGTHS.size))
+        return frames.parse_head(await self._reader.readexactly(head)), await self._reader.readexactly(body)
+
+    async def _how_it_died(self) -> str:
+        await asyncio.wait({self._exit}, timeout=_LAST_WORDS)
+        if not self._exit.done():
+            return "the handler broke the channel to its process, which was ended"
+        code = self._exit.result()
+        if isinstance(code, OSError):
+            return f"no process could be started for the handler: {code}"
+        if code >= 0:
+            return f"the process of the handler died: exit code {code}"
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        hint = ", as the system does where memory runs out" if name == "SIGKILL" else ""
+        return f"the process of the handler died: killed by {name}{hint}"
+
+    # -- ending
+
+    async def end(self) -> None:
+        """Terminate it, kill it soon after; it has ended when this returns, whatever interrupts this meanwhile."""
+        if self.is_alive:
+            self._signal(signal.SIGTERM)
+        timer = self._loop.call_later(_KILL_AFTER, self._signal, signal.SIGKILL)
+        while self.is_alive:
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({self._exit})
+        timer.cancel()
+        self._writer.close()
+
+    async def leave(self) -> None:
+        """Let it end in good order if it is idle."""
+        if self.is_idle:
+            self._writer.close()
+            await asyncio.wait({self._exit}, timeout=_LAST_WORDS / 2)
+        await self.end()
+
+
+def _raised(head: dict[str, Any]) -> Exception:
+    if "reason" in head:
+        return JobError(head["reason"], head["text"])
+    return HandlerFailed(head["text"], head["error_type"], head["trace"])

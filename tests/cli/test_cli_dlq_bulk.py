@@ -1,0 +1,246 @@
+"""Many dead letters at once: `jsjobs dlq replay`, `discard` and `export` with filters."""
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cli_process import Cli
+from terminal import at_terminal
+
+from facts import eventually
+from jsjobs import JobService
+from jsjobs.jetstream.connect import connected
+from jsjobs.jetstream.overview import Observer
+from jsjobs.jetstream.subjects import Names
+from jsjobs.postgres.dead_letters import NewDeadLetter
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+async def jobs(cli: Cli, config: JobService.Config) -> AsyncIterator[JobService]:
+    async with JobService(config) as service:
+        yield service
+
+
+async def store(jobs: JobService, count: int, first: int = 1, **values: object) -> list[str]:
+    """Dead letters, the first of which died first; the jobs' ids."""
+    ids = [f"low-{number}" for number in range(first, first + count)]
+    for number, job_id in enumerate(ids, first):
+        usual = {"type": "echo", "priority": "low", "payload": b"%d" % number, "error_reason": "MaxRetries"}
+        times = {"attempts": 3, "dead_at": NOON + timedelta(seconds=number)}
+        await jobs.letters().store(NewDeadLetter(original_job_id=job_id, **(usual | times | values)))
+    return ids
+
+
+async def waiting(jobs: JobService) -> int:
+    """Jobs in the queue that the letters go to."""
+    async with connected(jobs.config, name="test") as connection:
+        overview = await Observer(connection, Names(jobs.config.namespace)).look(0)
+    return next(look.waiting for look in overview.priorities if look.priority == "low")
+
+
+async def test_filters_choose_what_is_replayed(cli: Cli, jobs: JobService) -> None:
+    await store(jobs, 5, app_id="acme")
+    await store(jobs, 5, first=6, app_id="other", error_reason="Validation")
+    await store(jobs, 5, first=11, type="sleep")
+    replayed = await cli.run("dlq", "replay", "--tenant", "acme", "--json")
+    assert replayed.code == 0
+    done = json.loads(replayed.out)
+    assert len(done) == 5
+    assert {one["id"] for one in done} == {
+        str(letter.id) for letter in await jobs.letters().list(tenant="acme", include_replayed=True)
+    }
+    assert {(await jobs.status(one["replayed_job_id"])).tenant for one in done} == {"acme"}
+    assert await waiting(jobs) == 5
+    some = await cli.run("dlq", "replay", "--reason", "Validation", "--limit", "2")
+    assert (some.code, some.out, some.err) == (0, "", "replayed 2 letters\n")
+    assert [letter.original_job_id for letter in await jobs.letters().list(tenant="other")] == [
+        "low-8",
+        "low-7",
+        "low-6",
+    ]
+    since = (NOON + timedelta(seconds=14)).isoformat()
+    assert (await cli.run("dlq", "replay", "--since", since, "--type", "sleep")).err == "replayed 2 letters\n"
+    assert (await cli.run("dlq", "replay", "--all")).err == "replayed 6 letters\n"
+    assert await jobs.letters().count_open() == 0
+    assert await waiting(jobs) == 15
+    none = await cli.run("dlq", "replay", "--all")
+    assert (none.code, none.err) == (0, "no undecided letters match\n")
+    assert (await cli.run("dlq", "replay", "--all", "--json")).out == "[]\n"
+    assert await waiting(jobs) == 15
+
+
+async def test_jobs_of_one_entity_are_replayed_in_their_order(cli: Cli, jobs: JobService) -> None:
+    for number in range(60):
+        await store(jobs, 1, first=number + 1, entity=f"e{number % 3}")
+    ran: list[tuple[str | None, int]] = []
+
+    @jobs.handler("echo")
+    async def echo(payload: int, ctx: JobService.Context) -> None:
+        ran.append((ctx.entity, payload))
+
+    assert (await cli.run("dlq", "replay", "--all")).code == 0
+    async with jobs.worker():
+        await eventually(lambda: asyncio.sleep(0, len(ran) == 60))
+    for entity in ("e0", "e1", "e2"):
+        numbers = [number for name, number in ran if name == entity]
+        assert numbers == sorted(numbers)
+
+
+async def test_one_that_cannot_be_replayed_keeps_no_other_back(cli: Cli, jobs: JobService) -> None:
+    await store(jobs, 4)
+    await store(jobs, 1, first=5, type="not a type")
+    await store(jobs, 4, first=6)
+    bad = (await jobs.letters().find("low-5")).id
+    ended = await cli.run("dlq", "replay", "--all")
+    assert ended.code == 1
+    assert f"error: {bad}: a job of type 'not a type' cannot be published again" in ended.err
+    assert "replayed 8 of 9 letters; 1 failed\n" in ended.err
+    again = await cli.run("dlq", "replay", "--all", "--json")
+    assert again.code == 1
+    assert json.loads(again.out) == [{"id": str(bad), "error": "a job of type 'not a type' cannot be published again"}]
+
+
+async def test_an_interrupted_replay_is_finished_by_the_next(cli: Cli, jobs: JobService) -> None:
+    await store(jobs, 400)
+    process = await cli.start("dlq", "replay", "--all")
+
+    async def some_are_done() -> bool:
+        return await jobs.letters().count_open() < 390
+
+    await eventually(some_are_done)
+    process.interrupt()
+    stopped = await process.ends()
+    assert stopped.code == 130
+    assert "Traceback" not in stopped.err
+    assert "stopped before the end: the same command goes on with the rest" in stopped.err
+    left = await jobs.letters().count_open()
+    assert 0 < left < 400
+    again = await cli.run("dlq", "replay", "--all")
+    assert (again.code, again.err) == (0, f"replayed {left} letters\n")
+    assert await waiting(jobs) == 400  # each once
+
+
+async def test_two_at_once_replay_each_letter_once(cli: Cli, jobs: JobService) -> None:
+    await store(jobs, 100)
+    both = await asyncio.gather(*(cli.run("dlq", "replay", "--all", "--json") for _ in range(2)))
+    done = [one for ended in both for one in json.loads(ended.out)]
+    assert len({one["replayed_job_id"] for one in done if "replayed_job_id" in one}) == 100
+    assert all("already replayed" in one["error"] for one in done if "error" in one)
+    assert await jobs.letters().count_open() == 0
+    assert await waiting(jobs) == 100
+
+
+async def test_a_full_queue_is_not_tried_with_every_letter(
+    cli: Cli,
+    jobs: JobService,
+    settings_of: Callable[..., JobService.Config],
+    deploy: Callable[[JobService.Config], Awaitable[None]],
+) -> None:
+    await deploy(settings_of(capacity=5))
+    await store(jobs, 200)
+    ended = await cli.run("dlq", "replay", "--all")
+    assert ended.code == 1
+    assert "replayed 5 of 200 letters" in ended.err
+    assert "stopped before the end: the same command goes on with the rest" in ended.err
+    assert 16 <= len([line for line in ended.err.splitlines() if "full" in line]) < 100
+    await deploy(settings_of())
+    # What was claimed in vain is published by the next, as everything else.
+    assert (await cli.run("dlq", "replay", "--all")).err == "replayed 195 letters\n"
+    assert await waiting(jobs) == 200
+
+
+async def test_without_a_database_it_says_so_once(cli: Cli) -> None:
+    for command in ("replay", "discard"):
+        ended = await cli.run("dlq", command, "--all", JSJOBS_DATABASE_URL="postgresql://u@127.0.0.1:9/d")
+        assert ended.code == 1
+        assert ended.err.count("is not available") == 1
+
+
+async def test_letters_are_discarded_by_filter(cli: Cli, jobs: JobService) -> None:
+    await store(jobs, 3, app_id="acme")
+    await store(jobs, 3, first=4)
+    ended = await cli.run("dlq", "discard", "--tenant", "acme", "--json")
+    assert ended.code == 0
+    assert [one["discarded"] for one in json.loads(ended.out)] == [True] * 3
+    assert {letter.app_id for letter in await jobs.letters().list()} == {"default"}
+    assert (await cli.run("dlq", "discard", "--all")).err == "discarded 3 letters\n"
+    assert await jobs.letters().list() == []
+
+
+async def test_an_export_has_all_pages_as_the_list_has_them(cli: Cli, jobs: JobService) -> None:
+    await store(jobs, 130, app_id="acme")
+    await store(jobs, 20, first=131)
+    await cli.run("dlq", "discard", "--tenant", "default")
+    exported = await cli.run("dlq", "export")
+    assert (exported.code, exported.err) == (0, "")
+    lines = [json.loads(line) for line in exported.out.splitlines()]
+    assert lines == json.loads((await cli.run("dlq", "list", "--limit", "1000", "--json")).out)
+    assert [line["original_job_id"] for line in lines] == [f"low-{number}" for number in range(130, 0, -1)]
+    assert len((await cli.run("dlq", "export", "--all")).out.splitlines()) == 150
+    some = await cli.run("dlq", "export", "--tenant", "default", "--all", "--limit", "7")
+    assert [json.loads(line)["original_job_id"] for line in some.out.splitlines()] == [
+        f"low-{number}" for number in range(150, 143, -1)
+    ]
+    assert (await cli.run("dlq", "export", "--type", "none")).out == ""
+
+
+async def test_a_reader_that_goes_ends_an_export_quietly(cli: Cli, jobs: JobService) -> None:
+    await store(jobs, 300, payload=b'"' + b"x" * 20_000 + b'"')
+    process = await cli.start("dlq", "export")
+    assert process.child.stdout is not None
+    await process.child.stdout.read(1000)
+    process.child.stdout._transport.close()  # type: ignore[attr-defined]
+    assert process.child.stderr is not None
+    assert "Traceback" not in (await process.child.stderr.read()).decode()
+
+
+async def test_at_a_terminal_a_bar_shows_how_far_it_is(cli: Cli, jobs: JobService) -> None:
+    await store(jobs, 150)
+    async with at_terminal(cli, "dlq", "replay", "--all") as terminal:
+        assert await terminal.ends() == 0
+        await terminal.shows("150/150")
+        await terminal.shows("replayed 150 letters")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["replay"], "give the ids of letters, or filters such as --type email.send, or --all"),
+        (["discard"], "give the ids of letters, or filters"),
+        (["replay", "3f2a9c", "--all"], "give the ids of letters, or filters, not both"),
+        (["replay", "3f2a9c", "--type", "t"], "give the ids of letters, or filters, not both"),
+        (["discard", "3f2a9c", "--limit", "1"], "give the ids of letters, or filters, not both"),
+        (["replay", "--all", "--tenant", "acme"], "--all means every undecided letter"),
+        (["replay", "--all", "--force"], "--force goes with the ids of letters"),
+        (["replay", "--all", "--limit", "0"], "greater than or equal to 1"),
+        (["replay", "--since", "yesterday"], "neither a duration such as 2h nor a time"),
+        (["export", "--since", "99999999d"], "neither a duration such as 2h nor a time"),
+        (["replay", "--all", "--priority", "urgent"], "'urgent' is not one of"),
+    ],
+)
+async def test_wrong_use(cli: Cli, jobs: JobService, arguments: list[str], says: str) -> None:
+    await store(jobs, 1)
+    ended = await cli.run("dlq", *arguments)
+    assert ended.code == 2
+    assert says in " ".join(ended.err.replace("│", " ").split())
+    assert await jobs.letters().count_open() == 1
+
+
+async def test_a_killed_replay_is_finished_by_the_next(cli: Cli, jobs: JobService) -> None:
+    await store(jobs, 300)
+    process = await cli.start("dlq", "replay", "--all")
+
+    async def some_are_done() -> bool:
+        return await jobs.letters().count_open() < 295
+
+    await eventually(some_are_done)
+    process.signal(signal.SIGKILL)
+    await process.child.wait()
+    assert (await cli.run("dlq", "replay", "--all")).code == 0
+    assert await jobs.letters().count_open() == 0
+    assert await waiting(jobs) == 300

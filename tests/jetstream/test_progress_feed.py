@@ -1,0 +1,209 @@
+"""Following progress: what is kept, then live updates, none twice, none lost that the server keeps."""
+
+import asyncio
+import time
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+from nats.aio.client import Client
+from opened import opened
+
+from facts import eventually
+from jsjobs.embedded import NatsServer
+from jsjobs.jetstream.api import call
+from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.lookup import Lookup
+from jsjobs.jetstream.progress import ProgressSender, ProgressUpdate
+from jsjobs.jetstream.state import StateStore
+from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.topology import Topology
+from jsjobs.jetstream.wire import header_block
+from jsjobs.model.errors import JobError, Reason
+from jsjobs.model.job import JobStatusResponse, Status, utc_now
+from jsjobs.settings import Config
+
+STARTED = JobStatusResponse(job_id="high-7", status=Status.QUEUED, type="t").started(utc_now(), "w")
+
+
+def update(number: float, message: str | None = None) -> ProgressUpdate:
+    return ProgressUpdate(pct=number, message=message or f"{number}", timestamp=utc_now())
+
+
+@pytest.fixture
+def lookup(connection: Connection, names: Names, state: StateStore) -> Lookup:
+    return Lookup(connection, names, state)
+
+
+@pytest.fixture
+async def sender(connection: Connection, names: Names) -> ProgressSender:
+    return ProgressSender(connection, names)
+
+
+class Follower:
+    """Follows in the background."""
+
+    def __init__(self, lookup: Lookup) -> None:
+        self.seen: list[str | None] = []
+        self.task = asyncio.ensure_future(self._follow(lookup))
+
+    async def _follow(self, lookup: Lookup) -> None:
+        async with aclosing(lookup.progress("high-7")) as updates:
+            async for one in updates:
+                self.seen.append(one.message)
+
+    async def sees(self, message: str) -> None:
+        await eventually(lambda: asyncio.sleep(0, self.seen[-1:] == [message]))
+
+
+async def all_but_the_last_100_are_gone(connection: Connection, names: Names) -> bool:
+    state = (await call(connection, f"STREAM.INFO.{names.progress_stream}"))["state"]
+    return (state["messages"], state["last_seq"]) == (100, 130)
+
+
+async def test_progress_gives_the_last_100_then_live_ones_and_ends_with_the_job(
+    lookup: Lookup, state: StateStore, connection: Connection, names: Names, sender: ProgressSender
+) -> None:
+    revision = await state.write(STARTED, expected=0)
+    for number in range(130):
+        sender.send("high-7", update(number / 2, f"{number}"))
+    # Stored without a receipt: the last one is there when the first thirty are gone.
+    await eventually(lambda: all_but_the_last_100_are_gone(connection, names))
+    seen = []
+    async with aclosing(lookup.progress("high-7")) as updates:
+        async for one in updates:
+            seen.append(one.message)
+            if one.message == "129":
+                sender.send("high-7", update(99, "live"))
+            if one.message == "live":
+                sender.send("high-7", update(100, "last"))
+                await connection.flush()
+                await state.write(STARTED.completed(utc_now()), expected=revision)
+    assert seen == [*(str(number) for number in range(30, 130)), "live", "last"]
+    kept = [one.message async for one in lookup.progress("high-7")]
+    assert kept[-2:] == ["live", "last"]
+    assert len(kept) == 100
+    assert len(connection._subs) == 1
+    assert connection.on_reconnect == []
+
+
+async def test_what_strangers_put_among_the_updates_is_passed_over_and_hides_none(
+    lookup: Lookup, state: StateStore, connection: Connection, names: Names, plain: Client, sender: ProgressSender
+) -> None:
+    await state.write(STARTED, expected=0)
+    js, subject = plain.jetstream(), names.progress("high-7").decode()
+    forged = [b"garbage", b"", b"[]", b'{"pct": 101, "timestamp": "2026-01-01T00:00:00Z"}', b'{"pct": NaN}', b"\xff"]
+    first = Follower(lookup)
+    await eventually(lambda: asyncio.sleep(0, len(connection._subs) == 3))
+    for number in range(12):
+        await js.publish(subject, forged[number % len(forged)], headers={"Nats-Sequence": "1"})
+        if number % 2:
+            sender.send("high-7", update(number))
+        else:
+            await js.publish(subject, update(number).model_dump_json().encode(), headers={"Nats-Sequence": "1"})
+        await first.sees(f"{number}")
+    late = Follower(lookup)
+    await late.sees("11")
+    for follower in (first, late):
+        assert follower.seen == [f"{number}" for number in range(12)]
+        follower.task.cancel()
+    await asyncio.gather(first.task, late.task, return_exceptions=True)
+    await eventually(lambda: asyncio.sleep(0, len(connection._subs) == 1))
+
+
+async def test_updates_that_no_subscription_brought_are_told_at_the_end(
+    lookup: Lookup, state: StateStore, connection: Connection, names: Names, sender: ProgressSender
+) -> None:
+    revision = await state.write(STARTED, expected=0)
+    follower = Follower(lookup)
+    sender.send("high-7", update(1, "first"))
+    await follower.sees("first")
+    for sid, receiver in connection._parser.receivers.items():
+        if getattr(receiver, "__name__", "") == "_on_update":
+            connection._parser.receivers[sid] = lambda *_: None  # as a node that does not know of the subscription yet
+    for number in range(30):
+        sender.send("high-7", update(number, f"unheard {number}"))
+    await state.write(STARTED.completed(utc_now()), expected=revision)
+    await asyncio.wait_for(follower.task, 20)
+    assert follower.seen == ["first", *(f"unheard {number}" for number in range(30))]
+
+
+async def test_the_same_update_again_is_told_as_often_as_it_is_kept(
+    lookup: Lookup, state: StateStore, connection: Connection, names: Names, plain: Client
+) -> None:
+    revision = await state.write(STARTED, expected=0)
+    js, subject = plain.jetstream(), names.progress("high-7").decode()
+    same = update(50, "same").model_dump_json().encode()
+    await js.publish(subject, same)
+    follower = Follower(lookup)
+    await follower.sees("same")
+    await js.publish(subject, same)
+    await js.publish(subject, same)
+    await state.write(STARTED.completed(utc_now()), expected=revision)
+    await asyncio.wait_for(follower.task, 20)
+    assert follower.seen == ["same"] * 3
+
+
+async def test_a_server_restart_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    with NatsServer(tmp_path) as server:
+        config = Config(nats_url=server.url, queue_bytes=2**24)
+        names = Names(config.namespace)
+        async with opened(server.url) as connection, opened(server.url) as other:
+            await Topology(connection, names, config).apply()
+            state, sender = StateStore(other, names), ProgressSender(other, names)
+            revision = await state.write(STARTED, expected=0)
+            follower = Follower(Lookup(connection, names, StateStore(connection, names)))
+            expected = []
+            for crash in range(3):
+                for number in range(5):
+                    expected.append(f"{crash}.{number}")
+                    body = update(number, expected[-1]).model_dump_json().encode()
+                    header = header_block({"Nats-Msg-Id": expected[-1]})  # so that an ask cut short may be repeated
+                    await eventually(
+                        lambda body=body, header=header: other.ask(names.progress("high-7"), body, header=header)
+                    )
+                if crash < 2:
+                    await follower.sees(expected[-1])
+                    server.kill()
+                    server.start()
+            sender.send("high-7", update(100, "last"))
+            await state.write(STARTED.completed(utc_now()), expected=revision)
+            await asyncio.wait_for(follower.task, 30)
+    assert follower.seen == [*expected, "last"]
+
+
+async def test_following_ends_when_the_connection_is_closed(tmp_path: Path, nats_server: NatsServer) -> None:
+    config = Config(nats_url=nats_server.url, namespace="feedclosed", queue_bytes=2**24)
+    names = Names(config.namespace)
+    async with opened(nats_server.url) as connection:
+        await Topology(connection, names, config).apply()
+        state = StateStore(connection, names)
+        await state.write(STARTED, expected=0)
+        follower = Follower(Lookup(connection, names, state))
+        ProgressSender(connection, names).send("high-7", update(1, "first"))
+        await follower.sees("first")
+    with pytest.raises(JobError) as caught:
+        await asyncio.wait_for(follower.task, 20)
+    assert caught.value.reason is Reason.RUNNER_UNAVAILABLE
+
+
+async def test_100_followers_of_one_job_cost_little(
+    lookup: Lookup, state: StateStore, connection: Connection, names: Names, sender: ProgressSender
+) -> None:
+    revision = await state.write(STARTED, expected=0)
+    sender.send("high-7", update(0, "kept"))
+    followers = [Follower(lookup) for _ in range(100)]
+    for follower in followers:
+        await follower.sees("kept")
+    begun = time.process_time()
+    for number in range(60):
+        sender.send("high-7", update(number))
+        await asyncio.sleep(0.05)
+    used = time.process_time() - begun
+    await state.write(STARTED.completed(utc_now()), expected=revision)
+    await asyncio.gather(*(follower.task for follower in followers))
+    expected = ["kept", *(f"{number}" for number in range(60))]
+    assert all(follower.seen == expected for follower in followers)
+    assert len(connection._subs) == 1
+    # Reading the server for each update would take more time than there is.
+    assert used < 2.0, f"{used:.2f} s of work in 3 s"

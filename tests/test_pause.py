@@ -1,0 +1,264 @@
+"""`jobs.pause` with real workers: no further job starts, what runs goes on, and nothing is lost or out of order."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from facts import eventually
+from jsjobs import JobService
+from jsjobs.dead_letters.sweep import Sweep
+from jsjobs.dead_letters.undertaker import Undertaker
+from jsjobs.jetstream.api import call
+from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.generations import live_shards
+from jsjobs.jetstream.shard_consumers import UNTIL_RESUMED, paused_until
+from jsjobs.jetstream.state import StateStore
+from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.topology import Topology
+from jsjobs.model.job import Priority
+from jsjobs.worker import watchdog
+
+
+class Handlers:
+    """What ran, and when it may go on."""
+
+    def __init__(self, jobs: JobService) -> None:
+        self.begun: list[Any] = []
+        self.ended: list[Any] = []
+        self.go_on = asyncio.Event()
+        jobs.register_handler("held", self.hold)
+        jobs.register_handler("flaky", self.fail_once)
+        jobs.register_handler("quick", self.note)
+
+    async def hold(self, payload: Any) -> None:
+        self.begun.append(payload)
+        await self.go_on.wait()
+        self.ended.append(payload)
+
+    async def fail_once(self, payload: Any, ctx: JobService.Context) -> None:
+        self.begun.append((payload, ctx.attempt))
+        if ctx.attempt == 1:
+            await self.go_on.wait()
+            raise ValueError("again, please")
+
+    async def note(self, payload: Any, ctx: JobService.Context) -> None:
+        self.begun.append((ctx.entity, payload))
+
+
+@pytest.fixture
+def handlers(jobs: JobService) -> Handlers:
+    return Handlers(jobs)
+
+
+async def test_what_runs_goes_on_and_nothing_else_starts(jobs: JobService, handlers: Handlers) -> None:
+    async with jobs.worker():
+        first, second = await jobs.submit("held", [1, 2], priority="low")
+        await eventually(lambda: asyncio.sleep(0, handlers.begun == [1]))
+        paused = await jobs.pause("low")
+        assert (paused.priority, paused.until, paused.running) == (Priority.LOW, None, (first,))
+        handlers.go_on.set()
+        await jobs.result(first)
+        # Other priorities are none of its business, and tell that the worker has had time to begin the next.
+        await jobs.result(await jobs.submit("held", 3, priority="high"))
+        assert handlers.begun == [1, 3]
+        assert (await jobs.status(second)).status == "queued"
+        await jobs.cancel(second)
+        third = await jobs.submit("held", 4, priority="low")
+        assert await jobs.resume("low") is True
+        await jobs.result(third)
+        assert handlers.begun == [1, 3, 4]
+        assert await jobs.resume("low") is False
+
+
+async def test_a_retry_that_falls_due_waits_for_the_resume(jobs: JobService, handlers: Handlers) -> None:
+    async with jobs.worker():
+        job_id = await jobs.submit("flaky", 1, priority="low")
+        await eventually(lambda: asyncio.sleep(0, handlers.begun == [(1, 1)]))
+        await jobs.pause("low")
+        handlers.go_on.set()
+
+        async def is_overdue() -> bool:
+            status = await jobs.status(job_id)
+            due = status.next_attempt_at
+            later = await jobs.status(await jobs.submit("quick", 0, priority="high"))
+            return due is not None and later.created_at is not None and (later.created_at - due).total_seconds() > 1
+
+        await eventually(is_overdue)
+        assert (1, 2) not in handlers.begun
+        # Said again, it finds no job that runs: one that waits for its next attempt does not.
+        assert (await jobs.pause("low")).running == ()
+        await jobs.resume("low")
+        await jobs.result(job_id)
+        assert (1, 2) in handlers.begun
+        assert [item.status for item in (await jobs.status(job_id)).history] == [
+            "processing",
+            "queued",
+            "processing",
+            "complete",
+        ]
+
+
+async def test_a_worker_takes_no_paused_shard_for_a_stuck_one(
+    jobs: JobService,
+    handlers: Handlers,
+    connection: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(watchdog, "INTERVAL", 0.05)
+    asked: list[bytes] = []
+    await jobs.pause("low")
+    async with jobs.worker() as worker:
+        job_id = await jobs.submit("quick", 1, priority="low")
+        lists = f"$JS.API.CONSUMER.LIST.{Names(jobs.config.namespace).stream('low')}".encode()
+        await connection.receive(lists, lambda subject, *_: asked.append(subject))
+        await eventually(lambda: asyncio.sleep(0, len(asked) > 6))
+        assert worker.ready
+        assert "subscribing again" not in caplog.text
+        assert handlers.begun == []
+        await jobs.resume("low")
+        await jobs.result(job_id)
+
+
+async def test_the_sweep_restores_a_lost_shard_paused_and_buries_no_job_that_waits(
+    jobs: JobService, handlers: Handlers, connection: Connection
+) -> None:
+    names = Names(jobs.config.namespace)
+    undertaker = Undertaker(connection, names, StateStore(connection, names), jobs.letters(), result_ttl=3600)
+    sweep = Sweep(connection, names, jobs.config, undertaker)
+    await jobs.pause("high")
+    waiting = await jobs.submit("quick", list(range(9)), priority="high")
+    await call(connection, f"CONSUMER.DELETE.{names.stream('high')}.high-1x3-1")
+    await sweep.once()
+    await sweep.once()
+    shards = await live_shards(connection, names, (Priority.HIGH,))
+    assert [paused_until(info) for info in shards.values()] == [UNTIL_RESUMED] * 3
+    async with jobs.worker():
+        await jobs.result(await jobs.submit("quick", 0, priority="low"))
+        assert len(handlers.begun) == 1
+        await jobs.resume("high")
+        for job_id in waiting:
+            await jobs.result(job_id)
+    assert await jobs.letters().list() == []
+
+
+async def test_a_pause_through_a_change_of_the_shard_count_keeps_every_entitys_order(
+    jobs: JobService, handlers: Handlers, connection: Connection, settings_of: Callable[..., JobService.Config]
+) -> None:
+    names = Names(jobs.config.namespace)
+
+    async def submit(numbers: range) -> None:
+        for number in numbers:
+            for entity in range(8):
+                await jobs.submit("quick", number, priority="high", entity=f"e{entity}")
+
+    async with jobs.worker():
+        await submit(range(5))
+        await jobs.pause("high")
+        await submit(range(5, 10))
+        begun = len(handlers.begun)
+        topology = Topology(connection, names, settings_of(pools={"high": 5}))
+        changing = asyncio.ensure_future(topology.apply())
+
+        async def moved() -> bool:
+            return any(shard.generation.number == 2 for shard in await live_shards(connection, names))
+
+        await eventually(moved)
+        await submit(range(10, 15))
+        await jobs.result(await jobs.submit("quick", 0, priority="low"))
+        assert len(handlers.begun) == begun + 1
+        assert not changing.done()
+        await jobs.resume("high")
+        await changing
+        await jobs.pause("high")
+        await submit(range(15, 20))
+        await jobs.resume("high")
+        await eventually(lambda: asyncio.sleep(0, len(handlers.begun) == 1 + 8 * 20))
+    seen = defaultdict(list)
+    for entity, number in handlers.begun:
+        seen[entity].append(number)
+    assert {entity: seen[entity] for entity in seen if entity in {f"e{n}" for n in range(8)}} == {
+        f"e{n}": list(range(20)) for n in range(8)
+    }
+
+
+async def test_pausing_again_and_again_under_load_loses_nothing(jobs: JobService, handlers: Handlers) -> None:
+    async with jobs.worker():
+        waiting = asyncio.ensure_future(jobs.submit("quick", list(range(300)), priority="normal"))
+        for _ in range(6):
+            paused = await jobs.pause("normal")
+            for job_id in paused.running:  # they end, and no other begins
+                await jobs.result(job_id)
+            begun = len(handlers.begun)
+            await jobs.result(await jobs.submit("quick", -1, priority="low"))
+            assert [payload for _, payload in handlers.begun[begun:]] == [-1]
+            assert await jobs.resume("normal")
+        await waiting
+        await eventually(lambda: asyncio.sleep(0, len(handlers.begun) == 306))
+    assert sorted(payload for _, payload in handlers.begun if payload >= 0) == list(range(300))
+
+
+@pytest.mark.parametrize("priority", ["urgent", "", 3, None])
+async def test_a_priority_that_is_none_is_refused(jobs: JobService, priority: Any) -> None:
+    doing: list[Awaitable[Any]] = [jobs.pause(priority), jobs.resume(priority)]
+    for each in doing:
+        with pytest.raises(JobService.Error, match="the priority must be one of critical, high, normal, low") as caught:
+            await each
+        assert caught.value.reason == "Validation"
+
+
+@pytest.mark.parametrize("seconds", ["60", True, 0, -1, float("nan"), 1e12])
+async def test_seconds_that_are_none_are_refused(jobs: JobService, seconds: Any) -> None:
+    with pytest.raises(JobService.Error, match="seconds") as caught:
+        await jobs.pause("low", seconds)
+    assert caught.value.reason == "Validation"
+
+
+async def test_a_namespace_without_streams_has_nothing_to_pause(config: JobService.Config) -> None:
+    async with JobService(config) as jobs:
+        with pytest.raises(JobService.Error, match="run `jsjobs streams apply`") as caught:
+            await jobs.pause("low")
+        assert caught.value.reason == "NotFound"
+
+
+async def test_a_job_that_shows_signs_of_life_is_known_to_run(
+    jobs: JobService, handlers: Handlers, connection: Connection
+) -> None:
+    stream = Names(jobs.config.namespace).stream("low")
+    async with jobs.worker():
+        job_id = await jobs.submit("held", 1, priority="low", duration="long")
+        await eventually(lambda: asyncio.sleep(0, handlers.begun == [1]))
+        first = (await call(connection, f"CONSUMER.INFO.{stream}.low-1x1-0"))["delivered"]["last_active"]
+
+        async def has_shown_one() -> bool:
+            info = await call(connection, f"CONSUMER.INFO.{stream}.low-1x1-0")
+            return info["delivered"]["last_active"] != first
+
+        await eventually(has_shown_one)
+        async with asyncio.timeout(15):
+            assert (await jobs.pause("low")).running == (job_id,)
+        handlers.go_on.set()
+        await jobs.result(job_id)
+
+
+async def test_a_job_that_waits_for_its_next_attempt_holds_no_pause_up(
+    settings_of: Callable[..., JobService.Config], deploy: Callable[[JobService.Config], Awaitable[None]]
+) -> None:
+    config = settings_of(ack_wait=60)
+    await deploy(config)
+    async with JobService(config) as jobs:
+        handlers = Handlers(jobs)
+        handlers.go_on.set()
+        async with jobs.worker():
+            await jobs.pause("low")
+            job_id = await jobs.submit("flaky", 1, priority="low")
+            await jobs.resume("low")
+            await eventually(lambda: asyncio.sleep(0, handlers.begun))
+            for _ in range(3):  # wherever the first finds it, the others find it waiting, or ended
+                async with asyncio.timeout(30):
+                    await jobs.pause("low")
+            await jobs.resume("low")
+            await jobs.result(job_id)
