@@ -37,12 +37,14 @@ lint: setup
 check: setup
     .venv/bin/pytest
     .venv/bin/coverage report --fail-under=90
+    just test-node
     just lint
 
-# Ratios against a bare nats-py loop, latencies, and what telemetry costs.
+# Ratios against a bare nats-py loop, latencies, cancels, and what telemetry costs.
 bench: setup
     {{python}} benchmarks/drain.py
     {{python}} benchmarks/latency.py
+    {{python}} benchmarks/cancel.py
     {{python}} benchmarks/telemetry.py
 
 # Format the sources.
