@@ -144,9 +144,11 @@ async def test_all_bad_items_of_a_list_are_named_and_none_is_queued(jobs: JobSer
     with pytest.raises(InvalidBatch) as caught:
         await jobs.submit_payloads(forms)
     assert set(caught.value.errors) == {1, 2}
-    for wrong in (5, None, "text", JobService.Payload(type="t")):
+    wrong = [jobs.submit_payloads(given) for given in (5, None, "text", JobService.Payload(type="t"))]
+    wrong += [jobs.submit("t", [1], on_queued=5), jobs.submit_payloads([], on_queued="print")]
+    for attempt in wrong:
         with pytest.raises(JobError) as refused:
-            await jobs.submit_payloads(wrong)
+            await attempt
         assert refused.value.reason == "Validation"
     assert await stored(connection, jobs) == 0
 

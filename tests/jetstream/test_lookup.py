@@ -1,9 +1,12 @@
+import asyncio
 import json
 from contextlib import aclosing
 
 import pytest
+from opened import opened
 
 from facts import eventually
+from jsjobs.embedded import NatsServer
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.lookup import Lookup
 from jsjobs.jetstream.queue import JobQueue, Outgoing
@@ -120,3 +123,14 @@ async def test_watching_yields_each_change_and_ends_with_the_job(
                 revision = await state.write(entry, expected=revision)
     assert seen == ["queued", "processing", "queued", "processing", "complete"]
     assert len(connection._subs) == 1, "only the inbox is still subscribed"
+
+
+async def test_watching_ends_when_the_connection_is_closed(
+    nats_server: NatsServer, names: Names, state: StateStore
+) -> None:
+    await state.write(STARTED, expected=0)
+    async with opened(nats_server.url) as connection:
+        changes = Lookup(connection, names, StateStore(connection, names)).watch("high-7")
+        assert (await anext(changes)).status is Status.PROCESSING
+    with pytest.raises(JobError, match="closed"):
+        await asyncio.wait_for(anext(changes), 20)

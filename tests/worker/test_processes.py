@@ -178,7 +178,7 @@ async def test_the_event_loop_goes_on_while_processes_start_compute_and_die(run:
         await asyncio.gather(run(handlers.spin, b"0.3"), run(handlers.die, b'"SIGKILL"'), run(handlers.spin, b"0.3"))
     ended.set()
     await watching
-    assert longest < 1.0  # a process takes longer than that to start, all of them together much longer
+    assert longest < 2.0  # all of it takes much longer
 
 
 async def test_a_process_is_told_all_about_the_job(run: Runs) -> None:

@@ -15,6 +15,7 @@ from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.queue import MAX_MESSAGE, JobQueue, Outgoing
 from jsjobs.jetstream.state import Conflict, StateStore
 from jsjobs.jetstream.subjects import Names
+from jsjobs.model.checks import checked_text
 from jsjobs.model.context import DEFAULT_TENANT
 from jsjobs.model.errors import JobError
 from jsjobs.model.ids import JobId
@@ -46,6 +47,7 @@ async def replay_letter(
     Raises:
         JobError: `NotFound`; `Validation`, if it was replayed or discarded before; `RunnerUnavailable`.
     """
+    checked_text("a letter's id", reference)
     try:
         letter = await letters.find(reference)
         priority = priority or Priority(letter.priority)

@@ -20,6 +20,7 @@ from jsjobs.jetstream.follow import AFTER_HINT, may_tell_end
 from jsjobs.jetstream.lookup import Lookup
 from jsjobs.jetstream.state import StateStore
 from jsjobs.jetstream.subjects import Names, checked_id
+from jsjobs.model.checks import checked_text
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import JobStatusResponse
 
@@ -73,7 +74,7 @@ class Ends:
             JobError: `Timeout`, if it has not ended by then; `NotFound`, if no stream knows the id;
                 `RunnerUnavailable`, if the server cannot be reached at first.
         """
-        future = self._add(job_id)
+        future = self._add(checked_text("a job id", job_id))
         awaited = self._jobs.get(job_id)
         try:
             async with asyncio.timeout(timeout):

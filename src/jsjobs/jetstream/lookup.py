@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.errors import NoResponders
+from jsjobs.jetstream.errors import ConnectionClosed, NoResponders
 from jsjobs.jetstream.follow import looks
 from jsjobs.jetstream.incoming import fetch_job
 from jsjobs.jetstream.progress import ProgressUpdate
@@ -80,7 +80,7 @@ class Lookup:
                 try:
                     status = await self.status(job_id)
                 except JobError as error:
-                    if last is None or not error.is_transient:
+                    if last is None or not error.is_transient or isinstance(error, ConnectionClosed):
                         raise
                     continue  # an outage: the next look may succeed
                 if status != last:

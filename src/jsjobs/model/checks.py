@@ -23,6 +23,17 @@ def checked_text(what: str, value: object) -> str:
     return value
 
 
+def checked_kind(what: str, value: T | None, kind: type[T]) -> T | None:
+    """The value itself, if there is none or it is of a kind.
+
+    Raises:
+        JobError: `Validation`, naming what it is instead.
+    """
+    if value is not None and not isinstance(value, kind):
+        raise JobError.from_validation(f"{what} must be a {kind.__qualname__}, not {type(value).__name__}")
+    return value
+
+
 def checked_timeout(value: object) -> float:
     """The seconds to wait, if they are a number that is none below zero; infinity is one.
 

@@ -86,11 +86,11 @@ class LetterSearch:
             rows = await connection.fetch(_FIND, self._namespace, sanitise.key(prefix_or_id), first, last)
         if not rows:
             raise LetterNotFound(
-                f"no dead letter {prefix_or_id!r}: give its id, 6 or more digits of it, or the job's id"
+                f"no dead letter {prefix_or_id[:80]!r}: give its id, 6 or more digits of it, or the job's id"
             )
         if len(rows) > 1:
             ids = ", ".join(str(row["id"]) for row in rows)
-            raise LetterAmbiguous(f"more than one dead letter {prefix_or_id!r}, such as {ids}: give more digits")
+            raise LetterAmbiguous(f"more than one dead letter {prefix_or_id[:80]!r}, such as {ids}: give more digits")
         return DeadLetter.from_row(rows[0])
 
     async def list(

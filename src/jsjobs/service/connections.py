@@ -9,6 +9,7 @@ from jsjobs.jetstream.connect import connect
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.subjects import Names
 from jsjobs.local import here
+from jsjobs.model.checks import checked_kind
 from jsjobs.model.errors import JobError
 from jsjobs.postgres.database import Database
 from jsjobs.settings import Config
@@ -23,7 +24,7 @@ class Connections:
     """NATS, Postgres, telemetry and handlers of one service; use it as an async context manager."""
 
     def __init__(self, config: Config | None = None) -> None:
-        self.config = config or here()
+        self.config = checked_kind("the settings", config, Config) or here()
         self._names = Names(self.config.namespace)
         self._registry = Registry()
         self._connection: Connection | None = None

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import TypeAlias, TypeVar
 
 from jsjobs.dead_letters.router import Router
+from jsjobs.model.batch import BatchStatus
 from jsjobs.model.context import RequestContext, current_context, request_context
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import JobStatusResponse, Priority, Status
@@ -28,6 +29,7 @@ class _Response:
     """The forms of answers."""
 
     Status: TypeAlias = JobStatusResponse
+    Batch: TypeAlias = BatchStatus
 
 
 class JobService(Submits, Follows, Controls):

@@ -8,6 +8,7 @@ from typing import Any, Unpack, overload
 from jsjobs.jetstream.batches import Batches
 from jsjobs.jetstream.queue import JobQueue
 from jsjobs.model.batch import BatchStatus
+from jsjobs.model.errors import JobError
 from jsjobs.model.ids import JobId
 from jsjobs.model.payload import JobPayload
 from jsjobs.publishing import OnQueued, Publisher, SubmitOptions
@@ -48,7 +49,7 @@ class Submits(Connections):
                 a list that cannot, before any is queued. `RunnerUnavailable`, if the queue is full or the server cannot
                 be reached; its message says whether the job may have been queued.
         """
-        return await self._publisher().submit(job_type, payload, options, on_queued)
+        return await self._publisher().submit(job_type, payload, options, _checked_call(on_queued))
 
     enqueue = submit
 
@@ -62,7 +63,7 @@ class Submits(Connections):
         Raises:
             JobError: As `submit`.
         """
-        return await self._publisher().submit_payloads(payloads, on_queued)
+        return await self._publisher().submit_payloads(payloads, _checked_call(on_queued))
 
     async def validate_batch(self, items: Iterable[Any], validator: Validator) -> list[Any]:
         """Check every item of a list, to the last one, whichever fail.
@@ -100,3 +101,10 @@ class Submits(Connections):
     def _batches(self) -> Batches:
         config = self.config
         return Batches(self._connected(), self._names, result_ttl=config.result_ttl, timeout=config.timeout)
+
+
+def _checked_call(on_queued: OnQueued | None) -> OnQueued | None:
+    # Found out when the first jobs are queued, it would be too late.
+    if on_queued is not None and not callable(on_queued):
+        raise JobError.from_validation(f"on_queued must be a function, not {type(on_queued).__name__}")
+    return on_queued

@@ -13,6 +13,7 @@ from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapt
 
 from jsjobs.jetstream.subjects import checked_type
 from jsjobs.jetstream.wire import check_numbers, encode_json, parse_json
+from jsjobs.model.checks import checked_kind
 from jsjobs.model.errors import JobError
 from jsjobs.model.retry import Retry
 from jsjobs.worker.processes.loading import check_function, pickled
@@ -92,6 +93,7 @@ class Registry:
                 cannot run there.
         """
         checked_type(job_type)
+        checked_kind("retry", retry, Retry)
         if job_type in self._handlers:
             raise JobError.from_validation(
                 f"{job_type} has a handler already: {_place(self._handlers[job_type].function)}"
