@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 from nats.aio.client import Client
@@ -10,11 +11,13 @@ from pydantic import BaseModel, Field
 
 from facts import eventually
 from jsjobs import JobService
+from jsjobs.embedded import NatsServer
 from jsjobs.jetstream.api import call
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.topology import Topology
 from jsjobs.model.errors import InvalidBatch, JobError
 from jsjobs.model.ids import JobId
-from jsjobs.validating import SIDE_BY_SIDE
 
 
 class Order(BaseModel):
@@ -107,6 +110,39 @@ async def test_a_record_that_cannot_be_stored_is_a_warning_and_no_failure(
         await jobs.batch(str(ids[0].batch_id))
 
 
+PUBLISHER = """
+authorization {
+  users: [
+    { user: all, password: pw }
+    { user: publisher, password: pw, permissions: {
+        publish: ["jobs.normal.*.>", "$JS.API.DIRECT.GET.>"], subscribe: ["_INBOX.>"] } }
+  ]
+}
+"""
+
+
+async def test_who_may_publish_jobs_alone_submits_lists_without_a_record(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with NatsServer(tmp_path, config=PUBLISHER) as server:
+        given = {"nats_url": server.url, "nats_password": "pw", "queue_bytes": 2**24, "timeout": 60}
+        config = JobService.Config(**given, nats_user="all")
+        few_rights = JobService.Config(**given, nats_user="publisher")
+        async with JobService(config) as all_rights, JobService(few_rights) as jobs, asyncio.timeout(30):
+            await Topology(all_rights.connection, Names("jobs"), config).apply()
+            all_rights.register_handler("t", lambda payload: payload)
+            ids = await jobs.submit("t", [1, 2])
+            assert (await jobs.status(ids[1])).batch_id == ids[1].batch_id
+            assert "may not publish on $KV.jobs.batch.>" in caplog.text
+            with pytest.raises(JobError, match="no batch"):
+                await jobs.batch(str(ids[0].batch_id))
+            waiting = asyncio.ensure_future(jobs.results(ids))  # without hints, which it may not subscribe to either
+            await eventually(lambda: asyncio.sleep(0, "violation for subscription" in caplog.text))
+            async with all_rights.worker():
+                assert await waiting == [1, 2]
+                assert [update async for update in jobs.progress(ids[0])] == []
+
+
 async def test_a_foreign_header_makes_no_record(jobs: JobService, plain: Client) -> None:
     subject = f"{jobs.config.namespace}.normal.e.t"
     await plain.jetstream().publish(subject, b"1", headers={"Jsjobs-Batch": "foreign"})
@@ -167,74 +203,3 @@ async def test_the_largest_item_of_a_list_is_queued_and_one_byte_more_is_named(
     with pytest.raises(InvalidBatch, match="item 0"):
         await jobs.submit("t", ["x" * (room + 101), "small"])
     assert await stored(connection, jobs) == 2
-
-
-# -- validate_batch
-
-
-async def test_a_validated_batch_is_what_the_validator_made_of_it(jobs: JobService) -> None:
-    async def checked(item: int) -> int | bool | None:
-        await asyncio.sleep(0)
-        return {1: None, 2: True}.get(item, item * 10)
-
-    assert await jobs.validate_batch([1, 2, 3], checked) == [1, 2, 30]
-    assert await jobs.validate_batch([1, 0], lambda item: item) == [1, 0]
-    assert await jobs.validate_batch(({"number": n} for n in (1, 2)), Order) == [Order(number=1), Order(number=2)]
-    assert await jobs.validate_batch([], Order) == []
-
-
-async def test_every_item_is_checked_and_all_errors_are_listed(jobs: JobService) -> None:
-    async def check(item: int) -> bool:
-        await asyncio.sleep(0.001 * (item % 3))
-        match item:
-            case 3:
-                raise ValueError("three")
-            case 5:
-                raise JobError.from_validation("five")
-            case 7:
-                return False
-            case 9:
-                raise KeyError
-        return True
-
-    with pytest.raises(InvalidBatch) as caught:
-        await jobs.validate_batch(range(12), check)
-    assert caught.value.errors == {3: "ValueError: three", 5: "five", 7: "the validator returned False", 9: "KeyError"}
-    assert caught.value.reason == "Validation"
-    for listed in ("4 of 12 items", "item 3: ValueError: three", "item 9: KeyError"):
-        assert listed in caught.value.message
-    with pytest.raises(InvalidBatch) as caught:
-        await jobs.validate_batch([{"number": 1}, {"number": 0}, 5], Order)
-    assert caught.value.errors[1] == "number: Input should be greater than or equal to 1"
-    assert set(caught.value.errors) == {1, 2}
-
-
-async def test_async_validators_run_side_by_side_up_to_a_bound(jobs: JobService) -> None:
-    running = peak = 0
-    go_on = asyncio.Event()
-
-    async def check(item: int) -> None:
-        nonlocal running, peak
-        running += 1
-        peak = max(peak, running)
-        await go_on.wait()
-        running -= 1
-
-    checking = asyncio.ensure_future(jobs.validate_batch(range(5 * SIDE_BY_SIDE), check))
-    await eventually(lambda: asyncio.sleep(0, running == SIDE_BY_SIDE))
-    go_on.set()
-    assert await checking == list(range(5 * SIDE_BY_SIDE))
-    assert peak == SIDE_BY_SIDE
-
-
-@pytest.mark.parametrize("items", [5, None, "text", b"bytes", {"a": 1}, object()])
-async def test_items_that_are_no_list_are_refused(jobs: JobService, items: object) -> None:
-    with pytest.raises(JobError, match="the items must be a list") as caught:
-        await jobs.validate_batch(items, Order)
-    assert caught.value.reason == "Validation"
-
-
-@pytest.mark.parametrize("validator", [None, "order", 5])
-async def test_what_cannot_be_a_validator_is_refused(jobs: JobService, validator: object) -> None:
-    with pytest.raises(JobError, match="the validator must be a function or a pydantic model"):
-        await jobs.validate_batch([1], validator)

@@ -55,18 +55,19 @@ class _Cancelling:
         self._state = StateStore(connection, self._names)
         self._job_id = job_id
         self._telemetry = telemetry
+        self._deadline = 0.0
         self._asked_at: float | None = None
         self._is_stopping = False
 
     async def run(self, timeout: float) -> JobStatusResponse:
-        deadline = time.monotonic() + timeout
+        self._deadline = time.monotonic() + timeout
         async with aclosing(looks(self._connection, [self._names.state(self._job_id)])) as times:
             async for _ in times:
                 try:
                     found = await self._cancel_unless_running()
                 except JobError as error:
                     is_outage = isinstance(error, ConnectionLost) or (self._has_asked and error.is_transient)
-                    if not is_outage or time.monotonic() > deadline:
+                    if not is_outage or self._left() == 0:
                         raise
                     continue  # the next look may succeed
                 if isinstance(found, JobStatusResponse):
@@ -74,9 +75,12 @@ class _Cancelling:
                 if found.entry is None or found.entry.status is not Status.PROCESSING:
                     return await self._judged(found)
                 self._ask_worker()
-                if time.monotonic() > deadline:
+                if self._left() == 0:
                     break
         raise self._undecided(timeout)
+
+    def _left(self) -> float:
+        return max(0.0, self._deadline - time.monotonic())
 
     async def _judged(self, found: Found) -> JobStatusResponse:
         """The entry of a job that its worker cancelled as it was asked to; else why there is nothing to cancel."""
@@ -121,7 +125,7 @@ class _Cancelling:
     async def _cancel(self, entry: JobStatusResponse, expected: int) -> JobStatusResponse:
         cancelled = entry.cancelled(utc_now())
         # No time to live yet: it counts from when no worker can meet the job's message any more.
-        revision = await self._state.write(cancelled, expected=expected)
+        revision = await self._state.write(cancelled, expected=expected, within=self._left())
         if self._telemetry is not None:
             self._telemetry.count("jobs.cancellations", entry.type, "cancel", entry.priority)
         await self._clear(cancelled, revision)
@@ -137,7 +141,8 @@ class _Cancelling:
         try:
             await self._delete(entry.priority, entry.carrier)
             with suppress(Conflict):  # a worker met the message first
-                await self._state.write(entry, expected=revision, ttl=self._config.result_ttl)
+                ttl = self._config.result_ttl
+                await self._state.write(entry, expected=revision, ttl=ttl, within=self._left())
         except JobError as error:
             logger.warning("job %s is cancelled, its message is left to a worker: %s", self._job_id, error)
 
@@ -175,8 +180,8 @@ class _Cancelling:
             answer.add_done_callback(self._on_answer)
 
     def _on_answer(self, answer: asyncio.Future[Reply]) -> None:
-        if not answer.cancelled() and answer.exception() is None:
-            self._is_stopping = True
+        # The last one counts: a worker that answered before may be lost by now.
+        self._is_stopping = not answer.cancelled() and answer.exception() is None
 
     def _undecided(self, timeout: float) -> JobError:
         if self._is_stopping:

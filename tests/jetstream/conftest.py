@@ -1,10 +1,13 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 from opened import opened
 
+from jsjobs import JobService
 from jsjobs.embedded import NatsServer
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.pausing import Pausing
 from jsjobs.jetstream.queue import JobQueue
 from jsjobs.jetstream.state import StateStore
 from jsjobs.jetstream.subjects import Names
@@ -51,3 +54,15 @@ async def far(proxy: TcpProxy) -> AsyncIterator[Connection]:
     """A connection through the proxy."""
     async with opened(proxy.url) as connection:
         yield connection
+
+
+@pytest.fixture
+def pausing(connection: Connection, names: Names) -> Pausing:
+    return Pausing(connection, names)
+
+
+@pytest.fixture
+async def submit(config: Config, names: Names) -> AsyncIterator[Callable[..., Awaitable[Any]]]:
+    """Submits jobs, as a service does."""
+    async with JobService(config) as service:
+        yield service.submit

@@ -207,3 +207,43 @@ async def test_100_followers_of_one_job_cost_little(
     assert len(connection._subs) == 1
     # Reading the server for each update would take more time than there is.
     assert used < 2.0, f"{used:.2f} s of work in 3 s"
+
+
+@pytest.mark.parametrize("job_id", [5, None, b"high-7", ["high-7"]])
+async def test_what_is_no_text_is_refused(lookup: Lookup, connection: Connection, job_id: object) -> None:
+    with pytest.raises(JobError, match="a job id must be a text") as caught:
+        await anext(lookup.progress(job_id))
+    assert caught.value.reason is Reason.VALIDATION
+    assert len(connection._subs) == 1
+
+
+async def test_without_streams_the_error_says_what_to_do(connection: Connection, namespace: str) -> None:
+    names = Names(namespace)
+    with pytest.raises(JobError, match="jsjobs streams apply"):
+        await anext(Lookup(connection, names, StateStore(connection, names)).progress("high-7"))
+
+
+async def test_without_its_stream_the_error_says_so(
+    lookup: Lookup, state: StateStore, connection: Connection, names: Names
+) -> None:
+    await state.write(STARTED, expected=0)
+    await call(connection, f"STREAM.DELETE.{names.progress_stream}")
+    with pytest.raises(JobError, match=f"{names.progress_stream} does not exist: run `jsjobs streams apply`") as caught:
+        await anext(lookup.progress("high-7"))
+    assert caught.value.reason is Reason.RUNNER_UNAVAILABLE
+
+
+async def test_of_a_flood_none_is_told_twice_and_the_kept_ones_all(
+    lookup: Lookup, state: StateStore, connection: Connection, names: Names, sender: ProgressSender
+) -> None:
+    revision = await state.write(STARTED, expected=0)
+    follower = Follower(lookup)
+    sender.send("high-7", update(0, "first"))
+    await follower.sees("first")
+    for number in range(5000):
+        sender.send("high-7", update(number % 100, f"{number}"))
+    await follower.sees("4999")
+    await state.write(STARTED.completed(utc_now()), expected=revision)
+    await asyncio.wait_for(follower.task, 30)
+    assert len(set(follower.seen)) == len(follower.seen)
+    assert follower.seen[-100:] == [f"{number}" for number in range(4900, 5000)]

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from app_processes import Apps
+from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 from facts import eventually
 from jsjobs import JobService
@@ -66,6 +68,30 @@ async def test_nobody_has_it_in_hand_until_another_worker_takes_it_over(
     status = await jobs.cancel(job_id)
     assert status.status is Status.CANCELLED
     await jobs.result(await jobs.submit("step", {"n": 1}, entity="one"))
+
+
+async def test_a_worker_that_was_lost_after_it_answered_is_not_said_to_be_stopping(
+    jobs: JobService, apps: Callable[..., Apps], plain: Client
+) -> None:
+    processes = apps(jobs.config)
+    lost = await processes.start()
+    job_id = await jobs.submit("hang", None, entity="one", duration="long")
+    await started(processes)
+    lost.kill()
+    lost.wait()
+    answered = []
+
+    async def answer(request: Msg) -> None:
+        answered.append(request.subject)
+        await request.respond(b"{}")
+
+    subscription = await plain.subscribe(f"{jobs.config.namespace}.cancel.{job_id}", cb=answer)
+    await subscription.unsubscribe(limit=1)
+    await plain.flush()
+    with pytest.raises(JobService.Error) as caught:
+        await jobs.cancel(job_id, timeout=4)
+    assert len(answered) == 1
+    assert caught.value.reason == "RunnerUnavailable"
 
 
 async def test_a_worker_that_was_frozen_when_its_job_was_cancelled_ends_nothing(

@@ -62,7 +62,7 @@ async def replay_letter(
         receipt = await queue.publish(Outgoing(subject, letter.payload, headers))
         if telemetry is not None and not receipt.duplicate:
             telemetry.count("jobs.enqueued", letter.type, "replay", priority)
-        await _write_queued(StateStore(connection, Names(config.namespace)), letter, given, priority, headers)
+        await _write_queued(connection, config, letter, given, priority, headers)
         await letters.mark_replayed(letter.id, given)
     except LetterNotFound as error:
         raise JobError.from_not_found(str(error)) from None
@@ -94,7 +94,7 @@ def check_size(letter: DeadLetter) -> None:
 
 
 async def _write_queued(
-    state: StateStore, letter: DeadLetter, given: str, priority: Priority, headers: dict[str, str]
+    connection: Connection, config: Config, letter: DeadLetter, given: str, priority: Priority, headers: dict[str, str]
 ) -> None:
     sent = {name.lower(): value for name, value in headers.items()}
     now, max_attempts = utc_now(), DEFAULT_MAX_ATTEMPTS
@@ -113,7 +113,7 @@ async def _write_queued(
         max_attempts=max_attempts,
     )
     with suppress(Conflict):  # a worker has begun it already, or this is a repetition
-        await state.write(entry, expected=0)
+        await StateStore(connection, Names(config.namespace)).write(entry, expected=0, within=config.timeout)
 
 
 def own_headers(letter: DeadLetter) -> dict[str, str]:

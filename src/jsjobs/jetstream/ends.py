@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionClosed, ConnectionLost
@@ -95,11 +96,13 @@ class Ends:
         """Every job once, as they end; close it to give the others up."""
         ended: asyncio.Queue[str] = asyncio.Queue()
         futures: dict[str, asyncio.Future[Outcome]] = {}
-        for job_id in dict.fromkeys(job_ids):
-            futures[job_id] = self._add(job_id)
-            futures[job_id].add_done_callback(lambda _, job_id=job_id: ended.put_nowait(job_id))  # type: ignore[misc]
-        behind, listening = deque(futures), set[str]()
         try:
+            for number, job_id in enumerate(dict.fromkeys(job_ids)):
+                futures[job_id] = self._add(job_id)
+                futures[job_id].add_done_callback(lambda _, job_id=job_id: ended.put_nowait(job_id))  # type: ignore[misc]
+                if number % WINDOW == WINDOW - 1:
+                    await asyncio.sleep(0)  # others have their turn beside a long list
+            behind, listening = deque(futures), set[str]()
             while futures:
                 while behind and len(listening) < WINDOW:
                     awaited = self._jobs.get(behind.popleft())
@@ -138,7 +141,11 @@ class Ends:
 
         if not awaited.is_listening:
             awaited.is_listening = True
-            awaited.subscription = await self.connection.receive(self._names.state(awaited.job_id), on_hint)
+            try:
+                awaited.subscription = await self.connection.receive(self._names.state(awaited.job_id), on_hint)
+            except BaseException:
+                awaited.is_listening = False  # another who waits for it may yet listen
+                raise
             if self._jobs.get(awaited.job_id) is not awaited:
                 await self._unsubscribe(awaited)  # it ended, or was given up, in this moment
         self._look_soon(awaited)
@@ -223,7 +230,7 @@ class Ends:
         while True:
             await asyncio.sleep(_POLL_EVERY)
             count = math.ceil(len(self._jobs) * _POLL_EVERY / _POLLED_AFTER)
-            for job_id in list(self._jobs)[: min(count, int(_POLLS_PER_SECOND * _POLL_EVERY))]:
+            for job_id in list(islice(self._jobs, min(count, int(_POLLS_PER_SECOND * _POLL_EVERY)))):
                 awaited = self._jobs[job_id] = self._jobs.pop(job_id)  # to the end of the row
                 self._look_soon(awaited)
 

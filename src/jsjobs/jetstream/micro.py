@@ -23,6 +23,7 @@ from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.discovery import Discovery
 from jsjobs.jetstream.errors import TooLarge
 from jsjobs.jetstream.parser import Receiver
+from jsjobs.jetstream.subjects import may_be_answered
 from jsjobs.jetstream.wire import header_block
 from jsjobs.model.errors import JobError, Reason
 
@@ -105,7 +106,7 @@ class MicroService:
         self._stats = {each.name: self._discovery.add(each.name, each.subject, each.metadata) for each in endpoints}
         self._tasks: dict[str, set[asyncio.Task[None]]] = {each.name: set() for each in endpoints}
         self._bytes = 0
-        self._not_answered = (b"$", f"{name}.".encode())
+        self._name = name
         self._grace = grace
         self._subscriptions: list[int] = []
         self._leaving: asyncio.Task[None] | None = None
@@ -169,8 +170,8 @@ class MicroService:
     def _take(self, endpoint: Endpoint, subject: bytes, reply: bytes, header: bytes, body: bytes) -> None:
         stats, tasks = self._stats[endpoint.name], self._tasks[endpoint.name]
         stats.num_requests += 1
-        if not self._can_answer(reply):
-            # Nobody could learn what became of it. A subject of ours may be a queue, or another's acknowledgement.
+        if not may_be_answered(reply, self._name):
+            # Nobody could learn what became of it.
             self._count_error(stats, "no reply subject, or one that is not answered to")
             return
         size = len(header) + len(body)
@@ -248,14 +249,11 @@ class MicroService:
         stats.last_error = text
 
     def _tell(self, verb: ServiceVerb, _subject: bytes, reply: bytes, _header: bytes, _body: bytes) -> None:
-        if self._can_answer(reply):
+        if may_be_answered(reply, self._name):
             try:
                 self._connection.post(reply, self._discovery.told(verb))
             except JobError as error:
                 logger.debug("a look for services was not answered: %s", error)
-
-    def _can_answer(self, reply: bytes) -> bool:
-        return bool(reply) and not reply.startswith(self._not_answered) and not set(reply) & set(b"*>")
 
 
 def one_line(text: str) -> str:

@@ -57,7 +57,8 @@ class Pausing:
         """Let no further job start, first attempts and repeated ones alike; what runs goes on, and ends as always.
 
         Returns once it is known of every job that was delivered before whether it runs: at once, as a rule; after
-        `ack_wait` where its worker died a moment ago. Said again it sets another end.
+        `ack_wait` where its worker died a moment ago. Said again it sets another end; of two who say so at once, both
+        return the end of the one who was last.
 
         Args:
             priority: Which.
@@ -65,7 +66,8 @@ class Pausing:
 
         Raises:
             JobError: `Validation`, if the time is none, or above ten years; `NotFound`, if the priority has no shards;
-                `RunnerUnavailable`, if the server cannot be reached: some shards may be paused then.
+                `RunnerUnavailable`, if the server cannot be reached: some shards may be paused then; also if somebody
+                resumed it meanwhile.
         """
         if seconds is not None and not (math.isfinite(seconds) and 0 < seconds <= MAX_SECONDS):
             raise JobError.from_validation(f"a pause lasts more than 0 seconds and ten years at most, not {seconds:g}")
@@ -75,14 +77,19 @@ class Pausing:
         until = UNTIL_RESUMED if seconds is None else server_time(queue) + timedelta(seconds=seconds)
         await self._note(priority, until)
         while True:
+            # What is noted counts: somebody else may have decided otherwise by now.
+            noted = (await read_live(self._connection, self._names, priority)).operators_pause
+            if noted is None:
+                await self._lift(priority)
+                raise JobError.from_runner_unavailable(f"{priority} was resumed by somebody else meanwhile")
             shards = await self._shards(priority)
-            running = [shard for shard, info in shards.items() if not _is_paused(info, until)]
+            running = [shard for shard, info in shards.items() if not _is_paused(info, noted)]
             if not running:
                 break
-            await self._each(running, until)
+            await self._each(running, noted)
         begun = await asyncio.gather(*(self._begun(shard, info) for shard, info in shards.items()))
         jobs = tuple(job_id for job_id in begun if job_id is not None)
-        return Paused(priority, None if seconds is None else until, jobs)
+        return Paused(priority, None if noted == UNTIL_RESUMED else noted, jobs)
 
     async def resume(self, priority: Priority) -> bool:
         """Let jobs start again, whoever paused the priority and by whichever tool; returns once they do.
@@ -96,10 +103,19 @@ class Pausing:
             JobError: `NotFound`, if the priority has no shards; `RunnerUnavailable`, if the server cannot be reached:
                 some shards may still be paused then.
         """
+        noted = await self._note(priority, None)
+        lifted = await self._lift(priority)
+        return lifted or (noted is not None and noted > utc_now())
+
+    async def _lift(self, priority: Priority) -> bool:
+        """End the pauses of all shards, unless somebody pauses the priority anew; whether there were any."""
         was_paused = False
         while True:
-            noted = await self._note(priority, None)
-            was_paused = was_paused or (noted is not None and noted > utc_now())
+            live = await read_live(self._connection, self._names, priority)
+            if live.operators_pause is not None:
+                return was_paused
+            if live.paused_until is not None:
+                await self._note(priority, None)  # found on shards that a change of their count has just removed
             shards = await self._shards(priority)
             pauses = {shard: until for shard, info in shards.items() if (until := paused_until(info)) is not None}
             if not pauses:

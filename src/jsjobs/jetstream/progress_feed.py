@@ -130,7 +130,6 @@ class _Feed:
         # Set before the first wait, so that a hint during the look is not lost.
         self._look_at = time.monotonic() + self._pause()
         ended = await self._ended()
-        self._is_known = True
         if ended:
             await asyncio.sleep(_LAST_ONES)
         elif not self._must_read:
@@ -141,6 +140,7 @@ class _Feed:
         except JobError:
             self._must_read = True
             raise
+        self._is_known = True
         self.has_ended = ended
         return bodies
 

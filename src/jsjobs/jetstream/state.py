@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from jsjobs.jetstream.api import ApiError, parse_time
 from jsjobs.jetstream.connection import Connection, Reply
-from jsjobs.jetstream.errors import ConnectionClosed, NoResponders, TooLargeForStream
+from jsjobs.jetstream.errors import ConnectionClosed, ConnectionLost, NoResponders, TooLargeForStream
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.wire import value_of
 from jsjobs.model.errors import JobError
@@ -77,24 +77,32 @@ class StateStore:
         return _found(await self._connection.ask(self._direct + self._names.state(job_id)))
 
     async def write(
-        self, entry: JobStatusResponse, *, expected: int, result: bytes | None = None, ttl: float | None = None
+        self,
+        entry: JobStatusResponse,
+        *,
+        expected: int,
+        result: bytes | None = None,
+        ttl: float | None = None,
+        within: float | None = None,
     ) -> int:
         """Write the entry if its revision is still the expected one (0: there is none yet).
 
         A lost acknowledgement is no lost race: the entry is read, and reading back one's own write is success. While
-        the server cannot be reached it tries on; how long that may matter is the caller's to bound.
+        the server cannot be reached it tries on.
 
         Args:
             entry: What to write.
             expected: The revision the decision was made on.
             result: The handler's result, JSON already.
             ttl: Seconds until the entry expires; None: never.
+            within: Seconds to try on, once a first try has failed; None: for ever.
 
         Returns:
             The new revision.
 
         Raises:
             Conflict: If somebody else wrote first.
+            ConnectionLost: If the server could not be reached in that time; the entry may have been written.
             JobError: `RunnerUnavailable` if the bucket does not exist; `Validation` if the entry is too large.
         """
         writer = b"%b-%x" % (self._token, next(self._writes))
@@ -112,7 +120,11 @@ class StateStore:
         except JobError as error:
             if not error.is_transient:
                 raise
-            return await self._write_again(entry.job_id, subject, body, header, expected, writer)
+        try:
+            async with asyncio.timeout(within):
+                return await self._write_again(entry.job_id, subject, body, header, expected, writer)
+        except TimeoutError:
+            raise ConnectionLost("NATS could not be reached; the job's entry may yet have been written") from None
 
     async def _write_again(
         self, job_id: str, subject: bytes, body: bytes, header: bytes, expected: int, writer: bytes

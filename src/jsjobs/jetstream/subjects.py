@@ -177,6 +177,14 @@ def is_given_id(job_id: str) -> bool:
     return _GIVEN_ID.fullmatch(job_id) is not None
 
 
+def may_be_answered(reply: bytes, namespace: str) -> bool:
+    """Whether an answer may go to the reply subject that a stranger named, with rights that the stranger may not have.
+
+    A subject of the namespace may be a queue, one of the server's an entry, an acknowledgement or a request to it.
+    """
+    return bool(reply) and not reply.startswith((b"$", f"{namespace}.".encode())) and not set(reply) & set(b"*>")
+
+
 def checked_id(job_id: str) -> str:
     """The id itself, if it has the form of one.
 

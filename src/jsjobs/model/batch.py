@@ -59,15 +59,15 @@ class BatchStatus(BaseModel):
 def runs_of(ids: Iterable[str]) -> list[str]:
     """The ids with neighbours put together, in their order."""
     runs: list[str] = []
-    begin, prefix, following, count = "", "", -1, 0
+    begin, count, prefix, following = "", 0, "", 0
     for job_id in ids:
-        place = _PLACE.fullmatch(job_id)
-        if place is not None and int(place[2]) == following and place[1] == prefix:
+        if count and following and job_id == f"{prefix}-{following}":
             following, count = following + 1, count + 1
             continue
         _close(runs, begin, count)
+        place = _PLACE.fullmatch(job_id)
         begin, count = job_id, 1
-        prefix, following = (place[1], int(place[2]) + 1) if place is not None else ("", -1)
+        prefix, following = ("", 0) if place is None else (place[1], int(place[2]) + 1)
     _close(runs, begin, count)
     return runs
 

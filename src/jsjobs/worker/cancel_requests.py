@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionLost
-from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.subjects import Names, may_be_answered
 from jsjobs.worker.run import JobRun, RunKey
 
 logger = logging.getLogger("jsjobs.worker")
@@ -20,6 +20,7 @@ class CancelRequests:
 
     def __init__(self, connection: Connection, names: Names, worker: str, runs: Mapping[RunKey, JobRun]) -> None:
         self._connection = connection
+        self._namespace = names.namespace
         self._every = names.cancel("*").encode()
         self._answer = json.dumps({"worker": worker}).encode()
         self._runs = runs
@@ -41,6 +42,6 @@ class CancelRequests:
         for run in runs:
             logger.info("job %s: to be cancelled", job_id)
             run.cancel()
-        if runs and reply:
+        if runs and may_be_answered(reply, self._namespace):
             with suppress(ConnectionLost):
                 self._connection.post(reply, self._answer)

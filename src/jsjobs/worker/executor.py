@@ -64,11 +64,16 @@ class Handling:
         self._timer: asyncio.TimerHandle | None = None
 
     def stop(self, reason: Stop, why: str = "") -> None:
-        """Ask the handler to end. A lost lease overrules what was asked before; otherwise the first reason stands."""
-        if self._stop is None or reason is Stop.LOST:
+        """Ask the handler to end. A lost lease overrules what was asked before; otherwise the first reason stands.
+
+        Asked again it is not interrupted again: what it does to end has its grace time, however many ask.
+        """
+        is_first = self._stop is None
+        if is_first or reason is Stop.LOST:
             self._stop, self.why = reason, why or reason
         self.context.cancelled = True
-        self._interrupt()
+        if is_first:
+            self._interrupt()
 
     def _interrupt(self) -> None:
         if self._task is not None:
@@ -165,17 +170,27 @@ async def execute(
     except (KeyboardInterrupt, GeneratorExit):
         raise  # the process's, not the handler's
     except BaseException as error:  # noqa: BLE001 - a handler may raise anything, and costs only its own job
-        verdict = _failed(entry, error, policy, clock())
+        verdict = _failed(entry, error, policy, clock()) if _stands(handling) else _failed_in_stopping(entry, error)
     while task is not None and task.cancelling():
         task.uncancel()  # our own request has been answered, and must not end the settlement too
     try:
-        # Who ended by itself though the worker is stopping has ended all the same.
-        if handling.asked() in {None, Stop.RELEASE}:
+        if _stands(handling):
             return verdict
         return _stopped(handling, entry, policy, limit, clock())
     finally:
         # They hold the exception, whose traceback holds this frame: payloads must not wait for the garbage collector.
         del verdict, task
+
+
+def _stands(handling: Handling) -> bool:
+    """Whether what the handler ended in counts: it does where it ended by itself though the worker is stopping."""
+    return handling.asked() in {None, Stop.RELEASE}
+
+
+def _failed_in_stopping(entry: JobStatusResponse, error: BaseException) -> Release:
+    text = "job %s (%s): its handler failed in being stopped: %s"
+    logger.warning(text, entry.job_id, entry.type, describe(error), exc_info=error)
+    return Release()
 
 
 def _stopped(

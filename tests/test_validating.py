@@ -1,0 +1,83 @@
+"""Checking every item of a list before any of it is submitted."""
+
+import asyncio
+
+import pytest
+from pydantic import BaseModel, Field
+
+from facts import eventually
+from jsjobs import JobService
+from jsjobs.model.errors import InvalidBatch, JobError
+from jsjobs.validating import SIDE_BY_SIDE
+
+
+class Order(BaseModel):
+    number: int = Field(ge=1)
+
+
+async def test_a_validated_batch_is_what_the_validator_made_of_it(jobs: JobService) -> None:
+    async def checked(item: int) -> int | bool | None:
+        await asyncio.sleep(0)
+        return {1: None, 2: True}.get(item, item * 10)
+
+    assert await jobs.validate_batch([1, 2, 3], checked) == [1, 2, 30]
+    assert await jobs.validate_batch([1, 0], lambda item: item) == [1, 0]
+    assert await jobs.validate_batch(({"number": n} for n in (1, 2)), Order) == [Order(number=1), Order(number=2)]
+    assert await jobs.validate_batch([], Order) == []
+
+
+async def test_every_item_is_checked_and_all_errors_are_listed(jobs: JobService) -> None:
+    async def check(item: int) -> bool:
+        await asyncio.sleep(0.001 * (item % 3))
+        match item:
+            case 3:
+                raise ValueError("three")
+            case 5:
+                raise JobError.from_validation("five")
+            case 7:
+                return False
+            case 9:
+                raise KeyError
+        return True
+
+    with pytest.raises(InvalidBatch) as caught:
+        await jobs.validate_batch(range(12), check)
+    assert caught.value.errors == {3: "ValueError: three", 5: "five", 7: "the validator returned False", 9: "KeyError"}
+    assert caught.value.reason == "Validation"
+    for listed in ("4 of 12 items", "item 3: ValueError: three", "item 9: KeyError"):
+        assert listed in caught.value.message
+    with pytest.raises(InvalidBatch) as caught:
+        await jobs.validate_batch([{"number": 1}, {"number": 0}, 5], Order)
+    assert caught.value.errors[1] == "number: Input should be greater than or equal to 1"
+    assert set(caught.value.errors) == {1, 2}
+
+
+async def test_async_validators_run_side_by_side_up_to_a_bound(jobs: JobService) -> None:
+    running = peak = 0
+    go_on = asyncio.Event()
+
+    async def check(item: int) -> None:
+        nonlocal running, peak
+        running += 1
+        peak = max(peak, running)
+        await go_on.wait()
+        running -= 1
+
+    checking = asyncio.ensure_future(jobs.validate_batch(range(5 * SIDE_BY_SIDE), check))
+    await eventually(lambda: asyncio.sleep(0, running == SIDE_BY_SIDE))
+    go_on.set()
+    assert await checking == list(range(5 * SIDE_BY_SIDE))
+    assert peak == SIDE_BY_SIDE
+
+
+@pytest.mark.parametrize("items", [5, None, "text", b"bytes", {"a": 1}, object()])
+async def test_items_that_are_no_list_are_refused(jobs: JobService, items: object) -> None:
+    with pytest.raises(JobError, match="the items must be a list") as caught:
+        await jobs.validate_batch(items, Order)
+    assert caught.value.reason == "Validation"
+
+
+@pytest.mark.parametrize("validator", [None, "order", 5])
+async def test_what_cannot_be_a_validator_is_refused(jobs: JobService, validator: object) -> None:
+    with pytest.raises(JobError, match="the validator must be a function or a pydantic model"):
+        await jobs.validate_batch([1], validator)
