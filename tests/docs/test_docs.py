@@ -57,7 +57,11 @@ class Reader:
         self.run(f"NATS_URL={url} python {name}" if plain else f"python {name}")
 
     def run(self, line: str) -> str:
-        for placeholder, find in (("JOB_ID", self._job_id), ("BATCH_ID", self._batch_id), ("LETTER_ID", self._letter_id)):
+        for placeholder, find in (
+            ("JOB_ID", self._job_id),
+            ("BATCH_ID", self._batch_id),
+            ("LETTER_ID", self._letter_id),
+        ):
             if placeholder in line:
                 line = line.replace(placeholder, find())
         done = subprocess.run(

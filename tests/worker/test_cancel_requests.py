@@ -91,3 +91,25 @@ async def test_a_worker_answers_on_no_subject_that_is_the_servers_or_the_namespa
 )
 def test_which_reply_subjects_are_answered(reply: bytes, *, expected: bool) -> None:
     assert may_be_answered(reply, "jobs") is expected
+
+
+async def test_a_handler_that_fails_in_being_stopped_is_not_said_to_be_dead_or_tried_again(
+    jobs: JobService, caplog: pytest.LogCaptureFixture
+) -> None:
+    started = asyncio.Event()
+
+    @jobs.handler("fails")
+    async def fails(_: None) -> None:
+        try:
+            started.set()
+            await asyncio.sleep(60)
+        finally:
+            raise JobService.Error.from_validation("the clean-up failed")
+
+    async with jobs.worker():
+        job_id = await jobs.submit("fails", None, duration="long")
+        await started.wait()
+        assert (await jobs.cancel(job_id)).status is Status.CANCELLED
+    told = [record for record in caplog.records if "the clean-up failed" in record.getMessage()]
+    assert [record.levelname for record in told] == ["WARNING"]
+    assert f"job {job_id} (fails): its handler failed in being stopped" in told[0].getMessage()

@@ -135,7 +135,7 @@ class Serving:
             self._started = True
             for what in (self._announce, self._beside):
                 if what is not None:
-                    parts.callback(asyncio.ensure_future(_said_if_it_fails(what())).cancel)
+                    parts.callback(asyncio.ensure_future(_said_if_it_fails(what)).cancel)
             await stop.asked.wait()
             if self._rpc is not None:
                 self._rpc.stop_taking()
@@ -166,9 +166,9 @@ class Serving:
         announce(f"{what} ready: {where}{letters}", style="green")
 
 
-async def _said_if_it_fails(what: Coroutine[Any, Any, None]) -> None:
+async def _said_if_it_fails(what: Callable[[], Coroutine[Any, Any, None]]) -> None:
     try:
-        await what
+        await what()
     except Exception:
         logger.exception("what runs beside the worker failed")
 
