@@ -88,6 +88,7 @@ VALIDATION: dict[str, Call] = {
         for v in (5, None, "urgent")
     },
     **{f"pause for {v!r}": (lambda jobs, v=v: jobs.pause("low", v)) for v in (-1, 0, "long", NAN)},
+    "pause for ages": lambda jobs: jobs.pause("low", 10**400),
     "replay to no priority": lambda jobs: jobs.replay("3f2a9c", priority="urgent"),
     "validate_batch of a number": lambda jobs: jobs.validate_batch(5, int),  # type: ignore[arg-type]
     "validate_batch by a number": lambda jobs: jobs.validate_batch([1], 5),  # type: ignore[arg-type]
@@ -130,6 +131,8 @@ NOT_FOUND: dict[str, Call] = {
         for v in ("", "nope", UNKNOWN, "3f2a9c", LONG, "a\x00b")
     },
     "results of one unknown": lambda jobs: jobs.results([UNKNOWN]),
+    "cancel of one unknown within ages": lambda jobs: jobs.cancel(UNKNOWN, timeout=10**400),
+    "result of one unknown within ages": lambda jobs: jobs.result(UNKNOWN, timeout=10**400),
 }
 CASES = [("Validation", name, bad) for name, bad in VALIDATION.items()] + [
     ("NotFound", name, bad) for name, bad in NOT_FOUND.items()
@@ -182,6 +185,14 @@ async def test_what_is_not_connected_says_so(config: JobService.Config) -> None:
         error = await ended(jobs, bad)
         assert error.reason == "RunnerUnavailable"
         assert "is not connected" in error.message
+
+
+async def test_what_was_begun_before_a_close_says_so(jobs: JobService) -> None:
+    begun = [jobs.watch(UNKNOWN), jobs.progress(UNKNOWN)]
+    await jobs.close()
+    for each in begun:
+        with pytest.raises(JobService.Error, match="the connection to NATS was closed"):
+            await anext(each)
 
 
 def test_settings_that_are_none() -> None:

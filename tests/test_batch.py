@@ -95,6 +95,16 @@ async def test_of_a_list_refused_half_way_what_was_queued_is_recorded(
         assert await stored(connection, jobs, "low") == 2500
 
 
+async def test_what_on_queued_raises_is_raised_and_names_the_batch(jobs: JobService) -> None:
+    def fails(count: int) -> None:
+        raise ZeroDivisionError(count)
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        await jobs.submit("t", list(range(1200)), on_queued=fails)
+    [note] = caught.value.__notes__
+    assert (await jobs.batch(note.split()[1])).counts["queued"] == 1000
+
+
 async def test_a_record_that_cannot_be_stored_is_a_warning_and_no_failure(
     jobs: JobService, connection: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:

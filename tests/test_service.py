@@ -186,3 +186,13 @@ async def test_a_replay_at_a_priority_that_does_not_exist_is_refused(jobs: JobSe
     with pytest.raises(JobService.Error, match="one of critical, high, normal, low, not 'urgent'") as caught:
         await jobs.replay("replay", priority="urgent")
     assert caught.value.reason == "Validation"
+
+
+async def test_a_sibling_has_the_handlers_and_a_connection_of_its_own(jobs: JobService) -> None:
+    jobs.register_handler("echo", lambda payload: payload)
+    async with jobs.sibling() as other:
+        assert other.types == jobs.types == ["echo"]
+        assert other.connection is not jobs.connection
+        job_id = await other.submit("echo", 1)
+    assert jobs.connection.is_connected
+    assert (await jobs.status(job_id)).status == "queued"

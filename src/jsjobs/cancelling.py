@@ -32,6 +32,8 @@ logger = logging.getLogger("jsjobs.cancelling")
 
 _ASK_EVERY = 0.5
 """Seconds between two requests to the worker of a running job, which may pass to another worker meanwhile."""
+_DELETE_WITHIN = 10.0
+"""Seconds in which the message of a cancelled job is deleted, or left to a worker."""
 _MORE_LOOKS = (0.05, 0.25)
 """Seconds before each further look for a job that is not found: a replica may lag behind."""
 
@@ -152,7 +154,8 @@ class _Cancelling:
             return  # of a stream that was made anew
         try:
             request = {"seq": carrier.sequence, "no_erase": True}
-            await call(self._connection, f"STREAM.MSG.DELETE.{carrier.stream}", request)
+            within = min(_DELETE_WITHIN, max(1.0, self._left()))  # a server that forbids it does not answer
+            await call(self._connection, f"STREAM.MSG.DELETE.{carrier.stream}", request, timeout=within)
         except ApiError:
             if await self._fetch(priority, carrier.sequence) is not None:  # else a worker was faster
                 raise
@@ -191,8 +194,8 @@ class _Cancelling:
                 job_id=self._job_id,
             )
         return JobError.from_runner_unavailable(
-            f"job {self._job_id} is processing, and no worker says that it runs it; where its worker was lost, the job "
-            "waits for another one after ack_wait: cancel it again then",
+            f"job {self._job_id} is processing, and within {timeout:g} s no worker said that it runs it; where its "
+            "worker was lost, the job waits for another one after ack_wait: cancel it again then",
             job_id=self._job_id,
         )
 

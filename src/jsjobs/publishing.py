@@ -136,11 +136,15 @@ class Publisher:
         try:
             for _, group in itertools.groupby(messages, key=lambda message: message[0]):
                 await self._queue.publish_batch([message for _, message in group], receipts, on_queued)
-        except JobError as error:
+        except Exception as error:
             if not receipts:
                 raise
             await self._record(batch, receipts)
-            raise JobError(error.reason, f"{error.message}; batch {batch} names those that are queued") from None
+            told = f"batch {batch} names those that are queued"
+            if not isinstance(error, JobError):  # `on_queued` is the caller's own
+                error.add_note(told)
+                raise
+            raise JobError(error.reason, f"{error.message}; {told}") from None
         if receipts:
             await self._record(batch, receipts)
         return receipts

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from jsjobs.model.checks import checked_list
 from jsjobs.model.errors import InvalidBatch, JobError
 from jsjobs.model.job import clipped
+from jsjobs.worker.executor import describe
 from jsjobs.worker.registry import problems
 
 SIDE_BY_SIDE = 100
@@ -68,8 +69,4 @@ def _told(error: Exception) -> str:
         return clipped(error.message)
     if isinstance(error, ValidationError):
         return problems(error)
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001 - a hostile or broken __str__
-        text = "(its text cannot be had)"
-    return clipped(f"{type(error).__name__}: {text}" if text else type(error).__name__)
+    return describe(error)

@@ -66,7 +66,7 @@ async def test_filters_choose_what_is_replayed(cli: Cli, jobs: JobService) -> No
     since = (NOON + timedelta(seconds=14)).isoformat()
     assert (await cli.run("dlq", "replay", "--since", since, "--type", "sleep")).err == "replayed 2 letters\n"
     assert (await cli.run("dlq", "replay", "--all")).err == "replayed 6 letters\n"
-    assert await jobs.letters().count_open() == 0
+    assert await jobs.letters().count() == 0
     assert await waiting(jobs) == 15
     none = await cli.run("dlq", "replay", "--all")
     assert (none.code, none.err) == (0, "no undecided letters match\n")
@@ -110,7 +110,7 @@ async def test_an_interrupted_replay_is_finished_by_the_next(cli: Cli, jobs: Job
     process = await cli.start("dlq", "replay", "--all")
 
     async def some_are_done() -> bool:
-        return await jobs.letters().count_open() < 390
+        return await jobs.letters().count() < 390
 
     await eventually(some_are_done)
     process.interrupt()
@@ -118,7 +118,7 @@ async def test_an_interrupted_replay_is_finished_by_the_next(cli: Cli, jobs: Job
     assert stopped.code == 130
     assert "Traceback" not in stopped.err
     assert "stopped before the end: the same command goes on with the rest" in stopped.err
-    left = await jobs.letters().count_open()
+    left = await jobs.letters().count()
     assert 0 < left < 400
     again = await cli.run("dlq", "replay", "--all")
     assert (again.code, again.err) == (0, f"replayed {left} letters\n")
@@ -131,7 +131,7 @@ async def test_two_at_once_replay_each_letter_once(cli: Cli, jobs: JobService) -
     done = [one for ended in both for one in json.loads(ended.out)]
     assert len({one["replayed_job_id"] for one in done if "replayed_job_id" in one}) == 100
     assert all("already replayed" in one["error"] for one in done if "error" in one)
-    assert await jobs.letters().count_open() == 0
+    assert await jobs.letters().count() == 0
     assert await waiting(jobs) == 100
 
 
@@ -228,7 +228,7 @@ async def test_wrong_use(cli: Cli, jobs: JobService, arguments: list[str], says:
     ended = await cli.run("dlq", *arguments)
     assert ended.code == 2
     assert says in " ".join(ended.err.replace("│", " ").split())
-    assert await jobs.letters().count_open() == 1
+    assert await jobs.letters().count() == 1
 
 
 async def test_a_killed_replay_is_finished_by_the_next(cli: Cli, jobs: JobService) -> None:
@@ -236,11 +236,11 @@ async def test_a_killed_replay_is_finished_by_the_next(cli: Cli, jobs: JobServic
     process = await cli.start("dlq", "replay", "--all")
 
     async def some_are_done() -> bool:
-        return await jobs.letters().count_open() < 295
+        return await jobs.letters().count() < 295
 
     await eventually(some_are_done)
     process.signal(signal.SIGKILL)
     await process.child.wait()
     assert (await cli.run("dlq", "replay", "--all")).code == 0
-    assert await jobs.letters().count_open() == 0
+    assert await jobs.letters().count() == 0
     assert await waiting(jobs) == 300

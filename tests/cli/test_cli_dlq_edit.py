@@ -82,6 +82,9 @@ async def test_from_standard_input_and_a_file_without_a_replay(cli: Cli, jobs: J
     assert (await cli.run("dlq", "edit", "low-1", "@new.json", "--no-replay", "--json")).code == 0
     letter = await found(jobs)
     assert (letter.payload, letter.original_payload, letter.replayed_at) == (b'{"from": "a file"}', BEFORE, None)
+    # What a shell makes of @<(a command) can be read once.
+    piped = await cli.run("dlq", "edit", "low-1", "@/dev/stdin", "--no-replay", stdin='"from a pipe"')
+    assert (piped.code, (await found(jobs)).payload) == (0, b'"from a pipe"')
 
 
 async def test_without_a_payload_the_editor_opens_it_one_value_a_line(cli: Cli, jobs: JobService) -> None:

@@ -196,6 +196,8 @@ async def test_an_entry_that_cannot_be_read_is_a_job_error(
     with pytest.raises(JobError, match="cannot be read") as caught:
         await state.read("high-7")
     assert caught.value.reason is Reason.VALIDATION
+    assert f"$KV.{names.bucket}.high-7 " in caught.value.message
+    assert "\n" not in caught.value.message
 
 
 async def test_a_strangers_headers_on_an_entry_do_not_pass_for_the_servers(

@@ -30,7 +30,9 @@ def test_neighbours_are_put_together() -> None:
     assert runs_of([]) == []
 
 
-@pytest.mark.parametrize("run", ["", "low", "low-1:0", "low-1:1000000000", "low-1\n", "low-1:2:3", "low-1 ", "*-1"])
+@pytest.mark.parametrize(
+    "run", ["", "low", "low-1:0", "low-1:1000000000", "low-1\n", "low-1:2:3", "low-1 ", "*-1", "at-x:5", "at-x1:5"]
+)
 def test_what_is_no_run_is_refused(run: str) -> None:
     with pytest.raises(ValidationError):
         BatchRuns(runs=(run,))

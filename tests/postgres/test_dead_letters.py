@@ -168,7 +168,7 @@ class TestList:
         undecided = {"high-0", "high-1"}
         assert set(await ids(letters)) == undecided
         assert set(await ids(letters, include_replayed=True)) == undecided | {"high-2"}
-        assert await letters.count_open() == len(undecided)
+        assert await letters.count() == len(undecided)
         assert set(await ids(letters, include_discarded=True)) == undecided | {"high-3"}
         assert len(await ids(letters, include_replayed=True, include_discarded=True)) == 4
         assert open_.id in {letter.id for letter in await letters.list()}

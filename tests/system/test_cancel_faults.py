@@ -62,7 +62,7 @@ async def test_nobody_has_it_in_hand_until_another_worker_takes_it_over(
     with pytest.raises(JobService.Error) as caught:
         await jobs.cancel(job_id, timeout=0.5)
     assert caught.value.reason == "RunnerUnavailable"
-    assert "no worker says that it runs it" in caught.value.message
+    assert "no worker said that it runs it" in caught.value.message
     assert (await jobs.status(job_id)).status is Status.PROCESSING
     await processes.start()
     status = await jobs.cancel(job_id)

@@ -30,7 +30,7 @@ async def test_a_namespace_is_made_quickly_and_leaves_nothing(nats_server: NatsS
             namespaces.add(harness.config.namespace)
         seconds.append(time.perf_counter() - began)
         assert not await streams(connection) - before
-    assert min(seconds) < 0.2
+    assert min(seconds) < 1.0
     assert len(namespaces) == 5
 
 

@@ -150,9 +150,9 @@ async def has_a_run(worker) -> bool:
 async def test_a_clock_that_is_set_forward_takes_no_lease_from_another(jobs: JobService, monkeypatch) -> None:
     worker, shift = jobs.worker(), timedelta()
     monkeypatch.setattr(worker_module, "utc_now", lambda: utc_now() + shift)
-    before = await worker._server_now()
+    before = await worker._server_clock.now()
     shift = timedelta(hours=1)
-    assert (await worker._server_now() - before).total_seconds() < 10
+    assert (await worker._server_clock.now() - before).total_seconds() < 10
 
 
 async def test_a_delivery_that_was_overtaken_before_it_began_gives_way(jobs: JobService, monkeypatch) -> None:

@@ -1,7 +1,5 @@
 """`jsjobs dlq edit`: changing a dead job's payload, in an editor or at once, and replaying it."""
 
-import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,7 +9,7 @@ from jsjobs.cli.dlq_letters import AN_ID, ID_HELP, letters_of
 from jsjobs.cli.editor import draft, open_editor, readable
 from jsjobs.cli.options import Json, examples, with_servers
 from jsjobs.cli.output import print_json, talk
-from jsjobs.cli.payloads import read_one
+from jsjobs.cli.payloads import read_raw
 from jsjobs.cli.problems import Failed, judge
 from jsjobs.dead_letters.edit import edit_letter
 from jsjobs.jetstream.wire import parse_json
@@ -24,7 +22,6 @@ EXAMPLES = examples(
     f"""jsjobs dlq edit {AN_ID} '{{"to": "ada@example.org"}}'""",
     f"jsjobs dlq edit {AN_ID} @payload.json --no-replay",
 )
-_BOM = b"\xef\xbb\xbf"
 _PAYLOAD_HELP = "JSON, - for standard input, or @file; without it $VISUAL or $EDITOR opens the payload."
 
 
@@ -40,7 +37,7 @@ def edit(
 ) -> None:
     """Change a dead job's payload, then replay it. The payload as it was published is kept beside the new one."""
     if payload is not None:
-        new = _given(payload)  # what is wrong with it is said before anybody is asked
+        new = read_raw(payload)  # what is wrong with it is said before anybody is asked
         letter = run(_find(letter_id))
         run(_store(letter, new, instead_of=None, force=force))
     else:
@@ -61,18 +58,6 @@ def edit(
         print_json({"id": str(letter.id), "edited": True, "replayed_job_id": job_id})
     else:
         talk(f"{letter_id}: edited" + (f", replayed as job {job_id}" if job_id else ""))
-
-
-def _given(argument: str) -> bytes:
-    """The payload as it was given, byte for byte, once it is known to be JSON."""
-    if argument == "-":
-        raw = sys.stdin.buffer.read().removeprefix(_BOM)
-        parse_json(raw, "the payload on standard input")
-        return raw.strip()
-    read_one(argument)
-    if argument.startswith("@"):
-        return Path(argument[1:]).read_bytes().removeprefix(_BOM).strip()
-    return argument.encode().strip()
 
 
 async def _find(letter_id: str) -> DeadLetter:

@@ -147,7 +147,7 @@ async def _counted(config: Config) -> AsyncIterator[Callable[[], OpenLetters]]:
 
 async def _count(table: DeadLetters) -> OpenLetters:
     try:
-        return OpenLetters(Table.REACHED, await table.count_open())
+        return OpenLetters(Table.REACHED, await table.count())
     except SchemaMissing:
         return OpenLetters(Table.MISSING)
     except DatabaseError:

@@ -19,15 +19,34 @@ def read_one(argument: str) -> Any:
     Raises:
         WrongUse: If the file cannot be read, or it is not JSON.
     """
+    return _read(argument)[1]
+
+
+def read_raw(argument: str) -> bytes:
+    """As `read_one`, byte for byte but for white space around it; `-` is standard input.
+
+    Raises:
+        WrongUse: As `read_one`.
+    """
+    if argument != "-":
+        return _read(argument)[0].strip()
+    raw = sys.stdin.buffer.read().removeprefix(_BOM)
+    _parsed(raw, "the payload on standard input")
+    return raw.strip()
+
+
+def _read(argument: str) -> tuple[bytes, Any]:
+    """A payload as it was given, and what it says: read once, since a pipe gives its content to the first who reads."""
     if argument.startswith("@"):
         file = Path(argument[1:])
         try:
             raw = file.read_bytes().removeprefix(_BOM)
         except OSError as error:
             raise WrongUse(f"the payload cannot be read from {file}: {error.strerror}") from None
-        return _parsed(raw, f"the content of {file}")
+        return raw, _parsed(raw, f"the content of {file}")
+    raw = argument.encode("utf-8", "surrogateescape")
     try:
-        return _parsed(argument.encode("utf-8", "surrogateescape"), "the payload")
+        return raw, _parsed(raw, "the payload")
     except WrongUse as error:
         problem = str(error).replace("at line 1 column", "at column")
         raise WrongUse(f"{problem}\n{_how_to_quote(argument)}") from None

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -109,11 +110,11 @@ async def _each(priorities: Sequence[Priority], do: Callable[[Priority], Awaitab
 
 
 async def _patiently(doing: Awaitable[T], waits_for: str) -> T:
-    task = asyncio.ensure_future(doing)
-    await asyncio.wait({task}, timeout=_SAY_AFTER)
-    if not task.done():
-        talk(waits_for, style="dim")
-    return await task
+    said = asyncio.get_running_loop().call_later(_SAY_AFTER, partial(talk, waits_for, style="dim"))
+    try:
+        return await doing
+    finally:
+        said.cancel()
 
 
 def _going_on(paused: Paused) -> str:

@@ -127,7 +127,9 @@ class Serving:
                 await parts.enter_async_context(service.queue_metrics())
             if self._answers:
                 # Ends last: who waits for a job that ends within the worker's grace time still gets its result.
-                self._rpc = await parts.enter_async_context(Rpc(service))
+                # On a connection of its own: where a flood of requests breaks it, the worker's stands.
+                answering = await parts.enter_async_context(service.sibling()) if self._works else service
+                self._rpc = await parts.enter_async_context(Rpc(answering))
             if self._routes:
                 self._router = await parts.enter_async_context(service.router())
             if self._works:

@@ -15,6 +15,7 @@ from jsjobs.cli.streams_view import print_steps, table_of
 from jsjobs.jetstream.api import find
 from jsjobs.jetstream.connect import connected
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.errors import no_streams
 from jsjobs.jetstream.generations import live_shards
 from jsjobs.jetstream.steps import Action, Step
 from jsjobs.jetstream.subjects import Names
@@ -117,7 +118,7 @@ def show(*, as_json: Json = False) -> None:
 
     found = run(go())
     if not found["streams"]:
-        raise Failed(f"no streams of namespace {config.namespace!r} exist: run `jsjobs streams apply`")
+        raise Failed(no_streams(config.namespace))
     if as_json:
         print_json(found)
     else:

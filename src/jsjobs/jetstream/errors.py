@@ -48,6 +48,11 @@ class TooLargeForStream(TooLarge):
         )
 
 
+def no_streams(namespace: str) -> str:
+    """What to say and do where nothing of a namespace is there."""
+    return f"no streams of namespace {namespace!r} exist: run `jsjobs streams apply`"
+
+
 def without_secrets(servers: str) -> str:
     """The URLs without user names, passwords and tokens, fit for a log or an error."""
     shown = []

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from nats import errors as nats_errors
 from nats.aio.client import Client, Srv
 
+from jsjobs.jetstream.errors import ConnectionClosed
 from jsjobs.jetstream.parser import Receiver, WireParser
 
 if TYPE_CHECKING:
@@ -50,12 +51,18 @@ class HardenedClient(Client):
 
         Returns:
             The subscription's id, for `stop_receiving`.
+
+        Raises:
+            ConnectionClosed: If the connection was closed.
         """
         # Registered before the server can answer: `subscribe` only queues the command.
         sid = self._sid + 1
         self._parser.receivers[b"%d" % sid] = receiver
         try:
             await self.subscribe(subject.decode(), queue=queue)
+        except nats_errors.ConnectionClosedError:
+            self._forget(sid)
+            raise ConnectionClosed from None
         except BaseException:
             self._forget(sid)  # the id may yet be another's
             raise

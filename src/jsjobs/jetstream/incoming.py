@@ -8,7 +8,8 @@ from datetime import datetime
 
 from jsjobs.jetstream.api import parse_time
 from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.subjects import Names, plain_id
+from jsjobs.jetstream.errors import NoResponders, no_streams
+from jsjobs.jetstream.subjects import Names, parse_plain_id, plain_id
 from jsjobs.jetstream.wire import NO_HEADERS, JobHeaders, UnreadableHeaders, parse_job_headers, value_of
 from jsjobs.model.context import RequestContext
 from jsjobs.model.errors import JobError
@@ -77,6 +78,22 @@ async def fetch_job(connection: Connection, names: Names, priority: Priority, se
         return None
     moment = parse_time(stored_at.decode())
     return read_job(names, stored_subject, reply.header, reply.data, sequence=sequence, stored_at=moment)
+
+
+async def fetch_waiting(connection: Connection, names: Names, job_id: str) -> IncomingJob | None:
+    """The job with an id that its place in a queue gave it, if its message is still stored there.
+
+    Raises:
+        JobError: `RunnerUnavailable`, if the server cannot be reached or the queue's stream does not exist;
+            `Validation`, as `read_job`.
+    """
+    place = parse_plain_id(job_id)
+    try:
+        job = None if place is None else await fetch_job(connection, names, *place)
+    except NoResponders:
+        raise JobError.from_runner_unavailable(no_streams(names.namespace)) from None
+    # A message that carries another id is another job's.
+    return job if job is not None and job.job_id == job_id else None
 
 
 def read_job(

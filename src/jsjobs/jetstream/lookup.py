@@ -7,13 +7,13 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.errors import ConnectionClosed, NoResponders
+from jsjobs.jetstream.errors import ConnectionClosed
 from jsjobs.jetstream.follow import looks
-from jsjobs.jetstream.incoming import fetch_job
+from jsjobs.jetstream.incoming import fetch_waiting
 from jsjobs.jetstream.progress import ProgressUpdate
 from jsjobs.jetstream.progress_feed import follow_progress
 from jsjobs.jetstream.state import Found, StateStore
-from jsjobs.jetstream.subjects import Names, checked_id, parse_plain_id
+from jsjobs.jetstream.subjects import Names, checked_id
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import JobStatusResponse, Status
 
@@ -55,18 +55,8 @@ class Lookup:
 
     async def _waiting(self, job_id: str) -> JobStatusResponse | None:
         """A job that no worker has begun yet, as its message tells it."""
-        place = parse_plain_id(job_id)
-        if place is None:
-            return None
-        priority, sequence = place
-        try:
-            job = await fetch_job(self._connection, self._names, priority, sequence)
-        except NoResponders:
-            raise JobError.from_runner_unavailable(
-                f"no streams of namespace {self._names.namespace!r} exist: run `jsjobs streams apply`"
-            ) from None
-        # A message that carries another id is another job's.
-        return job.entry() if job is not None and job.job_id == job_id else None
+        job = await fetch_waiting(self._connection, self._names, job_id)
+        return None if job is None else job.entry()
 
     async def watch(self, job_id: str) -> AsyncGenerator[JobStatusResponse, None]:
         """The status now, and each time it changes, until the job has ended.

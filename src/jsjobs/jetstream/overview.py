@@ -10,6 +10,7 @@ from typing import Any
 
 from jsjobs.jetstream.api import find, parse_time, server_time
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.errors import no_streams
 from jsjobs.jetstream.generations import live_shards, read_live
 from jsjobs.jetstream.in_flight import InFlight, RunningJob
 from jsjobs.jetstream.oldest import first_waiting
@@ -128,9 +129,7 @@ class Observer:
         )
         found = {priority: info for priority, info in zip(Priority, queues, strict=True) if info is not None}
         if not found:
-            raise JobError.from_not_found(
-                f"no streams of namespace {self._names.namespace!r} exist: run `jsjobs streams apply`"
-            )
+            raise JobError.from_not_found(no_streams(self._names.namespace))
         shards = await live_shards(self._connection, self._names)
         busy = {shard: info for shard, info in shards.items() if info["num_ack_pending"]}
         looks, running = await asyncio.gather(

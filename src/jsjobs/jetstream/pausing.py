@@ -7,7 +7,6 @@ by a change of their count or because one was lost and made again, take it over 
 from __future__ import annotations
 
 import asyncio
-import math
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -69,8 +68,9 @@ class Pausing:
                 `RunnerUnavailable`, if the server cannot be reached: some shards may be paused then; also if somebody
                 resumed it meanwhile.
         """
-        if seconds is not None and not (math.isfinite(seconds) and 0 < seconds <= MAX_SECONDS):
-            raise JobError.from_validation(f"a pause lasts more than 0 seconds and ten years at most, not {seconds:g}")
+        if seconds is not None and not 0 < seconds <= MAX_SECONDS:  # as NaN is not
+            text = f"a pause lasts more than 0 seconds and ten years at most, not {str(seconds)[:40]}"
+            raise JobError.from_validation(text)
         queue = await find(self._connection, f"STREAM.INFO.{self._names.stream(priority)}")
         if queue is None:
             raise self._nothing(priority)

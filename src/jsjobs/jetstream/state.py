@@ -191,9 +191,16 @@ def _found(reply: Reply) -> Found | None:
         try:
             entry = JobStatusResponse.model_validate_json(reply.data)
         except ValidationError as error:
-            raise JobError.from_validation(f"an entry in the state bucket cannot be read: {error}") from None
+            raise _unreadable(header, error) from None
     writer, ttl = value_of(header, b"Jsjobs-Writer"), value_of(header, b"Nats-TTL")
     return Found(entry, int(revision), parse_time(stored.decode()), writer, ttl is not None)
+
+
+def _unreadable(header: bytes, error: ValidationError) -> JobError:
+    subject = (value_of(header, b"Nats-Subject") or b"").decode("utf-8", "backslashreplace")
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    where = ".".join(map(str, first["loc"])) or "value"
+    return JobError.from_validation(f"the entry {subject} cannot be read: {where}: {first['msg']}")
 
 
 def _no_bucket(names: Names) -> JobError:

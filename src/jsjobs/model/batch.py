@@ -13,7 +13,8 @@ from jsjobs.model.job import Status
 
 _PLACE = re.compile(r"(.+)-([1-9][0-9]{0,15})")
 _MAX_IDS = 100_000_000
-_RUN = r"^[a-z]+-[A-Za-z0-9_-]{1,100}(:[1-9][0-9]{0,8})?$"
+_RUN = r"^[a-z]+-([A-Za-z0-9_-]{1,100}|([A-Za-z0-9_-]{1,100}-)?[1-9][0-9]{0,15}:[1-9][0-9]{0,8})$"
+"""An id, or one that ends in a number and how many there are from it on."""
 
 
 class BatchRuns(BaseModel):

@@ -40,9 +40,12 @@ def checked_timeout(value: object) -> float:
     Raises:
         JobError: `Validation`, naming what it is instead.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:  # as NaN is not
         raise JobError.from_validation(f"the timeout must be seconds, zero or more, not {str(value)[:40]!r}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return math.inf
 
 
 def checked_list(what: str, value: Iterable[T]) -> list[T]:

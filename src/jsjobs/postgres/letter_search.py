@@ -203,10 +203,6 @@ class LetterSearch:
             rows = await connection.fetch(_UNDECIDED, self._namespace, *filters, limit, timeout=_MANY)
         return [Undecided(*row) for row in reversed(rows)]
 
-    async def count_open(self) -> int:
-        """How many letters are undecided, as `list` shows them by default."""
-        return await self.count()
-
     async def highest_sequences(self) -> dict[str, int]:
         """The highest stream sequence among the dead jobs of each priority, as their ids tell it."""
         async with self._database.connection() as connection:

@@ -42,6 +42,12 @@ class Connections:
         self._names = Names(config.namespace)
         self.config = config
 
+    def sibling(self) -> Self:
+        """Another service with the same settings and handlers, and connections of its own."""
+        other = type(self)(self.config)
+        other._registry = self._registry  # noqa: SLF001 - of the same class
+        return other
+
     async def connect(self) -> None:
         """Connect to NATS; Postgres is asked only when it is needed. Whether there is telemetry is decided here.
 

@@ -250,4 +250,6 @@ def describe(error: BaseException) -> str:
         text = str(error)
     except Exception:  # noqa: BLE001 - a hostile or broken __str__
         text = "(its text cannot be had)"
-    return clipped(text if isinstance(error, JobError | HandlerFailed) else f"{type(error).__name__}: {text}")
+    if isinstance(error, JobError | HandlerFailed):
+        return clipped(text)
+    return clipped(f"{type(error).__name__}: {text}" if text else type(error).__name__)

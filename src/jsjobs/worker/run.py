@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -53,8 +53,8 @@ class Tools:
     grace: float
     """Seconds between the interruptions of a handler that does not end."""
     clock: Callable[[], datetime]
-    server_now: Callable[[], Any]
-    """Awaitable: the server's clock."""
+    server_now: Callable[[], Awaitable[datetime]]
+    """The server's clock."""
     telemetry: Telemetry | None = None
 
 

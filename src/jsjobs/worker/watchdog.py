@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from jsjobs.jetstream.api import IncompleteList
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.errors import no_streams
 from jsjobs.jetstream.generations import live_shards, read_live
 from jsjobs.jetstream.subjects import Names, Shard
 from jsjobs.model.errors import JobError
@@ -125,7 +126,7 @@ class Watchdog:
         missing = {shard for shard in first if shard not in shards}
         missed, self._missing = missing & self._missing, missing | {shard for shard in waiting if shard not in shards}
         if not shards:
-            self._say(f"no streams of namespace {self._names.namespace!r} exist: run `jsjobs streams apply`")
+            self._say(no_streams(self._names.namespace))
         elif missed:
             named = ", ".join(sorted(shard.consumer for shard in missed))
             self._say(f"consumers are missing: {named}; run `jsjobs streams apply`")

@@ -6,21 +6,18 @@ import asyncio
 import logging
 import os
 import socket
-import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
-from jsjobs.jetstream.api import IncompleteList, find, server_time
+from jsjobs.jetstream.api import IncompleteList
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.delivery import Delivery
 from jsjobs.jetstream.generations import live_shards
 from jsjobs.jetstream.progress import ProgressSender
 from jsjobs.jetstream.state import StateStore
 from jsjobs.jetstream.subjects import Names, Shard
-from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority, random_token, utc_now
 from jsjobs.settings import MAX_SHARDS, Config
 from jsjobs.worker.cancel_requests import CancelRequests
@@ -29,6 +26,7 @@ from jsjobs.worker.lease import LeaseKeeper, LeaseTime
 from jsjobs.worker.processes.pool import Processes
 from jsjobs.worker.registry import Registry
 from jsjobs.worker.run import JobRun, RunKey, Tools
+from jsjobs.worker.server_clock import ServerClock
 from jsjobs.worker.settle import Settlement
 from jsjobs.worker.watchdog import Watchdog
 
@@ -69,7 +67,7 @@ class Worker:
         self._cancels = CancelRequests(connection, self._names, self.name, self._runs)
         self._keeping: asyncio.Task[None] | None = None
         self._time = LeaseTime(config.ack_wait)
-        self._server_clock: tuple[float, datetime] | None = None
+        self._server_clock = ServerClock(connection, self._names)
         self._ending: asyncio.Task[None] | None = None
         self._stopping = False
 
@@ -112,7 +110,7 @@ class Worker:
             lease_time=self._time,
             grace=self._config.grace,
             clock=utc_now,
-            server_now=self._server_now,
+            server_now=self._server_clock.now,
             telemetry=self._telemetry,
         )
         self._keeper = LeaseKeeper(self._state, self._time)
@@ -262,13 +260,3 @@ class Worker:
             await self._connection.flush(timeout=2)
         except Exception:
             logger.debug("the last acknowledgements may not have been sent", exc_info=True)
-
-    async def _server_now(self) -> datetime:
-        """The server's clock: asked once a minute, and counted on by a clock that nobody sets."""
-        if self._server_clock is None or time.monotonic() - self._server_clock[0] > 60:  # noqa: PLR2004 - seconds
-            info = await find(self._connection, f"STREAM.INFO.{self._names.state_stream}")
-            if info is None:
-                raise JobError.from_runner_unavailable(f"the bucket {self._names.bucket!r} does not exist")
-            self._server_clock = (time.monotonic(), server_time(info))
-        asked_at, told = self._server_clock
-        return told + timedelta(seconds=time.monotonic() - asked_at)

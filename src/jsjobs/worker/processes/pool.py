@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from jsjobs.model.context import current_context
@@ -13,7 +13,8 @@ from jsjobs.worker.context import JobContext
 from jsjobs.worker.processes.loading import check_not_importing, main_module, pickled
 from jsjobs.worker.processes.process import Process, ProcessDied
 
-_TOLD = ("job_id", "type", "priority", "shard", "attempt", "fence", "entity", "tenant_id", "request_id", "batch_id")
+_OURS = {"cancelled", "_report"}
+"""What of a context stays here: a process has its own."""
 _Function = Callable[..., Any]
 
 
@@ -53,8 +54,8 @@ class Processes:
             HandlerFailed: If the handler raised something.
             JobError: If the handler raised one, or its process died, which costs only this attempt.
         """
-        request = asdict(current_context())
-        told = {"context": {name: getattr(context, name) for name in _TOLD}, "request": request}
+        known = {field.name: getattr(context, field.name) for field in fields(context) if field.name not in _OURS}
+        told = {"context": known, "request": asdict(current_context())}
         async with self._places:
             while True:
                 process, is_new = await self._take()

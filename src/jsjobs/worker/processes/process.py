@@ -69,7 +69,7 @@ class Process:
         self.is_idle = True
         self._on_exit = on_exit
         self._loop = asyncio.get_running_loop()
-        self._exit: asyncio.Future[int | OSError] = self._loop.create_future()
+        self._exit: asyncio.Future[int | Exception] = self._loop.create_future()
         self._popen: subprocess.Popen[bytes] | None = None
         self._asked: signal.Signals | None = None
         self._known: set[str] = set()
@@ -98,7 +98,7 @@ class Process:
             popen = subprocess.Popen(  # noqa: S603 - this interpreter
                 command, stdin=subprocess.DEVNULL, pass_fds=numbers, start_new_session=True
             )
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits to be told
             self._tell(self._exited, error)
             return
         finally:
@@ -116,7 +116,7 @@ class Process:
         if self._asked is not None:
             self._reach(self._asked)
 
-    def _exited(self, code: int | OSError) -> None:
+    def _exited(self, code: int | Exception) -> None:
         self._reach(signal.SIGKILL)  # what its handlers started ends too
         self._exit.set_result(code)
         self._lifeline.close()
@@ -198,7 +198,7 @@ class Process:
         if not self._exit.done():
             return "the handler broke the channel to its process, which was ended"
         code = self._exit.result()
-        if isinstance(code, OSError):
+        if isinstance(code, Exception):
             return f"no process could be started for the handler: {code}"
         if code >= 0:
             return f"the process of the handler died: exit code {code}"
