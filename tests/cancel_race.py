@@ -149,12 +149,12 @@ async def run_race(
 
         async def all_drained() -> bool:
             streams = [f"{namespace.upper()}_{name}" for name in ("HIGH", "CRITICAL")]
-            infos = [await call(caller._connected(), f"STREAM.INFO.{name}") for name in streams]
+            infos = [await call(caller.connection, f"STREAM.INFO.{name}") for name in streams]
             return all(info["state"]["messages"] == 0 for info in infos)
 
         await eventually(all_drained, within=60)
         entries = await history_of(plain, namespace)
-        await find(caller._connected(), f"STREAM.DELETE.{namespace.upper()}_HISTORY")
+        await find(caller.connection, f"STREAM.DELETE.{namespace.upper()}_HISTORY")
     assert len(race.jobs) == rounds
     return race, check(race, entries)
 

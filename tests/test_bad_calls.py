@@ -160,7 +160,7 @@ async def test_each_wrong_call_is_told(jobs: JobService) -> None:
         assert 0 < len(error.message) < 2000, name
         assert "\n" not in error.message or "batch" in name, (name, error.message)
     for priority in Priority:
-        info = await call(jobs._connected(), f"STREAM.INFO.{Names(jobs.config.namespace).stream(priority)}")
+        info = await call(jobs.connection, f"STREAM.INFO.{Names(jobs.config.namespace).stream(priority)}")
         assert info["state"]["messages"] == 0
 
 

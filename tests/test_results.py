@@ -43,7 +43,7 @@ async def worked(jobs: JobService) -> AsyncIterator[JobService]:
 
 
 def subscriptions(jobs: JobService) -> int:
-    return len(jobs._connected()._subs)
+    return len(jobs.connection._subs)
 
 
 async def test_a_thousand_results_at_once_leave_nothing_behind(jobs: JobService) -> None:
@@ -66,7 +66,7 @@ async def test_a_thousand_results_at_once_leave_nothing_behind(jobs: JobService)
 
 
 async def all_consumers(jobs: JobService) -> int:
-    streams = (await call(jobs._connected(), "STREAM.LIST"))["streams"]
+    streams = (await call(jobs.connection, "STREAM.LIST"))["streams"]
     own = (f"{jobs.config.namespace.upper()}_", f"KV_{jobs.config.namespace}")
     return sum(stream["state"]["consumer_count"] for stream in streams if stream["config"]["name"].startswith(own))
 
@@ -175,7 +175,7 @@ async def test_a_result_that_just_fits_is_whole_and_one_that_does_not_fails_its_
 
 
 async def entry_size(jobs: JobService, job_id: str) -> int:
-    reply = await jobs._connected().ask(
+    reply = await jobs.connection.ask(
         b"$JS.API.STREAM.MSG.GET.KV_%b" % jobs.config.namespace.encode(),
         json.dumps({"last_by_subj": f"$KV.{jobs.config.namespace}.{job_id}"}).encode(),
     )

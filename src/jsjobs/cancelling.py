@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 from jsjobs.jetstream.api import ApiError, call
 from jsjobs.jetstream.connection import Connection, Reply
-from jsjobs.jetstream.errors import ConnectionLost, NoResponders
+from jsjobs.jetstream.errors import ConnectionLost
 from jsjobs.jetstream.follow import looks
-from jsjobs.jetstream.incoming import IncomingJob, fetch_job
+from jsjobs.jetstream.incoming import fetch_job, fetch_waiting
 from jsjobs.jetstream.state import Conflict, Found, StateStore
-from jsjobs.jetstream.subjects import Names, checked_id, parse_plain_id
+from jsjobs.jetstream.subjects import Names, checked_id
 from jsjobs.model.checks import checked_timeout
 from jsjobs.model.errors import AlreadyEnded, JobError
 from jsjobs.model.job import Carrier, JobStatusResponse, Priority, Status, utc_now
@@ -34,6 +34,8 @@ _ASK_EVERY = 0.5
 """Seconds between two requests to the worker of a running job, which may pass to another worker meanwhile."""
 _DELETE_WITHIN = 10.0
 """Seconds in which the message of a cancelled job is deleted, or left to a worker."""
+_SHOWN = 300
+"""Characters of the error that a dead job died of."""
 _MORE_LOOKS = (0.05, 0.25)
 """Seconds before each further look for a job that is not found: a replica may lag behind."""
 
@@ -105,7 +107,7 @@ class _Cancelling:
             found = await self._state.read(self._job_id)
             with suppress(Conflict):  # a worker began it, or somebody else cancelled it, in this moment
                 if found is None:
-                    job = await self._waiting()
+                    job = await fetch_waiting(self._connection, self._names, self._job_id)
                     if job is not None:
                         return await self._cancel(job.entry(), 0)
                     if not more_looks:
@@ -116,13 +118,6 @@ class _Cancelling:
                     return await self._cancel(found.entry, found.revision)
                 else:
                     return found
-
-    async def _waiting(self) -> IncomingJob | None:
-        """The job that no worker has begun, as its message tells it; None if that is not there."""
-        place = parse_plain_id(self._job_id)
-        job = None if place is None else await self._fetch(*place)
-        # A message that carries another id is another job's.
-        return job if job is not None and job.job_id == self._job_id else None
 
     async def _cancel(self, entry: JobStatusResponse, expected: int) -> JobStatusResponse:
         cancelled = entry.cancelled(utc_now())
@@ -149,7 +144,7 @@ class _Cancelling:
             logger.warning("job %s is cancelled, its message is left to a worker: %s", self._job_id, error)
 
     async def _delete(self, priority: Priority, carrier: Carrier) -> None:
-        job = await self._fetch(priority, carrier.sequence)
+        job = await fetch_job(self._connection, self._names, priority, carrier.sequence)
         if job is not None and job.carrier != carrier:
             return  # of a stream that was made anew
         try:
@@ -157,16 +152,9 @@ class _Cancelling:
             within = min(_DELETE_WITHIN, max(1.0, self._left()))  # a server that forbids it does not answer
             await call(self._connection, f"STREAM.MSG.DELETE.{carrier.stream}", request, timeout=within)
         except ApiError:
-            if await self._fetch(priority, carrier.sequence) is not None:  # else a worker was faster
+            # Else a worker was faster.
+            if await fetch_job(self._connection, self._names, priority, carrier.sequence) is not None:
                 raise
-
-    async def _fetch(self, priority: Priority, sequence: int) -> IncomingJob | None:
-        try:
-            return await fetch_job(self._connection, self._names, priority, sequence)
-        except NoResponders:
-            raise JobError.from_runner_unavailable(
-                f"no streams of namespace {self._names.namespace!r} exist: run `jsjobs streams apply`"
-            ) from None
 
     @property
     def _has_asked(self) -> bool:
@@ -179,7 +167,7 @@ class _Cancelling:
             return
         self._asked_at = now
         with suppress(ConnectionLost):  # the next look asks again
-            answer = self._connection.ask_soon(self._names.cancel(self._job_id).encode(), timeout=_ASK_EVERY)
+            answer = self._connection.ask_soon(self._names.cancel(self._job_id), timeout=_ASK_EVERY)
             answer.add_done_callback(self._on_answer)
 
     def _on_answer(self, answer: asyncio.Future[Reply]) -> None:
@@ -205,5 +193,6 @@ class _Cancelling:
             return JobError.from_not_found(f"job {self._job_id} ended, and its result has expired", job_id=self._job_id)
         if found.entry.status is Status.CANCELLED:
             return JobError.from_already_cancelled(f"job {self._job_id} was cancelled before", job_id=self._job_id)
-        what = "complete" if found.entry.status is Status.COMPLETE else "dead"
-        return AlreadyEnded(f"job {self._job_id} cannot be cancelled: it is {what} already", job_id=self._job_id)
+        dead = f"dead already ({(found.entry.last_error or 'no error')[:_SHOWN]})"
+        what = "complete already" if found.entry.status is Status.COMPLETE else dead
+        return AlreadyEnded(f"job {self._job_id} cannot be cancelled: it is {what}", job_id=self._job_id)

@@ -34,8 +34,7 @@ RUNS = RunningJob(
 
 def shard(number: int, generation: str = "1x64", **given: object) -> ShardLook:
     known = ShardLook(
-        name=f"high-{generation}-{number}",
-        generation=generation,
+        shard=Shard(Priority.HIGH, Generation.parse(generation), number),
         is_next=False,
         waiting=0,
         running=0,

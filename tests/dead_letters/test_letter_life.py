@@ -63,7 +63,7 @@ async def test_a_dead_job_without_a_letter_gets_it_on_redelivery(jobs: JobServic
         nonlocal runs
         runs += 1
 
-    store = StateStore(jobs._connected(), Names(jobs.config.namespace))
+    store = StateStore(jobs.connection, Names(jobs.config.namespace))
     with jobs.request_context(tenant_id="acme"):
         job_id = await jobs.submit("dies", 5)
     # As a worker leaves it that crashes between the two writes.
@@ -93,7 +93,7 @@ async def test_a_buried_jobs_late_completion_is_refused(
         taken.append(message)
 
     async with JobService(config) as jobs, jobs.router():
-        store = StateStore(jobs._connected(), Names(config.namespace))
+        store = StateStore(jobs.connection, Names(config.namespace))
         await plain.subscribe(f"{config.namespace}.deliver.low.1x1.0", queue="workers", cb=take)
         job_id = await jobs.submit("slow", 6, priority="low")
 
@@ -132,7 +132,7 @@ async def test_a_given_up_message_with_a_broken_header_block_keeps_its_bytes(
     await deploy(config)
     blocks = [b"NATS/1.0", b"NATS/1.0\r\n", b"NATS/1.0\r\nJsjobs-Id: critical-1\r\nA\xff\r\n\r\n"]
     async with JobService(config) as jobs, jobs.router():
-        connection = jobs._connected()
+        connection = jobs.connection
         for shard in ("critical.1x4.0", "critical.1x4.1", "critical.1x4.2", "critical.1x4.3"):
             # Takes what comes, with this library's parser: nats-py's own would not survive it.
             subject = f"{config.namespace}.deliver.{shard}".encode()
@@ -159,7 +159,7 @@ async def test_a_job_that_ended_as_the_server_gave_it_up_is_only_removed(
     config = settings_of(ack_wait=1, max_deliver=2)
     await deploy(config)
     async with JobService(config) as jobs, jobs.router():
-        store = StateStore(jobs._connected(), Names(config.namespace))
+        store = StateStore(jobs.connection, Names(config.namespace))
         await plain.subscribe(f"{config.namespace}.deliver.low.1x1.0", queue="workers", cb=ignore)
         job_id = await jobs.submit("slow", 6, priority="low")
         running = (await jobs.status(job_id)).started(utc_now(), "it lost its connection after this")

@@ -72,7 +72,7 @@ async def test_a_replay_that_crashed_is_finished_by_the_next(patient: Patient, p
     jobs = patient.jobs
     letter = await patient.dead(8)
     given = await jobs.letters().claim_replay(letter.id)
-    queue = JobQueue(jobs._connected(), Names(jobs.config.namespace))
+    queue = JobQueue(jobs.connection, Names(jobs.config.namespace))
     for _ in range(published):  # without a message id: as after the dedupe window
         await queue.publish(Outgoing(queue.subject("normal", None, "heal"), b"8", {wire.GIVEN_ID: given}))
         assert await jobs.result(given) == 8
@@ -109,7 +109,7 @@ async def test_a_job_with_hostile_headers_is_replayed_with_what_can_be_sent(pati
         b"NATS/1.0\r\nJsjobs-Tenant: acme\r\njsjobs-tenant: second\r\nJsjobs-Entity: \xc3\xa9 * > .\r\nNats-TTL: 1h\r\n"
         b"Jsjobs-Max-Attempts: 7\r\nCustom: \xff\xfe\r\nother: a\x00b\r\n\r\n"
     )
-    receipt = await jobs._connected().ask(subject.encode(), b"10", header=block)
+    receipt = await jobs.connection.ask(subject.encode(), b"10", header=block)
     assert b'"seq"' in receipt.data
     letter = await eventually(lambda: the_only_letter(jobs))
     assert (letter.app_id, letter.entity) == ("acme", "é * > .")
@@ -130,7 +130,7 @@ async def the_only_letter(jobs: JobService) -> DeadLetter:
 async def test_a_job_that_died_of_a_header_is_replayed_without_it(patient: Patient) -> None:
     jobs = patient.jobs
     block = b"NATS/1.0\r\nJsjobs-Max-Attempts: \xc2\xb2\r\nJsjobs-Timeout: nan\r\nJsjobs-Tenant: acme\r\nX: y\r\n\r\n"
-    await jobs._connected().ask(f"{jobs.config.namespace}.high.e.heal".encode(), b"10", header=block)
+    await jobs.connection.ask(f"{jobs.config.namespace}.high.e.heal".encode(), b"10", header=block)
     letter = await eventually(lambda: the_only_letter(jobs))
     assert letter.error_reason == "Validation"
     patient.healed = True
@@ -143,7 +143,7 @@ async def test_a_job_that_died_of_a_header_is_replayed_without_it(patient: Patie
 @pytest.mark.parametrize("job_type", [b"a\x0bb", "aüb".encode()])
 async def test_a_job_that_cannot_be_published_again_can_still_be_discarded(patient: Patient, job_type: bytes) -> None:
     jobs = patient.jobs
-    await jobs._connected().ask(b"%b.high.e.%b" % (jobs.config.namespace.encode(), job_type), b"1")
+    await jobs.connection.ask(b"%b.high.e.%b" % (jobs.config.namespace.encode(), job_type), b"1")
     letter = await eventually(lambda: the_only_letter(jobs))
     with pytest.raises(JobService.Error) as refused:
         await jobs.replay(str(letter.id))

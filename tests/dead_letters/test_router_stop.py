@@ -30,7 +30,7 @@ async def test_a_router_stops_while_its_server_is_away(settings_of, tmp_path, mo
 
         monkeypatch.setattr(DeadLetters, "store", storing)
         async with jobs:
-            await Topology(jobs._connected(), Names(jobs.config.namespace), jobs.config).apply()
+            await Topology(jobs.connection, Names(jobs.config.namespace), jobs.config).apply()
             router = jobs.router()
             await router.start()
             async with jobs.worker():

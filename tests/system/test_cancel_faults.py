@@ -35,7 +35,7 @@ async def started(apps: Apps) -> None:
 
 async def messages(jobs: JobService, priority: str) -> int:
     stream = Names(jobs.config.namespace).stream(priority)
-    count: int = (await call(jobs._connected(), f"STREAM.INFO.{stream}"))["state"]["messages"]
+    count: int = (await call(jobs.connection, f"STREAM.INFO.{stream}"))["state"]["messages"]
     return count
 
 
@@ -137,7 +137,7 @@ async def test_a_replayed_job_that_waits_is_acknowledged_by_the_worker_that_meet
     assert (status.status, status.attempts) == (Status.CANCELLED, 0)
     # Which message it is nobody has read yet: it stays, and the entry is kept for as long as it does.
     assert await messages(jobs, "normal") == 1
-    state = StateStore(jobs._connected(), Names(jobs.config.namespace))
+    state = StateStore(jobs.connection, Names(jobs.config.namespace))
     found = await state.read(again)
     assert found is not None
     assert not found.expires
@@ -189,7 +189,7 @@ async def test_a_router_that_buries_such_a_message_lets_the_entry_expire(
     queue, sequence = names.stream("normal"), int(job_id.partition("-")[2])
     await jobs.router()._undertaker.bury(queue, sequence, f"{jobs.config.namespace}.work.normal.>")
     assert await messages(jobs, "normal") == 0
-    found = await StateStore(jobs._connected(), names).read(job_id)
+    found = await StateStore(jobs.connection, names).read(job_id)
     assert found is not None
     assert found.expires
     assert found.entry == await jobs.status(job_id)
@@ -210,7 +210,7 @@ async def test_a_second_cancel_finishes_what_a_crashed_one_began(
     with pytest.raises(JobService.Error, match="was cancelled before"):
         await jobs.cancel(job_id)
     assert await messages(jobs, "normal") == 0
-    found = await StateStore(jobs._connected(), Names(jobs.config.namespace)).read(job_id)
+    found = await StateStore(jobs.connection, Names(jobs.config.namespace)).read(job_id)
     assert found is not None
     assert found.expires
 
@@ -221,7 +221,7 @@ async def test_a_running_job_is_cancelled_across_a_restart_of_the_server(
     with NatsServer(tmp_path) as server:
         config = settings_of(nats_url=server.url, ack_wait=5)
         async with JobService(config) as jobs:
-            await Topology(jobs._connected(), Names(config.namespace), config).apply()
+            await Topology(jobs.connection, Names(config.namespace), config).apply()
             at_work = asyncio.Event()
 
             @jobs.handler("sleep")

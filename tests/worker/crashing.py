@@ -32,7 +32,7 @@ class Crasher:
             raise Crash(f"dead already: {point}")
 
     def _patch(self, monkeypatch) -> None:
-        mine = self.service._connected()
+        mine = self.service.connection
         state, write = self.worker._state, self.worker._state.write
         send_letter = settle.send_letter
 

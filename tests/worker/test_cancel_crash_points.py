@@ -22,7 +22,7 @@ def config(settings_of: Callable[..., JobService.Config]) -> JobService.Config:
 
 
 async def queue_is_empty(jobs: JobService) -> bool:
-    info = await call(jobs._connected(), f"STREAM.INFO.{Names(jobs.config.namespace).stream('low')}")
+    info = await call(jobs.connection, f"STREAM.INFO.{Names(jobs.config.namespace).stream('low')}")
     return info["state"]["messages"] == 0
 
 
@@ -107,6 +107,6 @@ async def test_a_caller_that_crashes(writes, requests, monkeypatch, jobs: JobSer
         with pytest.raises(JobService.Error, match="was cancelled before"):
             await jobs.cancel(job_id)
         # Wherever it died: what is left of it may expire now.
-        found = await StateStore(jobs._connected(), Names(jobs.config.namespace)).read(job_id)
+        found = await StateStore(jobs.connection, Names(jobs.config.namespace)).read(job_id)
         assert found is not None
         assert found.expires

@@ -46,12 +46,12 @@ async def crash_then_recover(
 
 
 async def queue_is_empty(jobs: JobService) -> bool:
-    info = await call(jobs._connected(), f"STREAM.INFO.{Names(jobs.config.namespace).stream('low')}")
+    info = await call(jobs.connection, f"STREAM.INFO.{Names(jobs.config.namespace).stream('low')}")
     return info["state"]["messages"] == 0
 
 
 async def letters(jobs: JobService) -> int:
-    info = await call(jobs._connected(), f"STREAM.INFO.{Names(jobs.config.namespace).dead_stream}")
+    info = await call(jobs.connection, f"STREAM.INFO.{Names(jobs.config.namespace).dead_stream}")
     return info["state"]["messages"]
 
 

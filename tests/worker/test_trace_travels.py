@@ -57,7 +57,7 @@ async def test_a_hostile_header_is_no_trace_and_the_job_runs(jobs: JobService, v
         assert jobs.current_context().trace == NO_TRACE
         return payload
 
-    reply = await jobs._connected().ask(f"{jobs.config.namespace}.high.e.first".encode(), b"7", header=block)
+    reply = await jobs.connection.ask(f"{jobs.config.namespace}.high.e.first".encode(), b"7", header=block)
     sequence = reply.data.split(b'"seq":')[1].split(b",")[0].strip(b" }").decode()
     async with jobs.worker():
         assert await jobs.result(f"high-{sequence}", timeout=10) == 7

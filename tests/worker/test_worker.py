@@ -274,7 +274,7 @@ async def test_a_deleted_consumer_is_noticed_and_its_jobs_run_once_it_is_back(jo
     async def echo(payload: int) -> int:
         return payload
 
-    connection, stream = jobs._connected(), f"{jobs.config.namespace.upper()}_LOW"
+    connection, stream = jobs.connection, f"{jobs.config.namespace.upper()}_LOW"
     async with jobs.worker() as worker:
         assert worker.ready
         await call(connection, f"CONSUMER.DELETE.{stream}.low-1x1-0")
@@ -300,8 +300,8 @@ async def test_finished_jobs_get_a_time_to_live_and_live_ones_do_not(jobs: JobSe
     async with jobs.worker():
         await jobs.result(job_id)
     bucket = f"KV_{jobs.config.namespace}"
-    info = await call(jobs._connected(), f"STREAM.INFO.{bucket}")
-    last = await find(jobs._connected(), f"STREAM.MSG.GET.{bucket}", {"seq": info["state"]["last_seq"]})
+    info = await call(jobs.connection, f"STREAM.INFO.{bucket}")
+    last = await find(jobs.connection, f"STREAM.MSG.GET.{bucket}", {"seq": info["state"]["last_seq"]})
     assert f"Nats-TTL: {int(jobs.config.result_ttl)}s" in base64.b64decode(last["message"]["hdrs"]).decode()
 
 

@@ -49,7 +49,7 @@ def change_of(look: PriorityLook) -> Text:
     old, new = look.running_shards, look.next_shards
     left = sum(shard.waiting + shard.running for shard in old)
     before, after = old[0].generation, new[-1].generation
-    what = f"{look.priority}: {len(old)} to {after.partition('x')[2]} shards; "
+    what = f"{look.priority}: {len(old)} to {after.shards} shards; "
     behind = f"{look.waiting + look.running - left:,} wait"
     if left:
         return cropped(plain(f"{what}{left:,} jobs to drain from {before}, {behind} in {after}", "cyan"))

@@ -14,7 +14,7 @@ from jsjobs import JobService
 from jsjobs.cli.problems import Failed
 from jsjobs.jetstream.connect import connected
 from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.overview import Observer, Overview
+from jsjobs.jetstream.overview import Observer, Overview, ShardLook
 from jsjobs.jetstream.rates import with_rates
 from jsjobs.jetstream.subjects import Names
 from jsjobs.model.errors import JobError, Reason
@@ -71,6 +71,8 @@ class Seen:
         if self.failing_since is not None:
             return {"failing_since": self.failing_since.isoformat(), "connected": self.connected, "reason": self.reason}
         data: dict[str, Any] = to_jsonable_python(self.overview)
+        for look, told in zip(self.overview.priorities if self.overview else (), data["priorities"], strict=True):
+            told["shards"] = [_shard_as_json(shard) for shard in look.shards]
         return data | {"letters_open": self.letters.count, "database": self.letters.table.value}
 
 

@@ -61,7 +61,7 @@ async def _look() -> Queues:
                 raise Failed(error.message) from None
             raise
         shards = [shard for look in overview.priorities for shard in look.shards if shard.waiting]
-        oldest = await oldest_waiting(connection, names, ((shard.name, shard.last_delivered) for shard in shards))
+        oldest = await oldest_waiting(connection, names, ((look.shard, look.last_delivered) for look in shards))
         return Queues(overview, oldest)
 
 

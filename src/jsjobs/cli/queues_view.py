@@ -13,6 +13,7 @@ from jsjobs.cli.look_parts import UNKNOWN, change_of, counted, headed_table, tro
 from jsjobs.cli.output import local_time, plain
 from jsjobs.jetstream.overview import Overview, PriorityLook, ShardLook
 from jsjobs.jetstream.shard_consumers import FOR_GOOD, UNTIL_RESUMED
+from jsjobs.jetstream.subjects import Shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +21,8 @@ class Queues:
     """What one look saw."""
 
     overview: Overview
-    oldest: Mapping[str, datetime | None]
-    """When the job was stored that waits longest in a shard, by the shard's name."""
+    oldest: Mapping[Shard, datetime | None]
+    """When the job was stored that waits longest in a shard."""
 
     def picture(self) -> RenderableType:
         """For people."""
@@ -49,8 +50,8 @@ class Queues:
 
     def _age(self, look: PriorityLook | ShardLook) -> float | None:
         """Seconds that the job waits which waits longest."""
-        shards = [look] if isinstance(look, ShardLook) else look.shards
-        oldest = min((moment for shard in shards if (moment := self.oldest.get(shard.name))), default=None)
+        looks = [look] if isinstance(look, ShardLook) else look.shards
+        oldest = min((moment for each in looks if (moment := self.oldest.get(each.shard))), default=None)
         return None if oldest is None else max(0.0, (look.seen_at - oldest).total_seconds())
 
     def as_json(self) -> list[dict[str, Any]]:
@@ -62,7 +63,7 @@ class Queues:
                 "shards": [
                     {
                         "name": shard.name,
-                        "generation": shard.generation,
+                        "generation": str(shard.generation),
                         "is_next": shard.is_next,
                         **self._data(shard, [shard]),
                         "has_worker": shard.has_worker,

@@ -17,10 +17,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from jsjobs.jetstream.api import ApiError
 from jsjobs.jetstream.connection import Connection, Reply
-from jsjobs.jetstream.errors import ConnectionLost, NoResponders
+from jsjobs.jetstream.errors import ConnectionLost, NoResponders, no_streams
 from jsjobs.jetstream.subjects import Names, parse_plain_id
 from jsjobs.jetstream.wire import value_of
-from jsjobs.model.batch import BatchRecord, BatchRuns, BatchStatus, ids_of, runs_of
+from jsjobs.model.batch import MAX_IDS, BatchRecord, BatchRuns, BatchStatus, ids_of, runs_of
 from jsjobs.model.checks import checked_text
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Status, utc_now
@@ -61,8 +61,10 @@ class Batches:
         """Keep which jobs a list became; for as long as ended jobs are remembered, and 30 days more.
 
         Raises:
-            JobError: `RunnerUnavailable`, if that could not be stored.
+            JobError: `RunnerUnavailable`, if that could not be stored; `Validation`, if they are more than a million.
         """
+        if len(ids) > MAX_IDS:
+            raise JobError.from_validation(f"of {len(ids)} jobs no record is kept, of {MAX_IDS} at most")
         runs = runs_of(ids)
         parts = [runs[start : start + RUNS_PER_PART] for start in range(0, len(runs), RUNS_PER_PART)] or [[]]
         for number, part in enumerate(parts[1:], 1):
@@ -190,9 +192,7 @@ class Batches:
         try:
             return await asyncio.gather(*asked)
         except NoResponders:
-            raise JobError.from_runner_unavailable(
-                f"no streams of namespace {self._names.namespace!r} exist: run `jsjobs streams apply`"
-            ) from None
+            raise JobError.from_runner_unavailable(no_streams(self._names.namespace)) from None
 
 
 def _status(data: bytes, job_id: str) -> Status:

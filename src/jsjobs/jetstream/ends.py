@@ -8,6 +8,7 @@ and a slow poll, whose rate is bounded for the whole table, goes over them in tu
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections import deque
 from collections.abc import AsyncGenerator, Coroutine, Iterable
@@ -24,6 +25,8 @@ from jsjobs.jetstream.subjects import Names, checked_id
 from jsjobs.model.checks import checked_text
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import JobStatusResponse
+
+logger = logging.getLogger("jsjobs.following")
 
 WINDOW = 1000
 """Jobs of one list that are subscribed at once, at most; those behind them are only polled until it is their turn."""
@@ -73,7 +76,8 @@ class Ends:
 
         Raises:
             JobError: `Timeout`, if it has not ended by then; `NotFound`, if no stream knows the id;
-                `RunnerUnavailable`, if the server cannot be reached at first.
+                `RunnerUnavailable`, if the namespace does not exist or the connection was closed. An outage is waited
+                out.
         """
         future = self._add(checked_text("a job id", job_id))
         awaited = self._jobs.get(job_id)
@@ -201,15 +205,19 @@ class Ends:
         except JobError as error:
             if not self._may_be_told_later(awaited, error):
                 outcome = error
+        except Exception:
+            # Nobody waits for ever for a look that failed for a fault of ours.
+            logger.exception("job %s could not be looked up", awaited.job_id)
+            outcome = JobError.from_runner_unavailable(f"job {awaited.job_id} could not be looked up: see the log")
         finally:
             awaited.is_due = False
         if self._jobs.get(awaited.job_id) is not awaited:
             return
         if outcome is not None:
-            await self._forget(awaited)
             for future in awaited.waiting:
                 if not future.done():
                     future.set_result(outcome)
+            await self._forget(awaited)
         elif awaited.is_due_again:
             self._look_soon(awaited)
         elif awaited.follow_ups:

@@ -33,18 +33,18 @@ async def first_waiting(connection: Connection, names: Names, shard: Shard, last
 
 
 async def oldest_waiting(
-    connection: Connection, names: Names, shards: Iterable[tuple[str, int]]
-) -> dict[str, datetime | None]:
+    connection: Connection, names: Names, shards: Iterable[tuple[Shard, int]]
+) -> dict[Shard, datetime | None]:
     """As `first_waiting` of many shards at once, with one request for each.
 
     Args:
         connection: To the server.
         names: The namespace.
-        shards: The name of each, and the place in the queue of the last job it was given.
+        shards: Each, and the place in the queue of the last job it was given.
 
     Raises:
         JobError: `RunnerUnavailable`, if the server cannot be reached.
     """
-    asked = [(name, shard, last) for name, last in shards if (shard := Shard.of(name)) is not None]
-    found = await asyncio.gather(*(first_waiting(connection, names, shard, last) for _, shard, last in asked))
-    return {name: moment for (name, _, _), moment in zip(asked, found, strict=True)}
+    asked = dict(shards)
+    found = await asyncio.gather(*(first_waiting(connection, names, *each) for each in asked.items()))
+    return dict(zip(asked, found, strict=True))

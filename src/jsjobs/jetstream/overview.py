@@ -16,7 +16,7 @@ from jsjobs.jetstream.in_flight import InFlight, RunningJob
 from jsjobs.jetstream.oldest import first_waiting
 from jsjobs.jetstream.shard_consumers import paused_until
 from jsjobs.jetstream.state import StateStore
-from jsjobs.jetstream.subjects import Names, Shard
+from jsjobs.jetstream.subjects import Generation, Names, Shard
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
 
@@ -31,9 +31,7 @@ ShardInfo = dict[str, Any]
 class ShardLook:
     """One shard at the moment of a look."""
 
-    name: str
-    """Its consumer's name, `<priority>-<generation>-<number>`."""
-    generation: str
+    shard: Shard
     is_next: bool
     """Of a generation that begins when all before it are drained: the shard count is being changed."""
     waiting: int
@@ -53,6 +51,16 @@ class ShardLook:
     seen_at: datetime
     deliveries_per_second: float | None = None
     """None as long as there are no two looks to compare."""
+
+    @property
+    def name(self) -> str:
+        """Its consumer's name, `<priority>-<generation>-<number>`."""
+        return self.shard.consumer
+
+    @property
+    def generation(self) -> Generation:
+        """The generation it belongs to."""
+        return self.shard.generation
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,19 +172,19 @@ class Observer:
             last_sequence=state["last_seq"],
             created_at=parse_time(queue["created"]),
             seen_at=seen_at,
-            shards=tuple(sorted(shards, key=lambda shard: (shard.is_next, _numbers(shard.name)))),
+            shards=tuple(sorted(shards, key=lambda look: (look.is_next, look.generation, look.shard.number))),
         )
 
-    async def _first_generation(self, priority: Priority, infos: Mapping[Shard, ShardInfo]) -> str | None:
+    async def _first_generation(self, priority: Priority, infos: Mapping[Shard, ShardInfo]) -> Generation | None:
         """The generation that runs, where shards of several exist; None where that is no question."""
-        present = {str(shard.generation) for shard in infos}
+        present = {shard.generation for shard in infos}
         if len(present) < 2:  # noqa: PLR2004 - several
             return None
         live = (await read_live(self._connection, self._names, priority)).generations
-        return next((str(generation) for generation in live if str(generation) in present), None)
+        return next((generation for generation in live if generation in present), None)
 
     async def _oldest(
-        self, queue: dict[str, Any], infos: Mapping[Shard, ShardInfo], first: str | None
+        self, queue: dict[str, Any], infos: Mapping[Shard, ShardInfo], first: Generation | None
     ) -> datetime | None:
         """When the job that waits longest was stored."""
         state = queue["state"]
@@ -185,7 +193,7 @@ class Observer:
             return parse_time(state["first_ts"])
         waiting = [(shard, info) for shard, info in infos.items() if info["num_pending"]]
         # What a later generation holds is younger than all that the first one holds.
-        begun = [(shard, info) for shard, info in waiting if first is None or str(shard.generation) == first]
+        begun = [(shard, info) for shard, info in waiting if first is None or shard.generation == first]
         behind = sorted(begun or waiting, key=lambda each: each[1]["delivered"]["stream_seq"])
         stored = await asyncio.gather(
             *(
@@ -196,12 +204,10 @@ class Observer:
         return min((moment for moment in stored if moment is not None), default=None)
 
 
-def _shard_look(shard: Shard, info: ShardInfo, first: str | None) -> ShardLook:
-    generation = str(shard.generation)
+def _shard_look(shard: Shard, info: ShardInfo, first: Generation | None) -> ShardLook:
     return ShardLook(
-        name=shard.consumer,
-        generation=generation,
-        is_next=first is not None and generation != first,
+        shard=shard,
+        is_next=first is not None and shard.generation != first,
         waiting=info["num_pending"],
         running=info["num_ack_pending"],
         redelivered=info["num_redelivered"],
@@ -213,9 +219,3 @@ def _shard_look(shard: Shard, info: ShardInfo, first: str | None) -> ShardLook:
         created_at=parse_time(info["created"]),
         seen_at=server_time(info),
     )
-
-
-def _numbers(shard_name: str) -> tuple[int, ...]:
-    """The numbers of generation and shard, so that shard 10 stands behind shard 9."""
-    _, generation, number = shard_name.rsplit("-", 2)
-    return (*(int(part) for part in generation.split("x")), int(number))

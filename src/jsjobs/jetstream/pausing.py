@@ -87,7 +87,12 @@ class Pausing:
             if not running:
                 break
             await self._each(running, noted)
-        begun = await asyncio.gather(*(self._begun(shard, info) for shard, info in shards.items()))
+        looks = [asyncio.ensure_future(self._begun(shard, info)) for shard, info in shards.items()]
+        try:
+            begun = await asyncio.gather(*looks)
+        finally:
+            for look in looks:
+                look.cancel()  # where one failed the others need not wait on
         jobs = tuple(job_id for job_id in begun if job_id is not None)
         return Paused(priority, None if noted == UNTIL_RESUMED else noted, jobs)
 

@@ -29,6 +29,8 @@ _KEPT = 100
 _REMEMBERED = 3 * _KEPT
 _UNREAD = 1000
 """Live updates that wait for a slow reader, at most; older ones slide out, as on the server."""
+_MAX_BODY = 16 * 1024
+"""Bytes of an update, at most: ours are half of it, a stranger's larger ones are nobody's progress."""
 _NOW_AND_THEN = (0.25, 1.0, 5.0)
 """Seconds between the first looks without a hint; soon, since a cluster's nodes learn of a subscription one by one."""
 _LAST_ONES = 0.02
@@ -92,8 +94,9 @@ class _Feed:
             await self._connection.stop_receiving(subscription, drain=False)
 
     def _on_update(self, _subject: bytes, _reply: bytes, _header: bytes, data: bytes) -> None:
-        self._live.append(data)
-        self._stirred.set()
+        if len(data) <= _MAX_BODY:
+            self._live.append(data)
+            self._stirred.set()
 
     def _on_change(self, _subject: bytes, _reply: bytes, _header: bytes, data: bytes) -> None:
         if not may_tell_end(data):
@@ -201,8 +204,9 @@ async def _read_kept(connection: Connection, names: Names, job_id: str, after: i
         nonlocal after
         sequence = value_of(header, b"Nats-Sequence")
         if sequence is not None:
-            bodies.append(data)
             after = int(sequence)
+            if len(data) <= _MAX_BODY:
+                bodies.append(data)
         elif not data and not end.done():
             end.set_result(header)
 

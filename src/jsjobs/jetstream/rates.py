@@ -24,12 +24,12 @@ def _priority(now: PriorityLook, before: PriorityLook | None) -> PriorityLook:
     if before is None or now.created_at != before.created_at:
         return now
     moments = (now.seen_at, before.seen_at)
-    earlier = {shard.name: shard for shard in before.shards}
+    earlier = {look.shard: look for look in before.shards}
     return replace(
         now,
         submitted_per_second=per_second(now.last_sequence, before.last_sequence, *moments),
         finished_per_second=per_second(now.last_sequence - now.stored, before.last_sequence - before.stored, *moments),
-        shards=tuple(_shard(shard, earlier.get(shard.name)) for shard in now.shards),
+        shards=tuple(_shard(look, earlier.get(look.shard)) for look in now.shards),
     )
 
 

@@ -152,9 +152,9 @@ class Names:
         more = f".{part}" if part else ""
         return f"$KV.{self.bucket}.batch.{batch_id}{more}".encode()
 
-    def cancel(self, job_id: str) -> str:
+    def cancel(self, job_id: str) -> bytes:
         """Where the worker that runs a job is asked to stop it."""
-        return f"{self.namespace}.cancel.{job_id}"
+        return f"{self.namespace}.cancel.{job_id}".encode()
 
     def dead(self, job_id: str) -> bytes:
         """Where a dead job's letter is published."""

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from jsjobs.model.job import Status
 
 _PLACE = re.compile(r"(.+)-([1-9][0-9]{0,15})")
-_MAX_IDS = 100_000_000
+MAX_IDS = 1_000_000
+"""Jobs of a batch whose ids are kept, at most."""
 _RUN = r"^[a-z]+-([A-Za-z0-9_-]{1,100}|([A-Za-z0-9_-]{1,100}-)?[1-9][0-9]{0,15}:[1-9][0-9]{0,8})$"
 """An id, or one that ends in a number and how many there are from it on."""
 
@@ -30,7 +31,7 @@ class BatchRecord(BatchRuns):
 
     batch_id: str
     created_at: datetime
-    total: int = Field(ge=0, le=_MAX_IDS)
+    total: int = Field(ge=0, le=MAX_IDS)
     parts: int = Field(default=1, ge=1, le=100_000)
     """Messages that hold its ids, this one included."""
 

@@ -93,9 +93,6 @@ class Connections:
         Raises:
             JobError: `RunnerUnavailable`, if the service is not connected.
         """
-        return self._connected()
-
-    def _connected(self) -> Connection:
         if self._connection is None:
             raise JobError.from_runner_unavailable("the service is not connected: use `async with jobs:` or connect()")
         return self._connection

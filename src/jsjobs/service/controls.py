@@ -33,7 +33,7 @@ class Controls(Connections):
                 complete or dead; `Timeout`, if it is still stopping; `RunnerUnavailable`, if no worker has it, or the
                 server cannot be reached. After the last two the job may yet be cancelled: ask again, or its status.
         """
-        return await cancel_job(self._connected(), self.config, job_id, timeout=timeout, telemetry=self._telemetry)
+        return await cancel_job(self.connection, self.config, job_id, timeout=timeout, telemetry=self._telemetry)
 
     async def pause(self, priority: Priority | str, seconds: float | None = None) -> Paused:
         """Let no further job of a priority start, retries included; what runs goes on, and ends as always.
@@ -55,7 +55,7 @@ class Controls(Connections):
         """
         if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, int | float)):
             raise JobError.from_validation(f"seconds must be a number or None, not {seconds!r}")
-        return await Pausing(self._connected(), self._names).pause(_checked(priority), seconds)
+        return await Pausing(self.connection, self._names).pause(_checked(priority), seconds)
 
     async def resume(self, priority: Priority | str) -> bool:
         """Let jobs of a priority start again, whoever paused it and by whichever tool; returns once they do.
@@ -67,7 +67,7 @@ class Controls(Connections):
             JobError: `Validation`, if the priority is none; `NotFound`, if there are no such shards;
                 `RunnerUnavailable`, if the server cannot be reached: some shards may still be paused then.
         """
-        return await Pausing(self._connected(), self._names).resume(_checked(priority))
+        return await Pausing(self.connection, self._names).resume(_checked(priority))
 
     def letters(self) -> DeadLetters:
         """The dead-letter table, where a database is set."""
@@ -89,7 +89,7 @@ class Controls(Connections):
         """
         other = None if priority is None else _checked(priority)
         return await replay_letter(
-            self._connected(),
+            self.connection,
             self.config,
             self.letters(),
             dlq_id,

@@ -110,11 +110,11 @@ class Follows(Connections):
         return self._lookup().progress(job_id)
 
     def _lookup(self) -> Lookup:
-        connection = self._connected()
+        connection = self.connection
         return Lookup(connection, self._names, StateStore(connection, self._names))
 
     def _ends(self) -> Ends:
-        connection = self._connected()
+        connection = self.connection
         if self._shared_ends is None or self._shared_ends.connection is not connection:
             self._shared_ends = Ends(connection, self._names)
         return self._shared_ends

@@ -102,15 +102,15 @@ class JobService(Submits, Follows, Controls):
 
     def worker(self) -> Worker:
         """A worker of this process; use it as an async context manager while the service is connected."""
-        return Worker(self._connected(), self.config, self._registry, self._telemetry)
+        return Worker(self.connection, self.config, self._registry, self._telemetry)
 
     def router(self) -> Router:
         """A dead-letter router of this process, where a database is set; use it as an async context manager."""
-        return Router(self._connected(), self.config, self.letters(), self._telemetry)
+        return Router(self.connection, self.config, self.letters(), self._telemetry)
 
     def queue_metrics(self) -> QueueMetrics:
         """Gauges of the queues' depths, where telemetry is on; use it as an async context manager."""
-        return QueueMetrics(self._connected(), self._names, self._telemetry)
+        return QueueMetrics(self.connection, self._names, self._telemetry)
 
     # -- context
 

@@ -95,12 +95,12 @@ class Submits(Connections):
         return await self._batches().status(batch_id)
 
     def _publisher(self) -> Publisher:
-        queue = JobQueue(self._connected(), self._names, timeout=self.config.timeout)
+        queue = JobQueue(self.connection, self._names, timeout=self.config.timeout)
         return Publisher(queue, self._registry, self._batches(), self._telemetry)
 
     def _batches(self) -> Batches:
         config = self.config
-        return Batches(self._connected(), self._names, result_ttl=config.result_ttl, timeout=config.timeout)
+        return Batches(self.connection, self._names, result_ttl=config.result_ttl, timeout=config.timeout)
 
 
 def _checked_call(on_queued: OnQueued | None) -> OnQueued | None:

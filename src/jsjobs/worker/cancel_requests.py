@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
+from weakref import WeakSet
 
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionLost
@@ -21,9 +22,10 @@ class CancelRequests:
     def __init__(self, connection: Connection, names: Names, worker: str, runs: Mapping[RunKey, JobRun]) -> None:
         self._connection = connection
         self._namespace = names.namespace
-        self._every = names.cancel("*").encode()
+        self._every = names.cancel("*")
         self._answer = json.dumps({"worker": worker}).encode()
         self._runs = runs
+        self._told = WeakSet[JobRun]()
         self._subscription: int | None = None
 
     async def start(self) -> None:
@@ -40,7 +42,9 @@ class CancelRequests:
         job_id = subject[len(self._every) - 1 :].decode("utf-8", "backslashreplace")
         runs = [run for run in self._runs.values() if run.job_id == job_id]
         for run in runs:
-            logger.info("job %s: to be cancelled", job_id)
+            if run not in self._told:  # a caller that waits asks again and again
+                self._told.add(run)
+                logger.info("job %s: to be cancelled", job_id)
             run.cancel()
         if runs and may_be_answered(reply, self._namespace):
             with suppress(ConnectionLost):
