@@ -1,19 +1,26 @@
 """Waiting for facts."""
 
 import asyncio
+import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TypeVar, overload
 
 T = TypeVar("T")
 
 
-async def eventually(look: Callable[[], Awaitable[T]], *, within: float = 20.0) -> T:
-    """What `look` gives, once it gives something true without raising."""
+@overload
+async def eventually(look: Callable[[], Awaitable[T]], *, within: float = ...) -> T: ...
+@overload
+async def eventually(look: Callable[[], T], *, within: float = ...) -> T: ...
+async def eventually(look: Callable[[], Awaitable[T] | T], *, within: float = 20.0) -> T:
+    """What `look`, a plain or an async function, gives, once it gives something true without raising."""
     deadline = time.monotonic() + within
     while True:
         try:
-            found = await look()
+            found = look()
+            if inspect.isawaitable(found):
+                found = await found
         except Exception:
             if time.monotonic() > deadline:
                 raise

@@ -147,7 +147,7 @@ async def test_who_may_publish_jobs_alone_submits_lists_without_a_record(
             with pytest.raises(JobError, match="no batch"):
                 await jobs.batch(str(ids[0].batch_id))
             waiting = asyncio.ensure_future(jobs.results(ids))  # without hints, which it may not subscribe to either
-            await eventually(lambda: asyncio.sleep(0, "violation for subscription" in caplog.text))
+            await eventually(lambda: "violation for subscription" in caplog.text)
             async with all_rights.worker():
                 assert await waiting == [1, 2]
                 assert [update async for update in jobs.progress(ids[0])] == []

@@ -56,7 +56,7 @@ def handlers(jobs: JobService) -> Handlers:
 async def test_what_runs_goes_on_and_nothing_else_starts(jobs: JobService, handlers: Handlers) -> None:
     async with jobs.worker():
         first, second = await jobs.submit("held", [1, 2], priority="low")
-        await eventually(lambda: asyncio.sleep(0, handlers.begun == [1]))
+        await eventually(lambda: handlers.begun == [1])
         paused = await jobs.pause("low")
         assert (paused.priority, paused.until, paused.running) == (Priority.LOW, None, (first,))
         handlers.go_on.set()
@@ -76,7 +76,7 @@ async def test_what_runs_goes_on_and_nothing_else_starts(jobs: JobService, handl
 async def test_a_retry_that_falls_due_waits_for_the_resume(jobs: JobService, handlers: Handlers) -> None:
     async with jobs.worker():
         job_id = await jobs.submit("flaky", 1, priority="low")
-        await eventually(lambda: asyncio.sleep(0, handlers.begun == [(1, 1)]))
+        await eventually(lambda: handlers.begun == [(1, 1)])
         await jobs.pause("low")
         handlers.go_on.set()
 
@@ -115,7 +115,7 @@ async def test_a_worker_takes_no_paused_shard_for_a_stuck_one(
         job_id = await jobs.submit("quick", 1, priority="low")
         lists = f"$JS.API.CONSUMER.LIST.{Names(jobs.config.namespace).stream('low')}".encode()
         await connection.receive(lists, lambda subject, *_: asked.append(subject))
-        await eventually(lambda: asyncio.sleep(0, len(asked) > 6))
+        await eventually(lambda: len(asked) > 6)
         assert worker.ready
         assert "subscribing again" not in caplog.text
         assert handlers.begun == []
@@ -176,7 +176,7 @@ async def test_a_pause_through_a_change_of_the_shard_count_keeps_every_entitys_o
         await jobs.pause("high")
         await submit(range(15, 20))
         await jobs.resume("high")
-        await eventually(lambda: asyncio.sleep(0, len(handlers.begun) == 1 + 8 * 20))
+        await eventually(lambda: len(handlers.begun) == 1 + 8 * 20)
     seen = defaultdict(list)
     for entity, number in handlers.begun:
         seen[entity].append(number)
@@ -197,7 +197,7 @@ async def test_pausing_again_and_again_under_load_loses_nothing(jobs: JobService
             assert [payload for _, payload in handlers.begun[begun:]] == [-1]
             assert await jobs.resume("normal")
         await waiting
-        await eventually(lambda: asyncio.sleep(0, len(handlers.begun) == 306))
+        await eventually(lambda: len(handlers.begun) == 306)
     assert sorted(payload for _, payload in handlers.begun if payload >= 0) == list(range(300))
 
 
@@ -230,7 +230,7 @@ async def test_a_job_that_shows_signs_of_life_is_known_to_run(
     stream = Names(jobs.config.namespace).stream("low")
     async with jobs.worker():
         job_id = await jobs.submit("held", 1, priority="low", duration="long")
-        await eventually(lambda: asyncio.sleep(0, handlers.begun == [1]))
+        await eventually(lambda: handlers.begun == [1])
         first = (await call(connection, f"CONSUMER.INFO.{stream}.low-1x1-0"))["delivered"]["last_active"]
 
         async def has_shown_one() -> bool:
@@ -256,7 +256,7 @@ async def test_a_job_that_waits_for_its_next_attempt_holds_no_pause_up(
             await jobs.pause("low")
             job_id = await jobs.submit("flaky", 1, priority="low")
             await jobs.resume("low")
-            await eventually(lambda: asyncio.sleep(0, handlers.begun))
+            await eventually(lambda: handlers.begun)
             for _ in range(3):  # wherever the first finds it, the others find it waiting, or ended
                 async with asyncio.timeout(30):
                     await jobs.pause("low")

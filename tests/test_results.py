@@ -55,13 +55,13 @@ async def test_a_thousand_results_at_once_leave_nothing_behind(jobs: JobService)
         ids = await client.submit("square", list(range(1000)), priority="critical")
         waiting = asyncio.ensure_future(client.results(ids, timeout=60))
         singly = [asyncio.ensure_future(client.result(job_id, timeout=60)) for job_id in ids]
-        await eventually(lambda: asyncio.sleep(0, subscriptions(client) == 1001))
+        await eventually(lambda: subscriptions(client) == 1001)
         consumers = await all_consumers(client)
         async with jobs.worker():
             assert await waiting == [n * n for n in range(1000)]
             assert await asyncio.gather(*singly) == [n * n for n in range(1000)]
             assert await all_consumers(client) == consumers, "nobody made a consumer"
-        await eventually(lambda: asyncio.sleep(0, subscriptions(client) == 1))
+        await eventually(lambda: subscriptions(client) == 1)
         assert await client.results(ids) == [n * n for n in range(1000)]
 
 
@@ -85,7 +85,7 @@ async def test_the_first_failed_job_raises_its_own_error(worked: JobService) -> 
     with pytest.raises(JobService.Error, match="no good") as caught:
         await worked.results([going_on, failed], timeout=30)
     assert (caught.value.reason, caught.value.job_id) == ("Validation", failed)
-    await eventually(lambda: asyncio.sleep(0, not worked._ends()._jobs))
+    await eventually(lambda: not worked._ends()._jobs)
     await worked.cancel(going_on)
     with pytest.raises(JobService.Error) as caught:
         await worked.results([going_on])

@@ -64,7 +64,7 @@ async def test_async_validators_run_side_by_side_up_to_a_bound(jobs: JobService)
         running -= 1
 
     checking = asyncio.ensure_future(jobs.validate_batch(range(5 * SIDE_BY_SIDE), check))
-    await eventually(lambda: asyncio.sleep(0, running == SIDE_BY_SIDE))
+    await eventually(lambda: running == SIDE_BY_SIDE)
     go_on.set()
     assert await checking == list(range(5 * SIDE_BY_SIDE))
     assert peak == SIDE_BY_SIDE

@@ -65,7 +65,10 @@ class TextFormatter(logging.Formatter):
         line = super().formatMessage(record)
         fields = ((name, getattr(record, name, None)) for name in FIELDS)
         missing = [f"{name}={_plain(value)}" for name, value in fields if value and str(value) not in record.message]
-        return f"{line} [{' '.join(missing)}]" if missing else line
+        if not missing:
+            return line
+        first, newline, more = line.partition("\n")
+        return f"{first} [{' '.join(missing)}]{newline}{more}"
 
 
 class JsonFormatter(logging.Formatter):

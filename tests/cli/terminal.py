@@ -26,7 +26,7 @@ class Terminal:
 
     async def shows(self, text: str) -> str:
         """Wait until it shows this, after what was waited for before; what it showed until then."""
-        await eventually(lambda: asyncio.sleep(0, text in self.written))
+        await eventually(lambda: text in self.written)
         before, _, self.written = self.written.partition(text)
         return before
 

@@ -105,7 +105,9 @@ async def test_progress_is_a_bar_at_a_terminal(cli: Cli) -> None:
         await terminal.shows("complete")
         assert await terminal.ends() == 0
     ended = await cli.run("progress", job_id)
-    assert ended.out.splitlines()[-1].endswith("100%  step 20")
+    *_, last_report, end = ended.out.splitlines()
+    assert last_report.endswith("100%  step 20")
+    assert f"{job_id}  complete" in end
     assert ended.err == ""
 
 

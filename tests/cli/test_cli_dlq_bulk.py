@@ -85,7 +85,7 @@ async def test_jobs_of_one_entity_are_replayed_in_their_order(cli: Cli, jobs: Jo
 
     assert (await cli.run("dlq", "replay", "--all")).code == 0
     async with jobs.worker():
-        await eventually(lambda: asyncio.sleep(0, len(ran) == 60))
+        await eventually(lambda: len(ran) == 60)
     for entity in ("e0", "e1", "e2"):
         numbers = [number for name, number in ran if name == entity]
         assert numbers == sorted(numbers)

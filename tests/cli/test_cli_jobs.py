@@ -84,6 +84,20 @@ async def test_progress_is_streamed(cli: Cli) -> None:
     assert " 75%  step 3" in (await cli.run("progress", job_id)).out
 
 
+async def test_progress_of_a_job_that_does_not_complete_says_so(cli: Cli) -> None:
+    cancelled = (await cli.run("submit", "steps", "4")).out.strip()
+    await cli.run("cancel", cancelled)
+    await cli.worker()
+    dead = (await cli.run("submit", "fail", '"x"', "--max-attempts", "1")).out.strip()
+    ended = await cli.run("progress", dead)
+    assert (ended.code, ended.err) == (1, "error: MaxRetries: ValueError: no good: x\n")
+    assert f"{dead}  failed" in ended.out
+    for arguments in ((), ("--json",)):
+        ended = await cli.run("progress", cancelled, *arguments)
+        assert (ended.code, ended.err) == (1, f"error: AlreadyCancelled: job {cancelled} was cancelled\n")
+    assert ended.out == ""
+
+
 async def test_waiting_has_an_end(cli: Cli) -> None:
     job_id = (await cli.run("submit", "echo", "1")).out.strip()
     late = await cli.run("result", job_id, "--timeout", "200ms")

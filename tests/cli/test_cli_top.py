@@ -26,6 +26,11 @@ async def test_each_look_is_one_object_and_the_second_has_rates(cli: Cli) -> Non
     assert (high["priority"], high["waiting"], high["running"], high["finished_per_second"]) == ("high", 1, 0, 0)
     assert high["oldest_waiting_seconds"] > 0
     assert [shard["name"] for shard in high["shards"]] == ["high-1x3-0", "high-1x3-1", "high-1x3-2"]
+    assert {shard["generation"] for shard in high["shards"]} == {"1x3"}
+    assert list(high["shards"][0]) == [
+        *("name", "generation", "is_next", "waiting", "running", "redelivered", "paused", "paused_until", "has_worker"),
+        *("deliveries", "last_delivered", "created_at", "seen_at", "deliveries_per_second"),
+    ]
     assert sum(shard["waiting"] for shard in high["shards"]) == 1
     letters = {name: looks[1][name] for name in ("letters_waiting", "letters_open", "database")}
     assert letters == {"letters_waiting": 0, "letters_open": 0, "database": "reached"}

@@ -12,6 +12,7 @@ from jsjobs.cli.looking import OpenLetters, Seen, Table
 from jsjobs.cli.top_view import View, lines_of, picture, running_shown
 from jsjobs.jetstream.in_flight import RunningJob
 from jsjobs.jetstream.overview import Overview, PriorityLook, ShardLook
+from jsjobs.jetstream.subjects import Generation, Shard
 from jsjobs.model.job import Priority, Status
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)

@@ -93,7 +93,7 @@ async def test_a_malformed_header_block_silently_ends_plain_nats_py(
     await plain.flush()
     assert plain._reading_task is not None
     await raw_publish(nats_server.url, namespace.encode(), MALFORMED, b"poison")
-    await eventually(lambda: asyncio.sleep(0, plain._reading_task.done()))
+    await eventually(lambda: plain._reading_task.done())
     await raw_publish(nats_server.url, namespace.encode(), b"NATS/1.0\r\n\r\n", b"after")
     with pytest.raises(nats_errors.TimeoutError):
         await plain.request("nobody.listens.here", b"", timeout=0.3)
@@ -165,7 +165,7 @@ async def test_cancelled_asks_leave_nothing_that_breaks_later(connection: Connec
     asked: list[bytes] = []
     await connection.receive(namespace.encode(), lambda _s, reply, _h, _d: asked.append(reply))
     tasks = [asyncio.ensure_future(connection.ask(namespace.encode(), timeout=0.3)) for _ in range(20)]
-    await eventually(lambda: asyncio.sleep(0, len(asked) == 20))
+    await eventually(lambda: len(asked) == 20)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -173,7 +173,7 @@ async def test_cancelled_asks_leave_nothing_that_breaks_later(connection: Connec
     for reply in asked[:10]:
         connection.post(reply, b"too late")
         connection.post(reply, b"and twice")
-    await eventually(lambda: asyncio.sleep(0, not connection._waiting))
+    await eventually(lambda: not connection._waiting)
     assert connection.stats["reconnects"] == 0
     await echo(connection, f"{namespace}.echo")
     assert (await connection.ask(f"{namespace}.echo".encode(), b"fine")).data == b"fine"
@@ -290,7 +290,7 @@ async def test_server_errors_that_close_plain_nats_py_make_ours_connect_again(
     for client in (plain, connection):
         client._transport.write(command)
     await came_back(connection)
-    await eventually(lambda: asyncio.sleep(0, plain.is_closed))
+    await eventually(lambda: plain.is_closed)
     connection.post(namespace.encode(), b"still subscribed")
     await inbox.has(b"still subscribed")
     assert connection.is_connected
@@ -321,7 +321,7 @@ async def test_a_server_that_is_killed_and_started_again(tmp_path: Path) -> None
             connection.on_reconnect.append(lambda: 1 / 0)  # a callback that fails costs nothing but itself
             connection.on_reconnect.append(lambda: back.append(connection.is_connected))
             under_way = [asyncio.ensure_future(connection.ask(b"silent", timeout=30)) for _ in range(3)]
-            await eventually(lambda: asyncio.sleep(0, len(silent.taken) == 3))
+            await eventually(lambda: len(silent.taken) == 3)
             server.kill()
             for ended in await asyncio.gather(*under_way, return_exceptions=True):
                 assert isinstance(ended, ConnectionLost), ended
@@ -410,7 +410,7 @@ async def test_plain_nats_py_never_comes_back_from_such_an_exception(
 
     monkeypatch.setattr(client, "_process_connect_init", broken)
     await client.force_reconnect()
-    await eventually(lambda: asyncio.sleep(0, client._reconnection_task.done()))
+    await eventually(lambda: client._reconnection_task.done())
     assert isinstance(client._reconnection_task.exception(), KeyError)
     assert not client.is_connected
     assert not client.is_closed
@@ -578,7 +578,7 @@ async def test_an_open_that_is_cancelled_leaves_nothing_behind(silent_url: str) 
     before = asyncio.all_tasks()
     connection = Connection()
     opening = asyncio.ensure_future(connection.open(silent_url, timeout=60))
-    await eventually(lambda: asyncio.sleep(0, connection._current_server is not None))
+    await eventually(lambda: connection._current_server is not None)
     opening.cancel()
     with pytest.raises(asyncio.CancelledError):
         await opening
@@ -618,7 +618,7 @@ async def test_attempts_that_get_no_answer_leave_no_socket_open(tmp_path: Path, 
             connection._connect_to_server = noted
             connection._server_pool[0].uri = urlsplit(silent_url)
             await connection._process_op_err(OSError("broken"))
-            await eventually(lambda: asyncio.sleep(0, len(tried) == 3))
+            await eventually(lambda: len(tried) == 3)
             assert all(writer.transport.is_closing() for writer in tried[:-1])
 
 

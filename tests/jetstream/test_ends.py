@@ -86,7 +86,7 @@ async def test_all_who_wait_for_one_job_share_a_subscription(
 ) -> None:
     revision = await state.write(started(), expected=0)
     waiting = [asyncio.ensure_future(ends.end("high-7", 30)) for _ in range(50)]
-    await eventually(lambda: asyncio.sleep(0, len(connection._subs) == 2))
+    await eventually(lambda: len(connection._subs) == 2)
     waiting[7].cancel()
     await state.write(started().completed(utc_now()), expected=revision, result=b"[1]")
     outcomes = await asyncio.gather(*waiting, return_exceptions=True)
@@ -101,7 +101,7 @@ async def test_an_end_without_a_hint_is_found_by_the_poll(
     monkeypatch.setattr(ends_module, "may_tell_end", lambda _: False)  # as if no hint ever came
     revision = await state.write(started(), expected=0)
     waiting = asyncio.ensure_future(ends.end("high-7", 30))
-    await eventually(lambda: asyncio.sleep(0, ends._jobs and not ends._looking))
+    await eventually(lambda: ends._jobs and not ends._looking)
     await state.write(started().completed(utc_now()), expected=revision)
     assert (await waiting).status is Status.COMPLETE
     await eventually(lambda: nothing_stays(connection, ends))
@@ -153,7 +153,7 @@ async def test_waiting_goes_on_across_a_server_restart(tmp_path: Path) -> None:
             revisions = [await state.write(started(job_id), expected=0) for job_id in ids]
             one = asyncio.ensure_future(ends.end(ids[0], 60))
             many = asyncio.ensure_future(collect(ends, ids))
-            await eventually(lambda: asyncio.sleep(0, len(connection._subs) == 21 and not ends._looking))
+            await eventually(lambda: len(connection._subs) == 21 and not ends._looking)
             server.kill()
             ending = [
                 asyncio.ensure_future(state.write(started(i).completed(utc_now()), expected=r, result=b"[1]"))
@@ -178,7 +178,7 @@ async def test_a_closed_connection_ends_the_waiting(
     async with opened(nats_server.url) as connection:
         ends = Ends(connection, names)
         waiting = asyncio.ensure_future(ends.end("high-7", None))
-        await eventually(lambda: asyncio.sleep(0, ends._jobs and not ends._looking))
+        await eventually(lambda: ends._jobs and not ends._looking)
     with pytest.raises(JobError, match="closed") as caught:
         await asyncio.wait_for(waiting, 20)
     assert caught.value.reason is Reason.RUNNER_UNAVAILABLE

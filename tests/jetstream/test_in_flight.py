@@ -1,6 +1,5 @@
 """What a look sees of the jobs that workers have, on a real server."""
 
-import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -50,7 +49,7 @@ async def test_a_delivery_that_is_repeated_counts_as_redelivered(
 ) -> None:
     async with holding(connection, names, Shard(Priority.LOW, Generation(1, 1), 0)) as deliveries:
         job_id = await jobs.submit("t", 1, priority="low", entity="e")
-        await eventually(lambda: asyncio.sleep(0, len(deliveries) == 1))
+        await eventually(lambda: len(deliveries) == 1)
         now = await observer.look(LISTED)
         assert of(now, "low").redelivered == 0
         # Nobody wrote of it yet: its message tells.
@@ -58,7 +57,7 @@ async def test_a_delivery_that_is_repeated_counts_as_redelivered(
             (job_id, Status.QUEUED, "t", "e")
         ]
         connection.post(deliveries[0], b"-NAK")
-        await eventually(lambda: asyncio.sleep(0, len(deliveries) == 2))
+        await eventually(lambda: len(deliveries) == 2)
         assert of(await observer.look(LISTED), "low").redelivered == 1
 
 
@@ -83,7 +82,7 @@ async def test_an_entry_that_a_stranger_wrote_hides_no_busy_shard(
     async with holding(connection, names, Shard(Priority.LOW, Generation(1, 1), 0)) as deliveries:
         job_id = await jobs.submit("t", 1, priority="low")
         await (await plain.jetstream().key_value(names.bucket)).put(str(job_id), value)
-        await eventually(lambda: asyncio.sleep(0, deliveries))
+        await eventually(lambda: deliveries)
         now = await observer.look(LISTED)
         assert of(now, "low").running == 1
         # An empty entry is what a job that ended and expired leaves behind.

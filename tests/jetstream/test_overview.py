@@ -182,7 +182,7 @@ async def test_a_look_costs_a_bounded_number_of_requests_however_many_shards_the
     async with JobService(config) as jobs, holding(connection, names, *await live_shards(connection, names)) as held:
         for priority in Priority:
             await jobs.submit("t", list(range(400)), priority=priority)
-        await eventually(lambda: asyncio.sleep(0, len(held) == 4 * 24))
+        await eventually(lambda: len(held) == 4 * 24)
         connection.asked = 0
         now = await observer.look(5)
         assert len(now.running) == 5

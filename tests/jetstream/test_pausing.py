@@ -36,11 +36,11 @@ async def test_a_paused_priority_delivers_nothing_until_it_is_resumed(
         await submit("t", list(range(30)), priority="high")
         await submit("t", 1, priority="low")
         # What another priority delivers came after what this one would have.
-        await eventually(lambda: asyncio.sleep(0, len(taken) == 1))
+        await eventually(lambda: len(taken) == 1)
         assert b".low-" in taken[0]
         assert await pausing.resume(HIGH)
         assert set((await shards_of(connection, names, HIGH)).values()) == {None}
-        await eventually(lambda: asyncio.sleep(0, len(taken) == 1 + 3))
+        await eventually(lambda: len(taken) == 1 + 3)
     assert not await pausing.resume(HIGH)
 
 
@@ -53,7 +53,7 @@ async def test_a_pause_ends_by_itself(
     assert paused.until is not None
     assert timedelta(seconds=0.5) < paused.until - begun < timedelta(seconds=15)
     async with holding(connection, names, *await live_shards(connection, names)) as taken:
-        await eventually(lambda: asyncio.sleep(0, taken))
+        await eventually(lambda: taken)
         info = await call(connection, f"CONSUMER.INFO.{names.stream(LOW)}.low-1x1-0")
         assert datetime.fromisoformat(info["delivered"]["last_active"][:26] + "+00:00") >= paused.until
     assert not await pausing.resume(LOW)
@@ -120,14 +120,14 @@ async def test_a_delivery_that_nobody_began_is_waited_for_until_its_lease_is_ove
     """Whoever has it may begin it at any moment before that; afterwards the server keeps it back."""
     await submit("t", 1, priority="low")
     async with holding(connection, names, *await live_shards(connection, names)) as taken:
-        await eventually(lambda: asyncio.sleep(0, taken))
+        await eventually(lambda: taken)
         delivered = asyncio.get_running_loop().time()
         assert (await pausing.pause(LOW)).running == ()
         assert asyncio.get_running_loop().time() - delivered > 2  # `ack_wait` of these tests
         (info,) = (await live_shards(connection, names, (LOW,))).values()
         assert (info["num_ack_pending"], info["delivered"]["consumer_seq"], len(taken)) == (1, 1, 1)
         await pausing.resume(LOW)
-        await eventually(lambda: asyncio.sleep(0, len(taken) == 2))
+        await eventually(lambda: len(taken) == 2)
 
 
 async def test_a_delivery_that_is_acknowledged_is_waited_for_no_longer(
@@ -135,7 +135,7 @@ async def test_a_delivery_that_is_acknowledged_is_waited_for_no_longer(
 ) -> None:
     await submit("t", 1, priority="low")
     async with holding(connection, names, *await live_shards(connection, names)) as taken:
-        await eventually(lambda: asyncio.sleep(0, taken))
+        await eventually(lambda: taken)
         waiting = asyncio.ensure_future(pausing.pause(LOW))
         await eventually(lambda: is_paused(connection, names))
         assert not waiting.done()

@@ -49,7 +49,7 @@ async def test_jobs_behind_a_pause_hold_a_change_up_and_a_resume_in_its_middle_e
     await submit("t", list(range(9)), priority="high")
     await pausing.pause(HIGH)
     changing = asyncio.ensure_future(Reshard(connection, names, config, HIGH, told.append).run(5))
-    await eventually(lambda: asyncio.sleep(0, told and told[-1].waits_for == "paused until `jsjobs resume`"))
+    await eventually(lambda: told and told[-1].waits_for == "paused until `jsjobs resume`")
     shards = await shards_of(connection, names, HIGH)
     assert {until for name, until in shards.items() if "1x3" in name} == {UNTIL_RESUMED}
     assert {until for name, until in shards.items() if "2x5" in name} == {FOR_GOOD}
@@ -67,7 +67,7 @@ async def test_a_pause_in_the_middle_of_a_change_goes_over_to_the_new_shards(
     told: list[Draining] = []
     await submit("t", list(range(9)), priority="high")
     changing = asyncio.ensure_future(Reshard(connection, names, config, HIGH, told.append).run(5))
-    await eventually(lambda: asyncio.sleep(0, told))
+    await eventually(lambda: told)
     await pausing.pause(HIGH, 3)  # the old jobs run when it is over
     await pausing.pause(HIGH, 600)
     first = await live_shards(connection, names, (HIGH,))
@@ -84,7 +84,7 @@ async def test_a_pause_in_the_middle_of_a_change_goes_over_to_the_new_shards(
         assert until == (await read_live(connection, names, HIGH)).operators_pause
         await submit("t", list(range(9)), priority="high")
         assert await pausing.resume(HIGH)
-        await eventually(lambda: asyncio.sleep(0, len(answered) == 18))
+        await eventually(lambda: len(answered) == 18)
 
 
 class Meddling(Connection):

@@ -53,7 +53,7 @@ class Follower:
                 self.seen.append(one.message)
 
     async def sees(self, message: str) -> None:
-        await eventually(lambda: asyncio.sleep(0, self.seen[-1:] == [message]))
+        await eventually(lambda: self.seen[-1:] == [message])
 
 
 async def all_but_the_last_100_are_gone(connection: Connection, names: Names) -> bool:
@@ -94,7 +94,7 @@ async def test_what_strangers_put_among_the_updates_is_passed_over_and_hides_non
     js, subject = plain.jetstream(), names.progress("high-7").decode()
     forged = [b"garbage", b"", b"[]", b'{"pct": 101, "timestamp": "2026-01-01T00:00:00Z"}', b'{"pct": NaN}', b"\xff"]
     first = Follower(lookup)
-    await eventually(lambda: asyncio.sleep(0, len(connection._subs) == 3))
+    await eventually(lambda: len(connection._subs) == 3)
     for number in range(12):
         await js.publish(subject, forged[number % len(forged)], headers={"Nats-Sequence": "1"})
         if number % 2:
@@ -108,7 +108,7 @@ async def test_what_strangers_put_among_the_updates_is_passed_over_and_hides_non
         assert follower.seen == [f"{number}" for number in range(12)]
         follower.task.cancel()
     await asyncio.gather(first.task, late.task, return_exceptions=True)
-    await eventually(lambda: asyncio.sleep(0, len(connection._subs) == 1))
+    await eventually(lambda: len(connection._subs) == 1)
 
 
 async def test_updates_that_no_subscription_brought_are_told_at_the_end(

@@ -93,7 +93,7 @@ async def test_a_report_made_while_the_loop_looks_is_not_left_behind(
     for number in range(3):
         await asyncio.to_thread(reporter.report, number, f"{number}")
         # Sent without a close.
-        await eventually(lambda: asyncio.sleep(0, reporter._latest is None and reporter._timer is None))
+        await eventually(lambda: reporter._latest is None and reporter._timer is None)
     assert await kept(connection, names, state) == ["0", "1", "2"]
 
 

@@ -7,16 +7,16 @@ from hypothesis import strategies as st
 
 from jsjobs.jetstream.overview import Overview, PriorityLook, ShardLook
 from jsjobs.jetstream.rates import per_second, with_rates
+from jsjobs.jetstream.subjects import Generation, Shard
 from jsjobs.model.job import Priority
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 
-def shard(deliveries: int, *, after: float = 0.0, created_at: datetime = BEGAN, name: str = "high-1x1-0") -> ShardLook:
+def shard(deliveries: int, *, after: float = 0.0, created_at: datetime = BEGAN, number: int = 0) -> ShardLook:
     return ShardLook(
-        name=name,
-        generation="1x1",
+        shard=Shard(Priority.HIGH, Generation(1, 3), number),
         is_next=False,
         waiting=0,
         running=0,
@@ -77,9 +77,9 @@ def test_a_look_that_an_older_replica_answered_gives_no_negative_rate() -> None:
 
 
 def test_shards_are_compared_by_name_and_age() -> None:
-    before = look(1, 0, shard(10), shard(10, name="high-1x2-1"))
-    anew = shard(50, after=2, created_at=NOON, name="high-1x2-1")
-    now = look(1, 0, shard(16, after=2), anew, shard(7, after=2, name="high-1x2-2"), after=2)
+    before = look(1, 0, shard(10), shard(10, number=1))
+    anew = shard(50, after=2, created_at=NOON, number=1)
+    now = look(1, 0, shard(16, after=2), anew, shard(7, after=2, number=2), after=2)
     found = [shard.deliveries_per_second for shard in with_rates(now, before).priorities[0].shards]
     assert found == [3, None, None]
 

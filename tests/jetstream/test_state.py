@@ -153,7 +153,7 @@ async def test_a_foreign_write_meanwhile_is_a_conflict(
         is_write if lost == "request" else is_ack
     )
     writing = asyncio.ensure_future(StateStore(far, names).write(STARTED, expected=revision))
-    await eventually(lambda: asyncio.sleep(0, proxy.lost))
+    await eventually(lambda: proxy.lost)
     found = await state.read("high-7")
     assert found is not None
     assert (found.entry == STARTED) is (lost == "answer")

@@ -106,7 +106,7 @@ async def test_a_hundred_tenants_at_once(
         ids = await asyncio.gather(*(submit(number) for number in range(COUNT)))
         async with jobs.worker(), jobs.router():
             # As many at once as there are shards hit by a hundred entities, and threads.
-            await eventually(lambda: asyncio.sleep(0, len(meeting.inside) > COUNT / 3))
+            await eventually(lambda: len(meeting.inside) > COUNT / 3)
             meeting.end()
             children = [answer.split() for answer in await jobs.results(ids, timeout=90)]
             dead, other = [pair[0] for pair in children], [pair[1] for pair in children]

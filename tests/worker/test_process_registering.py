@@ -46,7 +46,7 @@ def test_where_to_run_is_checked() -> None:
 def test_a_handler_below_another_decorator_is_refused_when_a_worker_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     registry = Registry()
     registry.register("t", handlers.add, run_in="process")
-    registry.check()
+    registry.for_processes()
     monkeypatch.setattr(handlers, "add", functools.wraps(handlers.add)(lambda payload: None))
     with pytest.raises(JobError, match="no other decorator above"):
-        registry.check()
+        registry.for_processes()

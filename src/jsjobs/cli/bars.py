@@ -5,16 +5,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Column
 
 from jsjobs.cli.output import plain
 
 
 class Bar:
-    """One bar, with a percentage, the time it took so far, and a text."""
+    """One bar, with how far it is, a time, and a text."""
 
     def __init__(self, progress: Progress, task: TaskID) -> None:
+        self.is_shown = not progress.disable
         self._progress = progress
         self._task = task
 
@@ -26,9 +35,13 @@ class Bar:
         if done is not None:
             self._progress.update(self._task, completed=done)
 
+    def advance(self) -> None:
+        """Show one more as done."""
+        self._progress.advance(self._task)
+
 
 @contextmanager
-def bar(total: float, text: str, *, shown: bool = True, stays: bool = False) -> Iterator[Bar]:
+def bar(total: float, text: str, *, shown: bool = True, stays: bool = False, counted: bool = False) -> Iterator[Bar]:
     """A bar on standard error, where that is a terminal: it is talk, not data.
 
     Args:
@@ -36,11 +49,16 @@ def bar(total: float, text: str, *, shown: bool = True, stays: bool = False) -> 
         text: Said behind it at first.
         shown: Whether it is shown at all.
         stays: Whether it stands on the terminal when it is over; else it disappears.
+        counted: Whether it says how many are done and how long the rest takes; else the percentage and the time so far.
     """
+    how_far = (
+        (MofNCompleteColumn(), TimeRemainingColumn())
+        if counted
+        else (TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn())
+    )
     columns = (
         BarColumn(bar_width=30),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
+        *how_far,
         TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
     )
     disable = not (shown and sys.stderr.isatty())

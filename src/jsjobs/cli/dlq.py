@@ -5,15 +5,14 @@ from typing import Annotated
 
 import typer
 
+from jsjobs.cli.bars import bar
 from jsjobs.cli.connect import run, service_with_database
-from jsjobs.cli.dlq_bulk import bar
 from jsjobs.cli.dlq_decide import DISCARD_EXAMPLES, REPLAY_EXAMPLES, discard, replay
 from jsjobs.cli.dlq_edit import EXAMPLES as EDIT_EXAMPLES
 from jsjobs.cli.dlq_edit import edit
 from jsjobs.cli.dlq_letters import (
     AN_ID,
     ID_HELP,
-    Filters,
     JobType,
     Limit,
     ReasonOption,
@@ -26,6 +25,7 @@ from jsjobs.cli.dlq_view import print_letter, print_letters
 from jsjobs.cli.options import Json, examples, with_servers
 from jsjobs.cli.output import print_json, talk
 from jsjobs.postgres.dead_letters import DeadLetter
+from jsjobs.postgres.letter_search import LetterFilter
 
 app = typer.Typer(no_args_is_help=True, help="The jobs that died: the dead letters.", rich_markup_mode="rich")
 
@@ -47,13 +47,11 @@ def list_letters(
     as_json: Json = False,
 ) -> None:
     """List dead letters, newest first: those neither replayed nor discarded."""
-    filters = Filters(tenant, job_type, reason, since, limit)
+    wanted = LetterFilter(tenant=tenant, type=job_type, reason=reason, since=since)
 
     async def go() -> list[DeadLetter]:
         async with letters_of(service_with_database()) as letters:
-            return await letters.list(
-                **filters.as_arguments(), include_replayed=everything, include_discarded=everything
-            )
+            return await letters.list(limit=limit, include_replayed=everything, include_discarded=everything, **wanted)
 
     found = run(go())
     if as_json:
@@ -102,20 +100,20 @@ def export(
     everything: Decided = False,
 ) -> None:
     """Write dead letters to standard output, one JSON object a line, newest first, as `list --json` has them."""
-    arguments = Filters(tenant, job_type, reason, since, limit).as_arguments()
-    arguments |= {"include_replayed": everything, "include_discarded": everything}
+    wanted = LetterFilter(tenant=tenant, type=job_type, reason=reason, since=since)
 
     async def go() -> None:
         async with letters_of(service_with_database()) as letters:
             shown = sys.stderr.isatty() and not sys.stdout.isatty()
             total = 0
             if shown:
-                counted = {name: value for name, value in arguments.items() if name != "limit"}
-                total = await letters.count(**counted)
-            with bar("exported", total if limit is None else min(total, limit), shown=shown) as advance:
-                async for page in letters.pages(**arguments):
+                total = await letters.count(include_replayed=everything, include_discarded=everything, **wanted)
+            total = total if limit is None else min(total, limit)
+            pages = letters.pages(limit=limit, include_replayed=everything, include_discarded=everything, **wanted)
+            with bar(total, "exported", shown=shown, counted=True) as exported:
+                async for page in pages:
                     for letter in page:
                         print_json(as_data(letter))
-                        advance()
+                        exported.advance()
 
     run(go())

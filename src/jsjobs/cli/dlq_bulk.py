@@ -1,14 +1,10 @@
 """Deciding on many letters: several at a time, with a bar, and each failure on its own."""
 
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+from jsjobs.cli.bars import Bar, bar
 from jsjobs.cli.output import complain, print_json, talk
 from jsjobs.cli.problems import judge
 from jsjobs.model.errors import JobError
@@ -61,23 +57,23 @@ class Bulk:
             return True
         rest = iter(lanes)
         try:
-            with bar(self._done, total, shown=sys.stderr.isatty()) as advance:
+            with bar(total, self._done, counted=True) as shown:
                 async with asyncio.TaskGroup() as group:
                     for _ in range(min(_AT_ONCE, len(lanes))):
-                        group.create_task(self._take(rest, advance))
+                        group.create_task(self._take(rest, shown))
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
         finally:
             self._sum_up(total)
         return not self._failed
 
-    async def _take(self, rest: Iterator[Sequence[str]], advance: Callable[[], None]) -> None:
+    async def _take(self, rest: Iterator[Sequence[str]], shown: Bar) -> None:
         for lane in rest:
             for reference in lane:
                 if self._in_vain >= _IN_VAIN:
                     return
                 await self._one(reference)
-                advance()
+                shown.advance()
 
     async def _one(self, reference: str) -> dict[str, Any] | None:
         """Decide on one; what came of it, None if that failed."""
@@ -111,15 +107,3 @@ class Bulk:
 
 def _is_a_servers(error: Exception) -> bool:
     return isinstance(error, DatabaseError) or (isinstance(error, JobError) and error.is_transient)
-
-
-@contextmanager
-def bar(what: str, total: int, *, shown: bool) -> Iterator[Callable[[], None]]:
-    """A bar on standard error, where it is to be shown; what to call with each step."""
-    if not shown:
-        yield lambda: None
-        return
-    columns = (TextColumn(what), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda: progress.advance(task)

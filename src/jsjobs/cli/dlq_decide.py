@@ -10,7 +10,6 @@ from jsjobs.cli.dlq_letters import (
     AN_ID,
     ID_HELP,
     Choice,
-    Filters,
     JobType,
     Limit,
     ReasonOption,
@@ -21,6 +20,7 @@ from jsjobs.cli.dlq_letters import (
 from jsjobs.cli.options import Json, examples, with_servers
 from jsjobs.cli.problems import WrongUse
 from jsjobs.model.job import Priority
+from jsjobs.postgres.letter_search import LetterFilter
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help=ID_HELP)]
 All = Annotated[bool, typer.Option("--all", help="Every letter that is neither replayed nor discarded.")]
@@ -55,7 +55,8 @@ def replay(
     Give ids, or filters: they take the letters that are neither replayed nor discarded, those that died first first.
     It may be stopped at any moment, and repeated.
     """
-    choice = Choice(ids, Filters(tenant, job_type, reason, since, limit), everything=everything)
+    wanted = LetterFilter(tenant=tenant, type=job_type, reason=reason, since=since)
+    choice = Choice(ids, wanted, limit=limit, everything=everything)
     if force and not choice.ids:
         raise WrongUse("--force goes with the ids of letters: filters take only those that need none")
 
@@ -87,7 +88,8 @@ def discard(
     as_json: Json = False,
 ) -> None:
     """Set dead letters aside as decided; they stay in the table. Ids or filters, as for `dlq replay`."""
-    choice = Choice(ids, Filters(tenant, job_type, reason, since, limit), everything=everything)
+    wanted = LetterFilter(tenant=tenant, type=job_type, reason=reason, since=since)
+    choice = Choice(ids, wanted, limit=limit, everything=everything)
 
     async def go() -> bool:
         async with letters_of(service_with_database()) as letters:

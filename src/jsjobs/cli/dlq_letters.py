@@ -3,7 +3,7 @@
 import base64
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
@@ -14,7 +14,7 @@ from jsjobs.cli.durations import parse_duration
 from jsjobs.cli.problems import WrongUse
 from jsjobs.model.job import utc_now
 from jsjobs.postgres.dead_letters import DeadLetter, DeadLetters
-from jsjobs.postgres.letter_search import Undecided
+from jsjobs.postgres.letter_search import LetterFilter, Undecided
 
 ID_HELP = "A letter's id, 6 or more digits of it, or the dead job's id."
 AN_ID = "3f2a9c"
@@ -44,22 +44,6 @@ Since = Annotated[
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the newest, so many.")]
 
 
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """Which letters are meant."""
-
-    tenant: str | None = None
-    job_type: str | None = None
-    reason: str | None = None
-    since: datetime | None = None
-    limit: int | None = None
-
-    def as_arguments(self) -> dict[str, Any]:
-        """For `DeadLetters`."""
-        values = asdict(self)
-        return {"type": values.pop("job_type"), **values}
-
-
 class Choice:
     """The letters that a command decides on: those with some ids, or the undecided ones that filters let through.
 
@@ -67,15 +51,17 @@ class Choice:
         WrongUse: If neither is given, or both are.
     """
 
-    def __init__(self, ids: Sequence[str] | None, filters: Filters, *, everything: bool) -> None:
+    def __init__(self, ids: Sequence[str] | None, wanted: LetterFilter, *, limit: int | None, everything: bool) -> None:
         self.ids = list(ids or [])
-        self._filters = filters
-        narrowed = filters != Filters(limit=filters.limit)
-        if self.ids and (everything or filters != Filters()):
+        self._wanted = wanted
+        self._limit = limit
+        narrowed = any(value is not None for value in wanted.values())
+        filtered = narrowed or limit is not None
+        if self.ids and (everything or filtered):
             raise WrongUse("give the ids of letters, or filters, not both")
         if everything and narrowed:
             raise WrongUse("--all means every undecided letter: leave it out where other filters are given")
-        if not (self.ids or everything or filters != Filters()):
+        if not (self.ids or everything or filtered):
             raise WrongUse(
                 "give the ids of letters, or filters such as --type email.send, or --all: all undecided ones"
             )
@@ -86,7 +72,7 @@ class Choice:
         Siblings, jobs of one entity, stay in the order they died in, which is the one they were submitted in.
         """
         lanes: dict[Any, list[str]] = {}
-        for letter in await letters.undecided(**self._filters.as_arguments()):
+        for letter in await letters.undecided(limit=self._limit, **self._wanted):
             lanes.setdefault(_lane(letter), []).append(str(letter.id))
         return list(lanes.values())
 

@@ -18,7 +18,7 @@ def parse_duration(text: str) -> float:
     match = _DURATION.fullmatch(text.strip())
     parts = {unit: float(number) for unit, number in match.groupdict().items() if number} if match else {}
     if not any(parts.values()):
-        raise ValueError(f"{text[:40]!r} is no duration above zero: write it like 250ms, 4s, 5m or 1h30m")
+        raise ValueError(f"{text[:40]!r} is no duration: a number above zero and its unit, like 250ms, 4s, 5m or 1h30m")
     return sum(number * _UNITS[unit] for unit, number in parts.items()) / 1000
 
 

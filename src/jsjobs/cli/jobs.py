@@ -6,14 +6,15 @@ from typing import Annotated
 
 import typer
 
-from jsjobs import JobService
 from jsjobs.cli import batch, submit
 from jsjobs.cli.bars import bar
 from jsjobs.cli.connect import run, service
-from jsjobs.cli.job_view import change_line, failed_as, print_status, progress_line, status_text
+from jsjobs.cli.job_view import change_line, failed_as, print_status, progress_line
 from jsjobs.cli.options import Json, duration_option, examples, with_servers
 from jsjobs.cli.output import print_json, print_value, screen
+from jsjobs.jetstream.lookup import failure
 from jsjobs.model.errors import JobError, Reason
+from jsjobs.model.job import JobStatusResponse, Status
 
 JobIdArgument = Annotated[str, typer.Argument(help="The job's id, such as critical-1795318823879006.")]
 _JOBS = "Jobs"
@@ -83,26 +84,26 @@ _OWN_REASONS = {Reason.NOT_FOUND, Reason.RUNNER_UNAVAILABLE}
 
 @with_servers
 def progress(*, job_id: JobIdArgument, as_json: Json = False) -> None:
-    """Show how far a job is, until it has ended: a bar on a terminal, a line for each update in a pipe."""
+    """Show how far a job is, until it has ended: a bar on a terminal, a line for each update in a pipe.
 
-    async def go() -> None:
+    Ends with exit code 1, and the error, where the job failed or was cancelled.
+    """
+
+    async def go() -> JobStatusResponse:
         async with service() as jobs:
-            if sys.stdout.isatty() and sys.stderr.isatty() and not as_json:
-                await _show_bar(jobs, job_id)
-                return
-            async with aclosing(jobs.progress(job_id)) as updates:
-                async for update in updates:
-                    if as_json:
-                        print_json(update.model_dump(mode="json"))
-                    else:
-                        screen().print(progress_line(update), soft_wrap=True)
+            with bar(100, "no report yet", shown=sys.stdout.isatty() and not as_json, stays=True) as shown:
+                async with aclosing(jobs.progress(job_id)) as updates:
+                    async for update in updates:
+                        if as_json:
+                            print_json(update.model_dump(mode="json"))
+                        elif shown.is_shown:
+                            shown.show(done=update.pct, text=update.message)
+                        else:
+                            screen().print(progress_line(update), soft_wrap=True)
+            return await jobs.status(job_id)
 
-    run(go())
-
-
-async def _show_bar(jobs: JobService, job_id: str) -> None:
-    with bar(100, "no report yet", stays=True) as shown:
-        async with aclosing(jobs.progress(job_id)) as updates:
-            async for update in updates:
-                shown.show(done=update.pct, text=update.message)
-    screen().print(status_text((await jobs.status(job_id)).status))
+    ended = run(go())
+    if not as_json:
+        screen().print(change_line(ended, ""), soft_wrap=True)
+    if ended.status is not Status.COMPLETE:
+        raise failed_as(failure(ended))

@@ -71,9 +71,17 @@ class Seen:
         if self.failing_since is not None:
             return {"failing_since": self.failing_since.isoformat(), "connected": self.connected, "reason": self.reason}
         data: dict[str, Any] = to_jsonable_python(self.overview)
-        for look, told in zip(self.overview.priorities if self.overview else (), data["priorities"], strict=True):
+        looks = self.overview.priorities if self.overview is not None else ()
+        for look, told in zip(looks, data["priorities"], strict=True):
             told["shards"] = [_shard_as_json(shard) for shard in look.shards]
         return data | {"letters_open": self.letters.count, "database": self.letters.table.value}
+
+
+def _shard_as_json(look: ShardLook) -> dict[str, Any]:
+    """A shard goes by its name, with its generation as people write it."""
+    data: dict[str, Any] = to_jsonable_python(look)
+    del data["shard"]
+    return {"name": look.name, "generation": str(look.generation), **data}
 
 
 async def looks(config: Config, interval: float, running_limit: Callable[[], int]) -> AsyncGenerator[Seen, None]:

@@ -6,6 +6,7 @@ from contextlib import aclosing
 
 from jsjobs import JobService
 from jsjobs.cli.bars import Bar, bar
+from jsjobs.cli.output import talk
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import JobStatusResponse
 
@@ -18,6 +19,9 @@ async def wait_for_one(service: JobService, job_id: str, *, shown: bool) -> JobS
         following = asyncio.ensure_future(_follow(service, job_id, shown_bar))
         try:
             return await _end(service, job_id, shown_bar)
+        except asyncio.CancelledError:
+            talk(f"no longer waiting; the job goes on: `jsjobs status {job_id}`, `jsjobs cancel {job_id}`")
+            raise
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
@@ -28,10 +32,14 @@ async def wait_for_all(service: JobService, job_ids: Sequence[str], *, shown: bo
     ended: dict[str, JobStatusResponse] = {}
     total = len(set(job_ids))
     with bar(total, f"0 of {total} jobs", shown=shown) as shown_bar:
-        async with aclosing(service.as_ended(job_ids)) as statuses:
-            async for status in statuses:
-                ended[status.job_id] = status
-                shown_bar.show(done=len(ended), text=f"{len(ended)} of {total} jobs")
+        try:
+            async with aclosing(service.as_ended(job_ids)) as statuses:
+                async for status in statuses:
+                    ended[status.job_id] = status
+                    shown_bar.show(done=len(ended), text=f"{len(ended)} of {total} jobs")
+        except asyncio.CancelledError:
+            talk(f"no longer waiting for {total - len(ended)} of {total} jobs; they go on")
+            raise
     return [ended[job_id] for job_id in job_ids]
 
 

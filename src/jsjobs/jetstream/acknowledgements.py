@@ -43,7 +43,10 @@ def refusal(error: dict[str, Any]) -> JobError:
     if code in _FULL:
         return JobError.from_runner_unavailable(f"the mailbox is full ({text}): nothing was queued, try again later")
     if code == _TOO_LARGE:
-        return JobError.from_validation(f"the job is too large for its queue ({text}): nothing was queued")
+        return JobError.from_validation(
+            f"the job is too large for its queue, which takes 896 KiB with its headers unless the stream was changed "
+            f"({text}): nothing was queued"
+        )
     if error.get("code") == 503:  # noqa: PLR2004 - as in HTTP
         return JobError.from_runner_unavailable(f"the server refused it now: {text} (code {code})")
     return JobError.from_validation(f"the server refused it: {text} (code {code})")

@@ -55,19 +55,19 @@ class LetterAmbiguous(LetterError):
 
 
 class LetterDiscarded(LetterError):
-    """The letter was discarded: only a forced replay takes it back."""
+    """The letter was discarded: replayed or edited it is only with force."""
 
     def __init__(self, letter_id: UUID) -> None:
-        super().__init__(f"dead letter {letter_id} was discarded: force the replay (--force) to run it all the same")
+        super().__init__(f"dead letter {letter_id} was discarded: force it (--force) to go on all the same")
         self.letter_id = letter_id
 
 
 class AlreadyReplayed(LetterError):
-    """The letter was replayed before: only a forced replay does it again."""
+    """The letter was replayed before: replayed again or edited it is only with force."""
 
     def __init__(self, letter_id: UUID, job_id: str) -> None:
         super().__init__(
-            f"dead letter {letter_id} was already replayed as job {job_id}: force it (--force) to replay it again"
+            f"dead letter {letter_id} was already replayed as job {job_id}: force it (--force) to go on all the same"
         )
         self.letter_id = letter_id
         self.job_id = job_id

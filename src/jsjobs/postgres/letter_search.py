@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib import resources
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypedDict, Unpack
 from uuid import UUID
 
 from jsjobs.postgres import sanitise
@@ -54,6 +54,19 @@ class Undecided(NamedTuple):
     entity: str | None
 
 
+class LetterFilter(TypedDict, total=False):
+    """Which letters are meant: those for which all of it is true; what is left out, or None, lets all through."""
+
+    tenant: str | None
+    """Only of this tenant (`app_id`)."""
+    type: str | None
+    """Only of this job type."""
+    reason: str | None
+    """Only with this `error_reason`."""
+    since: datetime | None
+    """Only those that died then or later."""
+
+
 class LetterSearch:
     """The table `job_dlq` for readers, as one namespace sees it.
 
@@ -96,35 +109,29 @@ class LetterSearch:
     async def list(
         self,
         *,
-        tenant: str | None = None,
-        type: str | None = None,  # noqa: A002 -- named like the column and the option it stands for
-        reason: str | None = None,
-        since: datetime | None = None,
         limit: int = 50,
         include_replayed: bool = False,
         include_discarded: bool = False,
         after: DeadLetter | None = None,
+        **wanted: Unpack[LetterFilter],
     ) -> builtins.list[DeadLetter]:
         """Lists letters, newest first; by default the undecided: neither replayed nor discarded.
 
         A letter whose replay has begun and is not finished counts as undecided.
 
         Args:
-            tenant: Only of this tenant (`app_id`).
-            type: Only of this job type.
-            reason: Only with this `error_reason`.
-            since: Only those that died then or later.
             limit: At most so many.
             include_replayed: Also those whose replay is finished.
             include_discarded: Also those that were discarded.
             after: Go on after this letter, the last one of the page before.
+            wanted: Only some of them, as `LetterFilter` says.
         """
         position = (None, None) if after is None else (after.dead_at, after.id)
         async with self._database.connection() as connection:
             rows = await connection.fetch(
                 _LIST,
                 self._namespace,
-                *_filters(tenant, type, reason, since),
+                *_parameters(**wanted),
                 include_replayed,
                 include_discarded,
                 *position,
@@ -135,27 +142,21 @@ class LetterSearch:
     async def pages(
         self,
         *,
-        tenant: str | None = None,
-        type: str | None = None,  # noqa: A002 -- as in `list`
-        reason: str | None = None,
-        since: datetime | None = None,
         limit: int | None = None,
         include_replayed: bool = False,
         include_discarded: bool = False,
+        **wanted: Unpack[LetterFilter],
     ) -> AsyncIterator[builtins.list[DeadLetter]]:
         """As `list`, all of them, a few at a time; what dies meanwhile is not among them."""
         last: DeadLetter | None = None
         left = limit
         while left is None or left > 0:
             page = await self.list(
-                tenant=tenant,
-                type=type,
-                reason=reason,
-                since=since,
                 limit=_PAGE if left is None else min(_PAGE, left),
                 include_replayed=include_replayed,
                 include_discarded=include_discarded,
                 after=last,
+                **wanted,
             )
             if not page:
                 return
@@ -165,40 +166,26 @@ class LetterSearch:
     async def count(
         self,
         *,
-        tenant: str | None = None,
-        type: str | None = None,  # noqa: A002 -- as in `list`
-        reason: str | None = None,
-        since: datetime | None = None,
         include_replayed: bool = False,
         include_discarded: bool = False,
+        **wanted: Unpack[LetterFilter],
     ) -> int:
         """How many letters `list` would list without a limit."""
-        filters = _filters(tenant, type, reason, since)
+        filters = _parameters(**wanted)
         async with self._database.connection() as connection:
             count: int = await connection.fetchval(
                 _COUNT, self._namespace, *filters, include_replayed, include_discarded, timeout=_MANY
             )
         return count
 
-    async def undecided(
-        self,
-        *,
-        tenant: str | None = None,
-        type: str | None = None,  # noqa: A002 -- as in `list`
-        reason: str | None = None,
-        since: datetime | None = None,
-        limit: int | None = None,
-    ) -> builtins.list[Undecided]:
+    async def undecided(self, *, limit: int | None = None, **wanted: Unpack[LetterFilter]) -> builtins.list[Undecided]:
         """The letters that `list` shows by default, without their bodies, those that died first first.
 
         Args:
-            tenant: As in `list`.
-            type: As in `list`.
-            reason: As in `list`.
-            since: As in `list`.
             limit: Only the newest, so many; None: all.
+            wanted: As in `list`.
         """
-        filters = _filters(tenant, type, reason, since)
+        filters = _parameters(**wanted)
         async with self._database.connection() as connection:
             rows = await connection.fetch(_UNDECIDED, self._namespace, *filters, limit, timeout=_MANY)
         return [Undecided(*row) for row in reversed(rows)]
@@ -218,9 +205,16 @@ def _range(prefix: str) -> tuple[UUID | None, UUID | None]:
     return UUID(digits.ljust(_UUID_DIGITS, "0")), UUID(digits.ljust(_UUID_DIGITS, "f"))
 
 
-def _filters(
-    tenant: str | None, job_type: str | None, reason: str | None, since: datetime | None
+def _parameters(
+    *,
+    tenant: str | None = None,
+    type: str | None = None,  # noqa: A002 -- named like the column and the option it stands for
+    reason: str | None = None,
+    since: datetime | None = None,
 ) -> tuple[str | datetime | None, ...]:
-    """The first parameters, after the namespace, of all statements that filter."""
-    wanted = (None if text is None else sanitise.key(text) for text in (tenant, job_type, reason))
-    return (*wanted, None if since is None else sanitise.moment(since))
+    """A `LetterFilter` as the first parameters, after the namespace, of all statements that filter.
+
+    A name that is none of these is refused here: a filter that was left out would let every letter through.
+    """
+    keys = (None if text is None else sanitise.key(text) for text in (tenant, type, reason))
+    return (*keys, None if since is None else sanitise.moment(since))

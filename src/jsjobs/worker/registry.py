@@ -112,15 +112,14 @@ class Registry:
         """The type's handler, or None."""
         return self._handlers.get(job_type)
 
-    def check(self) -> None:
-        """See that all that is to run in processes can: the modules of the handlers are complete by now.
+    def for_processes(self) -> dict[str, bytes]:
+        """The handlers that run in processes, pickled, by type: by now, their modules are complete.
 
         Raises:
-            JobError: `Validation`, with what to do.
+            JobError: `Validation`, if one cannot run there, with what to do.
         """
-        for registration in self._handlers.values():
-            if registration.in_process:
-                pickled(registration.type, registration.function)
+        handlers = self._handlers.values()
+        return {one.type: pickled(one.type, one.function) for one in handlers if one.in_process}
 
     @property
     def types(self) -> list[str]:

@@ -25,9 +25,10 @@ from jsjobs.worker.executor import Places, Stop
 from jsjobs.worker.lease import LeaseKeeper, LeaseTime
 from jsjobs.worker.processes.pool import Processes
 from jsjobs.worker.registry import Registry
-from jsjobs.worker.run import JobRun, RunKey, Tools
+from jsjobs.worker.run import JobRun, RunKey
 from jsjobs.worker.server_clock import ServerClock
 from jsjobs.worker.settle import Settlement
+from jsjobs.worker.tools import Tools
 from jsjobs.worker.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class Worker:
         """
         if self._keeping is not None:
             return
-        self._registry.check()
+        functions = self._registry.for_processes()
         shards: dict[Shard, dict[str, Any]] | None = None
         with suppress(IncompleteList):  # then the watchdog looks again
             shards = await live_shards(self._connection, self._names)
@@ -104,7 +105,7 @@ class Worker:
                 telemetry=self._telemetry,
             ),
             registry=self._registry,
-            places=Places(threads, Processes(self._config.processes)),
+            places=Places(threads, Processes(self._config.processes, functions)),
             progress=ProgressSender(self._connection, self._names),
             retry=self._config.retry,
             lease_time=self._time,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, fields
 from typing import Any
 
 from jsjobs.model.context import current_context
 from jsjobs.model.errors import JobError
 from jsjobs.worker.context import JobContext
-from jsjobs.worker.processes.loading import check_not_importing, main_module, pickled
+from jsjobs.worker.processes.loading import check_not_importing, pickled
 from jsjobs.worker.processes.process import Process, ProcessDied
 
 _OURS = {"cancelled", "_report"}
@@ -21,16 +22,18 @@ _Function = Callable[..., Any]
 class Processes:
     """Runs handlers in processes, one at a time in each."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, functions: Mapping[str, bytes] | None = None) -> None:
         """No process yet.
 
         Args:
             limit: How many there may be at once.
+            functions: Handlers that are pickled already, by type; another is at its first job, once for all processes.
 
         Raises:
             JobError: `Validation`, in a process that is just importing the script of its worker.
         """
         check_not_importing()
+        self._functions = dict(functions or {})
         self._places = asyncio.Semaphore(limit)
         self._all: set[Process] = set()
         self._idle: list[Process] = []
@@ -56,13 +59,16 @@ class Processes:
         """
         known = {field.name: getattr(context, field.name) for field in fields(context) if field.name not in _OURS}
         told = {"context": known, "request": asdict(current_context())}
+        data = self._functions.get(context.type)
+        if data is None:
+            data = self._functions[context.type] = pickled(context.type, function)
         async with self._places:
             while True:
                 process, is_new = await self._take()
                 try:
                     return await process.run(
                         context.type,
-                        lambda: (pickled(context.type, function), main_module()),
+                        data,
                         payload,
                         told,
                         begun=begun,
@@ -71,12 +77,15 @@ class Processes:
                 except ProcessDied as death:
                     if is_new or death.begun:
                         raise
-                    # It had died while it was idle, and this is how it shows: the job never began there.
+                    # It had died while it was idle, and this is how it shows: the job never began there, and begins
+                    # nowhere else if it is interrupted meanwhile.
+                    await process.end()
                 finally:
                     if process.is_idle and process.is_alive and not self._is_closed:
                         self._idle.append(process)
                     else:
-                        await process.end()
+                        with suppress(asyncio.CancelledError):  # what the handler came to stands
+                            await process.end()
 
     async def _take(self) -> tuple[Process, bool]:
         if self._is_closed:

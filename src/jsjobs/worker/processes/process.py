@@ -16,7 +16,7 @@ from typing import Any
 
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.worker.processes import frames
-from jsjobs.worker.processes.loading import search_path
+from jsjobs.worker.processes.loading import main_module, search_path
 
 logger = logging.getLogger("jsjobs.worker")
 
@@ -138,7 +138,7 @@ class Process:
     async def run(
         self,
         job_type: str,
-        function: Callable[[], tuple[bytes, dict[str, Any]]],
+        function: bytes,
         payload: bytes,
         told: dict[str, Any],
         *,
@@ -149,7 +149,7 @@ class Process:
 
         Args:
             job_type: The job's.
-            function: Gives the pickled handler, and where `__main__` is.
+            function: The pickled handler, for a process that has not had it yet.
             payload: The job's, as it came.
             told: What its handler is told, and the request context.
             begun: Called when the handler begins.
@@ -161,8 +161,7 @@ class Process:
         """
         has_begun = False
         if job_type not in self._known:
-            data, main = function()
-            self._writer.write(frames.frame(frames.FUNCTION, data, type=job_type, main=main))
+            self._writer.write(frames.frame(frames.FUNCTION, function, type=job_type, main=main_module()))
             self._known.add(job_type)
         self.is_idle = False
         self._writer.write(frames.frame(frames.RUN, payload, type=job_type, **told))
@@ -209,15 +208,24 @@ class Process:
     # -- ending
 
     async def end(self) -> None:
-        """Terminate it, kill it soon after; it has ended when this returns, whatever interrupts this meanwhile."""
+        """Terminate it, kill it soon after; it has ended when this returns or raises.
+
+        Raises:
+            CancelledError: If this was interrupted, once the process has ended all the same.
+        """
+        interrupted = False
         if self.is_alive:
             self._signal(signal.SIGTERM)
         timer = self._loop.call_later(_KILL_AFTER, self._signal, signal.SIGKILL)
         while self.is_alive:
-            with suppress(asyncio.CancelledError):
+            try:
                 await asyncio.wait({self._exit})
+            except asyncio.CancelledError:
+                interrupted = True
         timer.cancel()
         self._writer.close()
+        if interrupted:
+            raise asyncio.CancelledError
 
     async def leave(self) -> None:
         """Let it end in good order if it is idle."""

@@ -1,0 +1,118 @@
+"""One attempt at a claimed job: what its handler is told, how long it may take, and the settlement of its outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from jsjobs.jetstream.incoming import IncomingJob
+from jsjobs.model.context import RequestContext
+from jsjobs.model.errors import JobError
+from jsjobs.model.job import Duration
+from jsjobs.worker.context import JobContext
+from jsjobs.worker.executor import Handling, Stop, execute
+from jsjobs.worker.registry import Registration
+from jsjobs.worker.settle import Claim
+from jsjobs.worker.tools import Tools
+from jsjobs.worker.verdict import Outcome, Verdict
+
+if TYPE_CHECKING:
+    from jsjobs.telemetry.spans import Attempt
+
+
+class JobAttempt:
+    """Runs the handler of a job that is this worker's, and settles what it ends in."""
+
+    def __init__(self, tools: Tools, job: IncomingJob, claim: Claim) -> None:
+        self._tools = tools
+        self._job = job
+        self._claim = claim
+        self.handling: Handling | None = None
+        """Where the handler can be interrupted: while it runs."""
+
+    async def run(self, request: RequestContext, early: Callable[[], Stop | None]) -> None:
+        """Run the handler, unless it is to end before it begins; settle the job.
+
+        Args:
+            request: What the attempt is recorded under.
+            early: Why the handler is not to begin, asked at the last moment; None where it is.
+        """
+        tools, job, claim = self._tools, self._job, self._claim
+        entry, delivery = claim.entry, claim.delivery
+        context = self._context()
+        reporter = tools.progress.reporter(job.job_id)
+        context._report = reporter.report  # noqa: SLF001 - set once, here, and nobody else's business
+        lease = await self._lease()
+        if lease <= 0:
+            delivery.lost = True  # claiming it took longer than the lease
+        handling = self.handling = Handling(context, tools.grace)
+        asked = early()
+        if asked is not None:
+            handling.stop(asked)
+        attempt: Attempt | None = None
+        if tools.telemetry is not None and handling.asked() is None:
+            stream, now = job.carrier.stream, tools.clock()
+            attempt = tools.telemetry.begin(request, job.priority, entry, stream=stream, now=now)
+        verdict: Verdict | None = None
+        outcome = Outcome.LOST
+        try:
+            verdict = await execute(
+                entry,
+                self._read,
+                handling,
+                tools.places,
+                limit=self._limit(lease),
+                policy=tools.retry,
+                clock=tools.clock,
+            )
+            self.handling = None
+            reporter.close()
+            if attempt is not None:
+                attempt.handled()
+            outcome = await tools.settlement.apply(claim, verdict)
+        finally:
+            if attempt is not None:
+                attempt.end(outcome, verdict)
+
+    def _context(self) -> JobContext:
+        job, claim = self._job, self._claim
+        return JobContext(
+            job_id=job.job_id,
+            type=job.type,
+            priority=job.priority,
+            shard=job.shard,
+            attempt=claim.entry.attempts,
+            fence=claim.revision,
+            entity=job.headers.entity,
+            tenant_id=job.headers.tenant,
+            request_id=job.headers.request_id,
+            batch_id=job.headers.batch_id,
+        )
+
+    async def _lease(self) -> float:
+        """Seconds for which the delivery is surely ours from now on."""
+        time, delivery = self._tools.lease_time, self._claim.delivery
+        if delivery.age() <= time.margin:
+            return time.lease
+        # The claim took long: ask for the handler's whole time.
+        with suppress(JobError):
+            await delivery.renew(time.margin)
+            return time.lease
+        return time.lease - delivery.age()
+
+    def _limit(self, lease: float) -> float | None:
+        own = self._job.headers.timeout
+        if self._job.headers.duration is Duration.LONG:
+            return own
+        return lease if own is None else min(own, lease)
+
+    def _read(self) -> tuple[Registration, Any]:
+        job, registry = self._job, self._tools.registry
+        if job.problem is not None:
+            raise job.problem
+        registration = registry.get(job.type)
+        if registration is None:
+            known = ", ".join(registry.types) or "none"
+            raise JobError.from_handler_missing(f"no handler for {job.type[:200]!r}; this worker has: {known[:500]}")
+        return registration, registration.read_payload(job.data)
