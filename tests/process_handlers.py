@@ -71,6 +71,17 @@ class Heavy(NeverLoaded):
         return bytes, (b"x" * (65 * 2**20),)
 
 
+class CountsPickling:
+    times = 0
+
+    def __reduce__(self):
+        self.times += 1
+        return CountsPickling, ()
+
+    def __call__(self, payload: object) -> int:
+        return os.getpid()
+
+
 def nothing(payload: object):
     return None
 

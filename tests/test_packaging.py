@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,20 @@ def test_users_code_is_checked_by_mypy_strict(tmp_path: Path) -> None:
     last = USER_CODE.count("\n")
     assert found
     assert all(line.startswith(f"user.py:{last}:") for line in found), done.stdout
+
+
+def test_every_file_of_the_tests_has_a_name_of_its_own() -> None:
+    """They are imported by their names alone: of two, one would be taken for the other."""
+    files = [path for path in (ROOT / "tests").rglob("*.py") if "node_modules" not in path.parts]
+    names = Counter(path.name for path in files if path.name != "conftest.py")
+    assert names["test_packaging.py"] == 1
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_no_module_is_long() -> None:
+    lengths = {path: len(path.read_text().splitlines()) for path in (ROOT / "src").rglob("*.py")}
+    assert lengths
+    assert {str(path.relative_to(ROOT)): length for path, length in lengths.items() if length > 275} == {}
 
 
 def test_no_file_names_a_package_index() -> None:

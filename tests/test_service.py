@@ -7,6 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 from jsjobs import JobService
+from jsjobs.postgres.errors import DatabaseUnavailable
 
 
 class Order(BaseModel):
@@ -196,3 +197,23 @@ async def test_a_sibling_has_the_handlers_and_a_connection_of_its_own(jobs: JobS
         job_id = await other.submit("echo", 1)
     assert jobs.connection.is_connected
     assert (await jobs.status(job_id)).status == "queued"
+
+
+async def test_a_connection_that_cannot_be_closed_keeps_no_database_open(
+    jobs: JobService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close, database = jobs.connection.close, jobs.database()
+    async with database.connection() as lent:
+        assert await lent.fetchval("SELECT 1") == 1
+
+    async def fail() -> None:
+        await close()
+        raise OSError("as it was asked to")
+
+    monkeypatch.setattr(jobs.connection, "close", fail)
+    with pytest.raises(OSError, match="as it was asked to"):
+        await jobs.close()
+    with pytest.raises(DatabaseUnavailable, match="was closed by this program"):
+        async with database.connection():
+            pass
+    await jobs.close()  # once more is no error

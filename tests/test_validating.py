@@ -1,6 +1,7 @@
 """Checking every item of a list before any of it is submitted."""
 
 import asyncio
+import itertools
 
 import pytest
 from pydantic import BaseModel, Field
@@ -68,6 +69,26 @@ async def test_async_validators_run_side_by_side_up_to_a_bound(jobs: JobService)
     go_on.set()
     assert await checking == list(range(5 * SIDE_BY_SIDE))
     assert peak == SIDE_BY_SIDE
+
+
+async def test_a_plain_validator_of_a_long_list_lets_other_tasks_run(jobs: JobService) -> None:
+    checked, turns = 0, [0]
+
+    def check(item: int) -> None:
+        nonlocal checked
+        checked += 1
+
+    async def go_on() -> None:
+        while True:
+            await asyncio.sleep(0)
+            turns.append(checked)
+
+    beside = asyncio.ensure_future(go_on())
+    assert await jobs.validate_batch(range(20_000), check) == list(range(20_000))
+    beside.cancel()
+    in_a_row = [after - before for before, after in itertools.pairwise([*turns, checked])]
+    assert max(in_a_row) <= 1_000
+    assert sum(in_a_row) == 20_000
 
 
 @pytest.mark.parametrize("items", [5, None, "text", b"bytes", {"a": 1}, object()])

@@ -207,6 +207,16 @@ async def test_at_a_terminal_a_bar_shows_how_far_it_is(cli: Cli, jobs: JobServic
         await terminal.shows("replayed 150 letters")
 
 
+async def test_an_export_into_a_file_shows_a_bar_and_the_file_holds_every_letter(cli: Cli, jobs: JobService) -> None:
+    await store(jobs, 150)
+    command = f"{cli.executable} dlq export --limit 120 > letters.jsonl"
+    async with at_terminal(cli, "-c", command, executable="sh") as terminal:
+        assert await terminal.ends() == 0
+        await terminal.shows("120/120")
+    lines = (cli.folder / "letters.jsonl").read_text().splitlines()
+    assert [json.loads(line)["original_job_id"] for line in lines] == [f"low-{number}" for number in range(150, 30, -1)]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -182,7 +182,8 @@ async def test_a_begun_replay_refuses_it_and_a_finished_one_must_be_forced(cli: 
     refused = await cli.run("dlq", "edit", "low-1", "1", "--force")
     assert (refused.code, f"is being replayed as job {job_id}" in refused.err) == (1, True)
     await jobs.letters().mark_replayed(letter.id, job_id)
-    assert (await cli.run("dlq", "edit", "low-1", "1")).code == 1
+    refused = await cli.run("dlq", "edit", "low-1", "1", "--no-replay")
+    assert (refused.code, "force it (--force) to go on all the same" in refused.err) == (1, True)
     assert (await found(jobs)).payload == BEFORE
     forced = await cli.run("dlq", "edit", "low-1", "1", "--force", "--priority", "high", "--json")
     assert json.loads(forced.out)["replayed_job_id"] == f"replay-2-{letter.id}"

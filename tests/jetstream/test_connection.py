@@ -93,7 +93,7 @@ async def test_a_malformed_header_block_silently_ends_plain_nats_py(
     await plain.flush()
     assert plain._reading_task is not None
     await raw_publish(nats_server.url, namespace.encode(), MALFORMED, b"poison")
-    await eventually(lambda: plain._reading_task.done())
+    await eventually(plain._reading_task.done)
     await raw_publish(nats_server.url, namespace.encode(), b"NATS/1.0\r\n\r\n", b"after")
     with pytest.raises(nats_errors.TimeoutError):
         await plain.request("nobody.listens.here", b"", timeout=0.3)
@@ -410,7 +410,7 @@ async def test_plain_nats_py_never_comes_back_from_such_an_exception(
 
     monkeypatch.setattr(client, "_process_connect_init", broken)
     await client.force_reconnect()
-    await eventually(lambda: client._reconnection_task.done())
+    await eventually(client._reconnection_task.done)
     assert isinstance(client._reconnection_task.exception(), KeyError)
     assert not client.is_connected
     assert not client.is_closed

@@ -80,7 +80,7 @@ async def test_reports_wake_the_loop_at_most_20_times_a_second(
     took = time.monotonic() - begun
     reporter.close()
     messages = await kept(connection, names, state)
-    assert count > 5_000, "or it shows nothing"
+    assert count > 10 * len(messages), "or nothing was joined"
     assert messages[-1] == f"{count}"
     assert 2 <= len(messages) <= took / INTERVAL + 3
     assert len(woken) <= took / INTERVAL + 3

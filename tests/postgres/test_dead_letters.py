@@ -159,6 +159,8 @@ class TestList:
         assert await ids(letters, since=datetime(2026, 1, 1, 13)) == ["high-3", "high-2"]  # noqa: DTZ001 - taken as UTC
         assert await ids(letters, tenant="acme", type="report", reason="MaxRetries", since=NOON) == ["high-3"]
         assert await ids(letters, tenant="nobody") == []
+        with pytest.raises(TypeError, match="tennant"):  # ignored, it would let every letter through
+            await ids(letters, tennant="acme")
 
     async def test_shows_the_undecided_unless_asked(self, letters: DeadLetters) -> None:
         open_, begun, replayed, discarded = [await stored(letters, f"high-{n}") for n in range(4)]

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 import process_handlers as handlers
+from facts import eventually
 from jsjobs.model.context import RequestContext, enter_context
 from jsjobs.model.job import Priority
 from jsjobs.model.trace import Trace
-from jsjobs.worker.verdict import Complete, DeadLetter, RetryAfter, Verdict
+from jsjobs.worker.executor import Stop
+from jsjobs.worker.verdict import Cancelled, Complete, DeadLetter, RetryAfter, Verdict
 from process_runs import Runs, new_handling
 
 
@@ -137,6 +139,38 @@ async def test_a_process_that_dies_while_it_is_idle_costs_no_attempt(run: Runs) 
         os.kill(int(verdict.result or b""), signal.SIGKILL)
         # At once, while nobody has noticed yet: what is sent reaches no one.
         assert await run(handlers.add, b'{"a":1}') == Complete(b'{"a":2,"b":1}')
+
+
+async def test_a_job_that_is_stopped_while_a_broken_process_ends_begins_nowhere_else(
+    run: Runs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("jsjobs.worker.processes.process._KILL_AFTER", 2.0)
+    await run(handlers.pid)
+    [idle] = run.processes._idle
+    assert idle._popen is not None
+    os.kill(idle._popen.pid, signal.SIGSTOP)  # alive, and slow to end
+    idle._writer.transport.abort()
+    path, at_work = tmp_path / "begun", new_handling()
+    task = asyncio.ensure_future(run(handlers.write_and_spin, f'"{path}"'.encode(), on=at_work))
+    await eventually(lambda: idle._asked is signal.SIGTERM)
+    at_work.stop(Stop.CANCEL)
+    assert await task == Cancelled()
+    assert not idle.is_alive
+    assert not path.exists()
+
+
+async def test_a_handler_is_pickled_once_for_all_processes(run: Runs) -> None:
+    counted = handlers.CountsPickling()
+    pids = set()
+    for _ in range(3):
+        verdict = await run(counted)
+        assert isinstance(verdict, Complete)
+        pids.add(verdict.result)
+        os.kill(int(verdict.result or b""), signal.SIGKILL)
+        await eventually(lambda: not run.processes._all)
+    assert len(pids) == 3
+    # One more at each registration, of which `Runs` makes one for each job.
+    assert counted.times == 3 + 1
 
 
 async def test_progress_is_joined_and_the_last_report_comes_before_the_end(run: Runs) -> None:

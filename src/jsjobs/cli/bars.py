@@ -62,5 +62,13 @@ def bar(total: float, text: str, *, shown: bool = True, stays: bool = False, cou
         TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
     )
     disable = not (shown and sys.stderr.isatty())
-    with Progress(*columns, console=Console(stderr=True), transient=not stays, disable=disable, expand=True) as made:
+    with Progress(
+        *columns,
+        console=Console(stderr=True),
+        transient=not stays,
+        disable=disable,
+        expand=True,
+        # What is printed meanwhile stands above the bar, but data for a file or a pipe goes there.
+        redirect_stdout=sys.stdout.isatty(),
+    ) as made:
         yield Bar(made, made.add_task(text, total=total))

@@ -60,14 +60,18 @@ class Connections:
 
     async def close(self) -> None:
         """Close every connection, and export what telemetry was recorded."""
-        if self._connection is not None:
-            await self._connection.close()
+        try:
+            if self._connection is not None:
+                await self._connection.close()
+        finally:  # what the one cannot do keeps no other open
             self._connection = None
-        if self._database is not None:
-            await self._database.close()
-            self._database = None
-        if self._telemetry is not None:
-            await self._telemetry.flush()
+            try:
+                if self._database is not None:
+                    await self._database.close()
+            finally:
+                self._database = None
+                if self._telemetry is not None:
+                    await self._telemetry.flush()
 
     async def __aenter__(self) -> Self:
         await self.connect()

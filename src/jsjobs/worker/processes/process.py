@@ -121,8 +121,11 @@ class Process:
         self._exit.set_result(code)
         self._lifeline.close()
         # What it had sent by then is still read, unless something that it started keeps the channel open.
-        self._loop.call_later(0 if self.is_idle or self._asked else _LAST_WORDS, self._writer.transport.abort)
+        self._loop.call_later(0 if self.is_idle or self._asked else _LAST_WORDS, self._hang_up)
         self._on_exit(self)
+
+    def _hang_up(self) -> None:
+        self._writer.transport.abort()
 
     def _signal(self, number: signal.Signals) -> None:
         self._asked = number
