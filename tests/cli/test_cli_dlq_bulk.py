@@ -74,6 +74,21 @@ async def test_filters_choose_what_is_replayed(cli: Cli, jobs: JobService) -> No
     assert await waiting(jobs) == 15
 
 
+async def test_the_dead_jobs_of_a_batch_are_found_by_its_id(cli: Cli, jobs: JobService) -> None:
+    await store(jobs, 2, batch_id="b1")
+    await store(jobs, 3, first=3)
+    listed = json.loads((await cli.run("dlq", "list", "--batch", "b1", "--json")).out)
+    assert [letter["original_job_id"] for letter in listed] == ["low-2", "low-1"]
+    assert len((await cli.run("dlq", "export", "--batch", "b1")).out.splitlines()) == 2
+    assert (await cli.run("dlq", "replay", "--batch", "b1", "--limit", "1")).err == "replayed 1 letter\n"
+    assert (await cli.run("dlq", "discard", "--batch", "b1")).err == "discarded 1 letter\n"
+    assert await jobs.letters().count() == 3
+    await jobs.letters().discard((await jobs.letters().find("low-2")).id)
+    shown = await cli.run("dlq", "show", "low-2")
+    assert ", then discarded at" in shown.out
+    assert "replayed at" in shown.out
+
+
 async def test_jobs_of_one_entity_are_replayed_in_their_order(cli: Cli, jobs: JobService) -> None:
     for number in range(60):
         await store(jobs, 1, first=number + 1, entity=f"e{number % 3}")

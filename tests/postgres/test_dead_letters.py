@@ -151,8 +151,12 @@ class TestList:
     async def test_filters(self, letters: DeadLetters) -> None:
         await letters.store(new("high-1", app_id="acme", error_reason="Validation"))
         await letters.store(new("high-2", type="report", dead_at=NOON + timedelta(hours=1)))
-        await letters.store(new("high-3", app_id="acme", type="report", dead_at=NOON + timedelta(hours=2)))
+        third = new("high-3", app_id="acme", type="report", dead_at=NOON + timedelta(hours=2), batch_id="b1")
+        await letters.store(third)
         assert await ids(letters, tenant="acme") == ["high-3", "high-1"]
+        assert await ids(letters, batch="b1") == ["high-3"]
+        assert await ids(letters, batch="b2") == []
+        assert await letters.count(batch="b1") == len(await letters.undecided(batch="b1")) == 1
         assert await ids(letters, type="report") == ["high-3", "high-2"]
         assert await ids(letters, reason="Validation") == ["high-1"]
         assert await ids(letters, since=NOON + timedelta(hours=1)) == ["high-3", "high-2"]
@@ -203,6 +207,6 @@ class TestList:
                 if tenant is None:
                     await connection.execute(fill, letters._namespace)
                     await connection.execute("analyze job_dlq")
-                nothing = (None,) * 3
+                nothing = (None,) * 4
                 plan = await connection.fetch(query, letters._namespace, tenant, *nothing, False, False, None, None, 50)
             assert "job_dlq_undecided" in "\n".join(row[0] for row in plan)

@@ -13,6 +13,7 @@ from jsjobs.cli.dlq_edit import edit
 from jsjobs.cli.dlq_letters import (
     AN_ID,
     ID_HELP,
+    BatchOption,
     JobType,
     Limit,
     ReasonOption,
@@ -42,12 +43,13 @@ def list_letters(
     job_type: JobType = None,
     reason: ReasonOption = None,
     since: Since = None,
+    batch: BatchOption = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
     everything: Decided = False,
     as_json: Json = False,
 ) -> None:
     """List dead letters, newest first: those neither replayed nor discarded."""
-    wanted = LetterFilter(tenant=tenant, type=job_type, reason=reason, since=since)
+    wanted = LetterFilter(tenant=tenant, type=job_type, reason=reason, since=since, batch=batch)
 
     async def go() -> list[DeadLetter]:
         async with letters_of(service_with_database()) as letters:
@@ -96,11 +98,12 @@ def export(
     job_type: JobType = None,
     reason: ReasonOption = None,
     since: Since = None,
+    batch: BatchOption = None,
     limit: Limit = None,
     everything: Decided = False,
 ) -> None:
     """Write dead letters to standard output, one JSON object a line, newest first, as `list --json` has them."""
-    wanted = LetterFilter(tenant=tenant, type=job_type, reason=reason, since=since)
+    wanted = LetterFilter(tenant=tenant, type=job_type, reason=reason, since=since, batch=batch)
 
     async def go() -> None:
         async with letters_of(service_with_database()) as letters:

@@ -96,7 +96,8 @@ class Bulk:
         done = len(self._outcomes) - self._failed
         if not self._as_json and total:
             of_all = f" of {total:,}" if done < total else ""
-            talk(f"{self._done} {done:,}{of_all} letters" + (f"; {self._failed:,} failed" if self._failed else ""))
+            letters = "letter" if total == 1 else "letters"
+            talk(f"{self._done} {done:,}{of_all} {letters}" + (f"; {self._failed:,} failed" if self._failed else ""))
         if len(self._outcomes) < total:
             talk("stopped before the end: the same command goes on with the rest", style="yellow")
 

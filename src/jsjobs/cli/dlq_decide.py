@@ -9,6 +9,7 @@ from jsjobs.cli.dlq_bulk import Bulk
 from jsjobs.cli.dlq_letters import (
     AN_ID,
     ID_HELP,
+    BatchOption,
     Choice,
     JobType,
     Limit,
@@ -44,6 +45,7 @@ def replay(
     job_type: JobType = None,
     reason: ReasonOption = None,
     since: Since = None,
+    batch: BatchOption = None,
     limit: Limit = None,
     everything: All = False,
     priority: Annotated[Priority | None, typer.Option(help="Another priority than its own.")] = None,
@@ -55,7 +57,7 @@ def replay(
     Give ids, or filters: they take the letters that are neither replayed nor discarded, those that died first first.
     It may be stopped at any moment, and repeated.
     """
-    wanted = LetterFilter(tenant=tenant, type=job_type, reason=reason, since=since)
+    wanted = LetterFilter(tenant=tenant, type=job_type, reason=reason, since=since, batch=batch)
     choice = Choice(ids, wanted, limit=limit, everything=everything)
     if force and not choice.ids:
         raise WrongUse("--force goes with the ids of letters: filters take only those that need none")
@@ -83,12 +85,13 @@ def discard(
     job_type: JobType = None,
     reason: ReasonOption = None,
     since: Since = None,
+    batch: BatchOption = None,
     limit: Limit = None,
     everything: All = False,
     as_json: Json = False,
 ) -> None:
     """Set dead letters aside as decided; they stay in the table. Ids or filters, as for `dlq replay`."""
-    wanted = LetterFilter(tenant=tenant, type=job_type, reason=reason, since=since)
+    wanted = LetterFilter(tenant=tenant, type=job_type, reason=reason, since=since, batch=batch)
     choice = Choice(ids, wanted, limit=limit, everything=everything)
 
     async def go() -> bool:

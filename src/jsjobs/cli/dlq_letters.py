@@ -41,6 +41,7 @@ Since = Annotated[
     datetime | None,
     typer.Option(parser=_moment, metavar="WHEN", help="Only those that died since: 2h, or an RFC 3339 time."),
 ]
+BatchOption = Annotated[str | None, typer.Option("--batch", help="Only jobs of this batch.", metavar="BATCH_ID")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the newest, so many.")]
 
 

@@ -80,10 +80,13 @@ def print_letter(letter: DeadLetter) -> None:
 
 
 def _decision(letter: DeadLetter) -> str:
-    if letter.discarded_at is not None:
-        return f"discarded at {local_time(letter.discarded_at)}"
+    decisions = []
     if letter.replayed_at is not None:
-        return f"replayed at {local_time(letter.replayed_at)} as job {letter.replayed_job_id}"
+        decisions.append(f"replayed at {local_time(letter.replayed_at)} as job {letter.replayed_job_id}")
+    if letter.discarded_at is not None:
+        decisions.append(f"discarded at {local_time(letter.discarded_at)}")
+    if decisions:
+        return ", then ".join(decisions)
     if letter.replayed_job_id is not None:
         return f"its replay as job {letter.replayed_job_id} is not finished: replay it again"
     return "open"

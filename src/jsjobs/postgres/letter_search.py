@@ -65,6 +65,8 @@ class LetterFilter(TypedDict, total=False):
     """Only with this `error_reason`."""
     since: datetime | None
     """Only those that died then or later."""
+    batch: str | None
+    """Only jobs of this batch."""
 
 
 class LetterSearch:
@@ -211,10 +213,12 @@ def _parameters(
     type: str | None = None,  # noqa: A002 -- named like the column and the option it stands for
     reason: str | None = None,
     since: datetime | None = None,
+    batch: str | None = None,
 ) -> tuple[str | datetime | None, ...]:
     """A `LetterFilter` as the first parameters, after the namespace, of all statements that filter.
 
     A name that is none of these is refused here: a filter that was left out would let every letter through.
     """
     keys = (None if text is None else sanitise.key(text) for text in (tenant, type, reason))
-    return (*keys, None if since is None else sanitise.moment(since))
+    begin = None if since is None else sanitise.moment(since)
+    return (*keys, begin, None if batch is None else sanitise.text(batch))

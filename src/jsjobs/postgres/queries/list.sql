@@ -5,8 +5,9 @@ where namespace = $1
     and ($3::text is null or type = $3)
     and ($4::text is null or error_reason = $4)
     and ($5::timestamptz is null or dead_at >= $5)
-    and ($6::boolean or replayed_at is null)
-    and ($7::boolean or discarded_at is null)
-    and ($8::timestamptz is null or (dead_at, id) < ($8, $9::uuid))
+    and ($6::text is null or batch_id = $6)
+    and ($7::boolean or replayed_at is null)
+    and ($8::boolean or discarded_at is null)
+    and ($9::timestamptz is null or (dead_at, id) < ($9, $10::uuid))
 order by dead_at desc, id desc
-limit $10
+limit $11

@@ -5,7 +5,8 @@ where namespace = $1
     and ($3::text is null or type = $3)
     and ($4::text is null or error_reason = $4)
     and ($5::timestamptz is null or dead_at >= $5)
+    and ($6::text is null or batch_id = $6)
     and replayed_at is null
     and discarded_at is null
 order by dead_at desc, id desc
-limit $6
+limit $7
