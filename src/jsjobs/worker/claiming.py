@@ -12,7 +12,7 @@ from jsjobs.jetstream.incoming import IncomingJob
 from jsjobs.jetstream.state import Conflict, Found
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Status
-from jsjobs.worker.claim import Bury, Cancelled, Decision, Ended, Rebury, Start, Wait, decide, taken_over
+from jsjobs.worker.decision import Bury, Cancelled, Decision, Ended, Rebury, Start, Wait, decide, taken_over
 from jsjobs.worker.executor import Stop
 from jsjobs.worker.settle import Claim
 from jsjobs.worker.tools import Tools

@@ -7,7 +7,7 @@ from jsjobs.jetstream.state import Found
 from jsjobs.jetstream.wire import JobHeaders
 from jsjobs.model.job import Carrier, JobStatusResponse, Priority, Status
 from jsjobs.model.retry import RetryState
-from jsjobs.worker.claim import Bury, Decision, Ended, Rebury, Start, Wait, decide
+from jsjobs.worker.decision import Bury, Decision, Ended, Rebury, Start, Wait, decide
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 STORED = NOW - timedelta(minutes=1)
