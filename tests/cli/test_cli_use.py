@@ -51,7 +51,7 @@ def test_every_command_has_examples_in_its_help(
         (["submit", "echo", '{"a": 1'], "the payload is not JSON: EOF while parsing"),
         (["submit", "echo", "NaN"], "the payload is not JSON"),
         (["submit", "echo", "@no-such-file.json"], "cannot be read from no-such-file.json: No such file"),
-        (["submit", "echo", "1", "--timeout", "10"], "write it like 250ms, 4s, 5m or 1h30m"),
+        (["submit", "echo", "1", "--timeout", "10"], "its unit, like 250ms, 4s, 5m or 1h30m"),
         (["submit", "echo", "1", "--priority", "urgent"], "critical"),
         (["submit", "echo", "1", "--namespace", "No Such"], "namespace 'No Such' must be"),
         (["submit", "echo"], "Missing argument"),

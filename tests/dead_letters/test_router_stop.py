@@ -2,6 +2,7 @@
 
 import asyncio
 
+from facts import eventually
 from jsjobs import JobService
 from jsjobs.dead_letters import router as router_module
 from jsjobs.embedded import NatsServer
@@ -41,3 +42,33 @@ async def test_a_router_stops_while_its_server_is_away(settings_of, tmp_path, mo
                 async with asyncio.timeout(8):
                     await router.stop()
                 assert not router._tasks
+
+
+async def test_a_letter_in_hand_when_a_router_is_cut_short_comes_to_the_next_at_once(
+    jobs: JobService, monkeypatch
+) -> None:
+    monkeypatch.setattr(router_module, "_LAST_WORD", 0.1)
+    at_it = asyncio.Event()
+    store = DeadLetters.store
+
+    async def stuck(*args) -> bool:
+        at_it.set()
+        await asyncio.sleep(60)
+        return await store(*args)
+
+    @jobs.handler("dies")
+    async def dies(payload: object) -> None:
+        raise JobService.Error("Validation", "dead")
+
+    async with jobs.worker():
+        await jobs.submit("dies")
+        with monkeypatch.context() as broken:
+            broken.setattr(DeadLetters, "store", stuck)
+            async with jobs.router(), asyncio.timeout(20):
+                await at_it.wait()
+        async with jobs.router():
+
+            async def is_stored() -> bool:
+                return await jobs.letters().count() == 1
+
+            await eventually(is_stored, within=15)  # the router's `ack_wait` is 30 s

@@ -152,7 +152,8 @@ async def test_a_router_that_is_stopped_and_started_stores_each_letter_once(jobs
                 return stored >= wanted
 
             async with jobs.router():
-                await eventually(enough)
+                # One that was in hand when a router stopped may come back only after the router's `ack_wait`, 30 s.
+                await eventually(enough, within=60)
         await eventually(lambda: nothing_waits(plain, jobs.config.namespace))
         rows = await jobs.letters().list(limit=1000)
     assert Counter(row.original_job_id for row in rows) == Counter(ids)

@@ -136,6 +136,9 @@ class Router:
     async def _handle(self, delivery: Delivery) -> None:
         try:
             done = await self._route(delivery)
+        except asyncio.CancelledError:
+            delivery.nak()  # this router stops: another, or the next, takes it at once
+            raise
         except (JobError, DatabaseError) as error:
             self._say(str(error))
             done = False
