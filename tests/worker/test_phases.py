@@ -13,6 +13,7 @@ from jsjobs.jetstream.errors import ConnectionLost
 from jsjobs.model.job import utc_now
 from jsjobs.worker import watchdog as watchdog_module
 from jsjobs.worker import worker as worker_module
+from jsjobs.worker.worker import Worker
 
 
 @pytest.fixture
@@ -76,7 +77,8 @@ async def test_a_start_that_is_cancelled_leaves_nothing_behind(jobs: JobService,
         assert await jobs.result(await jobs.submit("echo", 1)) == 1
 
 
-async def test_who_stops_a_stopping_worker_waits_for_its_end_too(jobs: JobService) -> None:
+async def worker_at_work(jobs: JobService) -> tuple[Worker, str]:
+    """A worker whose one job takes half a second, and that job."""
     at_work = asyncio.Event()
 
     @jobs.handler("slow")
@@ -89,6 +91,11 @@ async def test_who_stops_a_stopping_worker_waits_for_its_end_too(jobs: JobServic
     worker = jobs.worker()
     await worker.start()
     await at_work.wait()
+    return worker, job_id
+
+
+async def test_who_stops_a_stopping_worker_waits_for_its_end_too(jobs: JobService) -> None:
+    worker, job_id = await worker_at_work(jobs)
     first = asyncio.ensure_future(worker.stop(5))
     await asyncio.sleep(0)
     await worker.stop()
@@ -98,18 +105,7 @@ async def test_who_stops_a_stopping_worker_waits_for_its_end_too(jobs: JobServic
 
 
 async def test_a_stop_that_is_cancelled_goes_on(jobs: JobService) -> None:
-    at_work = asyncio.Event()
-
-    @jobs.handler("slow")
-    async def slow(payload: object) -> str:
-        at_work.set()
-        await asyncio.sleep(0.5)
-        return "done"
-
-    job_id = await jobs.submit("slow")
-    worker = jobs.worker()
-    await worker.start()
-    await at_work.wait()
+    worker, job_id = await worker_at_work(jobs)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.1):
             await worker.stop(5)
