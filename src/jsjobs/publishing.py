@@ -13,14 +13,14 @@ from jsjobs.jetstream import wire
 from jsjobs.jetstream.batches import Batches
 from jsjobs.jetstream.queue import JobQueue, Outgoing
 from jsjobs.jetstream.subjects import checked_type
-from jsjobs.model.checks import checked_list
+from jsjobs.model.checks import checked_list, problems
 from jsjobs.model.context import DEFAULT_TENANT, current_context
 from jsjobs.model.errors import InvalidBatch, JobError
 from jsjobs.model.ids import JobId
 from jsjobs.model.job import Duration, Priority, random_token
 from jsjobs.model.payload import JobPayload
 from jsjobs.model.trace import Trace
-from jsjobs.worker.registry import Registry, problems
+from jsjobs.worker.registry import Registry
 
 if TYPE_CHECKING:
     from jsjobs.telemetry.recorder import Telemetry

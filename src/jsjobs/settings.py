@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from jsjobs.model.checks import problems
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
 from jsjobs.model.retry import Retry
@@ -100,8 +101,5 @@ def load(**given: object) -> Config:
     try:
         return Config(**given)  # type: ignore[arg-type]
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
-            for problem in error.errors(include_url=False, include_input=False)
-        )
-        raise JobError.from_validation(f"settings: {problems} (in the environment each is JSJOBS_<NAME>)") from None
+        text = f"settings: {problems(error)} (in the environment each is JSJOBS_<NAME>)"
+        raise JobError.from_validation(text) from None

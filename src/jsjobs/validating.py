@@ -9,11 +9,10 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from jsjobs.model.checks import checked_list
+from jsjobs.model.checks import checked_list, problems
 from jsjobs.model.errors import InvalidBatch, JobError
 from jsjobs.model.job import clipped
 from jsjobs.worker.executor import describe
-from jsjobs.worker.registry import problems
 
 SIDE_BY_SIDE = 100
 """Items that an async validator checks at once, at most."""

@@ -153,18 +153,25 @@ async def test_a_replayed_job_that_waits_is_acknowledged_by_the_worker_that_meet
         await jobs.cancel(again)
 
 
-async def test_the_message_of_a_cancelled_job_is_left_to_a_worker_where_it_cannot_be_deleted(
-    jobs: JobService, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def cancelled_with_its_message_left(jobs: JobService, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A job whose message could not be deleted when it was cancelled."""
+
     async def refused(*_: object, **__: object) -> None:
         raise JobService.Error.from_runner_unavailable("the connection broke in this moment")
 
-    ran = []
-    jobs.register_handler("note", ran.append)
     job_id = await jobs.submit("note", "x")
     with monkeypatch.context() as broken:
         broken.setattr("jsjobs.cancelling.call", refused)
         assert (await jobs.cancel(job_id)).status is Status.CANCELLED
+    return job_id
+
+
+async def test_the_message_of_a_cancelled_job_is_left_to_a_worker_where_it_cannot_be_deleted(
+    jobs: JobService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = []
+    jobs.register_handler("note", ran.append)
+    await cancelled_with_its_message_left(jobs, monkeypatch)
     assert await messages(jobs, "normal") == 1
     async with jobs.worker():
 
@@ -178,13 +185,7 @@ async def test_the_message_of_a_cancelled_job_is_left_to_a_worker_where_it_canno
 async def test_a_router_that_buries_such_a_message_lets_the_entry_expire(
     jobs: JobService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def refused(*_: object, **__: object) -> None:
-        raise JobService.Error.from_runner_unavailable("the connection broke in this moment")
-
-    job_id = await jobs.submit("note", "x")
-    with monkeypatch.context() as broken:
-        broken.setattr("jsjobs.cancelling.call", refused)
-        await jobs.cancel(job_id)
+    job_id = await cancelled_with_its_message_left(jobs, monkeypatch)
     names = Names(jobs.config.namespace)
     queue, sequence = names.stream("normal"), int(job_id.partition("-")[2])
     await jobs.router()._undertaker.bury(queue, sequence, f"{jobs.config.namespace}.work.normal.>")

@@ -21,7 +21,7 @@ from jsjobs.jetstream.errors import ConnectionLost, NoResponders, no_streams
 from jsjobs.jetstream.subjects import Names, parse_plain_id
 from jsjobs.jetstream.wire import value_of
 from jsjobs.model.batch import MAX_IDS, BatchRecord, BatchRuns, BatchStatus, ids_of, runs_of
-from jsjobs.model.checks import checked_text
+from jsjobs.model.checks import checked_text, problems
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Status, utc_now
 
@@ -145,7 +145,9 @@ class Batches:
         try:
             return kind.model_validate_json(reply.data)
         except ValidationError as error:
-            raise JobError.from_validation(f"the record of batch {batch_id} cannot be read: {error}") from None
+            raise JobError.from_validation(
+                f"the record of batch {batch_id} cannot be read: {problems(error)}"
+            ) from None
 
     # -- counting
 
@@ -199,4 +201,4 @@ def _status(data: bytes, job_id: str) -> Status:
     try:
         return _Brief.model_validate_json(data).status
     except ValidationError as error:
-        raise JobError.from_validation(f"the entry of {job_id} cannot be read: {error}") from None
+        raise JobError.from_validation(f"the entry of {job_id} cannot be read: {problems(error)}") from None

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import datetime
 
-from jsjobs.jetstream.api import parse_time
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import NoResponders, no_streams
+from jsjobs.jetstream.stored import StoredMessage, find_stored
 from jsjobs.jetstream.subjects import Names, parse_plain_id, plain_id
-from jsjobs.jetstream.wire import NO_HEADERS, JobHeaders, UnreadableHeaders, parse_job_headers, value_of
+from jsjobs.jetstream.wire import NO_HEADERS, JobHeaders, UnreadableHeaders, parse_job_headers
 from jsjobs.model.context import RequestContext
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Carrier, JobStatusResponse, Priority, Status
@@ -71,13 +70,8 @@ async def fetch_job(connection: Connection, names: Names, priority: Priority, se
         NoResponders: If the queue's stream does not exist.
         JobError: `RunnerUnavailable`, if the server cannot be reached; `Validation`, as `read_job`.
     """
-    subject = f"$JS.API.DIRECT.GET.{names.stream(priority)}".encode()
-    reply = await connection.ask(subject, json.dumps({"seq": sequence}).encode())
-    stored_subject, stored_at = value_of(reply.header, b"Nats-Subject"), value_of(reply.header, b"Nats-Time-Stamp")
-    if stored_subject is None or stored_at is None:
-        return None
-    moment = parse_time(stored_at.decode())
-    return read_job(names, stored_subject, reply.header, reply.data, sequence=sequence, stored_at=moment)
+    message = await find_stored(connection, names.stream(priority), {"seq": sequence})
+    return None if message is None else read_stored_job(names, message)
 
 
 async def fetch_waiting(connection: Connection, names: Names, job_id: str) -> IncomingJob | None:
@@ -94,6 +88,16 @@ async def fetch_waiting(connection: Connection, names: Names, job_id: str) -> In
         raise JobError.from_runner_unavailable(no_streams(names.namespace)) from None
     # A message that carries another id is another job's.
     return job if job is not None and job.job_id == job_id else None
+
+
+def read_stored_job(names: Names, message: StoredMessage) -> IncomingJob:
+    """Read a message that was looked up in its queue.
+
+    Raises:
+        JobError: As `read_job`.
+    """
+    sequence, subject, stored_at, header, data = message
+    return read_job(names, subject, header, data, sequence=sequence, stored_at=stored_at)
 
 
 def read_job(

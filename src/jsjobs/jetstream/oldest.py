@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterable
 from datetime import datetime
 
-from jsjobs.jetstream.api import parse_time
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.stored import find_stored
 from jsjobs.jetstream.subjects import Names, Shard
-from jsjobs.jetstream.wire import value_of
 
 
 async def first_waiting(connection: Connection, names: Names, shard: Shard, last_delivered: int) -> datetime | None:
@@ -27,9 +25,8 @@ async def first_waiting(connection: Connection, names: Names, shard: Shard, last
     """
     stands_on = f"{names.stored(shard.priority, shard.generation)}.{shard.number}.>"
     request = {"seq": last_delivered + 1, "next_by_subj": stands_on}
-    subject = f"$JS.API.DIRECT.GET.{names.stream(shard.priority)}".encode()
-    stored = value_of((await connection.ask(subject, json.dumps(request).encode())).header, b"Nats-Time-Stamp")
-    return None if stored is None else parse_time(stored.decode())
+    message = await find_stored(connection, names.stream(shard.priority), request)
+    return None if message is None else message.stored_at
 
 
 async def oldest_waiting(

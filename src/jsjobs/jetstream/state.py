@@ -17,6 +17,7 @@ from jsjobs.jetstream.connection import Connection, Reply
 from jsjobs.jetstream.errors import ConnectionClosed, ConnectionLost, NoResponders, TooLargeForStream
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.wire import value_of
+from jsjobs.model.checks import problems
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import JobStatusResponse, random_token
 
@@ -198,9 +199,7 @@ def _found(reply: Reply) -> Found | None:
 
 def _unreadable(header: bytes, error: ValidationError) -> JobError:
     subject = (value_of(header, b"Nats-Subject") or b"").decode("utf-8", "backslashreplace")
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    where = ".".join(map(str, first["loc"])) or "value"
-    return JobError.from_validation(f"the entry {subject} cannot be read: {where}: {first['msg']}")
+    return JobError.from_validation(f"the entry {subject} cannot be read: {problems(error)}")
 
 
 def _no_bucket(names: Names) -> JobError:

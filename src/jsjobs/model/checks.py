@@ -7,9 +7,13 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import TypeVar
 
+from pydantic import ValidationError
+
 from jsjobs.model.errors import JobError
 
 T = TypeVar("T")
+
+_MAX_PROBLEMS = 20
 
 
 def checked_text(what: str, value: object) -> str:
@@ -58,3 +62,13 @@ def checked_list(what: str, value: Iterable[T]) -> list[T]:
         with suppress(TypeError):
             return list(value)
     raise JobError.from_validation(f"{what} must be a list of them, not {type(value).__name__}")
+
+
+def problems(error: ValidationError) -> str:
+    """What pydantic found, in one line; without the values, which may be anything."""
+    found = [
+        f"{'.'.join(str(part) for part in item['loc']) or 'value'}: {item['msg']}"
+        for item in error.errors(include_url=False, include_input=False, include_context=False)
+    ]
+    more = f"; and {len(found) - _MAX_PROBLEMS} more" if len(found) > _MAX_PROBLEMS else ""
+    return "; ".join(found[:_MAX_PROBLEMS]) + more

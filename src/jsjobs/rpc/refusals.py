@@ -8,9 +8,9 @@ from pydantic import BaseModel, ValidationError
 
 from jsjobs.jetstream.micro import Refused, ServiceRequest
 from jsjobs.jetstream.wire import parse_block
+from jsjobs.model.checks import problems
 from jsjobs.model.errors import AlreadyEnded, JobError, Reason
 from jsjobs.model.trace import Trace, read_trace
-from jsjobs.worker.registry import problems
 
 F = TypeVar("F", bound=BaseModel)
 

@@ -12,10 +12,10 @@ from jsjobs.jetstream.connect import connected
 from jsjobs.jetstream.declared import side_streams
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.topology import Topology
+from jsjobs.model.checks import problems
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority, random_token
 from jsjobs.settings import Config
-from jsjobs.worker.registry import problems
 
 _DEFAULTS: dict[str, Any] = {
     # One shard for each priority: jobs of a priority run one after the other, in the order submitted.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.incoming import IncomingJob, read_job
+from jsjobs.jetstream.incoming import IncomingJob, read_stored_job
 from jsjobs.jetstream.stored import stored
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.wire import parse_json
@@ -39,16 +39,7 @@ async def queued_jobs(connection: Connection, names: Names) -> list[QueuedJob]:
     jobs: list[IncomingJob] = []
     for priority in Priority:
         async for message in stored(connection, names.stream(priority)):
-            jobs.append(  # noqa: PERF401 - a comprehension hides the reading
-                read_job(
-                    names,
-                    message.subject,
-                    message.header,
-                    message.data,
-                    sequence=message.sequence,
-                    stored_at=message.stored_at,
-                )
-            )
+            jobs.append(read_stored_job(names, message))  # noqa: PERF401 - a comprehension hides the reading
     jobs.sort(key=lambda job: job.carrier.stored_at)
     return [_queued(job) for job in jobs]
 

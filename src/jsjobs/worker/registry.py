@@ -13,7 +13,7 @@ from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapt
 
 from jsjobs.jetstream.subjects import checked_type
 from jsjobs.jetstream.wire import check_numbers, encode_json, parse_json
-from jsjobs.model.checks import checked_kind
+from jsjobs.model.checks import checked_kind, problems
 from jsjobs.model.errors import JobError
 from jsjobs.model.retry import Retry
 from jsjobs.worker.processes.loading import check_function, pickled
@@ -23,8 +23,6 @@ Handler = Callable[..., Any]
 
 RunIn = Literal["thread", "process"]
 """Where a plain function runs."""
-
-_MAX_PROBLEMS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,16 +129,6 @@ def _place(function: Handler) -> str:
     code = getattr(function, "__code__", None)
     name = getattr(function, "__qualname__", repr(function))
     return name if code is None else f"{name}, {code.co_filename}:{code.co_firstlineno}"
-
-
-def problems(error: ValidationError) -> str:
-    """What pydantic found, in one line; without the values, which may be anything."""
-    found = [
-        f"{'.'.join(str(part) for part in item['loc']) or 'value'}: {item['msg']}"
-        for item in error.errors(include_url=False, include_input=False, include_context=False)
-    ]
-    more = f"; and {len(found) - _MAX_PROBLEMS} more" if len(found) > _MAX_PROBLEMS else ""
-    return "; ".join(found[:_MAX_PROBLEMS]) + more
 
 
 def _is_for_process(job_type: str, run_in: RunIn | None) -> bool:
