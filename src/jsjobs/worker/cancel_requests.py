@@ -6,7 +6,6 @@ import json
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
-from weakref import WeakSet
 
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionLost
@@ -25,7 +24,6 @@ class CancelRequests:
         self._every = names.cancel("*")
         self._answer = json.dumps({"worker": worker}).encode()
         self._runs = runs
-        self._told = WeakSet[JobRun]()
         self._subscription: int | None = None
 
     async def start(self) -> None:
@@ -42,10 +40,8 @@ class CancelRequests:
         job_id = subject[len(self._every) - 1 :].decode("utf-8", "backslashreplace")
         runs = [run for run in self._runs.values() if run.job_id == job_id]
         for run in runs:
-            if run not in self._told:  # a caller that waits asks again and again
-                self._told.add(run)
+            if run.cancel():  # a caller that waits asks again and again
                 logger.info("job %s: to be cancelled", job_id)
-            run.cancel()
         if runs and may_be_answered(reply, self._namespace):
             with suppress(ConnectionLost):
                 self._connection.post(reply, self._answer)

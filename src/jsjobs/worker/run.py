@@ -68,11 +68,12 @@ class JobRun:
         if (handling := self._handling) is not None:
             handling.stop(reason)
 
-    def cancel(self) -> None:
-        """End the job: a running handler is interrupted, one that has not begun never does."""
-        self._is_cancelled = True
+    def cancel(self) -> bool:
+        """End the job: a running handler is interrupted, one that has not begun never does; whether this is news."""
+        is_news, self._is_cancelled = not self._is_cancelled, True
         if (handling := self._handling) is not None:
             handling.stop(Stop.CANCEL)
+        return is_news
 
     async def run(self) -> None:
         """Claim the job, run its handler, settle it; whatever goes wrong, the job comes back by its own redelivery."""
