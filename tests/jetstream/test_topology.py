@@ -51,7 +51,7 @@ async def test_the_plan_on_an_empty_server_creates_all_and_changes_nothing(
     steps = await fresh.plan()
     assert actions(steps) == {"create"}
     kinds = [step.kind for step in steps]
-    assert (kinds.count("stream"), kinds.count("consumer"), kinds.count("generations")) == (7, 4 + 3 + 2 + 1 + 1, 4)
+    assert (kinds.count("stream"), kinds.count("consumer"), kinds.count("generations")) == (8, 4 + 3 + 2 + 1 + 4 + 1, 4)
     assert await find(connection, f"STREAM.INFO.KV_{config.namespace}") is None
 
 
@@ -188,6 +188,8 @@ def derived(name: str, names: Names, config: Config) -> dict[str, Any]:
     base = name.removesuffix(".json").removeprefix("consumers/")
     if base == "router":
         return declared.router_consumer(names)
+    if base.startswith("source-"):
+        return declared.source_consumer(names, Priority(base.removeprefix("source-")))
     if name.startswith("consumers/"):
         priority, generation, number = base.split("-")
         return declared.shard_consumer(
@@ -196,7 +198,12 @@ def derived(name: str, names: Names, config: Config) -> dict[str, Any]:
     if base.removeprefix("JOBS_").lower() in set(Priority):
         priority = Priority(base.removeprefix("JOBS_").lower())
         return declared.queue_stream(config, names, priority, Generation(1, config.shards(priority)))
-    side = {"KV_jobs": names.state_stream, "JOBS_PROGRESS": names.progress_stream, "JOBS_DEAD": names.dead_stream}
+    side = {
+        "KV_jobs": names.state_stream,
+        "JOBS_PROGRESS": names.progress_stream,
+        "JOBS_DEAD": names.dead_stream,
+        "JOBS_SCHEDULE": names.schedule_stream,
+    }
     return next(stream for stream in declared.side_streams(config, names) if stream["name"] == side[base])
 
 
@@ -216,7 +223,8 @@ def test_in_another_namespace_no_name_of_the_default_one_is_left(name: str) -> N
 def test_every_shard_has_its_file() -> None:
     config = Config(nats_url="nats://x")
     expected = {f"consumers/{p}-1x{config.shards(p)}-{n}.json" for p in Priority for n in range(config.shards(p))}
-    assert {name for name in FILES if name.startswith("consumers/")} == expected | {"consumers/router.json"}
+    shared = {"consumers/router.json", *(f"consumers/source-{priority}.json" for priority in Priority)}
+    assert {name for name in FILES if name.startswith("consumers/")} == expected | shared
 
 
 async def test_the_shipped_files_make_a_server_as_they_stand(tmp_path: Path) -> None:
@@ -230,7 +238,8 @@ async def test_the_shipped_files_make_a_server_as_they_stand(tmp_path: Path) -> 
             assert "error" not in json.loads(reply.data), name
         for name in (name for name in FILES if name.startswith("consumers/")):
             body = json.loads((shipped("streams") / name).read_text())
-            stream = "JOBS_DEAD" if body["name"] == "router" else f"JOBS_{body['name'].split('-')[0].upper()}"
+            first = body["name"].split("-")[0]
+            stream = {"router": "JOBS_DEAD", "source": "JOBS_SCHEDULE"}.get(first, f"JOBS_{first.upper()}")
             request = json.dumps({"stream_name": stream, "config": body}).encode()
             reply = await client.request(f"$JS.API.CONSUMER.CREATE.{stream}.{body['name']}", request, timeout=5)
             answer = json.loads(reply.data)

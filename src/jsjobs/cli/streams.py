@@ -201,7 +201,7 @@ async def _floor(config: Config) -> dict[Priority, int]:
 async def _streams(connection: Connection, names: Names) -> list[dict[str, Any]]:
     queues = [names.stream(priority) for priority in Priority]
     rows = []
-    for name in (*queues, names.state_stream, names.progress_stream, names.dead_stream):
+    for name in (*queues, names.state_stream, names.progress_stream, names.dead_stream, names.schedule_stream):
         info = await find(connection, f"STREAM.INFO.{name}")
         if info is not None:
             state = info["state"]

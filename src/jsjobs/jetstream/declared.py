@@ -63,9 +63,14 @@ def _shipped_shards(priority: Priority) -> int:
 
 
 def side_streams(config: Config, names: Names) -> list[Declared]:
-    """The streams beside the queues: state, progress and dead letters."""
-    streams = [_read(name, names) for name in ("KV_jobs", "JOBS_PROGRESS", "JOBS_DEAD")]
+    """The streams beside the queues: state, progress, dead letters and schedules."""
+    streams = [_read(name, names) for name in ("KV_jobs", "JOBS_PROGRESS", "JOBS_DEAD", "JOBS_SCHEDULE")]
     return [stream | {"num_replicas": config.replicas} for stream in streams]
+
+
+def source_consumer(names: Names, priority: Priority) -> Declared:
+    """The durable consumer through which a queue sources the jobs that are due."""
+    return _read(f"consumers/source-{priority}", names)
 
 
 def router_consumer(names: Names) -> Declared:

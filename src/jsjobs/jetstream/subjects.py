@@ -95,6 +95,7 @@ class Names:
         self.state_stream = f"KV_{namespace}"
         self.progress_stream = self.stream("PROGRESS")
         self.dead_stream = self.stream("DEAD")
+        self.schedule_stream = self.stream("SCHEDULE")
         self.router = "router"
         self.router_deliver = f"{namespace}.deliver.dead"
 

@@ -55,11 +55,16 @@ class Topology:
         side_streams = declared.side_streams(self._config, self._names)
         steps = [await self._stream_step(stream) for stream in side_streams]
         for priority in Priority:
+            # Before the queue that sources through it.
+            source = declared.source_consumer(self._names, priority)
+            steps.append(await self._side_consumer_step(self._names.schedule_stream, source))
             steps += await self._queue_steps(priority, floor or {}, one_copy=one_copy)
-        router = declared.router_consumer(self._names)
-        info = await find(self._connection, f"CONSUMER.INFO.{self._names.dead_stream}.{self._names.router}")
-        steps.append(_consumer_step(self._names.dead_stream, router, info))
+        steps.append(await self._side_consumer_step(self._names.dead_stream, declared.router_consumer(self._names)))
         return steps
+
+    async def _side_consumer_step(self, stream: str, consumer: Declared) -> Step:
+        info = await find(self._connection, f"CONSUMER.INFO.{stream}.{consumer['name']}")
+        return _consumer_step(stream, consumer, info)
 
     async def apply(
         self,
