@@ -28,7 +28,8 @@ import uvloop
 from jsjobs import JobService
 from jsjobs.embedded import NatsServer
 from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.queue import JobQueue, Outgoing
+from jsjobs.jetstream.outgoing import Outgoing
+from jsjobs.jetstream.queue import JobQueue
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.topology import Topology
 from jsjobs.settings import load

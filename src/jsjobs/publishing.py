@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from jsjobs.jetstream import wire
 from jsjobs.jetstream.batches import Batches
-from jsjobs.jetstream.queue import JobQueue, Outgoing
+from jsjobs.jetstream.outgoing import Outgoing
+from jsjobs.jetstream.queue import JobQueue
 from jsjobs.jetstream.subjects import checked_type
 from jsjobs.model.checks import checked_list, problems
 from jsjobs.model.context import DEFAULT_TENANT, current_context

@@ -24,7 +24,7 @@ async def test_plan_apply_and_show(new_cli: Cli) -> None:
     assert (again.code, again.out) == (0, "")
     assert again.err.endswith("nothing to do\n")
     found = json.loads((await new_cli.run("streams", "show", "--json")).out)
-    assert len(found["streams"]) == 7
+    assert len(found["streams"]) == 8
     assert len(found["shards"]) == 10
     assert {key: found["shards"][3][key] for key in ("name", "pending")} == {"name": "critical-1x4-3", "pending": 0}
     assert "critical-1x4-3" in (await new_cli.run("streams", "show")).out

@@ -11,7 +11,8 @@ from jsjobs.jetstream import batches as batches_module
 from jsjobs.jetstream.api import call
 from jsjobs.jetstream.batches import Batches
 from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.queue import JobQueue, Outgoing
+from jsjobs.jetstream.outgoing import Outgoing
+from jsjobs.jetstream.queue import JobQueue
 from jsjobs.jetstream.state import StateStore
 from jsjobs.jetstream.subjects import Names
 from jsjobs.model.errors import JobError, Reason

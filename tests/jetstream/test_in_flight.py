@@ -10,8 +10,9 @@ from nats.aio.client import Client
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.outgoing import Outgoing
 from jsjobs.jetstream.overview import Observer
-from jsjobs.jetstream.queue import JobQueue, Outgoing
+from jsjobs.jetstream.queue import JobQueue
 from jsjobs.jetstream.subjects import Generation, Names, Shard
 from jsjobs.model.job import Priority, Status
 from jsjobs.settings import Config

@@ -9,7 +9,8 @@ from facts import eventually
 from jsjobs.embedded import NatsServer
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.lookup import Lookup
-from jsjobs.jetstream.queue import JobQueue, Outgoing
+from jsjobs.jetstream.outgoing import Outgoing
+from jsjobs.jetstream.queue import JobQueue
 from jsjobs.jetstream.state import StateStore
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.wire import header_block

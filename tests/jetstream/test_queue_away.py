@@ -7,7 +7,8 @@ import pytest
 
 from jsjobs.jetstream.api import call
 from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.queue import JobQueue, Outgoing
+from jsjobs.jetstream.outgoing import Outgoing
+from jsjobs.jetstream.queue import JobQueue
 from jsjobs.jetstream.subjects import Names
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority

@@ -14,7 +14,8 @@ from jsjobs.jetstream import queue_update
 from jsjobs.jetstream.api import call, find
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.generations import live_shards, read_live, read_stored, write_live
-from jsjobs.jetstream.queue import JobQueue, Outgoing
+from jsjobs.jetstream.outgoing import Outgoing
+from jsjobs.jetstream.queue import JobQueue
 from jsjobs.jetstream.queue_update import update_queue
 from jsjobs.jetstream.reshard import Draining, Reshard
 from jsjobs.jetstream.shard_consumers import FOR_GOOD, pause, paused_until

@@ -12,7 +12,8 @@ from jsjobs.jetstream import generation_consumers, queue_update
 from jsjobs.jetstream.api import call
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.generations import read_live
-from jsjobs.jetstream.queue import JobQueue, Outgoing
+from jsjobs.jetstream.outgoing import Outgoing
+from jsjobs.jetstream.queue import JobQueue
 from jsjobs.jetstream.reshard import Draining, Reshard
 from jsjobs.jetstream.subjects import Generation, Names
 from jsjobs.model.job import Priority

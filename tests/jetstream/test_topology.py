@@ -17,7 +17,8 @@ from jsjobs.jetstream import declared
 from jsjobs.jetstream.api import call, find
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.generations import live_shards, read_live
-from jsjobs.jetstream.queue import JobQueue, Outgoing
+from jsjobs.jetstream.outgoing import Outgoing
+from jsjobs.jetstream.queue import JobQueue
 from jsjobs.jetstream.steps import Action, Step
 from jsjobs.jetstream.subjects import Generation, Names, Shard
 from jsjobs.jetstream.topology import Topology, clock_sequence

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from jsjobs.jetstream import wire
 from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.queue import MAX_MESSAGE, JobQueue, Outgoing
+from jsjobs.jetstream.outgoing import Outgoing
+from jsjobs.jetstream.queue import MAX_MESSAGE, JobQueue
 from jsjobs.jetstream.state import Conflict, StateStore
 from jsjobs.jetstream.subjects import Names
 from jsjobs.model.checks import checked_text

@@ -8,21 +8,20 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 from jsjobs.jetstream.acknowledgements import IN_PROCESS, answer_of, refusal, unknown
 from jsjobs.jetstream.api import find
+from jsjobs.jetstream.atomic import MAX_BATCH, send_batch
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionLost, NoResponders
+from jsjobs.jetstream.outgoing import Outgoing
 from jsjobs.jetstream.subjects import Names, entity_token, plain_id
 from jsjobs.jetstream.wire import MSG_ID, header_block
 from jsjobs.model.errors import JobError
 from jsjobs.model.ids import JobId
 from jsjobs.model.job import Priority, random_token
 
-MAX_BATCH = 1000
-"""Messages in one atomic batch, at most: the server's own limit (nats-server 2.15)."""
 MAX_MESSAGE = 896 * 1024
 """Header and body of one job, at most: `max_msg_size` of the queues, see `streams/`."""
 _OF_A_BATCH = 160
@@ -32,18 +31,8 @@ _MOST_HEADERS = 16 * 1024
 IN_FLIGHT = 512
 """Single publishes under way at once when a list is probed."""
 
-_INCOMPLETE = 10176
 _DUPLICATE_IN_BATCH = 10201
 _ASK_AGAIN = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """One job as it is published."""
-
-    subject: bytes
-    data: bytes
-    headers: dict[str, str] = field(default_factory=dict)
 
 
 class JobQueue:
@@ -168,32 +157,12 @@ class JobQueue:
             receipts += _consecutive(await self.publish(jobs[0]), 0, len(jobs))
 
     async def _send_batch(self, jobs: Sequence[Outgoing], deadline: float) -> dict[str, Any]:
-        connection, batch, blocks = self._connection, random_token(), []
-        for number, job in enumerate(jobs, 1):
-            own = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
-            commit = {"Nats-Batch-Commit": "1"} if number == len(jobs) else {}
-            blocks.append(header_block({**own, **commit, **job.headers}))
-            if (size := len(blocks[-1]) + len(job.data)) > MAX_MESSAGE:
-                # The server would only say that something of the batch is missing.
-                raise JobError.from_validation(
-                    f"job {number} of the list is too large for its queue ({size} bytes with its headers, "
-                    f"{MAX_MESSAGE} are taken): nothing was queued"
-                )
-        await connection.when_up(self._timeout)
-        for job, block in zip(jobs[:-1], blocks, strict=False):
-            connection.post(job.subject, job.data, header=block)
-            await connection.room()
-        last = jobs[-1]
-        try:
-            reply = await connection.ask(last.subject, last.data, header=blocks[-1], timeout=self._timeout)
-        except NoResponders:
-            if not await self._comes_back(last.subject, deadline):
-                raise self._no_stream() from None
-            return await self._send_batch(jobs, deadline)
-        answer = answer_of(reply)
-        if (answer.get("error") or {}).get("err_code") == _INCOMPLETE:
-            raise ConnectionLost("a part of the batch was lost on its way")
-        return answer
+        while True:
+            try:
+                return await send_batch(self._connection, jobs, most_bytes=MAX_MESSAGE, timeout=self._timeout)
+            except NoResponders:
+                if not await self._comes_back(jobs[-1].subject, deadline):
+                    raise self._no_stream() from None
 
     async def _probe(self, jobs: Sequence[Outgoing], receipts: list[JobId]) -> None:
         """Some of the list was submitted before: one by one, each answers with its own or its original's id."""
