@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from pydantic import ValidationError
@@ -17,9 +18,11 @@ from jsjobs.jetstream.subjects import checked_type
 from jsjobs.model.checks import checked_list, problems
 from jsjobs.model.context import DEFAULT_TENANT, current_context
 from jsjobs.model.errors import InvalidBatch, JobError
+from jsjobs.model.expiry import Expired, expires_at
 from jsjobs.model.ids import JobId
-from jsjobs.model.job import Duration, Priority, random_token
+from jsjobs.model.job import Duration, Priority, random_token, utc_now
 from jsjobs.model.payload import JobPayload
+from jsjobs.model.times import rfc3339
 from jsjobs.model.trace import Trace
 from jsjobs.worker.registry import Registry
 
@@ -45,6 +48,10 @@ class SubmitOptions(TypedDict, total=False):
     """`long` for a handler that may outlive `ack_wait` (30 s)."""
     timeout: float | None
     """Seconds that one attempt may take."""
+    expires: float | timedelta | datetime | None
+    """A job that has not started by then never does: seconds from when it is due, a timedelta, or an aware datetime."""
+    expired: Expired
+    """What becomes of an expired job: `dead_letter` (the default), or `drop`: it is failed, and leaves no letter."""
 
 
 OnQueued = Callable[[int], None]
@@ -204,6 +211,10 @@ class Publisher:
             headers[wire.DURATION] = form.duration
         if form.timeout is not None:
             headers[wire.TIMEOUT] = decimal(form.timeout)
+        if form.expires is not None:
+            headers[wire.EXPIRES] = rfc3339(expires_at(form.expires, utc_now()))
+            if form.expired == "drop":
+                headers[wire.EXPIRED] = "drop"
         subject = self._queue.subject(form.priority, form.entity, form.type)
         return Outgoing(subject, self._body(form.type, payload), headers)
 

@@ -1,5 +1,6 @@
 import json
 import math
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from jsjobs.jetstream.wire import (
     NO_HEADERS,
     JobHeaders,
+    UnreadableHeaders,
     check_numbers,
     encode_json,
     header_block,
@@ -24,7 +26,10 @@ from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import Duration
 from outcomes import outcome
 
-NAMES = ["Jsjobs-Entity", "Jsjobs-Tenant", "Jsjobs-Max-Attempts", "Jsjobs-Duration", "Jsjobs-Timeout", "Jsjobs-Id"]
+NAMES = [
+    *("Jsjobs-Entity", "Jsjobs-Tenant", "Jsjobs-Max-Attempts", "Jsjobs-Duration", "Jsjobs-Timeout", "Jsjobs-Id"),
+    *("Jsjobs-Expires", "Jsjobs-Expired"),
+]
 LINES = st.binary(max_size=20) | st.builds(
     lambda name, value: name.encode() + b": " + value, st.sampled_from(NAMES), st.binary(max_size=20)
 )
@@ -81,10 +86,13 @@ def test_every_header_is_read() -> None:
         "Jsjobs-Max-Attempts": "7",
         "Jsjobs-Duration": "long",
         "Jsjobs-Timeout": "1.5",
+        "Jsjobs-Expires": "2026-11-22T12:00:00Z",
+        "Jsjobs-Expired": "drop",
         "Jsjobs-Id": "replay-1-x",
     }
+    noon = datetime(2026, 11, 22, 12, tzinfo=UTC)
     assert parse_job_headers(header_block(pairs)) == JobHeaders(
-        "Größe 42", "acme", "r:1", "b", 7, Duration.LONG, 1.5, "replay-1-x"
+        "Größe 42", "acme", "r:1", "b", 7, Duration.LONG, 1.5, noon, True, "replay-1-x"
     )
 
 
@@ -97,6 +105,27 @@ def test_every_header_is_read() -> None:
 )
 def test_what_is_written_is_read_again(pairs: dict[str, str]) -> None:
     assert parse_block(header_block(pairs)) == list(pairs.items())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"Jsjobs-Expires: 1795318823",
+        b"Jsjobs-Expires: 30s",
+        b"Jsjobs-Expires: 2026-11-22",
+        b"Jsjobs-Expires: 2026-11-22T12:00:00",
+        b"Jsjobs-Expires: 2026-02-31T12:00:00Z",
+        b"Jsjobs-Expires: 0001-01-01T00:00:00+23:59",
+        b"Jsjobs-Expires:",
+        b"Jsjobs-Expired: maybe",
+        b"Jsjobs-Expired: Drop",
+    ],
+)
+def test_an_expiry_that_cannot_be_read_is_the_job_s_own_failure(line: bytes) -> None:
+    name = line.partition(b":")[0].decode()
+    with pytest.raises(UnreadableHeaders, match=f"{name}: must be") as caught:
+        parse_job_headers(block(line, b"Jsjobs-Tenant: acme"))
+    assert caught.value.readable == JobHeaders(tenant="acme")
 
 
 def test_names_have_no_case_and_the_first_of_a_name_counts() -> None:

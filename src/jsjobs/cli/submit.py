@@ -42,11 +42,17 @@ def submit(
     max_attempts: Annotated[int | None, typer.Option(help="Attempts before it is dead [dim](default: 3)[/]")] = None,
     duration: Annotated[Duration, typer.Option(help="long: may run for more than half a minute.")] = Duration.SHORT,
     timeout: Annotated[float | None, duration_option("Longest time for one attempt, such as 10s.")] = None,
+    expires: Annotated[
+        float | None, duration_option("A job that has not started after this time is not run, such as 10m.")
+    ] = None,
+    drop_expired: Annotated[bool, typer.Option("--drop-expired", help="Expired, it leaves no dead letter.")] = False,
     tenant: Annotated[str | None, typer.Option(help="Whose job it is.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for its end; print its result.")] = False,
     as_json: Json = False,
 ) -> None:
     """Queue a job, or one for each line of standard input; those are one batch, see `jsjobs batch`."""
+    if drop_expired and expires is None:
+        raise typer.BadParameter("it needs --expires, without which no job expires", param_hint="--drop-expired")
     content = read_lines() if payload == "-" else read_one(payload)
     options: dict[str, Any] = {
         "priority": priority,
@@ -55,6 +61,8 @@ def submit(
         "max_attempts": max_attempts,
         "duration": duration,
         "timeout": timeout,
+        "expires": expires,
+        "expired": "drop" if drop_expired else "dead_letter",
     }
 
     async def go() -> None:

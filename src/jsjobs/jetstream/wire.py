@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
@@ -12,6 +13,7 @@ from jsjobs.jetstream.subjects import is_given_id
 from jsjobs.model.context import checked_name
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import DEFAULT_MAX_ATTEMPTS, Duration
+from jsjobs.model.times import parse_rfc3339
 from jsjobs.model.trace import NO_TRACE, TRACEPARENT, Trace, read_trace
 
 LINE = b"NATS/1.0"
@@ -29,6 +31,8 @@ BATCH = "Jsjobs-Batch"
 MAX_ATTEMPTS = "Jsjobs-Max-Attempts"
 DURATION = "Jsjobs-Duration"
 TIMEOUT = "Jsjobs-Timeout"
+EXPIRES = "Jsjobs-Expires"
+EXPIRED = "Jsjobs-Expired"
 GIVEN_ID = "Jsjobs-Id"
 
 _LEVELS_ABOVE = 8
@@ -53,6 +57,9 @@ class JobHeaders:
     duration: Duration = Duration.SHORT
     timeout: float | None = None
     """Seconds."""
+    expires: datetime | None = None
+    """Started later than this it is not run."""
+    drop_expired: bool = False
     given_id: str | None = None
     trace: Trace = NO_TRACE
     """Empty where none came, or none that can be read."""
@@ -154,6 +161,8 @@ def parse_job_headers(raw: bytes) -> JobHeaders:
         max_attempts=read(MAX_ATTEMPTS, parse_attempts, DEFAULT_MAX_ATTEMPTS),
         duration=read(DURATION, parse_duration, Duration.SHORT),
         timeout=read(TIMEOUT, parse_timeout),
+        expires=read(EXPIRES, parse_rfc3339),
+        drop_expired=read(EXPIRED, _parse_expired, False),
         given_id=read(GIVEN_ID, _parse_given_id),
         trace=read_trace(pairs) if _TRACE in lower else NO_TRACE,
     )
@@ -194,6 +203,12 @@ def parse_duration(text: str) -> Duration:
         return Duration(text)
     except ValueError:
         raise ValueError(f"must be short or long, not {text[:40]!r}") from None
+
+
+def _parse_expired(text: str) -> bool:
+    if text not in {"drop", "dead_letter"}:
+        raise ValueError(f"must be drop or dead_letter, not {text[:40]!r}")
+    return text == "drop"
 
 
 def _parse_given_id(text: str) -> str:

@@ -102,6 +102,8 @@ class JobStatusResponse(BaseModel):
     error_reason: Reason | None = None
     """Why a failed job is dead."""
     next_attempt_at: datetime | None = None
+    snoozed_until: datetime | None = None
+    """Of a job that waits because its handler snoozed."""
     scheduled_for: datetime | None = None
     worker: str | None = None
     """The worker that runs it, or ran it last."""
@@ -122,7 +124,8 @@ class JobStatusResponse(BaseModel):
 
     def started(self, now: datetime, worker: str) -> JobStatusResponse:
         """An attempt begins."""
-        return self._next(Status.PROCESSING, now, self.attempts + 1, attempts=self.attempts + 1, worker=worker)
+        attempt = self.attempts + 1
+        return self._next(Status.PROCESSING, now, attempt, attempts=attempt, worker=worker, snoozed_until=None)
 
     def completed(self, now: datetime) -> JobStatusResponse:
         """The handler returned; its result is joined to the entry by `to_json`."""
@@ -139,6 +142,21 @@ class JobStatusResponse(BaseModel):
         """The worker gave the job back unharmed: `queued` without an error, and the attempt does not count."""
         return self._next(Status.QUEUED, now, self.attempts, attempts=self.attempts - 1)
 
+    def snoozed(self, now: datetime, due: datetime) -> JobStatusResponse:
+        """The handler asked to be called again later: `queued` without an error, and the attempt does not count."""
+        retry = self.retry
+        if retry is not None and retry.due is None:
+            retry = retry.model_copy(update={"due": self.next_attempt_at})
+        return self._next(
+            Status.QUEUED,
+            now,
+            self.attempts,
+            attempts=self.attempts - 1,
+            next_attempt_at=due,
+            snoozed_until=due,
+            retry=retry,
+        )
+
     def failed(self, now: datetime, reason: Reason, error: str) -> JobStatusResponse:
         """The job is dead."""
         text = clipped(error)
@@ -151,11 +169,14 @@ class JobStatusResponse(BaseModel):
             error_reason=reason,
             completed_at=now,
             next_attempt_at=None,
+            snoozed_until=None,
         )
 
     def cancelled(self, now: datetime) -> JobStatusResponse:
         """The job was cancelled."""
-        return self._next(Status.CANCELLED, now, self.attempts, completed_at=now, next_attempt_at=None)
+        return self._next(
+            Status.CANCELLED, now, self.attempts, completed_at=now, next_attempt_at=None, snoozed_until=None
+        )
 
     def _next(
         self, status: Status, now: datetime, attempt: int, error: str | None = None, **changes: Any

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from jsjobs.model.context import MAX_NAME
+from jsjobs.model.expiry import Expired, Expires
 from jsjobs.model.job import Duration, Priority
 
 
@@ -38,5 +39,9 @@ class JobPayload(BaseModel):
     """`long` for a handler that may outlive `ack_wait`."""
     timeout: Annotated[float, Field(ge=0.001, le=1e8, allow_inf_nan=False)] | None = None
     """Seconds that one attempt may take, from a millisecond to three years."""
+    expires: Expires = None
+    """A job that has not started by then never does: seconds from when it is due, a timedelta, or an aware datetime."""
+    expired: Expired = "dead_letter"
+    """What becomes of it then; `drop`: it is failed, and leaves no letter."""
     tenant: Name | None = None
     """Whose job it is; None: as the request context says."""

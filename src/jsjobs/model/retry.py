@@ -22,6 +22,8 @@ class RetryState(BaseModel):
     """Failures in the present streak."""
     backoff: float = 0.0
     """Seconds of delay given in the present streak."""
+    due: datetime | None = None
+    """When its last retry was due, where the job's entry tells something else by now: it snoozed since."""
 
 
 class Retry(BaseModel):

@@ -13,6 +13,7 @@ from jsjobs.model.errors import JobError
 from jsjobs.model.job import JobStatusResponse, Priority, Status
 from jsjobs.model.payload import JobPayload
 from jsjobs.model.retry import Retry
+from jsjobs.model.snooze import Snooze
 from jsjobs.queue_metrics import QueueMetrics
 from jsjobs.service.controls import Controls
 from jsjobs.service.follows import Follows
@@ -60,6 +61,7 @@ class JobService(Submits, Follows, Controls):
     Priority: TypeAlias = Priority
     Status: TypeAlias = Status
     Retry: TypeAlias = Retry
+    Snooze: TypeAlias = Snooze
 
     # -- handlers
 

@@ -1,0 +1,73 @@
+"""Until when a job is worth starting."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, WithJsonSchema
+
+from jsjobs.model.errors import JobError
+from jsjobs.model.times import checked_seconds, parse_rfc3339, rfc3339
+
+LONGEST = 1e9
+"""Seconds: some thirty years."""
+
+Expired = Literal["dead_letter", "drop"]
+"""What becomes of an expired job: a dead letter, or nothing but its status."""
+
+
+def _read(value: Any) -> float | datetime | None:
+    """What was given, as seconds or as a moment in UTC."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return parse_rfc3339(value)
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise ValueError("the time must be aware of its zone: datetime.now(UTC), not datetime.now()")
+        try:
+            return value.astimezone(UTC)
+        except OverflowError:
+            raise ValueError("that is no time that UTC can tell") from None
+    try:
+        return checked_seconds("it", value, most=LONGEST)
+    except JobError as error:
+        raise ValueError(error.message) from None
+
+
+Expires = Annotated[
+    float | datetime | None,
+    BeforeValidator(_read),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "exclusiveMinimum": 0, "maximum": LONGEST},
+                {"type": "string", "format": "date-time"},
+                {"type": "null"},
+            ]
+        }
+    ),
+]
+"""Seconds above 0 from when the job is due, a timedelta, or an aware datetime; in JSON a number or an RFC 3339 text."""
+
+
+def expires_at(expires: float | datetime, due: datetime) -> datetime:
+    """The moment by which a job must have started.
+
+    Args:
+        expires: Seconds from when it is due, or the moment itself.
+        due: When it can start at the earliest.
+
+    Raises:
+        JobError: `Validation`, if that moment has passed when the job is due.
+    """
+    try:
+        moment = expires if isinstance(expires, datetime) else due + timedelta(seconds=expires)
+    except OverflowError:
+        raise JobError.from_validation(f"the job would expire after the year 9999: {expires:g} seconds") from None
+    if moment <= due:
+        raise JobError.from_validation(
+            f"the job would expire at {rfc3339(moment)}, before it is due at {rfc3339(due)}: it would never run"
+        )
+    return moment
