@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from jsjobs.jetstream import wire
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.incoming import given_entry
 from jsjobs.jetstream.outgoing import Outgoing
 from jsjobs.jetstream.queue import MAX_MESSAGE, JobQueue
 from jsjobs.jetstream.state import Conflict, StateStore
@@ -20,7 +21,7 @@ from jsjobs.model.checks import checked_text
 from jsjobs.model.context import DEFAULT_TENANT
 from jsjobs.model.errors import JobError
 from jsjobs.model.ids import JobId
-from jsjobs.model.job import DEFAULT_MAX_ATTEMPTS, HistoryItem, JobStatusResponse, Priority, Status, utc_now
+from jsjobs.model.job import Priority, utc_now
 from jsjobs.postgres.dead_letters import DeadLetter, DeadLetters
 from jsjobs.postgres.errors import DatabaseError, DatabaseUnavailable, LetterError, LetterNotFound
 from jsjobs.settings import Config
@@ -97,22 +98,8 @@ def check_size(letter: DeadLetter) -> None:
 async def _write_queued(
     connection: Connection, config: Config, letter: DeadLetter, given: str, priority: Priority, headers: dict[str, str]
 ) -> None:
-    sent = {name.lower(): value for name, value in headers.items()}
-    now, max_attempts = utc_now(), DEFAULT_MAX_ATTEMPTS
-    with suppress(ValueError):  # none was asked for, or the worker will say what is wrong
-        max_attempts = wire.parse_attempts(sent.get(wire.MAX_ATTEMPTS.lower(), ""))
-    entry = JobStatusResponse(
-        job_id=given,
-        status=Status.QUEUED,
-        history=(HistoryItem(status=Status.QUEUED, timestamp=now, attempt=0),),
-        type=letter.type,
-        priority=priority,
-        entity=letter.entity,
-        tenant=sent.get(wire.TENANT.lower()),
-        batch_id=letter.batch_id,
-        created_at=now,
-        max_attempts=max_attempts,
-    )
+    sent = wire.parse_job_headers(wire.header_block(headers))
+    entry = given_entry(given, letter.type, priority, sent, utc_now())
     with suppress(Conflict):  # a worker has begun it already, or this is a repetition
         await StateStore(connection, Names(config.namespace)).write(entry, expected=0, within=config.timeout)
 

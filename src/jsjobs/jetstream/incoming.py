@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import NoResponders, no_streams
@@ -12,7 +13,7 @@ from jsjobs.jetstream.subjects import Names, parse_plain_id, plain_id
 from jsjobs.jetstream.wire import NO_HEADERS, JobHeaders, UnreadableHeaders, parse_job_headers
 from jsjobs.model.context import RequestContext
 from jsjobs.model.errors import JobError
-from jsjobs.model.job import Carrier, JobStatusResponse, Priority, Status
+from jsjobs.model.job import Carrier, HistoryItem, JobStatusResponse, Priority, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +39,8 @@ class IncomingJob:
 
     def entry(self) -> JobStatusResponse:
         """The entry of a job that nobody has written of yet."""
-        return JobStatusResponse(
-            job_id=self.job_id,
-            status=Status.QUEUED,
-            type=self.type,
-            priority=self.priority,
-            entity=self.headers.entity,
-            tenant=self.headers.tenant,
-            batch_id=self.headers.batch_id,
-            created_at=self.carrier.stored_at,
-            max_attempts=self.headers.max_attempts,
-            carrier=self.carrier,
-        )
+        carrier = self.carrier
+        return new_entry(self.job_id, self.type, self.priority, self.headers, carrier.stored_at, carrier=carrier)
 
     def own(self, entry: JobStatusResponse) -> JobStatusResponse | None:
         """What an entry under this job's id says of this job.
@@ -61,6 +52,50 @@ class IncomingJob:
         if entry.carrier is None or entry.carrier == self.carrier:
             return entry
         return None if self.headers.given_id is not None else self.entry()
+
+
+def new_entry(
+    job_id: str, job_type: str, priority: Priority, headers: JobHeaders, created_at: datetime, **more: Any
+) -> JobStatusResponse:
+    """The first entry of a job.
+
+    Args:
+        job_id: Its id.
+        job_type: What it is.
+        priority: Its queue.
+        headers: What its message says.
+        created_at: When it was submitted.
+        **more: Further fields of the entry.
+    """
+    return JobStatusResponse(
+        job_id=job_id,
+        status=Status.QUEUED,
+        type=job_type,
+        priority=priority,
+        entity=headers.entity,
+        tenant=headers.tenant,
+        batch_id=headers.batch_id,
+        created_at=created_at,
+        max_attempts=headers.max_attempts,
+        **more,
+    )
+
+
+def given_entry(
+    job_id: str, job_type: str, priority: Priority, headers: JobHeaders, now: datetime, **more: Any
+) -> JobStatusResponse:
+    """The entry of a job whose id was given to it, written at its submit: which message carries it is not known yet.
+
+    Args:
+        job_id: Its id.
+        job_type: What it is.
+        priority: Its queue.
+        headers: What its message says.
+        now: When it is submitted.
+        **more: Further fields of the entry.
+    """
+    history = (HistoryItem(status=Status.QUEUED, timestamp=now, attempt=0),)
+    return new_entry(job_id, job_type, priority, headers, now, history=history, **more)
 
 
 async def fetch_job(connection: Connection, names: Names, priority: Priority, sequence: int) -> IncomingJob | None:

@@ -7,12 +7,11 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
 from jsjobs.jetstream.acknowledgements import IN_PROCESS, answer_of, refusal, unknown
-from jsjobs.jetstream.api import find
 from jsjobs.jetstream.atomic import MAX_BATCH, send_batch
+from jsjobs.jetstream.away import ASK_AGAIN, comes_back
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionLost, NoResponders
 from jsjobs.jetstream.outgoing import Outgoing
@@ -32,7 +31,6 @@ IN_FLIGHT = 512
 """Single publishes under way at once when a list is probed."""
 
 _DUPLICATE_IN_BATCH = 10201
-_ASK_AGAIN = 0.05
 
 
 class JobQueue:
@@ -85,7 +83,7 @@ class JobQueue:
             if (answer.get("error") or {}).get("err_code") != IN_PROCESS or time.monotonic() > deadline:
                 return self._receipt(answer)
             tries += 1
-            await asyncio.sleep(_ASK_AGAIN)
+            await asyncio.sleep(ASK_AGAIN)
 
     def misfit(self, job: Outgoing) -> str | None:
         """Why a job of a list cannot be queued, if it is too large for that; None, if it is not."""
@@ -175,16 +173,8 @@ class JobQueue:
                     raise outcome
 
     async def _comes_back(self, subject: bytes, deadline: float) -> bool:
-        """Nobody took it: whether the queue only has no leader for a moment, so that it is worth another try."""
-        left = deadline - time.monotonic()
-        if left <= 0:
-            return False
-        stream = self._names.stream(subject.split(b".", 2)[1].decode())
-        with suppress(JobError):  # nobody may answer for it either, and who publishes need not have the right to ask
-            if await find(self._connection, f"STREAM.INFO.{stream}", timeout=min(left, 1.0)) is None:
-                return False
-        await asyncio.sleep(_ASK_AGAIN)
-        return True
+        priority = subject.split(b".", 2)[1].decode()
+        return await comes_back(self._connection, self._names.stream(priority), deadline)
 
     def _receipt(self, answer: dict[str, Any]) -> JobId:
         error = answer.get("error")

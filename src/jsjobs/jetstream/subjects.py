@@ -18,6 +18,7 @@ _PLAIN_ID = re.compile(r"(critical|high|normal|low)-([1-9][0-9]{0,15})")
 _GIVEN_ID = re.compile(r"(at|replay)-[A-Za-z0-9_-]{1,100}")
 MAX_TYPE = 200
 """Longest job type, in characters: it is part of a subject, and types are counted in hundreds."""
+_DEBOUNCED_ID = re.compile(r"at-([0-9a-f]{32})-[0-9a-f]{16}")
 _GENERATION = re.compile(r"([1-9][0-9]{0,8})x([1-9][0-9]{0,8})")
 _SHARD = re.compile(r"(critical|high|normal|low)-([0-9]+x[0-9]+)-(0|[1-9][0-9]{0,8})")
 _MAX_TOKEN = 1024  # the server's control line is 4,096 bytes at most, subject and reply subject included
@@ -123,6 +124,39 @@ class Names:
         """Where the server pushes a shard's jobs."""
         return f"{self.namespace}.deliver.{shard.priority}.{shard.generation}.{shard.number}"
 
+    def schedule(self, job_id: str) -> bytes:
+        """Where the schedule of a delayed job stands until it is due; debounced ones of a key stand on one subject."""
+        debounced = _DEBOUNCED_ID.fullmatch(job_id)
+        place = f"debounce.{debounced[1]}" if debounced else job_id
+        return f"{self.namespace}.at.{place}".encode()
+
+    def schedule_key(self, digest: str) -> bytes:
+        """Where it is noted which delayed job a dedupe key was given to."""
+        return f"{self.namespace}.at.key.{digest}".encode()
+
+    def periodic(self, name: str) -> bytes:
+        """Where a periodic schedule stands; `*` for all."""
+        return f"{self.namespace}.at.schedule.{name}".encode()
+
+    def due(self, subject: bytes) -> bytes:
+        """Where a job is published, by the server, when it is due: in the place of the subject of a queue."""
+        return b"%b.due.%b" % (self.namespace.encode(), subject.partition(b".")[2])
+
+    def queue_of_due(self, subject: bytes) -> tuple[Priority, str]:
+        """Priority and type of a job that is to be published on such a subject.
+
+        Raises:
+            JobError: `Validation`, if no queue takes from there.
+        """
+        words = subject.decode("utf-8", "backslashreplace").split(".", 4)
+        try:
+            namespace, due, priority, _, job_type = words
+            if (namespace, due) == (self.namespace, "due"):
+                return Priority(priority), job_type
+        except ValueError:
+            pass
+        raise JobError.from_validation(f"{subject[:200]!r} is not a subject from which a queue takes jobs that are due")
+
     def parse_stored(self, subject: bytes) -> StoredSubject:
         """Read the subject of a delivered job; its type may be anything a stranger can publish.
 
@@ -176,6 +210,16 @@ def parse_plain_id(job_id: str) -> tuple[Priority, int] | None:
 def is_given_id(job_id: str) -> bool:
     """Whether this is an id that its message carries: a scheduled or replayed job's."""
     return _GIVEN_ID.fullmatch(job_id) is not None
+
+
+def debounced_id(digest: str, token: str) -> str:
+    """The id of a job that further submits of the same key replace while it waits.
+
+    Args:
+        digest: Of the key, 32 hexadecimal digits.
+        token: 16 more, nobody else's.
+    """
+    return f"at-{digest}-{token}"
 
 
 def may_be_answered(reply: bytes, namespace: str) -> bool:
