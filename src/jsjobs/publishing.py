@@ -10,21 +10,19 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from pydantic import ValidationError
 
-from jsjobs.jetstream import wire
+from jsjobs.composing import Composed, Composer
 from jsjobs.jetstream.batches import Batches
-from jsjobs.jetstream.outgoing import Outgoing
+from jsjobs.jetstream.delayed import Delayed, DelayedJob
 from jsjobs.jetstream.queue import JobQueue
 from jsjobs.jetstream.subjects import checked_type
 from jsjobs.model.checks import checked_list, problems
-from jsjobs.model.context import DEFAULT_TENANT, current_context
+from jsjobs.model.context import current_context
 from jsjobs.model.errors import InvalidBatch, JobError
-from jsjobs.model.expiry import Expired, expires_at
+from jsjobs.model.expiry import Expired
 from jsjobs.model.ids import JobId
 from jsjobs.model.job import Duration, Priority, random_token, utc_now
 from jsjobs.model.payload import JobPayload
-from jsjobs.model.times import rfc3339
 from jsjobs.model.trace import Trace
-from jsjobs.worker.registry import Registry
 
 if TYPE_CHECKING:
     from jsjobs.telemetry.recorder import Telemetry
@@ -48,6 +46,12 @@ class SubmitOptions(TypedDict, total=False):
     """`long` for a handler that may outlive `ack_wait` (30 s)."""
     timeout: float | None
     """Seconds that one attempt may take."""
+    delay: float | timedelta | None
+    """Seconds until it is due. Its id has the form `at-…` and is valid from its submit on."""
+    at: datetime | None
+    """When it is due, an aware datetime, in the place of `delay`; what has passed is due at once."""
+    debounce_key: str | None
+    """A job of the same tenant, type and key that is not due yet is replaced by this one, which keeps its id."""
     expires: float | timedelta | datetime | None
     """A job that has not started by then never does: seconds from when it is due, a timedelta, or an aware datetime."""
     expired: Expired
@@ -59,13 +63,19 @@ OnQueued = Callable[[int], None]
 
 
 class Publisher:
-    """Builds and publishes the messages of submitted jobs."""
+    """Publishes submitted jobs: into their queues, or as schedules where they are not due yet."""
 
     def __init__(
-        self, queue: JobQueue, registry: Registry, batches: Batches, telemetry: Telemetry | None = None
+        self,
+        queue: JobQueue,
+        delayed: Delayed,
+        composer: Composer,
+        batches: Batches,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._queue = queue
-        self._registry = registry
+        self._delayed = delayed
+        self._composer = composer
         self._batches = batches
         self._telemetry = telemetry
 
@@ -85,7 +95,7 @@ class Publisher:
         with self._telemetry.submitting(
             form.type,
             form.priority,
-            stream=self._queue.stream(form.priority),
+            stream=self._stream(form),
             entity=form.entity,
             tenant=form.tenant or current_context().tenant_id,
             count=count,
@@ -93,16 +103,25 @@ class Publisher:
             try:
                 return await self._submit(form, payload, sending.trace, receipts, on_queued)
             finally:  # of a long list some may be queued though the rest was refused
-                sending.acknowledged(receipts, [form.type] * len(receipts))
+                sending.acknowledged(receipts, [(form.type, form.priority)] * len(receipts))
 
     async def _submit(
         self, form: JobPayload, payload: Any, trace: Trace, receipts: list[JobId], on_queued: OnQueued | None
     ) -> JobId | list[JobId]:
         if not isinstance(payload, list):
-            receipts.append(await self._queue.publish(self._message(form, payload, trace)))
+            receipts.append(await self._publish(self._composer.compose(form, payload, trace)))
             return receipts[0]
         items = [(form, item, index) for index, item in enumerate(payload)]
         return await self._submit_list(items, trace, receipts, on_queued)
+
+    async def _publish(self, one: Composed) -> JobId:
+        if one.due is None:
+            return await self._queue.publish(one.job)
+        job = DelayedJob(one.job, one.due)
+        return await (self._delayed.submit(job) if one.debounce is None else self._delayed.debounce(job, one.debounce))
+
+    def _stream(self, form: JobPayload) -> str:
+        return self._queue.stream(form.priority) if form.due(utc_now()) is None else self._delayed.stream
 
     async def submit_payloads(self, payloads: Iterable[JobPayload], on_queued: OnQueued | None = None) -> list[JobId]:
         """Queue jobs that each say their own options, in order; neighbours of one priority go as one batch.
@@ -118,10 +137,11 @@ class Publisher:
         types = {form.type for form in forms}
         priorities = {form.priority for form in forms}
         priority = priorities.pop() if len(priorities) == 1 else None
+        streams = {self._stream(form) for form in forms}
         with self._telemetry.submitting(
             types.pop() if len(types) == 1 else None,
             priority,
-            stream=None if priority is None else self._queue.stream(priority),
+            stream=streams.pop() if len(streams) == 1 else None,
             entity=None,
             tenant=current_context().tenant_id,
             count=len(forms),
@@ -129,7 +149,7 @@ class Publisher:
             try:
                 return await self._submit_list(items, sending.trace, receipts, on_queued)
             finally:
-                sending.acknowledged(receipts, [form.type for form in forms])
+                sending.acknowledged(receipts, [(form.type, form.priority) for form in forms])
 
     async def _submit_list(
         self,
@@ -142,8 +162,8 @@ class Publisher:
         batch = random_token()
         messages = self._messages(items, trace, batch)
         try:
-            for _, group in itertools.groupby(messages, key=lambda message: message[0]):
-                await self._queue.publish_batch([message for _, message in group], receipts, on_queued)
+            for _, group in itertools.groupby(messages, key=lambda one: one.priority if one.due is None else None):
+                await self._publish_list(list(group), receipts, on_queued)
         except Exception as error:
             if not receipts:
                 raise
@@ -157,20 +177,30 @@ class Publisher:
             await self._record(batch, receipts)
         return receipts
 
+    async def _publish_list(self, some: Sequence[Composed], receipts: list[JobId], on_queued: OnQueued | None) -> None:
+        """Publish neighbours that go to one stream."""
+        if some[0].due is None:
+            await self._queue.publish_batch([one.job for one in some], receipts, on_queued)
+        else:
+            jobs = [DelayedJob(one.job, one.due) for one in some if one.due is not None]
+            await self._delayed.submit_list(jobs, receipts, on_queued)
+
     def _messages(
         self, items: Sequence[tuple[JobPayload, Any, int | None]], trace: Trace, batch: str
-    ) -> list[tuple[Priority, Outgoing]]:
+    ) -> list[Composed]:
         messages, errors = [], {}
         for place, (form, item, index) in enumerate(items):
             try:
-                message = self._message(form, item, trace, index=index, batch=batch)
+                one = self._composer.compose(form, item, trace, index=index, batch=batch)
             except JobError as error:
                 errors[place] = error.message
                 continue
-            misfit = self._queue.misfit(message)
+            misfit = (self._queue if one.due is None else self._delayed).misfit(one.job)
             if misfit is not None:
                 errors[place] = f"it is too large for its queue: {misfit}"
-            messages.append((form.priority, message))
+            if one.debounce is not None:
+                errors[place] = "debounce_key is for single jobs: of a list each would replace the one before"
+            messages.append(one)
         if errors:
             raise InvalidBatch(errors, len(items))
         return messages
@@ -183,49 +213,6 @@ class Publisher:
         except JobError as error:
             # The jobs are queued, and their ids are told: who submitted them must not do so again.
             logger.warning("batch %s is queued, its record could not be stored: %s", batch, error.message)
-
-    def _message(
-        self, form: JobPayload, payload: Any, trace: Trace, *, index: int | None = None, batch: str | None = None
-    ) -> Outgoing:
-        context = current_context()
-        tenant = form.tenant or context.tenant_id
-        headers: dict[str, str] = {}
-        if form.dedupe_key is not None:
-            # A key is nobody else's: neither another tenant's nor another type's.
-            key = form.dedupe_key if index is None else f"{form.dedupe_key}:{index}"
-            # A type has no slash, so this one reading is the only one once the tenant has none either.
-            owner = (tenant or DEFAULT_TENANT).replace("%", "%25").replace("/", "%2F")
-            headers[wire.MSG_ID] = f"{owner}/{form.type}/{key}"
-        named = {
-            wire.ENTITY: form.entity,
-            wire.TENANT: tenant,
-            wire.REQUEST_ID: context.request_id,
-            wire.BATCH: batch,
-        }
-        headers.update({name: value for name, value in named.items() if value is not None})
-        if trace.traceparent is not None:
-            headers.update(trace.headers)
-        if form.max_attempts is not None:
-            headers[wire.MAX_ATTEMPTS] = str(form.max_attempts)
-        if form.duration is not Duration.SHORT:
-            headers[wire.DURATION] = form.duration
-        if form.timeout is not None:
-            headers[wire.TIMEOUT] = decimal(form.timeout)
-        if form.expires is not None:
-            headers[wire.EXPIRES] = rfc3339(expires_at(form.expires, utc_now()))
-            if form.expired == "drop":
-                headers[wire.EXPIRED] = "drop"
-        subject = self._queue.subject(form.priority, form.entity, form.type)
-        return Outgoing(subject, self._body(form.type, payload), headers)
-
-    def _body(self, job_type: str, payload: Any) -> bytes:
-        known = self._registry.get(job_type)
-        if known is not None and known.payload is not None:
-            try:
-                payload = known.payload.validate_python(payload)
-            except ValidationError as error:
-                raise JobError.from_validation(f"the payload of {job_type} does not fit: {problems(error)}") from None
-        return wire.encode_json(payload, f"the payload of {job_type}")
 
 
 def _checked_forms(payloads: Iterable[JobPayload]) -> list[JobPayload]:
@@ -249,8 +236,3 @@ def _form(job_type: str, options: SubmitOptions) -> JobPayload:
         return JobPayload.model_validate({**options, "type": job_type})
     except ValidationError as error:
         raise JobError.from_validation(f"the job cannot be submitted: {problems(error)}") from None
-
-
-def decimal(seconds: float) -> str:
-    """Seconds as the wire writes them: a decimal number without an exponent, to the nanosecond."""
-    return f"{seconds:.9f}".rstrip("0").rstrip(".")

@@ -34,6 +34,8 @@ logger = logging.getLogger("jsjobs.publishing")
 
 _IN_FLIGHT = 512
 """Entries, or single submits of a list, under way at once."""
+_OF_A_SCHEDULE = 320
+"""Bytes that the headers of a schedule and of its batch add, beside its subject, at most."""
 _TRIES = 50
 _LOOK_AGAIN = 0.02
 """Seconds after a lost race, in which a replica has mostly caught up."""
@@ -68,6 +70,17 @@ class Delayed:
         self._window = f"{max(1, math.ceil(duplicate_window))}s"
         self._schedules = Schedules(connection, names, timeout=timeout)
         self._state = StateStore(connection, names)
+
+    @property
+    def stream(self) -> str:
+        """The stream that holds them."""
+        return self._names.schedule_stream
+
+    def misfit(self, job: Outgoing) -> str | None:
+        """Why a job of a list cannot be scheduled, if it is too large for that; None, if it is not."""
+        size = len(header_block(job.headers)) + len(job.data) + len(job.subject) + _OF_A_SCHEDULE
+        limit = min(MAX_SCHEDULED, self._connection.max_payload)
+        return None if size <= limit else f"{size} bytes with its headers, {limit} are taken"
 
     async def submit(self, delayed_job: DelayedJob) -> JobId:
         """Schedule one job; its id, valid from now on.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, WithJsonSchema
 
+from jsjobs.model.due import read_moment
 from jsjobs.model.errors import JobError
-from jsjobs.model.times import checked_seconds, parse_rfc3339, rfc3339
+from jsjobs.model.times import checked_seconds, rfc3339
 
 LONGEST = 1e9
 """Seconds: some thirty years."""
@@ -21,15 +22,8 @@ def _read(value: Any) -> float | datetime | None:
     """What was given, as seconds or as a moment in UTC."""
     if value is None:
         return None
-    if isinstance(value, str):
-        return parse_rfc3339(value)
-    if isinstance(value, datetime):
-        if value.tzinfo is None:
-            raise ValueError("the time must be aware of its zone: datetime.now(UTC), not datetime.now()")
-        try:
-            return value.astimezone(UTC)
-        except OverflowError:
-            raise ValueError("that is no time that UTC can tell") from None
+    if isinstance(value, str | datetime):
+        return read_moment(value)
     try:
         return checked_seconds("it", value, most=LONGEST)
     except JobError as error:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from datetime import datetime
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from jsjobs.model.context import MAX_NAME
+from jsjobs.model.due import At, Delay, due_at
 from jsjobs.model.expiry import Expired, Expires
-from jsjobs.model.job import Duration, Priority
+from jsjobs.model.job import Duration, Priority, utc_now
 
 
 def _printable(value: str) -> str:
@@ -39,9 +41,28 @@ class JobPayload(BaseModel):
     """`long` for a handler that may outlive `ack_wait`."""
     timeout: Annotated[float, Field(ge=0.001, le=1e8, allow_inf_nan=False)] | None = None
     """Seconds that one attempt may take, from a millisecond to three years."""
+    delay: Delay = None
+    """Seconds, or a timedelta, until it is due; it has an id of the form `at-…`, valid from its submit on."""
+    at: At = None
+    """When it is due, an aware datetime, in the place of a delay; what has passed is due at once."""
+    debounce_key: Name | None = None
+    """A job of the same tenant, type and key that is not due yet is replaced by this one, and keeps its id."""
     expires: Expires = None
     """A job that has not started by then never does: seconds from when it is due, a timedelta, or an aware datetime."""
     expired: Expired = "dead_letter"
     """What becomes of it then; `drop`: it is failed, and leaves no letter."""
     tenant: Name | None = None
     """Whose job it is; None: as the request context says."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        due_at(self.delay, self.at, utc_now())
+        if self.debounce_key is not None and self.delay is None and self.at is None:
+            raise ValueError("debounce_key needs a delay, or at: it replaces a job that is not due yet")
+        if self.debounce_key is not None and self.dedupe_key is not None:
+            raise ValueError("give dedupe_key, which keeps the first job, or debounce_key, which keeps the last")
+        return self
+
+    def due(self, now: datetime) -> datetime | None:
+        """When it is due, if it is submitted now; None: at once."""
+        return due_at(self.delay, self.at, now)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Unpack, overload
 
+from jsjobs.composing import Composer
 from jsjobs.jetstream.batches import Batches
+from jsjobs.jetstream.delayed import Delayed
 from jsjobs.jetstream.queue import JobQueue
 from jsjobs.model.batch import BatchStatus
 from jsjobs.model.errors import JobError
@@ -40,7 +42,8 @@ class Submits(Connections):
                 annotation where that handler is registered in this process.
             on_queued: Of a list: called with the number of jobs queued so far, after each chunk.
             **options: See `SubmitOptions`: priority, entity, dedupe_key, max_attempts, duration, timeout,
-                expires, expired.
+                delay,
+                at, debounce_key, expires, expired.
 
         Returns:
             The job's id, or the ids in the list's order; each of those knows its `batch_id`.
@@ -96,8 +99,10 @@ class Submits(Connections):
         return await self._batches().status(batch_id)
 
     def _publisher(self) -> Publisher:
-        queue = JobQueue(self.connection, self._names, timeout=self.config.timeout)
-        return Publisher(queue, self._registry, self._batches(), self._telemetry)
+        config, connection, names = self.config, self.connection, self._names
+        queue = JobQueue(connection, names, timeout=config.timeout)
+        delayed = Delayed(connection, names, timeout=config.timeout, duplicate_window=config.duplicate_window)
+        return Publisher(queue, delayed, Composer(queue, self._registry), self._batches(), self._telemetry)
 
     def _batches(self) -> Batches:
         config = self.config

@@ -31,6 +31,7 @@ _VERSION = version("jsjobs")
 _OUTCOMES = {
     "complete": (("jobs.completions", "process"),),
     "retry": (("jobs.failures", "process"), ("jobs.retries", "process")),
+    "snoozed": (("jobs.snoozes", "process"),),
     "dead": (("jobs.failures", "process"), ("jobs.dead_lettered", "process")),
     "cancelled": (("jobs.cancellations", "cancel"),),
 }
@@ -105,11 +106,11 @@ class Telemetry:
                     "the end of the submit is not recorded"
                 )  # the jobs are queued: nobody is to do it again
 
-    def enqueued(self, ids: Sequence[JobId], types: Sequence[str]) -> None:
-        """Count what the server took of a submit; a plain id tells its priority."""
-        for job_id, job_type in zip(ids, types, strict=False):
+    def enqueued(self, ids: Sequence[JobId], kinds: Sequence[tuple[str, Priority]]) -> None:
+        """Count what the server took of a submit, by type and priority."""
+        for job_id, (job_type, priority) in zip(ids, kinds, strict=False):
             if not job_id.duplicate:
-                self.count("jobs.enqueued", job_type, "submit", job_id.partition("-")[0])
+                self.count("jobs.enqueued", job_type, "submit", priority)
 
     # -- running
 
@@ -229,9 +230,9 @@ class Sending:
         self.trace = trace_of(span)
         """What the jobs carry along."""
 
-    def acknowledged(self, ids: Sequence[JobId], types: Sequence[str]) -> None:
-        """The server took these, or had taken them before."""
-        self._telemetry.enqueued(ids, types)
+    def acknowledged(self, ids: Sequence[JobId], kinds: Sequence[tuple[str, Priority]]) -> None:
+        """The server took these, or had taken them before; types and priorities in the same order."""
+        self._telemetry.enqueued(ids, kinds)
         if len(ids) == 1:
             self._span.set_attribute("job.id", str(ids[0]))
             self._span.set_attribute("messaging.message.id", str(ids[0]))
