@@ -17,9 +17,11 @@ from jsjobs.jetstream.api import ApiError, call
 from jsjobs.jetstream.connection import Connection, Reply
 from jsjobs.jetstream.errors import ConnectionLost
 from jsjobs.jetstream.follow import looks
-from jsjobs.jetstream.incoming import fetch_job, fetch_waiting
+from jsjobs.jetstream.incoming import fetch_job
+from jsjobs.jetstream.schedules import ScheduleChanged, Schedules
 from jsjobs.jetstream.state import Conflict, Found, StateStore
 from jsjobs.jetstream.subjects import Names, checked_id
+from jsjobs.jetstream.waiting import waiting_entry
 from jsjobs.model.checks import checked_timeout
 from jsjobs.model.errors import AlreadyEnded, JobError
 from jsjobs.model.job import Carrier, JobStatusResponse, Priority, Status, utc_now
@@ -107,9 +109,9 @@ class _Cancelling:
             found = await self._state.read(self._job_id)
             with suppress(Conflict):  # a worker began it, or somebody else cancelled it, in this moment
                 if found is None:
-                    job = await fetch_waiting(self._connection, self._names, self._job_id)
-                    if job is not None:
-                        return await self._cancel(job.entry(), 0)
+                    entry = await waiting_entry(self._connection, self._names, self._job_id)
+                    if entry is not None:
+                        return await self._cancel(entry, 0)
                     if not more_looks:
                         raise JobError.from_not_found(f"no job {self._job_id} is known", job_id=self._job_id)
                     # It may also have begun, or ended, between the two looks.
@@ -131,12 +133,14 @@ class _Cancelling:
     async def _clear(self, entry: JobStatusResponse, revision: int) -> None:
         """Delete the message of a job that is cancelled, and let its entry age; a worker that meets it does the same.
 
-        Which message a given id has is not known before a worker has begun it: that one is left to a worker.
+        A job that is not due yet has a schedule. Once it fired, and for a replay, it is not known which message has the
+        given id before a worker has begun it: that one is left to a worker.
         """
-        if entry.carrier is None:
-            return
         try:
-            await self._delete(entry.priority, entry.carrier)
+            if entry.carrier is not None:
+                await self._delete(entry.priority, entry.carrier)
+            elif not await self._unschedule():
+                return
             with suppress(Conflict):  # a worker met the message first
                 ttl = self._config.result_ttl
                 await self._state.write(entry, expected=revision, ttl=ttl, within=self._left())
@@ -155,6 +159,17 @@ class _Cancelling:
             # Else a worker was faster.
             if await fetch_job(self._connection, self._names, priority, carrier.sequence) is not None:
                 raise
+
+    async def _unschedule(self) -> bool:
+        """Take the job's schedule away; False if it has none, any more or at all."""
+        schedules = Schedules(self._connection, self._names, timeout=self._config.timeout)
+        while True:
+            schedule = await schedules.of_job(self._job_id)
+            if schedule is None or not schedule.is_live:
+                return schedule is not None
+            with suppress(ScheduleChanged):  # it fired, or was put off, in this moment
+                await schedules.remove(schedule)
+                return True
 
     @property
     def _has_asked(self) -> bool:

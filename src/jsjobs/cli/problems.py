@@ -4,7 +4,7 @@ import sys
 import traceback
 
 from jsjobs.embedded import EmbeddedError
-from jsjobs.model.errors import AlreadyEnded, JobError, Reason
+from jsjobs.model.errors import AlreadyDue, AlreadyEnded, JobError, Reason
 from jsjobs.postgres.errors import DatabaseError, DatabaseUnavailable, InvalidDatabaseUrl, LetterError
 
 FAILED = 1
@@ -35,7 +35,7 @@ def judge(error: Exception) -> tuple[str, int]:
             return str(error), FAILED
         case WrongUse():
             return str(error), WRONG_USE
-        case AlreadyEnded():
+        case AlreadyEnded() | AlreadyDue():
             return error.message, FAILED
         case JobError(reason=Reason.VALIDATION):
             return error.message, WRONG_USE

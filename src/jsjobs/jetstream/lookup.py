@@ -9,11 +9,11 @@ from contextlib import aclosing
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionClosed
 from jsjobs.jetstream.follow import looks
-from jsjobs.jetstream.incoming import fetch_waiting
 from jsjobs.jetstream.progress import ProgressUpdate
 from jsjobs.jetstream.progress_feed import follow_progress
 from jsjobs.jetstream.state import Found, StateStore
 from jsjobs.jetstream.subjects import Names, checked_id
+from jsjobs.jetstream.waiting import waiting_entry
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import JobStatusResponse, Status
 
@@ -54,9 +54,8 @@ class Lookup:
         return found.entry
 
     async def _waiting(self, job_id: str) -> JobStatusResponse | None:
-        """A job that no worker has begun yet, as its message tells it."""
-        job = await fetch_waiting(self._connection, self._names, job_id)
-        return None if job is None else job.entry()
+        """A job that no worker has begun yet, as its message, or its schedule, tells it."""
+        return await waiting_entry(self._connection, self._names, job_id)
 
     async def watch(self, job_id: str) -> AsyncGenerator[JobStatusResponse, None]:
         """The status now, and each time it changes, until the job has ended.

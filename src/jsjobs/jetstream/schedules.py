@@ -71,6 +71,11 @@ class Schedule:
         return {name: value for name, value in self.headers.items() if not name.startswith("Nats-") and name != _WRITER}
 
     @property
+    def timing(self) -> dict[str, str]:
+        """The headers that say when, how and whereto it fires."""
+        return {name: value for name, value in self.headers.items() if name.startswith(SCHEDULE)}
+
+    @property
     def due(self) -> datetime | None:
         """When it fires, if it does so once."""
         pattern = self.headers.get(SCHEDULE, "")
@@ -98,7 +103,12 @@ def delayed(names: Names, subject: bytes, headers: dict[str, str], due: datetime
         headers: The job's own.
         due: When it is to fire.
     """
-    return {**headers, **timed(names.due(subject), f"{_AT}{rfc3339(due)}")}
+    return {**headers, **timed(names.due(subject), at_pattern(due))}
+
+
+def at_pattern(due: datetime) -> str:
+    """A time as the server wants it."""
+    return f"{_AT}{rfc3339(due)}"
 
 
 def timed(target: bytes, pattern: str) -> dict[str, str]:

@@ -136,3 +136,10 @@ class AlreadyEnded(JobError):  # noqa: N818 - it is a JobError, and reads as wha
 
     def __init__(self, message: str, *, job_id: str | None = None) -> None:
         super().__init__(Reason.VALIDATION, message, job_id=job_id)
+
+
+class AlreadyDue(JobError):  # noqa: N818 - as above
+    """The job is not delayed any more: it waits in its queue, or runs, and cannot be moved."""
+
+    def __init__(self, message: str, *, job_id: str | None = None) -> None:
+        super().__init__(Reason.VALIDATION, message, job_id=job_id)

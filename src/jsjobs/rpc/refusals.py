@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from jsjobs.jetstream.micro import Refused, ServiceRequest
 from jsjobs.jetstream.wire import parse_block
 from jsjobs.model.checks import problems
-from jsjobs.model.errors import AlreadyEnded, JobError, Reason
+from jsjobs.model.errors import AlreadyDue, AlreadyEnded, JobError, Reason
 from jsjobs.model.trace import Trace, read_trace
 
 F = TypeVar("F", bound=BaseModel)
@@ -29,7 +29,7 @@ CONFLICT = 409
 
 def refusal(error: JobError) -> Refused:
     """What a request ends in that failed with this error."""
-    code = CONFLICT if isinstance(error, AlreadyEnded) else _CODES[error.reason]
+    code = CONFLICT if isinstance(error, AlreadyEnded | AlreadyDue) else _CODES[error.reason]
     return Refused(code, error.reason, error.message)
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 from jsjobs.cancelling import cancel_job
 from jsjobs.dead_letters.replay import replay_letter
 from jsjobs.jetstream.pausing import Paused, Pausing
+from jsjobs.model.due import checked_due
 from jsjobs.model.errors import JobError
 from jsjobs.model.ids import JobId
-from jsjobs.model.job import JobStatusResponse, Priority
+from jsjobs.model.job import JobStatusResponse, Priority, utc_now
 from jsjobs.postgres.dead_letters import DeadLetters
+from jsjobs.rescheduling import reschedule_job
 from jsjobs.service.connections import Connections
 
 
@@ -34,6 +38,43 @@ class Controls(Connections):
                 server cannot be reached. After the last two the job may yet be cancelled: ask again, or its status.
         """
         return await cancel_job(self.connection, self.config, job_id, timeout=timeout, telemetry=self._telemetry)
+
+    async def reschedule(
+        self, job_id: str, *, delay: float | timedelta | None = None, at: datetime | None = None
+    ) -> JobStatusResponse:
+        """Move a delayed job that is not due yet to another time; all else of it stays as it was submitted.
+
+        Args:
+            job_id: The job, `at-…`.
+            delay: Seconds from now, or a timedelta.
+            at: The time, an aware datetime, in the place of a delay.
+
+        Returns:
+            The job's status, with its new `scheduled_for`.
+
+        Raises:
+            JobError: `NotFound`, if no such delayed job is known; `AlreadyDue` or `AlreadyEnded` (their reason is
+                `Validation`), if it waits in its queue, runs or has ended; `AlreadyCancelled`; `Validation`, if what is
+                given cannot be used, or the job expires before that time; `RunnerUnavailable`.
+        """
+        if delay is None and at is None:
+            raise JobError.from_validation("say when: delay or at; run_now() is for at once")
+        due = checked_due(delay, at, utc_now())
+        return await reschedule_job(self.connection, self.config, job_id, due)
+
+    async def run_now(self, job_id: str) -> JobStatusResponse:
+        """Let a delayed job that is not due yet begin now, in the turn of its entity; it is run once all the same.
+
+        Args:
+            job_id: The job, `at-…`.
+
+        Returns:
+            The job's status.
+
+        Raises:
+            JobError: As `reschedule`.
+        """
+        return await reschedule_job(self.connection, self.config, job_id, None)
 
     async def pause(self, priority: Priority | str, seconds: float | None = None) -> Paused:
         """Let no further job of a priority start, retries included; what runs goes on, and ends as always.
