@@ -5,36 +5,50 @@ from datetime import UTC, datetime, timedelta
 from jsjobs.jetstream.incoming import IncomingJob
 from jsjobs.jetstream.state import Found
 from jsjobs.jetstream.wire import JobHeaders
+from jsjobs.model.errors import JobError
 from jsjobs.model.job import Carrier, JobStatusResponse, Priority, Status
 from jsjobs.model.retry import RetryState
-from jsjobs.worker.decision import Bury, Decision, Ended, Rebury, Start, Wait, decide
+from jsjobs.worker.decision import Bury, Decision, Ended, Expire, Rebury, Sleep, Start, Wait, decide
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 STORED = NOW - timedelta(minutes=1)
 
 
 def job(
-    job_id: str = "normal-7", sequence: int = 7, given: str | None = None, stored: datetime = STORED
+    job_id: str = "normal-7",
+    sequence: int = 7,
+    given: str | None = None,
+    stored: datetime = STORED,
+    *,
+    expires: datetime | None = None,
+    drop: bool = False,
+    problem: JobError | None = None,
 ) -> IncomingJob:
     return IncomingJob(
         job_id=given or job_id,
         type="t",
         priority=Priority.NORMAL,
         shard=0,
-        headers=JobHeaders(given_id=given, max_attempts=2, tenant="acme"),
-        problem=None,
+        headers=JobHeaders(given_id=given, max_attempts=2, tenant="acme", expires=expires, drop_expired=drop),
+        problem=problem,
         carrier=Carrier(stream="JOBS_NORMAL", sequence=sequence, stored_at=stored),
         data=b"{}",
     )
 
 
 def decided(
-    entry: JobStatusResponse | None, of: IncomingJob | None = None, *, age: float = 0, marker: bool = False
+    entry: JobStatusResponse | None,
+    of: IncomingJob | None = None,
+    *,
+    age: float = 0,
+    marker: bool = False,
+    expires: bool = True,
+    sleeps: bool = True,
 ) -> Decision:
     found = None
     if entry is not None or marker:
-        found = Found(entry, 42, NOW - timedelta(seconds=age), b"w", expires=True)
-    return decide(found, of or job(), worker="w2", now=NOW, server_now=NOW, ack_wait=30)
+        found = Found(entry, 42, NOW - timedelta(seconds=age), b"w", expires)
+    return decide(found, of or job(), worker="w2", now=NOW, server_now=NOW, ack_wait=30, sleeps=sleeps)
 
 
 def processing(attempts: int = 1) -> JobStatusResponse:
@@ -58,7 +72,8 @@ def test_an_ended_job_is_never_run() -> None:
     dead = processing().failed(NOW, "MaxRetries", "bad")
     assert isinstance(decided(complete), Ended)
     assert isinstance(decided(cancelled), Ended)
-    assert isinstance(decided(dead), Rebury)
+    assert isinstance(decided(dead, expires=False), Rebury)
+    assert isinstance(decided(dead), Ended)  # its letter is stored, or none is wanted
     assert isinstance(decided(None, marker=True), Ended)
 
 
@@ -74,6 +89,66 @@ def test_a_released_attempt_does_not_count() -> None:
     assert isinstance(decision, Start)
     assert decision.entry.attempts == 1
     assert [item.attempt for item in decision.entry.history] == [1, 1, 1]
+
+
+def snoozed(seconds: float = 60) -> JobStatusResponse:
+    return processing().snoozed(NOW, NOW + timedelta(seconds=seconds))
+
+
+def test_a_snoozed_job_waits_for_as_long_as_the_server_says() -> None:
+    assert decided(snoozed(), age=10) == Sleep(50, 42)
+    assert decided(snoozed(), age=-500) == Sleep(60, 42)  # a clock that was set back
+
+
+def test_a_snooze_that_is_over_costs_no_attempt() -> None:
+    for decision in (decided(snoozed(), age=60), decided(snoozed(), age=1, sleeps=False)):
+        assert isinstance(decision, Start)
+        assert decision.after_snooze
+        assert (decision.expected, decision.entry.attempts, decision.entry.snoozed_until) == (42, 1, None)
+        assert [item.status for item in decision.entry.history] == ["processing", "queued", "processing"]
+
+
+def test_a_cancelled_snooze_is_not_waited_out() -> None:
+    assert isinstance(decided(snoozed().cancelled(NOW)), Ended)
+
+
+PAST, FUTURE = NOW - timedelta(seconds=10), NOW + timedelta(seconds=10)
+
+
+def test_a_job_that_was_not_started_in_time_is_dead() -> None:
+    decision = decided(None, job(expires=PAST))
+    assert isinstance(decision, Expire)
+    assert (decision.expected, decision.drop, decision.entry.status) == (0, False, Status.QUEUED)
+    assert decision.error == ("the job expired at 2026-11-22T11:59:50Z, before it was started; it had waited 60.0 s")
+    assert isinstance(decided(None, job(expires=NOW)), Expire)
+    assert isinstance(decided(None, job(expires=FUTURE)), Start)
+
+
+def test_a_job_is_dropped_where_that_was_asked_for() -> None:
+    decision = decided(None, job(expires=PAST, drop=True))
+    assert isinstance(decision, Expire)
+    assert decision.drop
+    assert isinstance(decided(None, job(drop=True)), Start)
+
+
+def test_how_long_a_delayed_job_waited_counts_from_when_it_was_due() -> None:
+    submitted = JobStatusResponse(job_id="at-1-x", status=Status.QUEUED, created_at=STORED, scheduled_for=PAST)
+    decision = decided(submitted, job(given="at-1-x", expires=NOW))
+    assert isinstance(decision, Expire)
+    assert "it had waited 10.0 s" in decision.error
+
+
+def test_a_job_that_started_once_does_not_expire() -> None:
+    late = job(expires=PAST)
+    retried = processing().retried(NOW, "bad", due=NOW, retry=None)
+    for entry in (retried, processing().released(NOW), snoozed(-1)):
+        assert isinstance(decided(entry, late), Start)
+    assert isinstance(decided(processing(), late), Wait)
+    assert isinstance(decided(processing(), late, age=31), Start)
+
+
+def test_a_header_that_cannot_be_read_is_what_an_expired_job_dies_of() -> None:
+    assert isinstance(decided(None, job(expires=PAST, problem=JobError.from_validation("bad"))), Start)
 
 
 def test_a_young_lease_is_waited_out_and_never_longer_than_ack_wait() -> None:

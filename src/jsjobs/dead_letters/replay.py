@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from jsjobs.telemetry.recorder import Telemetry
 
 _ID_HEADERS = 256  # room for the two headers that name a replay
+_NOT_SENT = ("nats-", wire.GIVEN_ID.lower(), wire.EXPIRES.lower(), wire.EXPIRED.lower())
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _TYPE_TOKENS = re.compile(r"[!-)+-=?-~]+")  # printable ASCII without space, `*` and `>`
 
@@ -105,12 +106,15 @@ async def _write_queued(
 
 
 def own_headers(letter: DeadLetter) -> dict[str, str]:
-    """The job's headers as they can be sent again: none of the server's, none that would only kill it again."""
+    """The job's headers as they can be sent again: none of the server's, none that would only kill it again.
+
+    Whoever replays a job wants it run, so that nothing says any more when it expires.
+    """
     own = [(wire.ENTITY, letter.entity), (wire.TENANT, letter.app_id if letter.app_id != DEFAULT_TENANT else None)]
     headers: dict[str, tuple[str, str]] = {}
     for name, value in [*letter.headers, *((name, value) for name, value in own if value)]:
         lower = name.lower()
-        can_be_sent = _TOKEN.fullmatch(name) and value.isprintable() and not lower.startswith(("nats-", "jsjobs-id"))
+        can_be_sent = _TOKEN.fullmatch(name) and value.isprintable() and not lower.startswith(_NOT_SENT)
         if can_be_sent and _can_be_read(name, value):
             # As where a job's headers are read: the first of a name counts, in whatever case.
             headers.setdefault(lower, (name, value))

@@ -115,8 +115,8 @@ class Undertaker:
         body = base64.b64decode(message.get("data") or "")
         stored_at, subject = parse_time(message["time"]), message["subject"].encode()
         job = read_job(self._names, subject, header, body, sequence=sequence, stored_at=stored_at)
-        entry = await self._ended(job)
-        if entry is not None and entry.status is Status.FAILED:
+        entry, needs_letter = await self._ended(job)
+        if entry is not None and needs_letter:
             reason = entry.error_reason or Reason.MAX_RETRIES
             await self.store(Letter(entry.job_id, reason, header, body), patient=False)
         await call(self._connection, f"STREAM.MSG.DELETE.{stream}", {"seq": sequence, "no_erase": True})
@@ -124,15 +124,19 @@ class Undertaker:
             await self._let_cancelled_age(job.job_id)
         logger.warning("job %s was given up by the server and is %s", job.job_id, entry.status if entry else "ended")
 
-    async def _ended(self, job: IncomingJob) -> JobStatusResponse | None:
-        """The job's entry once it has ended: by somebody else, or here and now; None if the message is only a copy."""
+    async def _ended(self, job: IncomingJob) -> tuple[JobStatusResponse | None, bool]:
+        """The job's entry once it has ended: by somebody else, or here and now; None if the message is only a copy.
+
+        And whether its letter is still to be stored: an entry that expires has it behind it, or, dropped, wants none.
+        """
         while True:
             found = await self._state.read(job.job_id)
             if found is not None and found.entry is None:
-                return None  # a marker: it ended long ago
+                return None, False  # a marker: it ended long ago
             entry = job.entry() if found is None or found.entry is None else job.own(found.entry)
             if entry is None or entry.status.is_terminal:
-                return entry
+                is_dead = entry is not None and entry.status is Status.FAILED
+                return entry, is_dead and found is not None and not found.expires
             released = bool(entry.history) and entry.history[-1].status is Status.QUEUED and not entry.history[-1].error
             reason = Reason.RUNNER_UNAVAILABLE if released else Reason.MAX_RETRIES
             dead = entry.failed(utc_now(), reason, "the server delivered it as often as it may, and it never ended")
@@ -142,4 +146,4 @@ class Undertaker:
                 continue
             if self._telemetry is not None:
                 self._telemetry.count("jobs.dead_lettered", dead.type, "bury", dead.priority)
-            return dead
+            return dead, True

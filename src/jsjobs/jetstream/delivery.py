@@ -6,6 +6,7 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
+from jsjobs.jetstream.api import find
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionLost
 from jsjobs.jetstream.incoming import IncomingJob, read_job
@@ -13,6 +14,7 @@ from jsjobs.jetstream.subjects import Names
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _V1_WORDS = 9  # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<stored at>.<pending>
+_ASKED = 2.0  # seconds for an answer about the consumer
 _V2_EXTRA = 2  # later servers put a domain and an account hash before the stream
 
 
@@ -25,6 +27,7 @@ class Delivery:
 
     __slots__ = (
         "_connection",
+        "_consumer",
         "attempt",
         "data",
         "header",
@@ -40,6 +43,7 @@ class Delivery:
         words = reply.split(b".")
         at = 4 if len(words) == _V1_WORDS else 4 + _V2_EXTRA
         self._connection = connection
+        self._consumer = words[at - 2], words[at - 1]
         self.subject = subject
         self.reply = reply
         self.header = header
@@ -72,6 +76,16 @@ class Delivery:
     def term(self, reason: str) -> None:
         """The job is dead and its letter is safe: never deliver it again."""
         self._answer(b"+TERM " + reason.encode("ascii", "replace"))
+
+    async def is_paused(self) -> bool:
+        """Whether its consumer is paused by now, and would not deliver it again.
+
+        Raises:
+            JobError: If the server cannot be asked.
+        """
+        stream, consumer = (word.decode() for word in self._consumer)
+        info = await find(self._connection, f"CONSUMER.INFO.{stream}.{consumer}", timeout=_ASKED)
+        return info is not None and bool(info.get("paused"))
 
     async def renew(self, timeout: float) -> None:
         """Ask the server to wait for another `ack_wait`.

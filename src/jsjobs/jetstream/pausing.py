@@ -206,8 +206,8 @@ def _is_told(info: dict[str, Any], found: Found) -> bool:
     delay (nats-server 2.15.1, measured).
     """
     entry, active_at = found.entry, _active_at(info)
-    if entry is None or entry.status.is_terminal:
-        return True
+    if entry is None or entry.status.is_terminal or entry.snoozed_until is not None:
+        return True  # who starts a job that snoozed looks first whether its shard is paused
     if entry.status is Status.PROCESSING:
         # A job delivered again is begun by the next worker as soon as the lease of the one before is over.
         return not info["num_redelivered"] or active_at <= found.stored_at or _is_over(info, found.stored_at)

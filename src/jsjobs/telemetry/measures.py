@@ -23,6 +23,7 @@ _COUNTERS = {
     "jobs.completions": "Jobs that completed",
     "jobs.failures": "Attempts that ended in an error",
     "jobs.retries": "Failed attempts after which the job is tried again",
+    "jobs.snoozes": "Attempts whose handler asked to be called again later",
     "jobs.dead_lettered": "Jobs that died",
     "jobs.cancellations": "Jobs that were cancelled",
 }

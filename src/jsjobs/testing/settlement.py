@@ -12,6 +12,8 @@ from jsjobs.worker.verdict import DeadLetter, Outcome, Verdict
 class PromptSettlement(Settlement):
     """Writes what production writes, then asks for the next attempt at once."""
 
+    sleeps = False
+
     def __init__(self, *tools: Any, causes: dict[str, BaseException], **more_tools: Any) -> None:
         """Settle, and keep what handlers raised.
 

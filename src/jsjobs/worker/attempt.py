@@ -15,7 +15,7 @@ from jsjobs.worker.executor import Handling, Stop, execute
 from jsjobs.worker.registry import Registration
 from jsjobs.worker.settle import Claim
 from jsjobs.worker.tools import Tools
-from jsjobs.worker.verdict import Outcome, Verdict
+from jsjobs.worker.verdict import Outcome, SnoozeFor, Verdict
 
 if TYPE_CHECKING:
     from jsjobs.telemetry.spans import Attempt
@@ -31,12 +31,15 @@ class JobAttempt:
         self.handling: Handling | None = None
         """Where the handler can be interrupted: while it runs."""
 
-    async def run(self, request: RequestContext, early: Callable[[], Stop | None]) -> None:
+    async def run(self, request: RequestContext, early: Callable[[], Stop | None]) -> float | None:
         """Run the handler, unless it is to end before it begins; settle the job.
 
         Args:
             request: What the attempt is recorded under.
             early: Why the handler is not to begin, asked at the last moment; None where it is.
+
+        Returns:
+            Seconds, if the handler snoozed: the delivery is still this worker's. None: it is done with.
         """
         tools, job, claim = self._tools, self._job, self._claim
         entry, delivery = claim.entry, claim.delivery
@@ -74,6 +77,7 @@ class JobAttempt:
         finally:
             if attempt is not None:
                 attempt.end(outcome, verdict)
+        return verdict.delay if outcome is Outcome.SNOOZED and isinstance(verdict, SnoozeFor) else None
 
     def _context(self) -> JobContext:
         job, claim = self._job, self._claim

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -12,7 +13,19 @@ from jsjobs.jetstream.incoming import IncomingJob
 from jsjobs.jetstream.state import Conflict, Found
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Status
-from jsjobs.worker.decision import Bury, Cancelled, Decision, Ended, Rebury, Start, Wait, decide, taken_over
+from jsjobs.worker.decision import (
+    Bury,
+    Cancelled,
+    Decision,
+    Ended,
+    Expire,
+    Rebury,
+    Sleep,
+    Start,
+    Wait,
+    decide,
+    taken_over,
+)
 from jsjobs.worker.executor import Stop
 from jsjobs.worker.settle import Claim
 from jsjobs.worker.tools import Tools
@@ -33,71 +46,120 @@ class Earlier(Protocol):
 
 
 class Claiming:
-    """The claim of one delivery."""
+    """The claim of one delivery; of a job that snoozes, one after the other."""
 
     def __init__(self, tools: Tools, delivery: Delivery, job: IncomingJob) -> None:
         self._tools = tools
         self._delivery = delivery
         self._job = job
         self._waiting: asyncio.Future[Any] | None = None
+        self._asleep: asyncio.Future[None] | None = None
+        self._is_awake = False
+        self._left = 0.0
         self.asked: Stop | None = None
         """Why no handler is to begin; None where one may."""
 
     def stop(self, reason: Stop) -> None:
         """Wait no longer, and give the job back."""
         self.asked = reason
-        if self._waiting is not None:
-            self._waiting.cancel()
+        for waiting in (self._waiting, self._asleep):
+            if waiting is not None:
+                waiting.cancel()
 
     def lose(self) -> None:
-        """Begin nothing any more; what it waits for is waited for still."""
+        """Begin nothing any more; what it waits for is waited for still, but nobody waits for the end of a snooze."""
         if self.asked is None:
             self.asked = Stop.LOST
+        if self._asleep is not None:
+            self._asleep.cancel()
 
-    async def claim(self, earlier: Earlier | None) -> Claim | None:
+    def wake(self) -> None:
+        """Let no snooze last longer: the job is to be cancelled."""
+        self._is_awake = True
+        if self._asleep is not None:
+            self._asleep.cancel()
+
+    async def claim(self, earlier: Earlier | None, *, after: int = 0, snoozed: float = 0) -> Claim | None:
         """The job with its `processing` entry written, if it is to start; else None, and all is done about it.
 
         Args:
             earlier: What must end first.
+            after: The entry's revision is surely above this; 0 where nothing is known of it.
+            snoozed: Seconds for which its handler snoozed a moment ago.
         """
-        tools, job = self._tools, self._job
+        tools, job, self._left = self._tools, self._job, snoozed
         if earlier is not None:
             # The server gave us a job that we still run: that handler's lease is over, and it must end first.
             earlier.lose("the job was delivered again")
             await self._hold(asyncio.ensure_future(earlier.ended.wait()))
         # A first delivery has no entry as a rule: the write that expects none finds out, one round trip cheaper.
-        certain_new = self._delivery.attempt == 1 and job.headers.given_id is None
+        certain_new = not after and self._delivery.attempt == 1 and job.headers.given_id is None
         found: Found | None = None
         while self.asked is None:
             if not certain_new:
                 found = await tools.state.read(job.job_id)
+                if found is not None and found.revision <= after:
+                    await asyncio.sleep(_LOOK_AGAIN)  # a replica that lags behind
+                    continue
             certain_new = False
             decision = await self._judge(found, took_over=earlier is not None)
-            if isinstance(decision, Wait):
-                await self._hold(asyncio.ensure_future(asyncio.sleep(decision.seconds)))
-            elif isinstance(decision, Start):
-                with suppress(Conflict):
-                    revision = await tools.state.write(decision.entry, expected=decision.expected)
-                    if tools.telemetry is not None and decision.after_loss:
-                        tools.telemetry.settled(job.type, job.priority, Outcome.RETRY)
-                    return Claim(decision.entry, revision, self._delivery)
+            try:
+                if isinstance(decision, Wait):
+                    await self._hold(asyncio.ensure_future(asyncio.sleep(decision.seconds)))
+                elif isinstance(decision, Sleep):
+                    await self._sleep(decision)
+                elif isinstance(decision, Start):
+                    return await self._start(decision)
+                else:
+                    await self._end(decision)
+                    return None
+            except Conflict:
                 await asyncio.sleep(_LOOK_AGAIN if found else 0)
-            else:
-                await self._end(decision)
-                return None
-        tools.settlement.give_back(job.job_id, self._delivery)
+        tools.settlement.give_back(job.job_id, self._delivery, self._left)
         return None
 
     async def _judge(self, found: Found | None, *, took_over: bool) -> Decision:
-        tools, now = self._tools, self._tools.clock()
+        tools, now, entry = self._tools, self._tools.clock(), found.entry if found else None
         server_now = now
-        if found is not None and found.entry is not None and found.entry.status is Status.PROCESSING:
-            if took_over and found.entry.worker == tools.worker:
-                return taken_over(found.entry, found.revision, now, tools.worker)
+        if entry is not None and entry.status is Status.PROCESSING and took_over and entry.worker == tools.worker:
+            assert found is not None
+            return taken_over(entry, found.revision, now, tools.worker)
+        is_leased = entry is not None and (entry.status is Status.PROCESSING or entry.snoozed_until is not None)
+        if is_leased or self._job.headers.expires is not None:
             server_now = await tools.server_now()
         return decide(
-            found, self._job, worker=tools.worker, now=now, server_now=server_now, ack_wait=tools.lease_time.ack_wait
+            found,
+            self._job,
+            worker=tools.worker,
+            now=now,
+            server_now=server_now,
+            ack_wait=tools.lease_time.ack_wait,
+            sleeps=tools.settlement.sleeps and not self._is_awake,
         )
+
+    async def _start(self, decision: Start) -> Claim | None:
+        """Write that an attempt begins.
+
+        Raises:
+            Conflict: If somebody else wrote the entry first.
+        """
+        tools, job = self._tools, self._job
+        self._left = 0
+        revision = await tools.state.write(decision.entry, expected=decision.expected)
+        claim = Claim(decision.entry, revision, self._delivery)
+        if decision.after_snooze and not self._is_awake and await self._is_paused():
+            # Looked at after the write: whoever pauses sees one of the two, and the handler does not begin.
+            logger.debug("job %s: its snooze is over, but its priority is paused", job.job_id)
+            await tools.settlement.put_off(claim)
+            return None
+        if tools.telemetry is not None and decision.after_loss:
+            tools.telemetry.settled(job.type, job.priority, Outcome.RETRY)
+        return claim
+
+    async def _is_paused(self) -> bool:
+        with suppress(JobError):  # who cannot be asked has paused nothing
+            return await self._delivery.is_paused()
+        return False
 
     async def _hold(self, until: asyncio.Future[Any]) -> None:
         """Keep the delivery alive until another run of the job has ended or its lease is over, or the worker stops."""
@@ -110,7 +172,35 @@ class Claiming:
         until.cancel()
         self._waiting = None
 
-    async def _end(self, decision: Ended | Cancelled | Rebury | Bury) -> None:
+    async def _sleep(self, sleep: Sleep) -> None:
+        """Keep the delivery alive until the job is due, or is no longer ours to wake, or the worker stops."""
+        delivery, ack_wait = self._delivery, self._tools.lease_time.ack_wait
+        due = time.monotonic() + sleep.seconds
+        while self.asked is None and not self._is_awake and (left := due - time.monotonic()) > 0:
+            self._left = left
+            if delivery.age() >= ack_wait / 3 and not await self._is_untouched(sleep.revision):
+                return
+            self._asleep = asyncio.get_running_loop().create_future()
+            until_renewal = ack_wait / 3 - delivery.age()
+            await asyncio.wait({self._asleep}, timeout=min(left, max(until_renewal, ack_wait / 24)))
+            self._asleep = None
+
+    async def _is_untouched(self, revision: int) -> bool:
+        """Renew the lease, once it is sure that nobody else has written the entry: cancelled the job, or taken it."""
+        delivery, lease = self._delivery, self._tools.lease_time.lease
+        if delivery.age() >= lease:
+            delivery.lost = True
+            self.lose()
+            return False
+        with suppress(JobError):  # tried again, until the lease is over
+            found = await self._tools.state.read(self._job.job_id)
+            if found is None or found.revision > revision:
+                return False
+            if found.revision == revision:
+                await delivery.renew(max(0.1, lease - delivery.age()))
+        return True
+
+    async def _end(self, decision: Ended | Cancelled | Rebury | Bury | Expire) -> None:
         settlement, delivery = self._tools.settlement, self._delivery
         match decision:
             case Ended(why):
@@ -123,5 +213,7 @@ class Claiming:
                 await settlement.rebury(entry, delivery)
             case Bury(entry, expected, reason, error):
                 logger.error("job %s (%s): the job is dead: %s", entry.job_id, entry.type, error)
-                with suppress(Conflict):
-                    await settlement.bury(Claim(entry, expected, delivery), reason, error)
+                await settlement.bury(Claim(entry, expected, delivery), reason, error)
+            case Expire(entry, expected, error, drop):
+                logger.warning("job %s (%s): %s", entry.job_id, entry.type, error)
+                await settlement.expire(Claim(entry, expected, delivery), error, drop=drop)

@@ -9,6 +9,7 @@ from jsjobs.jetstream.incoming import IncomingJob
 from jsjobs.jetstream.state import Found
 from jsjobs.model.errors import Reason
 from jsjobs.model.job import JobStatusResponse, Status
+from jsjobs.model.times import rfc3339
 
 WORKER_LOST = "the worker was lost while it ran the job"
 
@@ -21,6 +22,9 @@ class Start:
     expected: int
     after_loss: bool = False
     """Whether the attempt before was lost with its worker."""
+
+    after_snooze: bool = False
+    """Whether its handler snoozed before: a priority may have been paused while a worker held the job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,15 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True)
+class Sleep:
+    """Its handler snoozed: keep the delivery alive for so many seconds, then look again."""
+
+    seconds: float
+    revision: int
+    """The entry's: as long as it is that, nobody else has decided anything."""
+
+
+@dataclass(frozen=True, slots=True)
 class Bury:
     """The job's attempts are spent by workers that died: it is dead."""
 
@@ -62,11 +75,29 @@ class Bury:
     error: str
 
 
-Decision = Start | Ended | Cancelled | Rebury | Wait | Bury
+@dataclass(frozen=True, slots=True)
+class Expire:
+    """Nobody started the job in time: it is dead."""
+
+    entry: JobStatusResponse
+    expected: int
+    error: str
+    drop: bool
+    """Whether no letter is wanted."""
+
+
+Decision = Start | Ended | Cancelled | Rebury | Wait | Sleep | Bury | Expire
 
 
 def decide(
-    found: Found | None, job: IncomingJob, *, worker: str, now: datetime, server_now: datetime, ack_wait: float
+    found: Found | None,
+    job: IncomingJob,
+    *,
+    worker: str,
+    now: datetime,
+    server_now: datetime,
+    ack_wait: float,
+    sleeps: bool = True,
 ) -> Decision:
     """What to do with a delivered job.
 
@@ -77,14 +108,12 @@ def decide(
         now: The worker's clock, for the history.
         server_now: The server's clock, which also stamped the entry: the age of a lease is counted on one clock.
         ack_wait: Seconds that a lease lasts.
+        sleeps: Whether a snoozed job waits until it is due.
     """
     if found is None:
-        return Start(job.entry().started(now, worker), 0)
-    if found.entry is None:
-        return Ended("its entry has expired")
-    entry = job.own(found.entry)
-    if entry is None:
-        return Ended("another copy carries this id")
+        return _begun(job.entry(), 0, job, now, server_now, worker)
+    if found.entry is None or (entry := job.own(found.entry)) is None:
+        return Ended("its entry has expired" if found.entry is None else "another copy carries this id")
     if entry.status is Status.CANCELLED and not found.expires:
         return Cancelled(entry, found.revision)
     if entry.carrier is None:
@@ -93,9 +122,14 @@ def decide(
         case Status.COMPLETE | Status.CANCELLED:
             return Ended(f"it is {entry.status}")
         case Status.FAILED:
-            return Rebury(entry)
+            # It expires once its letter is stored, and from the first where none is wanted.
+            return Ended("it is failed, and needs no letter") if found.expires else Rebury(entry)
+        case Status.QUEUED if entry.snoozed_until is not None:
+            seconds = _left_to_sleep(entry, found.stored_at, server_now) if sleeps else 0
+            start = Start(entry.started(now, worker), found.revision, after_snooze=True)
+            return Sleep(seconds, found.revision) if seconds > 0 else start
         case Status.QUEUED:
-            return Start(entry.started(now, worker), found.revision)
+            return _begun(entry, found.revision, job, now, server_now, worker)
         case Status.PROCESSING:
             left = ack_wait - (server_now - found.stored_at).total_seconds()
             return Wait(min(left, ack_wait)) if left > 0 else taken_over(entry, found.revision, now, worker)
@@ -108,6 +142,35 @@ def taken_over(entry: JobStatusResponse, revision: int, now: datetime, worker: s
         return Bury(entry, revision, Reason.MAX_RETRIES, error)
     queued = entry.retried(now, error, due=now, retry=entry.retry)
     return Start(queued.started(now, worker), revision, after_loss=True)
+
+
+def _left_to_sleep(entry: JobStatusResponse, stored_at: datetime, server_now: datetime) -> float:
+    """Seconds until a snoozed job is due; zero or less: it is.
+
+    Counted from when the server took the entry: the clock of the worker that wrote it may be another than this one's.
+    """
+    if entry.snoozed_until is None or not entry.history:
+        return 0
+    whole = (entry.snoozed_until - entry.history[-1].timestamp).total_seconds()
+    return min(whole, whole - (server_now - stored_at).total_seconds())
+
+
+def _begun(
+    entry: JobStatusResponse, revision: int, job: IncomingJob, now: datetime, server_now: datetime, worker: str
+) -> Start | Expire:
+    """The next attempt, or the job's end if it expired before its first one."""
+    expires = job.headers.expires
+    if expires is None or server_now < expires or job.problem is not None or _has_started(entry):
+        return Start(entry.started(now, worker), revision)
+    due = entry.scheduled_for or entry.created_at or job.carrier.stored_at
+    waited = max(0.0, (server_now - due).total_seconds())
+    error = f"the job expired at {rfc3339(expires)}, before it was started; it had waited {waited:.1f} s"
+    return Expire(entry, revision, error, job.headers.drop_expired)
+
+
+def _has_started(entry: JobStatusResponse) -> bool:
+    # Attempts may be none again: a release or a snooze takes one back.
+    return any(item.status is Status.PROCESSING for item in entry.history)
 
 
 def _adopted(entry: JobStatusResponse, job: IncomingJob) -> JobStatusResponse:

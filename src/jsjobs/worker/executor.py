@@ -17,11 +17,12 @@ from typing import Any
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import JobStatusResponse, clipped
 from jsjobs.model.retry import Retry, RetryState
+from jsjobs.model.snooze import Snooze
 from jsjobs.worker.context import JobContext
 from jsjobs.worker.processes.pool import Processes
 from jsjobs.worker.processes.process import HandlerFailed
 from jsjobs.worker.registry import Registration
-from jsjobs.worker.verdict import Cancelled, Complete, DeadLetter, Lost, Release, RetryAfter, Verdict
+from jsjobs.worker.verdict import Cancelled, Complete, DeadLetter, Lost, Release, RetryAfter, SnoozeFor, Verdict
 
 logger = logging.getLogger("jsjobs.worker")
 
@@ -167,6 +168,8 @@ async def execute(
                 raise  # the whole process is being torn down
             return _failed(entry, JobError.from_processing("the handler was cancelled from within"), policy, clock())
         verdict = Release()
+    except Snooze as snooze:
+        verdict = SnoozeFor(snooze.seconds)
     except (KeyboardInterrupt, GeneratorExit):
         raise  # the process's, not the handler's
     except BaseException as error:  # noqa: BLE001 - a handler may raise anything, and costs only its own job
@@ -232,7 +235,8 @@ def _after(entry: JobStatusResponse, error: BaseException, policy: Retry, now: d
         return DeadLetter(error.reason, text, kind, error)
     if entry.attempts >= entry.max_attempts:
         return DeadLetter(Reason.MAX_RETRIES, text, kind, error)
-    retry = policy.after_failure(entry.retry or RetryState(), now=now, due=entry.next_attempt_at, rng=_RNG)
+    state = entry.retry or RetryState()
+    retry = policy.after_failure(state, now=now, due=state.due or entry.next_attempt_at, rng=_RNG)
     if retry is None:
         return DeadLetter(Reason.MAX_RETRIES, text, kind, error)
     return RetryAfter(delay=retry[0], error=text, retry=retry[1], error_type=kind)

@@ -81,8 +81,10 @@ class LeaseKeeper:
         asked_at, revision = time.monotonic(), run.revision
         try:
             found = await self._state.read(run.job_id)
-            if not run.needs_renewal():
-                return  # its handler ended meanwhile: what the entry says now may be its own settlement
+            if not run.needs_renewal() or run.revision != revision:
+                # Its handler ended meanwhile: what the entry says now may be its own settlement, or, after a snooze of
+                # a moment, its own next attempt.
+                return
             if found is not None and found.revision > revision:
                 run.lose("another worker took the job")
                 return

@@ -39,15 +39,16 @@ class JobRun:
         self._claiming = Claiming(tools, delivery, self.job)
         self._attempt: JobAttempt | None = None
         self._is_cancelled = False
+        self._snoozed: float | None = None
 
     @property
     def _handling(self) -> Handling | None:
         return None if self._attempt is None else self._attempt.handling
 
     @property
-    def has_started(self) -> bool:
-        """Whether its handler runs."""
-        return self._handling is not None
+    def is_snoozed(self) -> bool:
+        """Whether its handler snoozed, and `run` is to be called again."""
+        return self._snoozed is not None
 
     def needs_renewal(self) -> bool:
         """Whether a handler runs, long or short: a short one that is past its limit may still need time to end."""
@@ -62,6 +63,10 @@ class JobRun:
         else:
             self._claiming.lose()
 
+    def wind_down(self) -> None:
+        """Start no further attempt: a job that has not started is given back, a running handler goes on."""
+        self._claiming.stop(Stop.RELEASE)
+
     def stop(self, reason: Stop) -> None:
         """End the run early: a running handler is interrupted, a job that has not started is given back."""
         self._claiming.stop(reason)
@@ -71,25 +76,34 @@ class JobRun:
     def cancel(self) -> bool:
         """End the job: a running handler is interrupted, one that has not begun never does; whether this is news."""
         is_news, self._is_cancelled = not self._is_cancelled, True
+        self._claiming.wake()
         if (handling := self._handling) is not None:
             handling.stop(Stop.CANCEL)
         return is_news
 
     async def run(self) -> None:
-        """Claim the job, run its handler, settle it; whatever goes wrong, the job comes back by its own redelivery."""
+        """Claim the job, run its handler, settle it; whatever goes wrong, the job comes back by its own redelivery.
+
+        Each attempt of a job that snoozes is another call, from a task of its own: what a handler leaves in its context
+        is not there for the next.
+        """
         enter_context(self.context)
+        snoozed, self._snoozed = self._snoozed, None
+        earlier, self._earlier = self._earlier, None
         try:
-            claim = await self._claiming.claim(self._earlier)
+            claim = await self._claiming.claim(earlier, after=self.revision, snoozed=snoozed or 0)
             if claim is not None:
                 self.revision = claim.revision
                 self._attempt = JobAttempt(self._tools, self.job, claim)
-                await self._attempt.run(self.context, self._asked_early)
+                self._snoozed = await self._attempt.run(self.context, self._asked_early)
         except JobError as error:
             logger.warning("job %s: not settled, the server will deliver it again: %s", self.job_id, error)
         except Exception:
             logger.exception("job %s: not settled, the server will deliver it again", self.job_id)
         finally:
-            self.ended.set()
+            self._attempt = None
+            if not self.is_snoozed:
+                self.ended.set()
 
     def _asked_early(self) -> Stop | None:
         if self._is_cancelled:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.delivery import Delivery
@@ -23,7 +23,17 @@ from jsjobs.model.context import current_context
 from jsjobs.model.errors import Reason
 from jsjobs.model.job import JobStatusResponse
 from jsjobs.worker.lease import LeaseTime
-from jsjobs.worker.verdict import Cancelled, Complete, DeadLetter, Lost, Outcome, Release, RetryAfter, Verdict
+from jsjobs.worker.verdict import (
+    Cancelled,
+    Complete,
+    DeadLetter,
+    Lost,
+    Outcome,
+    Release,
+    RetryAfter,
+    SnoozeFor,
+    Verdict,
+)
 
 if TYPE_CHECKING:
     from jsjobs.telemetry.recorder import Telemetry
@@ -42,6 +52,9 @@ class Claim:
 
 class Settlement:
     """Applies verdicts to claims."""
+
+    sleeps: ClassVar[bool] = True
+    """Whether a snoozed job waits until it is due."""
 
     def __init__(
         self,
@@ -100,6 +113,11 @@ class Settlement:
                 await self._state.write(queued, expected=claim.revision)
                 self.give_back(entry.job_id, claim.delivery, delay)
                 return Outcome.RETRY
+            case SnoozeFor(delay):
+                # Nothing is sent: the delivery is kept, since every other one counts against `max_deliver`.
+                due = now + timedelta(seconds=delay)
+                await self._state.write(entry.snoozed(now, due), expected=claim.revision)
+                return Outcome.SNOOZED
             case DeadLetter(reason, error):
                 await self.bury(claim, reason, error)
                 return Outcome.DEAD
@@ -140,6 +158,32 @@ class Settlement:
             # Counted here: this write happens once, whatever becomes of the letter.
             self._telemetry.settled(dead.type, dead.priority, Outcome.DEAD)
         await self.rebury(dead, claim.delivery)
+
+    async def expire(self, claim: Claim, error: str, *, drop: bool) -> None:
+        """The job was not started in time and is dead: as any other, or, dropped, without a letter.
+
+        Raises:
+            Conflict: If the job is no longer ours.
+        """
+        dead = claim.entry.failed(self._clock(), Reason.TIMEOUT, error)
+        # A time to live from the first says that no letter is to come.
+        await self._state.write(dead, expected=claim.revision, ttl=self._ttl if drop else None)
+        if self._telemetry is not None:
+            self._telemetry.count("jobs.dead_lettered", dead.type, "expire", dead.priority)
+        if drop:
+            claim.delivery.term("expired")
+        else:
+            await self.rebury(dead, claim.delivery)
+
+    async def put_off(self, claim: Claim) -> None:
+        """Give a job back whose snooze is over, but whose shard is paused: it is delivered again when that is resumed.
+
+        Raises:
+            Conflict: If the job is no longer ours.
+        """
+        now = self._clock()
+        await self._state.write(claim.entry.snoozed(now, now), expected=claim.revision)
+        self.give_back(claim.entry.job_id, claim.delivery)
 
     async def rebury(self, dead: JobStatusResponse, delivery: Delivery) -> None:
         """The letter of a job that is dead already, then the end of its message."""

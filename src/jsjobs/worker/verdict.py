@@ -30,6 +30,14 @@ class RetryAfter:
 
 
 @dataclass(frozen=True, slots=True)
+class SnoozeFor:
+    """The handler asked to be called again later; the attempt does not count."""
+
+    delay: float
+    """Seconds."""
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLetter:
     """The job is dead."""
 
@@ -62,6 +70,7 @@ class Outcome(StrEnum):
 
     COMPLETE = "complete"
     RETRY = "retry"
+    SNOOZED = "snoozed"
     DEAD = "dead"
     CANCELLED = "cancelled"
     RELEASED = "released"
@@ -69,4 +78,4 @@ class Outcome(StrEnum):
     """Nothing was written: the job was another's, or could not be settled and comes back."""
 
 
-Verdict = Complete | RetryAfter | DeadLetter | Cancelled | Release | Lost
+Verdict = Complete | RetryAfter | SnoozeFor | DeadLetter | Cancelled | Release | Lost

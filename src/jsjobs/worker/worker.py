@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from jsjobs.jetstream.api import IncompleteList
@@ -142,8 +143,7 @@ class Worker:
         await self._watchdog.stop()
         await asyncio.gather(*(self.drop(shard) for shard in list(self._subscriptions)))
         for run in list(self._runs.values()):
-            if not run.has_started:
-                run.stop(Stop.RELEASE)
+            run.wind_down()
         await self._wait_for_runs(self._config.grace if grace is None else grace)
         for run in list(self._runs.values()):
             run.stop(Stop.RELEASE)
@@ -218,13 +218,18 @@ class Worker:
             return
         run = JobRun(self._tools, delivery, self._runs)
         self._runs[run.key] = run
+        self._run(run)
+
+    def _run(self, run: JobRun) -> None:
         task = asyncio.get_running_loop().create_task(run.run())
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda _: self._forget(run))
+        task.add_done_callback(partial(self._on_end, run))
 
-    def _forget(self, run: JobRun) -> None:
-        if self._runs.get(run.key) is run:
+    def _on_end(self, run: JobRun, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if run.is_snoozed:
+            self._run(run)
+        elif self._runs.get(run.key) is run:
             del self._runs[run.key]
 
     # -- helpers

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 from jsjobs.model.context import RequestContext, enter_context
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority, clipped
+from jsjobs.model.snooze import Snooze
 from jsjobs.model.trace import Trace
 from jsjobs.worker.context import JobContext
 from jsjobs.worker.executor import describe
@@ -158,6 +159,8 @@ class Child:
 
 
 def _failure(error: BaseException) -> bytes:
+    if isinstance(error, Snooze):
+        return frames.frame(frames.SNOOZED, seconds=error.seconds)
     if isinstance(error, JobError):
         return frames.frame(frames.FAILED, reason=error.reason, text=clipped(str(error.message)))
     # Without the frames of this module.

@@ -22,6 +22,7 @@ BEGUN = "begun"
 PROGRESS = "progress"
 DONE = "done"
 FAILED = "failed"
+SNOOZED = "snoozed"
 
 Frame = tuple[dict[str, Any], bytes]
 

@@ -55,6 +55,7 @@ class Processes:
 
         Raises:
             HandlerFailed: If the handler raised something.
+            Snooze: If the handler raised that.
             JobError: If the handler raised one, or its process died, which costs only this attempt.
         """
         known = {field.name: getattr(context, field.name) for field in fields(context) if field.name not in _OURS}

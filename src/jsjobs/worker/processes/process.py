@@ -15,6 +15,7 @@ from contextlib import ExitStack, suppress
 from typing import Any
 
 from jsjobs.model.errors import JobError, Reason
+from jsjobs.model.snooze import Snooze
 from jsjobs.worker.processes import frames
 from jsjobs.worker.processes.loading import main_module, search_path
 
@@ -160,6 +161,7 @@ class Process:
 
         Raises:
             HandlerFailed: If the handler raised something.
+            Snooze: If the handler raised that.
             JobError: If the handler raised one, or the process died or cannot load the handler.
         """
         has_begun = False
@@ -239,6 +241,8 @@ class Process:
 
 
 def _raised(head: dict[str, Any]) -> Exception:
+    if head["kind"] == frames.SNOOZED:
+        return Snooze(head["seconds"])
     if "reason" in head:
         return JobError(head["reason"], head["text"])
     return HandlerFailed(head["text"], head["error_type"], head["trace"])
