@@ -152,6 +152,17 @@ def die_once(path: str) -> str:
     return "second"
 
 
+def snooze_once(path: str) -> str:
+    if not Path(path).exists():
+        Path(path).touch()
+        raise JobService.Snooze(0.1)
+    return "awake"
+
+
+def snooze(seconds: float) -> None:
+    raise JobService.Snooze(seconds)
+
+
 def close_everything(payload: object) -> None:
     os.closerange(3, 64)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 from crashing import Crasher
@@ -63,6 +63,61 @@ async def test_a_worker_that_crashes_while_it_cancels(point, runs, config, monke
     # The lost worker's successor may be asked before its handler has begun, and never begins it then.
     assert 1 <= begun[job_id] <= runs
     assert [item.status for item in status.history].count(Status.CANCELLED) == 1
+
+
+@pytest.mark.parametrize("requests", [0, 1])
+async def test_a_caller_that_crashes_while_it_cancels_a_snoozing_job(requests, monkeypatch, jobs: JobService) -> None:
+    """It wrote `cancelled`, and sends the server so many requests more: the last one deletes the message."""
+    runs: list[object] = []
+
+    @jobs.handler("t")
+    async def snooze(payload: object) -> None:
+        runs.append(payload)
+        raise JobService.Snooze(3600)
+
+    job_id = await jobs.submit("t", "x", priority="low", entity="e")
+
+    async def calling(*args: object, **kwargs: object) -> object:
+        nonlocal requests
+        requests -= 1
+        if requests < 0:
+            raise Killed
+        return await call(*args, **kwargs)  # type: ignore[arg-type]
+
+    async def is_snoozed() -> bool:
+        return (await jobs.status(job_id)).snoozed_until is not None
+
+    async with jobs.worker() as worker:
+        await eventually(is_snoozed)
+        with monkeypatch.context() as dying:
+            dying.setattr("jsjobs.cancelling.call", calling)
+            if requests:
+                dying.setattr(StateStore, "write", once(StateStore.write))
+            with pytest.raises(Killed):
+                await jobs.cancel(job_id)
+        await eventually(lambda: queue_is_empty(jobs))
+        await eventually(lambda: worker.running == 0)
+        if requests:  # nobody meets a message any more that is gone
+            with pytest.raises(JobService.Error, match="was cancelled before"):
+                await jobs.cancel(job_id)
+        found = await worker._state.read(job_id)
+    assert found is not None
+    assert found.entry is not None
+    assert (found.entry.status, found.expires, runs) == (Status.CANCELLED, True, ["x"])
+
+
+def once(write: Callable[..., Awaitable[int]]) -> Callable[..., Awaitable[int]]:
+    """A write that succeeds the first time, and whose caller is dead at the second."""
+    times = 0
+
+    async def writing(*args: object, **kwargs: object) -> int:
+        nonlocal times
+        times += 1
+        if times > 1:
+            raise Killed
+        return await write(*args, **kwargs)
+
+    return writing
 
 
 class Killed(BaseException):

@@ -143,6 +143,85 @@ async def test_a_release_that_crashes(point, config, monkeypatch, jobs) -> None:
     assert (runs, status.attempts) == (2, 2 if point == "before write 2" else 1)
 
 
+@pytest.mark.parametrize(
+    ("point", "attempts"),
+    [
+        ("before write 2", 2),  # the snooze itself was never written: it looks like a lost worker
+        ("after write 2", 1),  # written: the redelivery waits the rest out
+        ("before write 3", 1),  # dead at the end of its sleep
+        ("after write 3", 2),  # begun on paper once more: that attempt counts
+    ],
+)
+async def test_a_snooze_that_crashes(point, attempts, config, monkeypatch, jobs) -> None:
+    handler = Handler(failures=1, error=JobService.Snooze(0.5))
+    status = await crash_then_recover(point, handler, config, monkeypatch, jobs)
+    assert (status.status, handler.runs, status.attempts) == ("complete", 2, attempts)
+    assert status.snoozed_until is None
+    assert len([item for item in status.history if item.error]) == attempts - 1
+    assert await letters(jobs) == 0
+
+
+async def test_a_worker_that_dies_while_it_holds_a_snoozed_job(config, jobs) -> None:
+    loop, began = asyncio.get_running_loop(), []
+
+    async def snooze(payload: object) -> str:
+        began.append(loop.time())
+        if len(began) == 1:
+            raise JobService.Snooze(3)
+        return "done"
+
+    dying = JobService(config)
+    for service in (dying, jobs):
+        service.register_handler("t", snooze)
+    job_id = await jobs.submit("t", {}, priority="low")
+    async with dying:
+        await dying.worker().start()
+        await eventually(lambda: is_snoozed(jobs, job_id))
+        await dying.close()  # and nothing is said to the server any more
+    async with jobs.worker():
+        assert await jobs.result(job_id) == "done"
+        await eventually(lambda: queue_is_empty(jobs))
+    assert began[1] - began[0] >= 3
+    status = await jobs.status(job_id)
+    assert [item.status for item in status.history] == ["processing", "queued", "processing", "complete"]
+
+
+async def is_snoozed(jobs: JobService, job_id: str) -> bool:
+    return (await jobs.status(job_id)).snoozed_until is not None
+
+
+@pytest.mark.parametrize(
+    ("point", "expired"),
+    [
+        ("before write 1", "dead_letter"),  # nobody said so: the redelivery finds it expired
+        ("after write 1", "dead_letter"),  # dead, without a letter: the redelivery sends it
+        ("before letter", "dead_letter"),
+        ("after letter", "dead_letter"),  # the letter is sent again and dropped by its message id
+        ("before term", "dead_letter"),
+        ("before write 1", "drop"),
+        ("after write 1", "drop"),  # dead, and it expires: no letter is wanted
+        ("before term", "drop"),
+    ],
+)
+async def test_an_expiry_that_crashes(point, expired, config, monkeypatch, jobs) -> None:
+    handler, dying = Handler(), JobService(config)
+    for service in (dying, jobs):
+        service.register_handler("t", handler)
+    job_id = await jobs.submit("t", {}, priority="low", expires=0.01, expired=expired)
+    await asyncio.sleep(0.1)  # the time that this is about
+    async with dying:
+        await Crasher(dying, point, monkeypatch).run_until_crash()
+    async with jobs.worker() as worker:
+        async for status in jobs.watch(job_id):
+            ended = status
+        await eventually(lambda: queue_is_empty(jobs))
+        found = await worker._state.read(job_id)
+    assert (ended.status, ended.error_reason, handler.runs) == ("failed", "Timeout", 0)
+    assert [item.status for item in ended.history] == ["failed"]
+    assert found.expires is (expired == "drop")  # else the router lets it expire, once the letter is stored
+    assert await letters(jobs) == (expired == "dead_letter")
+
+
 # Write 1 is the one that expects no entry, and loses.
 @pytest.mark.parametrize("point", ["before write 2", "after write 2", "before letter", "after letter", "before term"])
 async def test_burying_a_job_of_dead_workers_that_crashes(point, config, monkeypatch, jobs) -> None:

@@ -16,7 +16,7 @@ from jsjobs.model.context import RequestContext, enter_context
 from jsjobs.model.job import Priority
 from jsjobs.model.trace import Trace
 from jsjobs.worker.executor import Stop
-from jsjobs.worker.verdict import Cancelled, Complete, DeadLetter, RetryAfter, Verdict
+from jsjobs.worker.verdict import Cancelled, Complete, DeadLetter, RetryAfter, SnoozeFor, Verdict
 from process_runs import Runs, new_handling
 
 
@@ -54,6 +54,15 @@ async def test_a_result_that_cannot_be_kept_says_so(run: Runs, what: str) -> Non
     wrong = await run(handlers.wrong_result)
     assert isinstance(wrong, DeadLetter)
     assert "the result of wrong_result does not fit" in wrong.error
+
+
+async def test_a_handler_that_snoozes_keeps_its_process(run: Runs) -> None:
+    first = await run(handlers.pid)
+    assert await run(handlers.snooze, b"2.5") == SnoozeFor(2.5)
+    assert await run(handlers.pid) == first
+    wrong = await run(handlers.snooze, b"-1")
+    assert isinstance(wrong, DeadLetter)
+    assert wrong.error == "Validation: a snooze must be above 0 seconds and at most 31,622,400, not -1"
 
 
 async def test_what_handlers_raise_decides(run: Runs, caplog: pytest.LogCaptureFixture) -> None:

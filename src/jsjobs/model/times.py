@@ -54,5 +54,5 @@ def checked_seconds(what: str, value: object, *, most: float) -> float:
     except OverflowError:  # an integer of hundreds of digits
         seconds = math.inf
     if not 0 < seconds <= most:  # as NaN is not
-        raise JobError.from_validation(f"{what} must be above 0 seconds and at most {most:g}, not {seconds:g}")
+        raise JobError.from_validation(f"{what} must be above 0 seconds and at most {most:,.0f}, not {seconds:g}")
     return seconds
