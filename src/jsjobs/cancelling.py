@@ -17,10 +17,11 @@ from jsjobs.jetstream.api import ApiError, call
 from jsjobs.jetstream.connection import Connection, Reply
 from jsjobs.jetstream.errors import ConnectionLost
 from jsjobs.jetstream.follow import looks
+from jsjobs.jetstream.ids import checked_id
 from jsjobs.jetstream.incoming import fetch_job
 from jsjobs.jetstream.schedules import ScheduleChanged, Schedules
 from jsjobs.jetstream.state import Conflict, Found, StateStore
-from jsjobs.jetstream.subjects import Names, checked_id
+from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.waiting import waiting_entry
 from jsjobs.model.checks import checked_timeout
 from jsjobs.model.errors import AlreadyEnded, JobError

@@ -9,10 +9,11 @@ from datetime import datetime
 
 from jsjobs.jetstream import wire
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.ids import checked_id
 from jsjobs.jetstream.schedules import SCHEDULE as PATTERN
 from jsjobs.jetstream.schedules import Schedule, ScheduleChanged, Schedules, at_pattern
 from jsjobs.jetstream.state import Conflict, StateStore
-from jsjobs.jetstream.subjects import Names, checked_id
+from jsjobs.jetstream.subjects import Names
 from jsjobs.model.errors import AlreadyDue, AlreadyEnded, JobError
 from jsjobs.model.job import JobStatusResponse, Status, utc_now
 from jsjobs.model.times import parse_rfc3339, rfc3339

@@ -56,6 +56,8 @@ class Config(BaseSettings):
     )
     """Where dead letters go, e.g. `postgresql://user@host/db`."""
     namespace: str = "jobs"
+    app: str = Field(default="app", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    """Whose periodic schedules this application's workers keep in line with its code; others' they leave alone."""
     replicas: int = Field(default=1, ge=1, le=5)
     """Copies of every stream; 3 survives the loss of a node."""
     scale: int = Field(default=1, ge=1, le=16)

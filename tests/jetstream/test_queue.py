@@ -10,9 +10,10 @@ from nats.aio.client import Client
 from jsjobs import JobService
 from jsjobs.jetstream.api import call
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.ids import parse_plain_id
 from jsjobs.jetstream.outgoing import Outgoing
 from jsjobs.jetstream.queue import MAX_MESSAGE, JobQueue
-from jsjobs.jetstream.subjects import Names, parse_plain_id
+from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.wire import MSG_ID
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.ids import JobId

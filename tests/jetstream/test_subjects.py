@@ -4,18 +4,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from jsjobs.jetstream.subjects import (
-    Generation,
-    Names,
-    Shard,
-    StoredSubject,
-    checked_id,
-    checked_type,
-    entity_token,
-    is_given_id,
-    parse_plain_id,
-    plain_id,
-)
+from jsjobs.jetstream.ids import checked_id, is_given_id, parse_plain_id, plain_id
+from jsjobs.jetstream.subjects import Generation, Names, Shard, StoredSubject, checked_type, entity_token
 from jsjobs.model.context import checked_name
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import Priority

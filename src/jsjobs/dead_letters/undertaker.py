@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from jsjobs.dead_letters.build import row
 from jsjobs.jetstream.api import call, find, parse_time
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.ids import is_given_id, parse_plain_id
 from jsjobs.jetstream.incoming import IncomingJob, read_job
 from jsjobs.jetstream.letters import Letter
 from jsjobs.jetstream.state import Conflict, Found, StateStore
-from jsjobs.jetstream.subjects import Names, is_given_id, parse_plain_id
+from jsjobs.jetstream.subjects import Names
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import JobStatusResponse, Status, utc_now
 from jsjobs.postgres.dead_letters import DeadLetters

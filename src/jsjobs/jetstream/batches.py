@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from jsjobs.jetstream.api import ApiError
 from jsjobs.jetstream.connection import Connection, Reply
 from jsjobs.jetstream.errors import ConnectionLost, NoResponders, no_streams
-from jsjobs.jetstream.subjects import Names, parse_plain_id
+from jsjobs.jetstream.ids import parse_plain_id
+from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.wire import value_of
 from jsjobs.model.batch import MAX_IDS, BatchRecord, BatchRuns, BatchStatus, ids_of, runs_of
 from jsjobs.model.checks import checked_text, problems

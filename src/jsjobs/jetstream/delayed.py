@@ -19,12 +19,13 @@ from jsjobs.jetstream.acknowledgements import refusal, unknown
 from jsjobs.jetstream.atomic import MAX_BATCH, send_batch
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionLost, NoResponders, no_streams
+from jsjobs.jetstream.ids import debounced_id
 from jsjobs.jetstream.incoming import given_entry
 from jsjobs.jetstream.outgoing import Outgoing
 from jsjobs.jetstream.schedules import MAX_SCHEDULED, ScheduleChanged, Schedules, delayed
 from jsjobs.jetstream.state import WRONG_REVISION, Conflict, StateStore
 from jsjobs.jetstream.stored import find_stored
-from jsjobs.jetstream.subjects import Names, debounced_id
+from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.wire import GIVEN_ID, MSG_ID, header_block, parse_job_headers
 from jsjobs.model.errors import JobError
 from jsjobs.model.ids import JobId

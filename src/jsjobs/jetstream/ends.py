@@ -19,9 +19,10 @@ from itertools import islice
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionClosed, ConnectionLost
 from jsjobs.jetstream.follow import AFTER_HINT, may_tell_end
+from jsjobs.jetstream.ids import checked_id
 from jsjobs.jetstream.lookup import Lookup
 from jsjobs.jetstream.state import StateStore
-from jsjobs.jetstream.subjects import Names, checked_id
+from jsjobs.jetstream.subjects import Names
 from jsjobs.model.checks import checked_text
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import JobStatusResponse

@@ -10,9 +10,10 @@ from typing import Any
 
 from jsjobs.jetstream.api import parse_time
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.ids import plain_id
 from jsjobs.jetstream.incoming import fetch_job
 from jsjobs.jetstream.state import StateStore
-from jsjobs.jetstream.subjects import Names, Shard, plain_id
+from jsjobs.jetstream.subjects import Names, Shard
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import JobStatusResponse, Priority, Status
 
@@ -97,7 +98,7 @@ class InFlight:
         job = await fetch_job(self._connection, self._names, priority, sequence)
         if job is None:
             return None
-        if job.headers.given_id is not None:
+        if job.has_given_id:
             found = await self._state.read(job.job_id)
             if found is not None:
                 return None if found.entry is None else job.own(found.entry)

@@ -8,8 +8,9 @@ from typing import Any
 
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import NoResponders, no_streams
+from jsjobs.jetstream.ids import parse_plain_id, plain_id
 from jsjobs.jetstream.stored import StoredMessage, find_stored
-from jsjobs.jetstream.subjects import Names, parse_plain_id, plain_id
+from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.wire import NO_HEADERS, JobHeaders, UnreadableHeaders, parse_job_headers
 from jsjobs.model.context import RequestContext
 from jsjobs.model.errors import JobError
@@ -29,6 +30,13 @@ class IncomingJob:
     """Why the message cannot be run, if its headers cannot be read."""
     carrier: Carrier
     data: bytes
+    scheduled_for: datetime | None = None
+    """When it was due, if it is a firing of a periodic schedule."""
+
+    @property
+    def has_given_id(self) -> bool:
+        """Whether its id is another than its place in the queue gives it, so that several messages may carry it."""
+        return self.headers.given_id is not None or self.headers.firing is not None
 
     def context(self) -> RequestContext:
         """What is true while the job is in hand."""
@@ -39,8 +47,8 @@ class IncomingJob:
 
     def entry(self) -> JobStatusResponse:
         """The entry of a job that nobody has written of yet."""
-        carrier = self.carrier
-        return new_entry(self.job_id, self.type, self.priority, self.headers, carrier.stored_at, carrier=carrier)
+        more = {"carrier": self.carrier, "scheduled_for": self.scheduled_for}
+        return new_entry(self.job_id, self.type, self.priority, self.headers, self.carrier.stored_at, **more)
 
     def own(self, entry: JobStatusResponse) -> JobStatusResponse | None:
         """What an entry under this job's id says of this job.
@@ -51,7 +59,7 @@ class IncomingJob:
         """
         if entry.carrier is None or entry.carrier == self.carrier:
             return entry
-        return None if self.headers.given_id is not None else self.entry()
+        return None if self.has_given_id else self.entry()
 
 
 def new_entry(
@@ -150,8 +158,12 @@ def read_job(
             headers = parse_job_headers(header)
         except UnreadableHeaders as error:
             headers, problem = error.readable, error
+    job_id, due = headers.given_id, None
+    if job_id is None and headers.firing is not None:
+        due = headers.firing.due(stored_at)
+        job_id = headers.firing.job_id(due)
     return IncomingJob(
-        job_id=headers.given_id or plain_id(place.priority, sequence),
+        job_id=job_id or plain_id(place.priority, sequence),
         type=place.type,
         priority=place.priority,
         shard=place.shard,
@@ -159,4 +171,5 @@ def read_job(
         problem=problem,
         carrier=Carrier(stream=names.stream(place.priority), sequence=sequence, stored_at=stored_at),
         data=data,
+        scheduled_for=due,
     )

@@ -9,10 +9,11 @@ from contextlib import aclosing
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionClosed
 from jsjobs.jetstream.follow import looks
+from jsjobs.jetstream.ids import checked_id
 from jsjobs.jetstream.progress import ProgressUpdate
 from jsjobs.jetstream.progress_feed import follow_progress
 from jsjobs.jetstream.state import Found, StateStore
-from jsjobs.jetstream.subjects import Names, checked_id
+from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.waiting import waiting_entry
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import JobStatusResponse, Status

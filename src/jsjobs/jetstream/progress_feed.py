@@ -19,8 +19,9 @@ from pydantic import ValidationError
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionClosed, ConnectionLost, NoResponders
 from jsjobs.jetstream.follow import AFTER_HINT, may_tell_end
+from jsjobs.jetstream.ids import checked_id
 from jsjobs.jetstream.progress import ProgressUpdate
-from jsjobs.jetstream.subjects import Names, checked_id
+from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.wire import value_of
 from jsjobs.model.errors import JobError
 

@@ -14,8 +14,9 @@ from jsjobs.jetstream.atomic import MAX_BATCH, send_batch
 from jsjobs.jetstream.away import ASK_AGAIN, comes_back
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionLost, NoResponders
+from jsjobs.jetstream.ids import plain_id
 from jsjobs.jetstream.outgoing import Outgoing
-from jsjobs.jetstream.subjects import Names, entity_token, plain_id
+from jsjobs.jetstream.subjects import Names, entity_token
 from jsjobs.jetstream.wire import MSG_ID, header_block
 from jsjobs.model.errors import JobError
 from jsjobs.model.ids import JobId

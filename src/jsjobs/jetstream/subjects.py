@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, Self
 from urllib.parse import quote
 
+from jsjobs.jetstream.ids import digest_of
 from jsjobs.model.checks import checked_text
 from jsjobs.model.context import checked_name
 from jsjobs.model.errors import JobError
@@ -14,11 +15,8 @@ from jsjobs.model.job import Priority
 
 _NAMESPACE = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _TYPE = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
-_PLAIN_ID = re.compile(r"(critical|high|normal|low)-([1-9][0-9]{0,15})")
-_GIVEN_ID = re.compile(r"(at|replay)-[A-Za-z0-9_-]{1,100}")
 MAX_TYPE = 200
 """Longest job type, in characters: it is part of a subject, and types are counted in hundreds."""
-_DEBOUNCED_ID = re.compile(r"at-([0-9a-f]{32})-[0-9a-f]{16}")
 _GENERATION = re.compile(r"([1-9][0-9]{0,8})x([1-9][0-9]{0,8})")
 _SHARD = re.compile(r"(critical|high|normal|low)-([0-9]+x[0-9]+)-(0|[1-9][0-9]{0,8})")
 _MAX_TOKEN = 1024  # the server's control line is 4,096 bytes at most, subject and reply subject included
@@ -126,8 +124,8 @@ class Names:
 
     def schedule(self, job_id: str) -> bytes:
         """Where the schedule of a delayed job stands until it is due; debounced ones of a key stand on one subject."""
-        debounced = _DEBOUNCED_ID.fullmatch(job_id)
-        place = f"debounce.{debounced[1]}" if debounced else job_id
+        digest = digest_of(job_id)
+        place = job_id if digest is None else f"debounce.{digest}"
         return f"{self.namespace}.at.{place}".encode()
 
     def schedule_key(self, digest: str) -> bytes:
@@ -141,6 +139,10 @@ class Names:
     def due(self, subject: bytes) -> bytes:
         """Where a job is published, by the server, when it is due: in the place of the subject of a queue."""
         return b"%b.due.%b" % (self.namespace.encode(), subject.partition(b".")[2])
+
+    def queue_subject(self, due: bytes) -> bytes:
+        """Where a job is published at once, in the place of the subject that it is published on when it is due."""
+        return b"%b.%b" % (self.namespace.encode(), due.split(b".", 2)[2])
 
     def queue_of_due(self, subject: bytes) -> tuple[Priority, str]:
         """Priority and type of a job that is to be published on such a subject.
@@ -196,52 +198,12 @@ class Names:
         return f"{self.namespace}.dead.{job_id}".encode()
 
 
-def plain_id(priority: Priority, sequence: int) -> str:
-    """The id of a job by its place: the receipt every publisher gets."""
-    return f"{priority}-{sequence}"
-
-
-def parse_plain_id(job_id: str) -> tuple[Priority, int] | None:
-    """Priority and stream sequence of a plain id, or None for any other text."""
-    match = _PLAIN_ID.fullmatch(job_id)
-    return (Priority(match[1]), int(match[2])) if match else None
-
-
-def is_given_id(job_id: str) -> bool:
-    """Whether this is an id that its message carries: a scheduled or replayed job's."""
-    return _GIVEN_ID.fullmatch(job_id) is not None
-
-
-def debounced_id(digest: str, token: str) -> str:
-    """The id of a job that further submits of the same key replace while it waits.
-
-    Args:
-        digest: Of the key, 32 hexadecimal digits.
-        token: 16 more, nobody else's.
-    """
-    return f"at-{digest}-{token}"
-
-
 def may_be_answered(reply: bytes, namespace: str) -> bool:
     """Whether an answer may go to the reply subject that a stranger named, with rights that the stranger may not have.
 
     A subject of the namespace may be a queue, one of the server's an entry, an acknowledgement or a request to it.
     """
     return bool(reply) and not reply.startswith((b"$", f"{namespace}.".encode())) and not set(reply) & set(b"*>")
-
-
-def checked_id(job_id: str) -> str:
-    """The id itself, if it has the form of one.
-
-    Raises:
-        JobError: `NotFound`: no job can have such an id; `Validation`, if it is no text at all.
-    """
-    checked_text("a job id", job_id)
-    if not (_PLAIN_ID.fullmatch(job_id) or _GIVEN_ID.fullmatch(job_id)):
-        raise JobError.from_not_found(
-            f"{job_id[:120]!r} is no job id: ids look like critical-1795318823879006, at-… or replay-…", job_id=job_id
-        )
-    return job_id
 
 
 def checked_type(job_type: str) -> str:

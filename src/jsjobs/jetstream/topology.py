@@ -20,11 +20,12 @@ from jsjobs.jetstream.generations import (
     read_stored,
     write_live,
 )
+from jsjobs.jetstream.ids import parse_plain_id
 from jsjobs.jetstream.queue_update import update_queue
 from jsjobs.jetstream.reshard import Draining, Reshard
 from jsjobs.jetstream.state import Conflict
 from jsjobs.jetstream.steps import Action, Step, shards_step
-from jsjobs.jetstream.subjects import Generation, Names, Shard, parse_plain_id
+from jsjobs.jetstream.subjects import Generation, Names, Shard
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
 from jsjobs.settings import Config

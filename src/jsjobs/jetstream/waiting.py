@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.ids import parse_plain_id
 from jsjobs.jetstream.incoming import fetch_waiting
 from jsjobs.jetstream.schedules import Schedules
-from jsjobs.jetstream.subjects import Names, parse_plain_id
+from jsjobs.jetstream.subjects import Names
 from jsjobs.model.job import JobStatusResponse
 
 
@@ -13,8 +14,8 @@ async def waiting_entry(connection: Connection, names: Names, job_id: str) -> Jo
     """What the entry of a job would say that has none yet; None if nothing of the job waits where its id tells.
 
     Raises:
-        JobError: `RunnerUnavailable`, if the server cannot be reached or the streams do not exist; `Validation`, if what
-            waits cannot be read.
+        JobError: `RunnerUnavailable`, if the server cannot be reached or the streams do not exist; `Validation`, if
+            what waits cannot be read.
     """
     if parse_plain_id(job_id) is not None:
         job = await fetch_waiting(connection, names, job_id)

@@ -9,7 +9,9 @@ from typing import Any
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from jsjobs.jetstream.subjects import is_given_id
+from jsjobs.jetstream.firing import NAME as SCHEDULE_NAME
+from jsjobs.jetstream.firing import Firing, read_firing
+from jsjobs.jetstream.ids import is_given_id
 from jsjobs.model.context import checked_name
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import DEFAULT_MAX_ATTEMPTS, Duration
@@ -61,6 +63,8 @@ class JobHeaders:
     """Started later than this it is not run."""
     drop_expired: bool = False
     given_id: str | None = None
+    firing: Firing | None = None
+    """Of which periodic schedule, where it is one's."""
     trace: Trace = NO_TRACE
     """Empty where none came, or none that can be read."""
 
@@ -164,6 +168,7 @@ def parse_job_headers(raw: bytes) -> JobHeaders:
         expires=read(EXPIRES, parse_rfc3339),
         drop_expired=read(EXPIRED, _parse_expired, False),
         given_id=read(GIVEN_ID, _parse_given_id),
+        firing=read(SCHEDULE_NAME, lambda v: read_firing(v, seen)),
         trace=read_trace(pairs) if _TRACE in lower else NO_TRACE,
     )
     if problems:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 from jsjobs.dead_letters.table import database_of
+from jsjobs.declaring import Declarations
 from jsjobs.jetstream.connect import connect
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.subjects import Names
@@ -27,6 +28,7 @@ class Connections:
         self.config = checked_kind("the settings", config, Config) or here()
         self._names = Names(self.config.namespace)
         self._registry = Registry()
+        self._declarations = Declarations()
         self._connection: Connection | None = None
         self._database: Database | None = None
         self._telemetry: Telemetry | None = None
@@ -45,7 +47,7 @@ class Connections:
     def sibling(self) -> Self:
         """Another service with the same settings and handlers, and connections of its own."""
         other = type(self)(self.config)
-        other._registry = self._registry  # noqa: SLF001 - of the same class
+        other._registry, other._declarations = self._registry, self._declarations  # noqa: SLF001 - of the same class
         return other
 
     async def connect(self) -> None:

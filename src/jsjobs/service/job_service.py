@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TypeAlias, TypeVar
+from datetime import timedelta
+from functools import partial
+from typing import Any, TypeAlias, TypeVar, Unpack
 
 from jsjobs.dead_letters.router import Router
+from jsjobs.declaring import Declaration, keep_in_line
 from jsjobs.model.batch import BatchStatus
 from jsjobs.model.context import RequestContext, current_context, request_context
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import JobStatusResponse, Priority, Status
 from jsjobs.model.payload import JobPayload
+from jsjobs.model.periodic import ScheduleStatus
 from jsjobs.model.retry import Retry
 from jsjobs.model.snooze import Snooze
 from jsjobs.queue_metrics import QueueMetrics
+from jsjobs.scheduling import PeriodicOptions, timetable_of
 from jsjobs.service.controls import Controls
 from jsjobs.service.follows import Follows
 from jsjobs.service.submits import Submits
@@ -31,6 +36,7 @@ class _Response:
 
     Status: TypeAlias = JobStatusResponse
     Batch: TypeAlias = BatchStatus
+    Schedule: TypeAlias = ScheduleStatus
 
 
 class JobService(Submits, Follows, Controls):
@@ -95,6 +101,43 @@ class JobService(Submits, Follows, Controls):
         """
         self._registry.register(job_type, function, retry=retry, run_in=run_in)
 
+    def periodic(
+        self,
+        cron: str | None = None,
+        *,
+        every: float | timedelta | None = None,
+        zone: str | None = None,
+        name: str | None = None,
+        job_type: str | None = None,
+        payload: Any = None,
+        **options: Unpack[PeriodicOptions],
+    ) -> Callable[[H], H]:
+        """Let the server submit the decorated handler's job again and again.
+
+        It is kept in line by name: a worker that starts adds it, changes what changed, and removes what this
+        application (the setting `app`) declared before and does not any more. Any number may start at once.
+
+        Args:
+            cron: Five fields as in a crontab, six with seconds in front, or a macro such as `@daily`.
+            every: Whole seconds between two jobs, or a timedelta, in the place of a cron.
+            zone: The IANA time zone of a cron; UTC if not given.
+            name: The schedule's; None: the job's type, its dots as dashes.
+            job_type: Which job, where the function handles several.
+            payload: Of each job.
+            **options: As `schedules().add` takes them: priority, entity, tenant, max_attempts, duration, timeout.
+
+        Raises:
+            JobError: `Validation`, if the timetable cannot be one. What else cannot be used is told at `worker()`.
+        """
+        timetable = timetable_of(cron, every, zone)
+
+        def declare(function: H) -> H:
+            declaration = Declaration(timetable, function, job_type, name, payload, options)
+            self._declarations.declared.append(declaration)
+            return function
+
+        return declare
+
     @property
     def types(self) -> list[str]:
         """The job types that have a handler in this process, sorted."""
@@ -103,8 +146,16 @@ class JobService(Submits, Follows, Controls):
     # -- consuming
 
     def worker(self) -> Worker:
-        """A worker of this process; use it as an async context manager while the service is connected."""
-        return Worker(self.connection, self.config, self._registry, self._telemetry)
+        """A worker of this process; use it as an async context manager while the service is connected.
+
+        Raises:
+            JobError: `Validation`, if a periodic schedule that the code declares cannot be used.
+        """
+        connection, config, names = self.connection, self.config, self._names
+        wanted = self._declarations.definitions(names, self._composer(), self._registry, config.app)
+        worker = Worker(connection, config, self._registry, self._telemetry)
+        worker.beside.append(partial(keep_in_line, connection, names, wanted, config.app, timeout=config.timeout))
+        return worker
 
     def router(self) -> Router:
         """A dead-letter router of this process, where a database is set; use it as an async context manager."""

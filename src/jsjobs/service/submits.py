@@ -8,12 +8,14 @@ from typing import Any, Unpack, overload
 from jsjobs.composing import Composer
 from jsjobs.jetstream.batches import Batches
 from jsjobs.jetstream.delayed import Delayed
+from jsjobs.jetstream.periodic import Periodic
 from jsjobs.jetstream.queue import JobQueue
 from jsjobs.model.batch import BatchStatus
 from jsjobs.model.errors import JobError
 from jsjobs.model.ids import JobId
 from jsjobs.model.payload import JobPayload
 from jsjobs.publishing import OnQueued, Publisher, SubmitOptions
+from jsjobs.scheduling import Scheduler
 from jsjobs.service.connections import Connections
 from jsjobs.validating import Validator, validate_all
 
@@ -98,11 +100,24 @@ class Submits(Connections):
         """
         return await self._batches().status(batch_id)
 
+    def schedules(self) -> Scheduler:
+        """The periodic schedules: to add, list, show, remove, pause, resume and run them."""
+        names, timeout = self._names, self.config.timeout
+        periodic = Periodic(self.connection, names, timeout=timeout)
+        return Scheduler(periodic, self._queue(), self._composer(), names)
+
     def _publisher(self) -> Publisher:
-        config, connection, names = self.config, self.connection, self._names
-        queue = JobQueue(connection, names, timeout=config.timeout)
-        delayed = Delayed(connection, names, timeout=config.timeout, duplicate_window=config.duplicate_window)
-        return Publisher(queue, delayed, Composer(queue, self._registry), self._batches(), self._telemetry)
+        config = self.config
+        delayed = Delayed(
+            self.connection, self._names, timeout=config.timeout, duplicate_window=config.duplicate_window
+        )
+        return Publisher(self._queue(), delayed, self._composer(), self._batches(), self._telemetry)
+
+    def _queue(self) -> JobQueue:
+        return JobQueue(self.connection, self._names, timeout=self.config.timeout)
+
+    def _composer(self) -> Composer:
+        return Composer(self._queue(), self._registry)
 
     def _batches(self) -> Batches:
         config = self.config

@@ -46,6 +46,7 @@ async def drain(connection: Connection, service: JobService, timeout: float) -> 
     before = (await call(connection, f"STREAM.INFO.{names.state_stream}"))["state"]["last_seq"]
     causes: dict[str, BaseException] = {}
     worker = service.worker()
+    worker.beside.clear()  # what the application does every minute is not to happen in the middle of its test
     worker.settles_with = partial(PromptSettlement, causes=causes)
     await worker.start()
     try:
@@ -116,4 +117,6 @@ def _line(status: JobStatusResponse) -> str:
     text = f"{status.job_id} ({status.type}) {status.status}"
     if status.status is Status.PROCESSING:
         return f"{text}, attempt {status.attempts}"
+    if status.snoozed_until is not None:
+        return f"{text}, its handler snoozed"
     return f"{text}, last error: {status.last_error}" if status.last_error else text

@@ -110,6 +110,10 @@ class Registry:
         """The type's handler, or None."""
         return self._handlers.get(job_type)
 
+    def types_of(self, function: Handler | None) -> list[str]:
+        """The types that a function is the handler of, sorted."""
+        return sorted(one.type for one in self._handlers.values() if one.function is function)
+
     def for_processes(self) -> dict[str, bytes]:
         """The handlers that run in processes, pickled, by type: by now, their modules are complete.
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -54,6 +54,9 @@ class Worker:
         self.name = f"{socket.gethostname()}-{os.getpid()}-{random_token()[:6]}"
         self.settles_with: Callable[..., Settlement] = Settlement
         """What applies verdicts; tests may set another before the start."""
+        self.beside: list[Callable[[], Coroutine[Any, Any, None]]] = []
+        """What is begun with the work and ends, or is cancelled, by itself: no job waits for it."""
+        self._aside: list[asyncio.Task[None]] = []
         self._connection = connection
         self._config = config
         self._registry = registry
@@ -121,6 +124,7 @@ class Worker:
         try:
             await self._cancels.start()
             await self._watchdog.start(shards)
+            self._aside = [asyncio.create_task(work()) for work in self.beside]
         except BaseException:
             await self.stop(0)  # cancelled on the way: nobody would stop a worker that never started
             raise
@@ -141,6 +145,8 @@ class Worker:
         self._stopping = True
         self._connection.on_reconnect.remove(self._watchdog.look_soon)
         await self._watchdog.stop()
+        for task in self._aside:
+            task.cancel()
         await asyncio.gather(*(self.drop(shard) for shard in list(self._subscriptions)))
         for run in list(self._runs.values()):
             run.wind_down()

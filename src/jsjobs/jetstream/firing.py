@@ -1,0 +1,63 @@
+"""What a firing of a periodic schedule says of itself: which schedule it is of, and when it was due."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from jsjobs.model.times import parse_rfc3339
+from jsjobs.model.timetable import Timetable
+
+NAME = "Jsjobs-Schedule"
+TIMETABLE = "Jsjobs-Timetable"
+ZONE = "Jsjobs-Time-Zone"
+_NEXT = "Nats-Schedule-Next"
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class Firing(NamedTuple):
+    """One firing."""
+
+    name: str
+    timetable: Timetable
+    next_at: datetime
+    """When the next one will be: of a firing's own time the server tells nothing."""
+
+    def due(self, stored_at: datetime) -> datetime:
+        """When it was due, by the timetable.
+
+        Args:
+            stored_at: When the queue stored it.
+        """
+        return self.timetable.due_before(self.next_at, stored_at)
+
+    def job_id(self, due: datetime) -> str:
+        """The id of its job: each due time of a schedule is one job, however often it is delivered."""
+        return f"at-{self.name}-{due.astimezone(UTC):%Y%m%dT%H%M%SZ}"
+
+
+def is_schedule_name(text: str) -> bool:
+    """Whether a schedule can have this name: 1 to 64 of A-Z, a-z, 0-9, `_` and `-`."""
+    return _NAME.fullmatch(text) is not None
+
+
+def read_firing(name: str, headers: Mapping[str, str]) -> Firing | None:
+    """The firing that a job's message is; None if the schedule's job was published in another way.
+
+    Args:
+        name: What the header `Jsjobs-Schedule` says.
+        headers: All headers, their names in lower case.
+
+    Raises:
+        ValueError: If the name can be none, or the time cannot be read.
+        JobError: `Validation`, if the timetable cannot be read.
+    """
+    next_at = headers.get(_NEXT.lower())
+    if next_at is None or next_at == "purge":
+        return None
+    if not is_schedule_name(name):
+        raise ValueError(f"{name[:80]!r} is no name of a schedule")
+    timetable = Timetable.parse(headers.get(TIMETABLE.lower(), ""), headers.get(ZONE.lower()))
+    return Firing(name, timetable, parse_rfc3339(next_at))

@@ -1,0 +1,192 @@
+"""Periodic schedules: one message each on `<namespace>.at.schedule.<name>`, from which the server makes jobs.
+
+The message is the whole definition. A paused one keeps everything but the header that makes the server fire it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import NamedTuple
+
+from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.errors import NoResponders, no_streams
+from jsjobs.jetstream.firing import NAME, TIMETABLE, ZONE
+from jsjobs.jetstream.outgoing import Outgoing
+from jsjobs.jetstream.schedules import SCHEDULE, TARGET, Schedule, Schedules, read_schedule, timed
+from jsjobs.jetstream.stored import stored
+from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.wire import header_block, parse_job_headers, parse_json
+from jsjobs.model.errors import JobError
+from jsjobs.model.job import utc_now
+from jsjobs.model.periodic import ScheduleStatus
+from jsjobs.model.timetable import Timetable
+
+logger = logging.getLogger("jsjobs.scheduling")
+
+OWNER = "Jsjobs-Owner"
+PAUSED = "Jsjobs-Paused"
+_SERVER_ZONE = "Nats-Schedule-Time-Zone"
+_OF_THE_SCHEDULE = {NAME, TIMETABLE, ZONE, OWNER, PAUSED}
+
+
+class Definition(NamedTuple):
+    """What a periodic schedule is, apart from whether it is paused."""
+
+    name: str
+    headers: dict[str, str]
+    data: bytes
+
+    @property
+    def owner(self) -> str | None:
+        """The application whose code declares it."""
+        return self.headers.get(OWNER)
+
+
+def define(names: Names, name: str, timetable: Timetable, job: Outgoing, *, owner: str | None = None) -> Definition:
+    """The definition of a schedule.
+
+    Args:
+        names: The namespace.
+        name: The schedule's.
+        timetable: When it fires.
+        job: What it submits, on the subject of a queue.
+        owner: The application whose code declares it.
+    """
+    headers = {**job.headers, NAME: name, TIMETABLE: timetable.text, **timed(names.due(job.subject), timetable.spec)}
+    if timetable.zone is not None:
+        headers |= {ZONE: timetable.zone, _SERVER_ZONE: timetable.zone}
+    if owner is not None:
+        headers[OWNER] = owner
+    return Definition(name, headers, job.data)
+
+
+def definition_of(schedule: Schedule) -> Definition:
+    """The definition that stands on a schedule's subject, paused or not."""
+    headers = schedule.own_headers | schedule.timing
+    paused = headers.pop(PAUSED, None)
+    if paused is not None:
+        headers[SCHEDULE] = paused
+    return Definition(_name(schedule), headers, schedule.data)
+
+
+def is_there(schedule: Schedule | None) -> bool:
+    """Whether a schedule stands there, paused or not, and no trace of a removed one."""
+    return schedule is not None and (schedule.is_live or is_paused(schedule))
+
+
+def is_paused(schedule: Schedule) -> bool:
+    """Whether it does not fire until it is resumed."""
+    return PAUSED in schedule.headers
+
+
+class Periodic:
+    """Reads and changes the periodic schedules of one namespace."""
+
+    def __init__(self, connection: Connection, names: Names, *, timeout: float = 5.0) -> None:
+        self._connection = connection
+        self._names = names
+        self._schedules = Schedules(connection, names, timeout=timeout)
+
+    async def find(self, name: str) -> Schedule | None:
+        """What stands on a schedule's subject, or what its removal left.
+
+        Raises:
+            JobError: As `Schedules.find`.
+        """
+        return await self._schedules.find(self._names.periodic(name))
+
+    async def all(self) -> AsyncIterator[Schedule]:
+        """Every schedule, paused ones included, in the order of their last change.
+
+        Raises:
+            JobError: As `Schedules.find`.
+        """
+        try:
+            async for message in stored(
+                self._connection, self._names.schedule_stream, self._names.periodic("*").decode()
+            ):
+                try:
+                    schedule = read_schedule(message)
+                except JobError as error:
+                    logger.warning("the schedule on %r cannot be read: %s", message.subject, error.message)
+                    continue
+                if is_there(schedule):
+                    yield schedule
+        except NoResponders:
+            raise JobError.from_runner_unavailable(no_streams(self._names.namespace)) from None
+
+    async def store(self, definition: Definition, *, expected: int, paused: bool = False) -> Schedule:
+        """Put a definition in the place of what stands there.
+
+        Args:
+            definition: What it is from now on.
+            expected: The message it replaces, 0 for none.
+            paused: Whether it fires only once it is resumed.
+
+        Returns:
+            What stands there now.
+
+        Raises:
+            ScheduleChanged: If another message stands there.
+            JobError: As `Schedules.store`.
+        """
+        headers = definition.headers
+        if paused:
+            kept = {name: value for name, value in headers.items() if name != SCHEDULE}
+            headers = {**kept, PAUSED: headers[SCHEDULE], "Nats-Rollup": "sub"}
+        subject = self._names.periodic(definition.name)
+        sequence = await self._schedules.store(subject, headers, definition.data, expected=expected)
+        return Schedule(subject, sequence, utc_now(), headers, definition.data)
+
+    async def remove(self, schedule: Schedule) -> None:
+        """Take a schedule away.
+
+        Raises:
+            ScheduleChanged: If another message stands there by now.
+            JobError: As `Schedules.store`.
+        """
+        await self._schedules.remove(schedule)
+
+    def job(self, schedule: Schedule) -> Outgoing:
+        """What the schedule submits, as a job that is submitted now."""
+        own = {name: value for name, value in schedule.own_headers.items() if name not in _OF_THE_SCHEDULE}
+        subject = self._names.queue_subject(schedule.headers.get(TARGET, "").encode())
+        return Outgoing(subject, schedule.data, own)
+
+    def status(self, schedule: Schedule, now: datetime) -> ScheduleStatus:
+        """What a schedule is, and when it fires next.
+
+        Raises:
+            JobError: `Validation`, if a stranger's message cannot be read.
+        """
+        definition = definition_of(schedule)
+        headers = definition.headers
+        if TIMETABLE not in headers:
+            raise JobError.from_validation(f"{definition.name!r} is no schedule of ours: it has no {TIMETABLE}")
+        timetable = Timetable.parse(headers[TIMETABLE], headers.get(ZONE))
+        priority, job_type = self._names.queue_of_due(headers.get(TARGET, "").encode())
+        job = parse_job_headers(header_block(schedule.own_headers))
+        paused = is_paused(schedule)
+        return ScheduleStatus(
+            name=definition.name,
+            timetable=timetable.text,
+            zone=timetable.zone,
+            type=job_type,
+            payload=parse_json(schedule.data, "the payload"),
+            priority=priority,
+            entity=job.entity,
+            tenant=job.tenant,
+            max_attempts=job.max_attempts,
+            duration=job.duration,
+            timeout=job.timeout,
+            owner=definition.owner,
+            paused=paused,
+            changed_at=schedule.stored_at,
+            next=() if paused else tuple(timetable.next(now, since=schedule.stored_at)),
+        )
+
+
+def _name(schedule: Schedule) -> str:
+    return schedule.subject.decode("utf-8", "backslashreplace").rpartition(".")[2]
