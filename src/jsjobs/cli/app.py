@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from jsjobs.cli import cancel, database, dlq, jobs, queues, serve, streams
+from jsjobs.cli import cancel, database, dlq, jobs, queues, reschedule, schedule, serve, streams
 from jsjobs.cli.demo import demo
 from jsjobs.cli.options import is_verbose
 from jsjobs.cli.output import complain
@@ -45,6 +45,8 @@ _OPERATIONS = "Operations"
 serve.add_commands(app)
 jobs.add_commands(app)
 app.command(rich_help_panel="Jobs", epilog=cancel.EXAMPLES)(cancel.cancel)
+app.command(rich_help_panel="Jobs", epilog=reschedule.EXAMPLES)(reschedule.reschedule)
+app.add_typer(schedule.app, name="schedule", rich_help_panel="Jobs")
 app.command(rich_help_panel="Running")(demo)
 app.command(rich_help_panel=_OPERATIONS, epilog=EXAMPLES)(top)
 queues.add_commands(app, _OPERATIONS)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from jsjobs import JobService
-from jsjobs.cli.durations import parse_duration
+from jsjobs.cli.durations import parse_duration, parse_moment
 from jsjobs.cli.problems import WrongUse
 from jsjobs.model.job import utc_now
 from jsjobs.postgres.dead_letters import DeadLetter, DeadLetters
@@ -27,11 +27,10 @@ def _moment(text: str) -> datetime:
     except (ValueError, OverflowError):
         pass
     try:
-        moment = datetime.fromisoformat(text)
+        return parse_moment(text)
     except ValueError:
         problem = f"{text[:40]!r} is neither a duration such as 2h nor a time such as 2026-01-31T12:00:00Z"
         raise typer.BadParameter(problem) from None
-    return moment if moment.tzinfo is not None else moment.astimezone()
 
 
 Tenant = Annotated[str | None, typer.Option(help="Only of this tenant.")]

@@ -1,6 +1,7 @@
-"""Durations as people write them: `250ms`, `4s`, `5m`, `1h30m`, `2d`."""
+"""Durations as people write them: `250ms`, `4s`, `5m`, `1h30m`, `2d`; and moments."""
 
 import re
+from datetime import datetime
 
 _UNITS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 _DURATION = re.compile("".join(rf"(?:(?P<{unit}>[0-9]{{1,9}}(?:\.[0-9]{{1,3}})?){unit})?" for unit in _UNITS))
@@ -20,6 +21,21 @@ def parse_duration(text: str) -> float:
     if not any(parts.values()):
         raise ValueError(f"{text[:40]!r} is no duration: a number above zero and its unit, like 250ms, 4s, 5m or 1h30m")
     return sum(number * _UNITS[unit] for unit, number in parts.items()) / 1000
+
+
+def parse_moment(text: str) -> datetime:
+    """The moment that is meant, in ISO 8601; without a zone, on the clock of the person who wrote it.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    try:
+        moment = datetime.fromisoformat(text.strip())
+        return moment if moment.tzinfo is not None else moment.astimezone()
+    except (ValueError, OverflowError):
+        raise ValueError(
+            f"{text[:40]!r} is no time such as 2026-12-24T18:00:00Z, or 2026-12-24T18:00 on this machine's clock"
+        ) from None
 
 
 def format_duration(seconds: float) -> str:

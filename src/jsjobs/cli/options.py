@@ -5,12 +5,13 @@ import inspect
 import logging
 import os
 from collections.abc import Callable
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from jsjobs.cli.durations import parse_duration
+from jsjobs.cli.durations import parse_duration, parse_moment
 from jsjobs.cli.output import talk
 from jsjobs.logs import LogFormat, log_to_stderr
 
@@ -26,6 +27,18 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 def duration_option(help_text: str, *names: str) -> Any:
     """An option that takes a duration and gives seconds."""
     return typer.Option(*names, help=help_text, parser=_duration, metavar="DURATION")
+
+
+def moment_option(help_text: str, *names: str) -> Any:
+    """An option that takes a moment and gives an aware datetime."""
+    return typer.Option(*names, help=help_text, parser=_moment, metavar="TIME")
+
+
+def _moment(text: str) -> datetime:
+    try:
+        return parse_moment(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def _duration(text: str) -> float:

@@ -1,6 +1,7 @@
 """`jsjobs submit`."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -9,7 +10,7 @@ from jsjobs import JobService
 from jsjobs.cli.bars import bar
 from jsjobs.cli.connect import run, service
 from jsjobs.cli.job_view import change_line, failed_as
-from jsjobs.cli.options import Json, duration_option, examples, with_servers
+from jsjobs.cli.options import Json, duration_option, examples, moment_option, with_servers
 from jsjobs.cli.output import dumps, print_json, print_value, screen, talk
 from jsjobs.cli.payloads import Lines, read_lines, read_one
 from jsjobs.cli.problems import Failed
@@ -23,6 +24,7 @@ EXAMPLES = examples(
     """jsjobs submit email.send '{"to": "a@example.org"}' --entity customer-42""",
     """jsjobs submit report '"2026-01"' --priority high --duration long --wait""",
     "jsjobs submit import @order.json --dedupe-key order-7 --json",
+    """jsjobs submit reminder '{"user": 42}' --delay 1h30m --debounce-key user-42""",
     "jq -c '.orders[]' all.json | jsjobs submit import -",
 )
 
@@ -42,6 +44,11 @@ def submit(
     max_attempts: Annotated[int | None, typer.Option(help="Attempts before it is dead [dim](default: 3)[/]")] = None,
     duration: Annotated[Duration, typer.Option(help="long: may run for more than half a minute.")] = Duration.SHORT,
     timeout: Annotated[float | None, duration_option("Longest time for one attempt, such as 10s.")] = None,
+    delay: Annotated[float | None, duration_option("Run it after this time, such as 1h30m.")] = None,
+    at: Annotated[datetime | None, moment_option("Run it at this time, such as 2026-12-24T18:00:00Z.")] = None,
+    debounce_key: Annotated[
+        str | None, typer.Option(help="With a delay: the same key again replaces the job that is not due yet.")
+    ] = None,
     expires: Annotated[
         float | None, duration_option("A job that has not started after this time is not run, such as 10m.")
     ] = None,
@@ -61,6 +68,9 @@ def submit(
         "max_attempts": max_attempts,
         "duration": duration,
         "timeout": timeout,
+        "delay": delay,
+        "at": at,
+        "debounce_key": debounce_key,
         "expires": expires,
         "expired": "drop" if drop_expired else "dead_letter",
     }

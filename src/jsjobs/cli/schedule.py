@@ -1,0 +1,211 @@
+"""`jsjobs schedule`: jobs that are submitted again and again."""
+
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from jsjobs.cli.connect import run, service
+from jsjobs.cli.durations import format_duration
+from jsjobs.cli.options import Json, duration_option, examples, with_servers
+from jsjobs.cli.output import local_time, plain, print_json, print_value, screen, talk
+from jsjobs.cli.payloads import read_one
+from jsjobs.model.ids import JobId
+from jsjobs.model.job import Duration, Priority, utc_now
+from jsjobs.model.periodic import ScheduleStatus
+
+app = typer.Typer(
+    no_args_is_help=True, help="Jobs that are submitted again and again, by the server.", rich_markup_mode="rich"
+)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The schedule's name.")]
+
+
+@app.command(
+    epilog=examples(
+        """jsjobs schedule add nightly report.build '{"of": "yesterday"}' --cron "0 3 * * *" --tz Europe/Berlin""",
+        "jsjobs schedule add beat ping null --every 30s --priority low",
+    )
+)
+@with_servers
+def add(
+    *,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Letters, digits, [cyan]-[/] and [cyan]_[/].")],
+    job_type: Annotated[str, typer.Argument(metavar="TYPE", help="What it submits, such as report.build.")],
+    payload: Annotated[str, typer.Argument(metavar="PAYLOAD|@FILE", help="JSON.")],
+    cron: Annotated[
+        str | None, typer.Option(help='Five fields, such as "0 9 * * 1-5", or @daily; six have seconds in front.')
+    ] = None,
+    tz: Annotated[str | None, typer.Option(help="Time zone of the cron, such as Europe/Berlin [dim](UTC)[/]")] = None,
+    every: Annotated[float | None, duration_option("In the place of a cron: each so long, such as 30s.")] = None,
+    priority: Annotated[Priority, typer.Option(help="The queue of its jobs.")] = Priority.NORMAL,
+    entity: Annotated[str | None, typer.Option(help="Its jobs run in turn with this entity's.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Whose jobs they are.")] = None,
+    max_attempts: Annotated[int | None, typer.Option(help="Attempts of each job [dim](default: 3)[/]")] = None,
+    duration: Annotated[Duration, typer.Option(help="long: may run for more than half a minute.")] = Duration.SHORT,
+    timeout: Annotated[float | None, duration_option("Longest time for one attempt, such as 10s.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="In the place of another one of that name.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Submit a job again and again, and show the next five times. The same once more changes nothing."""
+    content = read_one(payload)
+    options: dict[str, Any] = {
+        "priority": priority,
+        "entity": entity,
+        "tenant": tenant,
+        "max_attempts": max_attempts,
+        "duration": duration,
+        "timeout": timeout,
+    }
+
+    async def go() -> ScheduleStatus:
+        async with service() as jobs:
+            return await jobs.schedules().add(
+                name, job_type, content, cron=cron, every=every, zone=tz, replace=replace, **options
+            )
+
+    _tell(run(go()), as_json=as_json)
+
+
+@app.command("list", epilog=examples("jsjobs schedule list", "jsjobs schedule list --json | jq '.[].next[0]'"))
+@with_servers
+def list_schedules(*, as_json: Json = False) -> None:
+    """List the schedules, and when each fires next."""
+
+    async def go() -> list[ScheduleStatus]:
+        async with service() as jobs:
+            return await jobs.schedules().list()
+
+    found = run(go())
+    if as_json:
+        print_json([one.model_dump(mode="json") for one in found])
+    elif found:
+        screen().print(_table(found))
+    else:
+        talk("no schedules", style="dim")
+
+
+@app.command(epilog=examples("jsjobs schedule show nightly", "jsjobs schedule show nightly --json"))
+@with_servers
+def show(*, name: Name, as_json: Json = False) -> None:
+    """Show a schedule: what it submits, and the next five times."""
+
+    async def go() -> ScheduleStatus:
+        async with service() as jobs:
+            return await jobs.schedules().show(name)
+
+    _tell(run(go()), as_json=as_json)
+
+
+@app.command(epilog=examples("jsjobs schedule remove nightly"))
+@with_servers
+def remove(*, name: Name, as_json: Json = False) -> None:
+    """Take a schedule away; jobs that it has submitted stay.
+
+    One that an application's code declares comes back when a worker starts: pause it, or change the code.
+    """
+
+    async def go() -> None:
+        async with service() as jobs:
+            await jobs.schedules().remove(name)
+
+    run(go())
+    print_json({"name": name, "removed": True}) if as_json else talk(f"{name}: removed")
+
+
+@app.command(epilog=examples("jsjobs schedule pause nightly"))
+@with_servers
+def pause(*, name: Name, as_json: Json = False) -> None:
+    """Submit no further job until it is resumed; a worker that starts leaves the pause as it is."""
+
+    async def go() -> ScheduleStatus:
+        async with service() as jobs:
+            return await jobs.schedules().pause(name)
+
+    _say(run(go()), as_json=as_json)
+
+
+@app.command(epilog=examples("jsjobs schedule resume nightly"))
+@with_servers
+def resume(*, name: Name, as_json: Json = False) -> None:
+    """Submit jobs again; what was due meanwhile is not made up for."""
+
+    async def go() -> ScheduleStatus:
+        async with service() as jobs:
+            return await jobs.schedules().resume(name)
+
+    _say(run(go()), as_json=as_json)
+
+
+@app.command("run", epilog=examples("jsjobs schedule run nightly", "jsjobs result $(jsjobs schedule run nightly)"))
+@with_servers
+def run_now(*, name: Name, as_json: Json = False) -> None:
+    """Submit a schedule's job now, paused or not, and print its id; the schedule stays as it is."""
+
+    async def go() -> JobId:
+        async with service() as jobs:
+            return await jobs.schedules().run(name)
+
+    job_id = run(go())
+    print_json({"job_id": job_id}) if as_json else print(job_id)  # noqa: T201 - the id alone, for $(...)
+
+
+def _say(schedule: ScheduleStatus, *, as_json: bool) -> None:
+    if as_json:
+        print_json(schedule.model_dump(mode="json"))
+    else:
+        talk(f"{schedule.name}: {'paused' if schedule.paused else f'next at {local_time(schedule.next[0])}'}")
+
+
+def _tell(schedule: ScheduleStatus, *, as_json: bool) -> None:
+    if as_json:
+        print_json(schedule.model_dump(mode="json"))
+        return
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column(overflow="fold")
+    texts = {
+        "schedule": schedule.name,
+        "fires": _when(schedule),
+        "type": schedule.type,
+        "priority": schedule.priority,
+        "entity": schedule.entity,
+        "tenant": schedule.tenant,
+        "attempts": str(schedule.max_attempts),
+        "timeout": "" if schedule.timeout is None else format_duration(schedule.timeout),
+        "declared by": schedule.owner,
+        "changed": local_time(schedule.changed_at),
+    }
+    for fact, text in texts.items():
+        if text:
+            facts.add_row(fact, plain(text, "bold" if fact == "schedule" else ""))
+    console = screen()
+    console.print(facts)
+    console.print("\npayload", style="dim")
+    print_value(schedule.payload)
+    if schedule.paused:
+        console.print("\npaused: it fires once it is resumed", style="yellow")
+        return
+    console.print("\nnext, on this machine's clock", style="dim")
+    for moment in schedule.next:
+        console.print(plain(f"{moment.astimezone():%a %Y-%m-%d %H:%M:%S %Z}"))
+
+
+def _table(schedules: list[ScheduleStatus]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("name", "fires", "type", "priority", "declared by", "next"):
+        table.add_column(heading, no_wrap=True, overflow="ellipsis")
+    now = utc_now()
+    for one in schedules:
+        if one.paused:
+            coming = plain("paused", "yellow")
+        else:
+            left = format_duration(max(0, round((one.next[0] - now).total_seconds())))
+            coming = plain(f"{local_time(one.next[0])}, in {left}")
+        cells = (one.name, _when(one), one.type, one.priority, one.owner or "")
+        table.add_row(*(plain(cell) for cell in cells), coming)
+    return table
+
+
+def _when(schedule: ScheduleStatus) -> str:
+    return schedule.timetable if schedule.zone is None else f"{schedule.timetable} {schedule.zone}"
