@@ -101,6 +101,95 @@ async def test_a_retry_that_falls_due_waits_for_the_resume(jobs: JobService, han
         ]
 
 
+async def snoozes(jobs: JobService, handlers: Handlers, seconds: float) -> str:
+    """A job that snoozes once, held by a worker."""
+
+    @jobs.handler("sleepy")
+    async def sleepy(payload: object, ctx: JobService.Context) -> None:
+        handlers.begun.append(("sleepy", ctx.attempt))
+        if len(handlers.begun) == 1:
+            raise JobService.Snooze(seconds)
+
+    job_id = await jobs.submit("sleepy", priority="low")
+
+    async def is_snoozed() -> bool:
+        return (await jobs.status(job_id)).snoozed_until is not None
+
+    await eventually(is_snoozed)
+    return job_id
+
+
+async def test_a_snooze_that_is_over_waits_for_the_resume(
+    jobs: JobService, handlers: Handlers, connection: Connection
+) -> None:
+    stream = Names(jobs.config.namespace).stream("low")
+    async with jobs.worker() as worker:
+        job_id = await snoozes(jobs, handlers, 1)
+        async with asyncio.timeout(10):  # a job that sleeps holds no pause up
+            assert (await jobs.pause("low")).running == ()
+        await eventually(lambda: worker.running == 0)
+        assert handlers.begun == [("sleepy", 1)]
+        status = await jobs.status(job_id)
+        assert (status.status, status.attempts, status.snoozed_until is None) == ("queued", 0, False)
+        async with asyncio.timeout(10):
+            assert (await jobs.pause("low")).running == ()
+        info = await call(connection, f"CONSUMER.INFO.{stream}.low-1x1-0")
+        assert (info["paused"], info["num_ack_pending"], info["delivered"]["consumer_seq"]) == (True, 1, 1)
+        await jobs.resume("low")
+        await jobs.result(job_id)
+    assert handlers.begun == [("sleepy", 1)] * 2
+
+
+async def test_a_pause_in_the_moment_a_snooze_is_over_lets_nothing_start(jobs: JobService, handlers: Handlers) -> None:
+    begun: list[str] = []
+
+    @jobs.handler("sleepy")
+    async def sleepy(payload: float, ctx: JobService.Context) -> None:
+        begun.append(ctx.job_id)
+        if begun.count(ctx.job_id) == 1:
+            raise JobService.Snooze(payload)
+
+    async with jobs.worker():
+        for milliseconds in range(0, 60, 4):
+            job_id = await jobs.submit("sleepy", milliseconds / 1000 + 0.001, priority="low")
+            await eventually(lambda job_id=job_id: job_id in begun)
+            paused = await jobs.pause("low")
+            runs = begun.count(job_id)
+            if not paused.running and (await jobs.status(job_id)).status == "queued":
+                await jobs.result(await jobs.submit("quick", 0, priority="high"))  # time to start it wrongly
+                assert begun.count(job_id) == runs == 1
+            await jobs.resume("low")
+            await jobs.result(job_id)
+            assert begun.count(job_id) == 2
+
+
+async def test_a_pause_that_is_over_before_the_snooze_changes_nothing(
+    jobs: JobService, handlers: Handlers, connection: Connection
+) -> None:
+    stream = Names(jobs.config.namespace).stream("low")
+    async with jobs.worker():
+        job_id = await snoozes(jobs, handlers, 2)
+        await jobs.pause("low")
+        assert await jobs.resume("low")
+        await jobs.result(job_id)
+        info = await call(connection, f"CONSUMER.INFO.{stream}.low-1x1-0")
+    assert info["delivered"]["consumer_seq"] == 1
+    assert len((await jobs.status(job_id)).history) == 4
+
+
+async def test_a_paused_priority_s_snoozing_job_is_cancelled_like_any_other(
+    jobs: JobService, handlers: Handlers
+) -> None:
+    async with jobs.worker() as worker:
+        held = await snoozes(jobs, handlers, 3600)
+        await jobs.pause("low")
+        assert (await jobs.cancel(held)).status == "cancelled"
+        await eventually(lambda: worker.running == 0)
+        after = await jobs.submit("quick", 1, priority="low")
+        await jobs.resume("low")
+        await jobs.result(after)
+
+
 async def test_a_worker_takes_no_paused_shard_for_a_stuck_one(
     jobs: JobService,
     handlers: Handlers,

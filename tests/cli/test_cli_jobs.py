@@ -52,6 +52,22 @@ async def test_lines_on_standard_input_are_a_batch(cli: Cli) -> None:
     assert (nothing.code, nothing.out) == (0, "[]\n")
 
 
+async def test_a_job_that_expires(cli: Cli) -> None:
+    late = await cli.run("submit", "echo", "1", "--expires", "1ms")
+    dropped = await cli.run("submit", "echo", "1", "--expires", "1ms", "--drop-expired")
+    in_time = await cli.run("submit", "echo", "1", "--expires", "1h", "--drop-expired")
+    assert late.code == dropped.code == in_time.code == 0
+    await cli.worker()
+    for submitted in (late, dropped):
+        result = await cli.run("result", submitted.out.strip())
+        assert result.code == 1
+        assert "Timeout: the job expired at " in result.err
+    assert (await cli.run("result", in_time.out.strip())).out == "1\n"
+    wrong = await cli.run("submit", "echo", "1", "--drop-expired")
+    assert wrong.code == 2
+    assert "it needs --expires" in wrong.err
+
+
 async def test_the_same_dedupe_key_is_the_same_job(cli: Cli) -> None:
     first = await cli.run("submit", "echo", "[1]", "--dedupe-key", "order-7", "--tenant", "acme")
     again = await cli.run("submit", "echo", "[1]", "--dedupe-key", "order-7", "--tenant", "acme", "--json")

@@ -12,6 +12,7 @@ COUNTED = (
     "jobs.completions",
     "jobs.failures",
     "jobs.retries",
+    "jobs.snoozes",
     "jobs.dead_lettered",
     "jobs.cancellations",
     "jobs.running",

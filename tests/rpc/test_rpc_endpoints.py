@@ -58,6 +58,18 @@ async def test_submit_result_and_status(jobs: JobService, rpc: Rpc, ask: Asking)
     assert (status["status"], status["max_attempts"], status["result"]) == ("complete", 2, payload)
 
 
+@pytest.mark.parametrize("expires", [0.05, "2100-01-01T00:00:00+01:00"])
+async def test_an_expiry_is_seconds_or_a_time(jobs: JobService, rpc: Rpc, ask: Asking, expires: Any) -> None:
+    jobs.register_handler("echo", lambda payload: payload)
+    request = {"type": "echo", "payload": 1, "expires": expires, "expired": "drop"}
+    receipt = await ask.done("submit", request)
+    await asyncio.sleep(0.1)  # the time that this is about
+    async with jobs.worker():
+        answer = await ask("result", {"job_id": receipt["job_id"]})
+    assert answer.code == (409 if expires == 0.05 else None)
+    assert "the job expired" in answer.error or answer.value["result"] == 1
+
+
 @pytest.mark.parametrize("payload", [[], [1, 2], [[1], [2]], None, "text", 0, False])
 async def test_a_payload_is_always_one_job(jobs: JobService, rpc: Rpc, ask: Asking, payload: Any) -> None:
     jobs.register_handler("echo", lambda payload: payload)

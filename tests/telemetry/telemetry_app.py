@@ -51,6 +51,13 @@ async def dies(payload: Any) -> None:
     raise JobService.Error.from_validation("it shall die")
 
 
+@jobs.handler("sleepy")
+async def sleepy(path: str) -> None:
+    if not os.path.exists(path):  # noqa: ASYNC240, PTH110 - one look
+        open(path, "w").close()  # noqa: ASYNC230, PTH123 - likewise
+        raise JobService.Snooze(0.2)
+
+
 @jobs.handler("huge")
 async def huge(size: int) -> str:
     return "x" * size

@@ -54,6 +54,29 @@ async def test_numbers_agree_with_what_ran(telemetry_apps: TelemetryApps, receiv
     assert receiver.units["jobs.wait.duration"] == "s"
 
 
+async def test_a_snooze_is_no_failure_and_an_expired_job_no_attempt(
+    telemetry_apps: TelemetryApps, receiver: Receiver, tmp_path: Path
+) -> None:
+    for expired in ("drop", "dead_letter"):
+        await telemetry_apps.submit("note", 1, expires=0.001, expired=expired)
+    worker = await telemetry_apps.worker()
+    await telemetry_apps.submit("sleepy", str(tmp_path / "slept"))
+
+    async def have_all_run() -> bool:
+        return len(receiver.named("job.process")) == 2 and receiver.value("jobs.dead_lettered") == 2
+
+    await eventually(have_all_run)
+    await worker.stop()
+    assert receiver.value("jobs.snoozes", type="sleepy", operation="process") == 1
+    assert receiver.value("jobs.completions", type="sleepy") == 1
+    assert receiver.value("jobs.dead_lettered", type="note", operation="expire") == 2
+    assert receiver.value("jobs.failures") is None
+    assert receiver.value("jobs.running") == 0
+    spans = receiver.named("job.process", job_type="sleepy")
+    assert [span.attributes["job.outcome"] for span in spans] == ["snoozed", "complete"]
+    assert [span.attributes["job.attempt"] for span in spans] == [1, 1]
+
+
 async def test_a_cancel_counts_once_where_it_succeeds(telemetry_apps: TelemetryApps, receiver: Receiver) -> None:
     waiting = await telemetry_apps.submit("note", 1, priority="low")
     assert await telemetry_apps.cancel(waiting, waiting, "low-1") == ["cancelled", "AlreadyCancelled", "NotFound"]
@@ -238,7 +261,7 @@ def test_the_names_are_those_that_the_page_lists() -> None:
     page = (Path(__file__).parents[2] / "docs" / "telemetry.md").read_text()
     listed = set(re.findall(r"^\| `(jobs\.[a-z_.]+)` \|", page, re.MULTILINE))
     assert listed == {
-        *(f"jobs.{name}" for name in ("enqueued", "completions", "failures", "retries", "dead_lettered")),
+        *(f"jobs.{name}" for name in ("enqueued", "completions", "failures", "retries", "snoozes", "dead_lettered")),
         *("jobs.cancellations", "jobs.run.duration", "jobs.wait.duration", "jobs.running"),
         *("jobs.queue.depth", "jobs.dead_letters.waiting"),
     }

@@ -33,6 +33,49 @@ async def test_jobs_and_what_they_submit_end_and_are_returned_in_that_order(harn
         assert await harness.run_all() == []
 
 
+async def test_a_snooze_is_over_at_once_and_written_as_in_production(harness: Harness) -> None:
+    async with harness.service() as jobs:
+
+        @jobs.handler("polls")
+        async def polls(payload: list[int], ctx: JobService.Context) -> int:
+            seen.append(ctx.attempt)
+            if len(seen) < 5:
+                raise JobService.Snooze(3600)
+            return len(seen)
+
+        seen: list[int] = []
+        await jobs.submit("polls", [[]], max_attempts=1)
+        [ended] = await harness.run_all()
+    assert (ended.result, ended.attempts, seen) == (5, 1, [1] * 5)
+    assert [item.status for item in ended.history] == [*["processing", "queued"] * 4, "processing", "complete"]
+
+
+async def test_a_job_that_snoozes_for_ever_does_not_end(harness: Harness) -> None:
+    async with harness.service() as jobs:
+
+        @jobs.handler("polls")
+        async def polls(payload: object) -> None:
+            raise JobService.Snooze(60)
+
+        job_id = await jobs.submit("polls")
+        what = f"{job_id} \\(polls\\) (queued, its handler snoozed|processing, attempt 1)$"
+        with pytest.raises(TimeoutError, match=what):
+            await harness.run_all(timeout=0.5)
+        status = await jobs.status(job_id)
+    assert (status.status, status.attempts) == ("queued", 0)
+
+
+async def test_an_expired_job_fails_the_test(harness: Harness) -> None:
+    async with harness.service() as jobs:
+        jobs.register_handler("t", lambda _: None)
+        await jobs.submit("t", expires=0.01)
+        [queued] = await harness.queued()
+        assert queued.expires is not None
+        await asyncio.sleep(0.05)  # the time that this is about
+        with pytest.raises(JobService.Error, match="the job expired"):
+            await harness.run_all()
+
+
 async def test_a_handler_may_wait_for_a_job_of_another_priority(harness: Harness) -> None:
     async with harness.service() as jobs:
 

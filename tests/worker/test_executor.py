@@ -9,6 +9,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 from pydantic import BaseModel
@@ -17,11 +18,12 @@ from jsjobs.model.context import current_context, request_context
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import JobStatusResponse, Priority, Status, utc_now
 from jsjobs.model.retry import Retry, RetryState
+from jsjobs.model.snooze import Snooze
 from jsjobs.worker.context import JobContext
 from jsjobs.worker.executor import Handling, Places, Stop, describe, execute
 from jsjobs.worker.processes.pool import Processes
 from jsjobs.worker.registry import Registry
-from jsjobs.worker.verdict import Cancelled, Complete, DeadLetter, Lost, Release, RetryAfter, Verdict
+from jsjobs.worker.verdict import Cancelled, Complete, DeadLetter, Lost, Release, RetryAfter, SnoozeFor, Verdict
 
 
 @pytest.fixture
@@ -286,3 +288,54 @@ async def test_a_partial_of_an_async_function_is_one(run: Runs) -> None:
         return number + payload
 
     assert await run(functools.partial(add, 2), b"3") == Complete(b"5")
+
+
+async def test_a_snooze_is_the_verdict_of_whoever_raises_it(run: Runs) -> None:
+    async def asynchronous(payload: object) -> None:
+        raise Snooze(5)
+
+    def plain(payload: object) -> None:
+        raise Snooze(0.5)
+
+    assert await run(asynchronous) == SnoozeFor(5)
+    assert await run(plain) == SnoozeFor(0.5)
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [(Stop.RELEASE, SnoozeFor(5)), (Stop.CANCEL, Cancelled()), (Stop.LOST, Lost("the lease was lost"))],
+)
+async def test_a_snooze_in_being_stopped(run: Runs, reason: Stop, expected: Verdict) -> None:
+    at_work = handling()
+
+    async def snoozes(payload: object) -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise Snooze(5) from None
+
+    task = asyncio.ensure_future(run(snoozes, on=at_work))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    at_work.stop(reason)
+    assert await task == expected
+
+
+async def test_a_snooze_does_not_count_in_a_streak_of_failures(run: Runs) -> None:
+    async def fails(payload: object) -> None:
+        raise ValueError("bad")
+
+    now = utc_now()
+    failed = entry().retried(now, "bad", due=now, retry=RetryState(failures=2, backoff=1))
+    slept = failed.started(now, "w").snoozed(now, now + timedelta(hours=1)).started(now, "w")
+    assert slept.snoozed(now, now).retry == slept.retry  # however often
+    verdict = await run(fails, of=slept.model_copy(update={"attempts": 1}))
+    assert isinstance(verdict, RetryAfter)
+    assert verdict.retry.failures == 3
+    # The streak's age counts from its last retry, though the job slept since.
+    long_ago = now - timedelta(hours=1)
+    failed = entry().retried(long_ago, "bad", due=long_ago, retry=RetryState(failures=2, backoff=1))
+    slept = failed.started(long_ago, "w").snoozed(long_ago, now).started(now, "w")
+    verdict = await run(fails, of=slept.model_copy(update={"attempts": 1}))
+    assert isinstance(verdict, RetryAfter)
+    assert (verdict.retry.failures, verdict.retry.due) == (1, None)

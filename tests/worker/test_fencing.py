@@ -8,6 +8,10 @@ import pytest
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.jetstream.delivery import Delivery
+from jsjobs.jetstream.state import Found
+from jsjobs.model.context import RequestContext
+from jsjobs.model.job import utc_now
+from jsjobs.worker.lease import LeaseKeeper, LeaseTime
 
 
 @pytest.fixture
@@ -133,3 +137,50 @@ async def test_a_delivery_of_a_job_that_still_runs_here_ends_the_old_handler_fir
     async with jobs.worker():
         assert await jobs.result(job_id) == "done"
     assert (runs, most, (await jobs.status(job_id)).attempts) == (2, 1, 2)
+
+
+class SlowState:
+    """Answers a heartbeat's question when it is told to."""
+
+    def __init__(self, revision: int) -> None:
+        self.revision = revision
+        self.asked, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def read(self, job_id: str) -> Found:
+        self.asked.set()
+        await self.go_on.wait()
+        return Found(None, self.revision, utc_now(), None, expires=False)
+
+
+class Beating:
+    """A run as its heartbeat sees it."""
+
+    def __init__(self, revision: int) -> None:
+        self.job_id = "low-1"
+        self.context = RequestContext()
+        self.delivery = self
+        self.revision = revision
+        self.renewing = False
+        self.why: list[str] = []
+
+    def age(self) -> float:
+        return 15.0
+
+    def needs_renewal(self) -> bool:
+        return True
+
+    def lose(self, why: str) -> None:
+        self.why.append(why)
+
+
+@pytest.mark.parametrize(("revision_now", "lost"), [(7, ["another worker took the job"]), (9, [])])
+async def test_a_heartbeat_that_a_snooze_overtook_is_not_the_next_attempt_s(revision_now: int, lost: list[str]) -> None:
+    """It asked of the attempt before; the answer tells of the snooze, or of the attempt that runs by now."""
+    state, run = SlowState(revision=8), Beating(revision=7)
+    keeper = LeaseKeeper(state, LeaseTime(30))  # type: ignore[arg-type]
+    keeper.look(run)  # type: ignore[arg-type]
+    await state.asked.wait()
+    run.revision = revision_now
+    state.go_on.set()
+    await eventually(lambda: not run.renewing)
+    assert run.why == lost

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from jsjobs.jetstream.connection import Connection
@@ -32,6 +33,8 @@ class QueuedJob:
     duration: Duration
     timeout: float | None
     """Seconds that one attempt may take."""
+    expires: datetime | None
+    """When it is no longer started."""
 
 
 async def queued_jobs(connection: Connection, names: Names) -> list[QueuedJob]:
@@ -60,4 +63,5 @@ def _queued(job: IncomingJob) -> QueuedJob:
         max_attempts=job.headers.max_attempts,
         duration=job.headers.duration,
         timeout=job.headers.timeout,
+        expires=job.headers.expires,
     )
