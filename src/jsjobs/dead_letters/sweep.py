@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from jsjobs.dead_letters.fired import Fired
 from jsjobs.dead_letters.undertaker import Undertaker
 from jsjobs.jetstream.api import call, find
 from jsjobs.jetstream.connection import Connection
@@ -16,13 +17,17 @@ from jsjobs.settings import Config
 
 
 class Sweep:
-    """Buries what was seen given up twice, `ack_wait` apart; restores consumers; goes on with changes of shards."""
+    """Buries what was seen given up twice, `ack_wait` apart; restores consumers; goes on with changes of shards.
+
+    It also clears away what fired, once the queues have it.
+    """
 
     def __init__(self, connection: Connection, names: Names, config: Config, undertaker: Undertaker) -> None:
         self._connection = connection
         self._names = names
         self._topology = Topology(connection, names, config)
         self._undertaker = undertaker
+        self._fired = Fired(connection, names)
         self._seen: dict[tuple[str, int], float] = {}
 
     async def once(self) -> None:
@@ -41,6 +46,7 @@ class Sweep:
                 first_seen = self._seen[stream, sequence] = seen.get((stream, sequence), now)
                 if now - first_seen >= info["config"]["ack_wait"] / 1e9:
                     await self._undertaker.bury(stream, sequence, info["config"]["filter_subject"])
+        await self._fired.clear()
         # New shards wait for their change to be finished: whoever began it may be gone.
         await self._topology.finish(wait=False)
 

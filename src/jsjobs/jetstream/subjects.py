@@ -136,6 +136,10 @@ class Names:
         """Where a periodic schedule stands; `*` for all."""
         return f"{self.namespace}.at.schedule.{name}".encode()
 
+    def source(self, priority: Priority) -> str:
+        """The consumer through which a queue sources the jobs that are due."""
+        return f"source-{priority}"
+
     def due(self, subject: bytes) -> bytes:
         """Where a job is published, by the server, when it is due: in the place of the subject of a queue."""
         return b"%b.due.%b" % (self.namespace.encode(), subject.partition(b".")[2])

@@ -1,0 +1,38 @@
+"""Clearing away what fired: a delayed job stays in the schedule stream until its queue surely has it."""
+
+from __future__ import annotations
+
+from jsjobs.jetstream.api import call, find
+from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.subjects import Names
+from jsjobs.model.job import Priority
+
+
+class Fired:
+    """Purges, of each priority, what its queue has acknowledged by the look before."""
+
+    def __init__(self, connection: Connection, names: Names) -> None:
+        self._connection = connection
+        self._names = names
+        self._seen: dict[Priority, int] = {}
+        self._cleared: dict[Priority, int] = {}
+
+    async def clear(self) -> None:
+        """Look at every priority; call it now and then.
+
+        A queue acknowledges what it has stored. One look later that has also outlived whatever was going on then.
+
+        Raises:
+            JobError: If the server cannot be asked.
+        """
+        stream = self._names.schedule_stream
+        for priority in Priority:
+            info = await find(self._connection, f"CONSUMER.INFO.{stream}.{self._names.source(priority)}")
+            floor = 0 if info is None else info["ack_floor"]["stream_seq"]
+            before, self._seen[priority] = self._seen.get(priority, 0), floor
+            # A lower floor is a consumer's that was made anew: it has yet to find out what its queue has.
+            if info is not None and before <= floor and before > self._cleared.get(priority, 0):
+                # Up to the message before this one.
+                request = {"filter": info["config"]["filter_subject"], "seq": before + 1}
+                await call(self._connection, f"STREAM.PURGE.{stream}", request)
+                self._cleared[priority] = before

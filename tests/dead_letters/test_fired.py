@@ -1,0 +1,76 @@
+"""What fired is cleared away once the queues have it, and not before."""
+
+from collections.abc import Awaitable, Callable
+
+from facts import eventually
+from jsjobs import JobService
+from jsjobs.dead_letters.fired import Fired
+from jsjobs.jetstream.api import call
+from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.subjects import Names
+
+
+async def fired_messages(connection: Connection, jobs: JobService) -> int:
+    names = Names(jobs.config.namespace)
+    request = {"subjects_filter": f"{names.namespace}.due.>"}
+    info = await call(connection, f"STREAM.INFO.{names.schedule_stream}", request)
+    return sum((info["state"].get("subjects") or {}).values())
+
+
+async def test_sweeps_leave_nothing_of_what_the_queues_have(jobs: JobService, connection: Connection) -> None:
+    @jobs.handler("note")
+    async def note(payload: int) -> int:
+        return payload
+
+    async with jobs.worker(), jobs.router() as router:
+        ids = await jobs.submit("note", list(range(50)), delay=0.3, priority="high")
+        pending = await jobs.submit("note", 50, delay=3600)
+        await jobs.schedules().add("beat", "note", 51, every=3600)
+        await jobs.results(ids)
+        assert await fired_messages(connection, jobs) == 50
+
+        async def are_gone() -> bool:
+            await router.sweep()
+            return await fired_messages(connection, jobs) == 0
+
+        await eventually(are_gone)
+        assert (await jobs.status(pending)).status == "queued"
+        assert [one.name for one in await jobs.schedules().list()] == ["beat"]
+        # Nothing is lost of what fires later on.
+        assert await jobs.result(await jobs.submit("note", 52, delay=0.1, priority="high")) == 52
+
+
+async def test_what_waits_for_a_full_queue_stays(
+    settings_of: Callable[..., JobService.Config],
+    deploy: Callable[[JobService.Config], Awaitable[None]],
+    connection: Connection,
+) -> None:
+    config = settings_of(capacity=5)
+    await deploy(config)
+    names = Names(config.namespace)
+    async with JobService(config) as jobs:
+        taken: list[int] = []
+
+        @jobs.handler("note")
+        async def note(payload: int) -> None:
+            taken.append(payload)
+
+        ids = [await jobs.submit("note", n, delay=0.2, priority="low", entity="one") for n in range(20)]
+
+        async def have_fired() -> bool:
+            return await fired_messages(connection, jobs) >= 20
+
+        await eventually(have_fired)
+        clearing, queue = Fired(connection, names), names.stream("low")
+
+        async def is_full() -> bool:
+            return bool((await call(connection, f"STREAM.INFO.{queue}"))["state"]["messages"] == 5)
+
+        await eventually(is_full)
+        for _ in range(20):
+            await clearing.clear()
+        # What the queue has may be gone, the fifteen others may not.
+        assert await fired_messages(connection, jobs) >= 15
+        async with jobs.worker():
+            await jobs.results(ids, timeout=60)
+        assert taken == list(range(20))
