@@ -1,0 +1,65 @@
+"""The shard count is changed while delayed jobs fall due: nothing lost, nothing twice, every entity in order."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from delayed_load import AGAIN, DelayedLoad
+from jsjobs import JobService
+from jsjobs.embedded import NatsServer
+from jsjobs.jetstream.connect import connected
+from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.generations import read_live
+from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.topology import Topology
+from jsjobs.model.job import Priority
+
+HIGH = Priority.HIGH
+
+
+@pytest.fixture
+def server(tmp_path: Path):
+    with NatsServer(tmp_path / "nats") as server:
+        yield server
+
+
+@pytest.fixture
+async def over(server: NatsServer) -> AsyncIterator[Connection]:
+    async with connected(JobService.Config(nats_url=server.url)) as connection:
+        yield connection
+
+
+@pytest.mark.parametrize("killed", [False, True])
+async def test_3_to_6_to_2_shards_while_delayed_jobs_fall_due(
+    killed: bool, server: NatsServer, over: Connection, settings_of: Callable[..., JobService.Config], namespace: str
+) -> None:
+    config, names = settings_of(nats_url=server.url, timeout=2), Names(namespace)
+    await Topology(over, names, config).apply()
+    load = DelayedLoad()
+
+    async def change(shards: int) -> None:
+        wanted = config.model_copy(update={"pools": {**config.pools, HIGH: shards}})
+        changing = asyncio.create_task(Topology(over, names, wanted).apply())
+        if killed:
+            await asyncio.sleep(0.7)  # somewhere in the middle of it
+            await asyncio.to_thread(server.kill)
+            await asyncio.to_thread(server.start)
+        await changing
+
+    async with JobService(config) as jobs:
+        load.register(jobs)
+        await load.watch(over, names)
+        await load.submit(jobs, 2000, after=3, within=9)
+        async with jobs.worker():
+            for part, shards in ((300, 6), (1000, 2)):
+                await load.reached(part)
+                await change(shards)
+            late = len(load.completed)
+            await load.all_ran(within=60)
+    load.check(crashes=2 * killed)
+    assert late < 2000, "jobs fell due after the last change too"
+    assert 0 <= await load.stored(over, names) - 2000 <= 2 * AGAIN * killed
+    live = await read_live(over, names, HIGH)
+    assert [str(one) for one in live.generations] == ["3x2"]
