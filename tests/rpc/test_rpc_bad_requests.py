@@ -14,7 +14,7 @@ from jsjobs import JobService
 from jsjobs.embedded import NatsServer
 from jsjobs.rpc import Rpc
 
-ENDPOINTS = ("submit", "tenant.acme.submit", "status", "result", "progress", "cancel", "replay")
+ENDPOINTS = ("submit", "tenant.acme.submit", "status", "result", "progress", "cancel", "reschedule", "replay")
 BAD_BODIES = {
     "empty": b"",
     "not JSON": b"{nope",

@@ -56,7 +56,10 @@ async def test_it_can_be_discovered(jobs: JobService, rpc: Rpc, ask: Asking, pla
     assert (info.name, info.version, info.id) == (name, ping.version, ping.id)
     subjects = {endpoint.name: endpoint.subject for endpoint in info.endpoints}
     assert subjects == {
-        **{each: f"{name}.rpc.{each}" for each in ("submit", "status", "result", "progress", "cancel", "replay")},
+        **{
+            each: f"{name}.rpc.{each}"
+            for each in ("submit", "status", "result", "progress", "cancel", "reschedule", "replay")
+        },
         "tenant-submit": f"{name}.rpc.tenant.*.submit",
     }
     for endpoint in info.endpoints:

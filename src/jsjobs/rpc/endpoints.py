@@ -21,6 +21,7 @@ from jsjobs.rpc.forms import (
     JobRequest,
     ReplayRequest,
     ReplayResponse,
+    RescheduleRequest,
     ResultResponse,
     SubmitRequest,
     SubmitResponse,
@@ -53,6 +54,7 @@ def endpoints(service: JobService) -> list[Endpoint]:
         _endpoint("result", f"{root}.result", asked.result, WaitRequest, ResultResponse),
         _endpoint("progress", f"{root}.progress", asked.progress, JobRequest, ProgressUpdate),
         _endpoint("cancel", f"{root}.cancel", asked.cancel, WaitRequest, JobStatusResponse),
+        _endpoint("reschedule", f"{root}.reschedule", asked.reschedule, RescheduleRequest, JobStatusResponse),
     ]
     if service.config.database_url is not None:
         found.append(_endpoint("replay", f"{root}.replay", asked.replay, ReplayRequest, ReplayResponse))
@@ -148,6 +150,12 @@ class _Asked:
     async def cancel(self, request: ServiceRequest) -> Answers:
         form = self._read(WaitRequest, request)
         yield (await self._service.cancel(form.job_id, timeout=form.timeout)).to_json()
+
+    async def reschedule(self, request: ServiceRequest) -> Answers:
+        form = self._read(RescheduleRequest, request)
+        jobs = self._service
+        moving = jobs.run_now(form.job_id) if form.now else jobs.reschedule(form.job_id, delay=form.delay, at=form.at)
+        yield (await moving).to_json()
 
     async def replay(self, request: ServiceRequest) -> Answers:
         form = self._read(ReplayRequest, request)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from jsjobs.jetstream.micro import LONGEST
+from jsjobs.model.due import At, Delay
 from jsjobs.model.job import Priority
 from jsjobs.model.payload import JobPayload, Name
 
@@ -33,6 +34,22 @@ class WaitRequest(JobRequest):
 
     timeout: Seconds = 30
     """Seconds."""
+
+
+class RescheduleRequest(JobRequest):
+    """Which delayed job is meant, and when it is to begin: exactly one of the three."""
+
+    delay: Delay = None
+    """Seconds from now."""
+    at: At = None
+    """A time."""
+    now: bool = False
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if sum((self.delay is not None, self.at is not None, self.now)) != 1:
+            raise ValueError("give one of delay, at and now")
+        return self
 
 
 class ReplayRequest(BaseModel):
