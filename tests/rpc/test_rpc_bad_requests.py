@@ -92,7 +92,7 @@ BAD_FIELDS: dict[str, list[dict[str, Any]]] = {
             {"tenant": "\x1b[31m"},
             {"request_id": ""},
             {"delay": "5s"},
-            {"at": "2030-01-01T00:00:00Z"},
+            {"at": "2030-01-01T00:00:00"},
             {"batch_id": "b"},
         )
     ],
