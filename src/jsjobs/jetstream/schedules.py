@@ -7,6 +7,7 @@ beside a firing: the server takes the schedule away in the very write in which i
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +19,7 @@ from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionLost, NoResponders, no_streams
 from jsjobs.jetstream.incoming import new_entry
 from jsjobs.jetstream.state import WRONG_REVISION
-from jsjobs.jetstream.stored import StoredMessage, find_stored
+from jsjobs.jetstream.stored import StoredMessage, find_stored, stored
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.wire import GIVEN_ID, header_block, parse_block, parse_job_headers
 from jsjobs.model.errors import JobError, Reason
@@ -253,3 +254,15 @@ def _sequence(answer: dict[str, Any]) -> int:
     if error is not None:
         raise refusal(error)
     return int(answer["seq"])
+
+
+async def delayed_schedules(connection: Connection, names: Names) -> AsyncIterator[Schedule]:
+    """The schedules of all delayed jobs that are not due yet.
+
+    Raises:
+        JobError: As `Schedules.find`.
+    """
+    async for message in stored(connection, names.schedule_stream, names.schedule(">").decode()):
+        schedule = read_schedule(message)
+        if schedule.is_live and schedule.due is not None:
+            yield schedule

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from operator import itemgetter
@@ -11,13 +12,14 @@ from typing import NamedTuple
 from jsjobs.jetstream.api import call
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.lookup import Lookup
+from jsjobs.jetstream.schedules import ScheduleChanged, Schedules, delayed_schedules
 from jsjobs.jetstream.state import StateStore
 from jsjobs.jetstream.stored import stored
 from jsjobs.jetstream.subjects import Names
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import JobStatusResponse, Priority, Status, utc_now
 from jsjobs.service import JobService
-from jsjobs.testing.queued import queued_jobs
+from jsjobs.testing.queued import FAR, queued_jobs, scheduled_jobs
 from jsjobs.testing.settlement import PromptSettlement
 from jsjobs.worker.worker import Worker
 
@@ -34,8 +36,14 @@ class Drained(NamedTuple):
     """What dead ones ended in."""
 
 
-async def drain(connection: Connection, service: JobService, timeout: float) -> Drained:
+async def drain(connection: Connection, service: JobService, timeout: float, *, with_scheduled: bool) -> Drained:
     """Run a worker until no job is left.
+
+    Args:
+        connection: To the server.
+        service: Whose handlers run.
+        timeout: Seconds.
+        with_scheduled: Whether delayed jobs are due at once.
 
     Raises:
         TimeoutError: Naming the jobs that have not ended after `timeout` seconds.
@@ -52,8 +60,10 @@ async def drain(connection: Connection, service: JobService, timeout: float) -> 
     try:
         async with asyncio.timeout(timeout):
             await _until_quiet(connection, names, worker)
+            while with_scheduled and await _fire_all(connection, names):
+                await _until_quiet(connection, names, worker)
     except TimeoutError:
-        raise TimeoutError(await _unfinished(connection, names, timeout)) from None
+        raise TimeoutError(await _unfinished(connection, names, timeout, scheduled=with_scheduled)) from None
     finally:
         await worker.stop(0)
     return Drained(await _ended(connection, names, before, began), causes)
@@ -73,6 +83,29 @@ async def _until_quiet(connection: Connection, names: Names, worker: Worker) -> 
         earlier = now
         if now is None:
             await asyncio.sleep(_LOOK_AGAIN)
+
+
+async def _fire_all(connection: Connection, names: Names) -> bool:
+    """Let every delayed job run now, those that are due first, and wait for their ends; False if there was none."""
+    schedules, state = Schedules(connection, names), StateStore(connection, names)
+    found = [schedule async for schedule in delayed_schedules(connection, names)]
+    fired = []
+    for schedule in sorted(found, key=lambda schedule: schedule.due or FAR):
+        with suppress(ScheduleChanged):  # it is due just now
+            await schedules.fire(schedule)
+        fired.append(schedule.job_id or "")
+    for job_id in fired:
+        await _end_of(state, job_id)
+    return bool(fired)
+
+
+async def _end_of(state: StateStore, job_id: str) -> None:
+    """Wait for the end of a job that fired: between its schedule and its queue, its entry alone shows it."""
+    while True:
+        known = await state.read(job_id)
+        if known is not None and (known.entry is None or known.entry.status.is_terminal):
+            return
+        await asyncio.sleep(_LOOK_AGAIN)
 
 
 async def _when_empty(connection: Connection, names: Names) -> list[int] | None:
@@ -95,10 +128,10 @@ async def _ended(connection: Connection, names: Names, after: int, began: dateti
     return [entry for _, entry in sorted(ended, key=itemgetter(0))]
 
 
-async def _unfinished(connection: Connection, names: Names, timeout: float) -> str:
+async def _unfinished(connection: Connection, names: Names, timeout: float, *, scheduled: bool) -> str:
     lookup = Lookup(connection, names, StateStore(connection, names))
     found = []
-    for job in await queued_jobs(connection, names):
+    for job in [*await queued_jobs(connection, names), *(await scheduled_jobs(connection, names) if scheduled else [])]:
         try:
             status = await lookup.status(job.job_id)
         except JobError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from jsjobs.embedded import NatsServer
 from jsjobs.jetstream.connect import connected
+from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.subjects import Names, checked_type
 from jsjobs.model.checks import checked_text, checked_timeout
 from jsjobs.model.errors import JobError
@@ -20,7 +21,7 @@ from jsjobs.settings import Config
 from jsjobs.testing.deployment import deploy, harness_settings, remove
 from jsjobs.testing.drain import drain
 from jsjobs.testing.failures import raise_first
-from jsjobs.testing.queued import QueuedJob, queued_jobs
+from jsjobs.testing.queued import QueuedJob, queued_jobs, scheduled_jobs
 
 
 class Harness:
@@ -126,25 +127,39 @@ class Harness:
         Raises:
             JobError: `Validation`, if it can be no type.
         """
-        self._opened()
-        if job_type is not None:
-            checked_type(checked_text("a job type", job_type))
-        async with connected(self._config) as connection:
-            jobs = await queued_jobs(connection, Names(self._config.namespace))
-        return [job for job in jobs if job_type in {None, job.type}]
+        return await self._jobs(queued_jobs, job_type)
+
+    async def scheduled(self, job_type: str | None = None) -> list[QueuedJob]:
+        """The delayed jobs that are not due yet, in the order in which they are; nothing is run.
+
+        Args:
+            job_type: Only jobs of this type.
+
+        Raises:
+            JobError: `Validation`, if it can be no type.
+        """
+        return await self._jobs(scheduled_jobs, job_type)
 
     async def run_all(
-        self, service: JobService | None = None, *, timeout: float = 10.0, raise_failures: bool = True
+        self,
+        service: JobService | None = None,
+        *,
+        timeout: float = 10.0,
+        raise_failures: bool = True,
+        with_scheduled: bool = False,
     ) -> list[JobStatusResponse]:
         """Run every queued job, and every job that these submit, until all of them have ended.
 
         Failed jobs are tried again at once; what is recorded of them, and when they are given up, is as in production.
+        Periodic schedules that the code declares submit nothing here.
 
         Args:
             service: Whose handlers run; may be left out where one service is in use.
             timeout: Seconds in which all must have ended.
             raise_failures: Whether a dead job is an error here. What its handler raised is raised again, with the
                 handler's traceback, once all jobs have ended; of several dead ones, that of the first.
+            with_scheduled: Whether delayed jobs are due at once, in the order of their times, once no other job is
+                left; those that they submit are too.
 
         Returns:
             The statuses of the jobs that ended meanwhile, in the order in which they ended.
@@ -157,11 +172,21 @@ class Harness:
         service = self._one_of_ours(service)
         limit = checked_timeout(timeout)
         async with connected(self._config) as connection:
-            drained = await drain(connection, service, limit)
+            drained = await drain(connection, service, limit, with_scheduled=with_scheduled)
         dead = [status for status in drained.ended if status.status is Status.FAILED]
         if dead and raise_failures:
             raise_first(dead, drained)
         return drained.ended
+
+    async def _jobs(
+        self, find: Callable[[Connection, Names], Awaitable[list[QueuedJob]]], job_type: str | None
+    ) -> list[QueuedJob]:
+        self._opened()
+        if job_type is not None:
+            checked_type(checked_text("a job type", job_type))
+        async with connected(self._config) as connection:
+            jobs = await find(connection, Names(self._config.namespace))
+        return [job for job in jobs if job_type in {None, job.type}]
 
     def _opened(self) -> None:
         if self._end is None:

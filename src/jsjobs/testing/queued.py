@@ -1,19 +1,22 @@
-"""What stands in the queues, as the publisher meant it."""
+"""What stands in the queues, or is to come into them, as the publisher meant it."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.incoming import IncomingJob, read_stored_job
+from jsjobs.jetstream.schedules import delayed_schedules
 from jsjobs.jetstream.stored import stored
 from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.wire import parse_json
+from jsjobs.jetstream.wire import JobHeaders, header_block, parse_job_headers, parse_json
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Duration, Priority
+
+FAR = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +38,18 @@ class QueuedJob:
     """Seconds that one attempt may take."""
     expires: datetime | None
     """When it is no longer started."""
+    scheduled_for: datetime | None
+    """When a job that was submitted with a delay is due; None: it is in its queue."""
+
+
+async def scheduled_jobs(connection: Connection, names: Names) -> list[QueuedJob]:
+    """Every delayed job of a namespace that is not due yet, in the order in which they are."""
+    jobs = []
+    async for schedule in delayed_schedules(connection, names):
+        entry = schedule.entry(names)
+        headers = parse_job_headers(header_block(schedule.own_headers))
+        jobs.append(_described(entry.job_id, entry.type, entry.priority, headers, schedule.data, entry.scheduled_for))
+    return sorted(jobs, key=lambda job: job.scheduled_for or FAR)
 
 
 async def queued_jobs(connection: Connection, names: Names) -> list[QueuedJob]:
@@ -48,20 +63,27 @@ async def queued_jobs(connection: Connection, names: Names) -> list[QueuedJob]:
 
 
 def _queued(job: IncomingJob) -> QueuedJob:
-    payload: Any = job.data
+    return _described(job.job_id, job.type, job.priority, job.headers, job.data, None)
+
+
+def _described(
+    job_id: str, job_type: str, priority: Priority, headers: JobHeaders, data: bytes, due: datetime | None
+) -> QueuedJob:
+    payload: Any = data
     with suppress(JobError):
-        payload = parse_json(job.data, "the payload")
+        payload = parse_json(data, "the payload")
     return QueuedJob(
-        job_id=job.job_id,
-        type=job.type,
+        job_id=job_id,
+        type=job_type,
         payload=payload,
-        priority=job.priority,
-        entity=job.headers.entity,
-        tenant=job.headers.tenant,
-        request_id=job.headers.request_id,
-        batch_id=job.headers.batch_id,
-        max_attempts=job.headers.max_attempts,
-        duration=job.headers.duration,
-        timeout=job.headers.timeout,
-        expires=job.headers.expires,
+        priority=priority,
+        entity=headers.entity,
+        tenant=headers.tenant,
+        request_id=headers.request_id,
+        batch_id=headers.batch_id,
+        max_attempts=headers.max_attempts,
+        duration=headers.duration,
+        timeout=headers.timeout,
+        expires=headers.expires,
+        scheduled_for=due,
     )
