@@ -156,9 +156,16 @@ def test_a_job_between_two_attempts() -> None:
     due = replace(RUNS, status=Status.QUEUED, attempt=2, next_attempt_at=NOON + timedelta(seconds=90))
     over = replace(due, next_attempt_at=NOON - timedelta(seconds=1))
     begins = replace(RUNS, status=Status.QUEUED, attempt=0)
-    text = drawn(seen(due, over, begins, RUNS))
+    snoozes = replace(begins, next_attempt_at=due.next_attempt_at, snoozed_until=due.next_attempt_at)
+    text = drawn(seen(due, over, begins, snoozes, RUNS))
     told = [line.split("9006")[1].split("email")[0].split() for line in text if "email" in line]
-    assert told == [["retry", "in", "1m", "2/3"], ["retry", "due", "2/3"], ["begins", "5m", "0/3"], ["5m", "1/3"]]
+    assert told == [
+        ["retry", "in", "1m", "2/3"],
+        ["retry", "due", "2/3"],
+        ["begins", "5m", "0/3"],
+        ["again", "in", "1m", "0/3"],
+        ["5m", "1/3"],
+    ]
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,23 @@ async def test_a_job_between_two_attempts_says_when_the_next_one_is(jobs: JobSer
     assert job.next_attempt_at - job.since > timedelta(seconds=20)
 
 
+async def test_a_job_that_snoozes_says_so(jobs: JobService, observer: Observer) -> None:
+    @jobs.handler("sleepy")
+    async def snooze(payload: Any) -> None:
+        raise JobService.Snooze(60)
+
+    job_id = await jobs.submit("sleepy", 1, priority="high")
+    async with jobs.worker():
+
+        async def waits() -> Any:
+            running = (await observer.look(LISTED)).running
+            return running[0] if running and running[0].snoozed_until else None
+
+        job = await eventually(waits)
+    assert (job.job_id, job.status, job.attempt) == (job_id, Status.QUEUED, 0)
+    assert job.next_attempt_at == job.snoozed_until == job.since + timedelta(seconds=60)
+
+
 async def test_a_delivery_that_is_repeated_counts_as_redelivered(
     jobs: JobService, observer: Observer, connection: Connection, names: Names
 ) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
@@ -219,6 +220,44 @@ async def test_jobs_survive_a_killed_nats_server(  # noqa: C901 - a story told i
                 assert (status.result, runs[number] >= 1) == (number, True)
             assert await publisher.submit("count", 1000) not in acked.values()
             await eventually(lambda: is_drained(jobs, worker))
+
+
+async def test_snoozes_survive_a_killed_nats_server(
+    settings_of: Callable[..., JobService.Config], tmp_path: Path
+) -> None:
+    """One that a worker holds, and one that a stopped worker gave back, of which the server alone knows."""
+    began: dict[str, list[float]] = {}
+    with NatsServer(tmp_path / "nats") as server:
+        config = settings_of(nats_url=server.url, ack_wait=1.5)
+        connection = await connect(config)
+        await Topology(connection, Names(config.namespace), config).apply()
+        await connection.close()
+        async with JobService(config) as jobs:
+
+            @jobs.handler("sleepy")
+            async def sleepy(payload: str) -> str:
+                began.setdefault(payload, []).append(time.monotonic())
+                if len(began[payload]) == 1:
+                    raise JobService.Snooze(5)
+                return payload
+
+            async def sleeps(job_id: str) -> bool:
+                return (await jobs.status(job_id)).snoozed_until is not None
+
+            given_back = await jobs.submit("sleepy", "given back", priority="low")
+            async with jobs.worker():
+                await eventually(lambda: sleeps(given_back))
+            async with jobs.worker() as worker:
+                held = await jobs.submit("sleepy", "held", priority="high")
+                await eventually(lambda: sleeps(held))
+                server.kill()
+                server.start()
+                assert await jobs.results([given_back, held], timeout=40) == ["given back", "held"]
+                await eventually(lambda: is_drained(jobs, worker))
+            for job_id in (given_back, held):
+                assert (await jobs.status(job_id)).attempts == 1
+    assert {payload: len(times) for payload, times in began.items()} == {"given back": 2, "held": 2}
+    assert min(times[1] - times[0] for times in began.values()) >= 5
 
 
 async def is_drained(jobs: JobService, worker: Any) -> bool:

@@ -106,6 +106,40 @@ async def test_a_caller_that_crashes_while_it_cancels_a_snoozing_job(requests, m
     assert (found.entry.status, found.expires, runs) == (Status.CANCELLED, True, ["x"])
 
 
+async def test_caller_and_worker_of_a_snoozing_job_both_crash(config, monkeypatch, jobs: JobService) -> None:
+    """It is cancelled on paper, and its message is left, held by nobody."""
+    runs: list[object] = []
+
+    async def snooze(payload: object) -> None:
+        runs.append(payload)
+        raise JobService.Snooze(3600)
+
+    async def dead(*_: object, **__: object) -> None:
+        raise Killed
+
+    async def is_snoozed() -> bool:
+        return (await jobs.status(job_id)).snoozed_until is not None
+
+    dying = JobService(config)
+    for service in (dying, jobs):
+        service.register_handler("t", snooze)
+    job_id = await jobs.submit("t", "x", priority="low", entity="e")
+    async with dying:
+        await dying.worker().start()
+        await eventually(is_snoozed)
+        await dying.close()
+    with monkeypatch.context() as gone:
+        gone.setattr("jsjobs.cancelling.call", dead)
+        with pytest.raises(Killed):
+            await jobs.cancel(job_id)
+    async with jobs.worker() as worker:
+        await eventually(lambda: queue_is_empty(jobs))
+        found = await worker._state.read(job_id)
+    assert found is not None
+    assert found.entry is not None
+    assert (found.entry.status, found.expires, runs) == (Status.CANCELLED, True, ["x"])
+
+
 def once(write: Callable[..., Awaitable[int]]) -> Callable[..., Awaitable[int]]:
     """A write that succeeds the first time, and whose caller is dead at the second."""
     times = 0

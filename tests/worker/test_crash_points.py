@@ -186,6 +186,32 @@ async def test_a_worker_that_dies_while_it_holds_a_snoozed_job(config, jobs) -> 
     assert [item.status for item in status.history] == ["processing", "queued", "processing", "complete"]
 
 
+@pytest.mark.parametrize(
+    ("point", "attempts"),
+    [
+        ("before write 4", 2),  # begun on paper, and not taken back: that attempt counts
+        ("after write 4", 1),  # taken back: whoever gets it next starts it, once the shard is resumed
+        ("before nak", 1),
+    ],
+)
+async def test_a_snooze_that_ends_in_a_pause_and_crashes(point, attempts, config, monkeypatch, jobs) -> None:
+    handler, dying = Handler(failures=1, error=JobService.Snooze(1)), JobService(config)
+    for service in (dying, jobs):
+        service.register_handler("t", handler)
+    job_id = await jobs.submit("t", {}, priority="low")
+    async with dying:
+        crasher = Crasher(dying, point, monkeypatch)
+        dies = asyncio.ensure_future(crasher.run_until_crash())
+        await eventually(lambda: is_snoozed(jobs, job_id))
+        await jobs.pause("low")
+        await dies
+    async with jobs.worker():
+        assert handler.runs == 1
+        await jobs.resume("low")
+        assert await jobs.result(job_id, timeout=20) == "done"
+    assert (handler.runs, (await jobs.status(job_id)).attempts) == (2, attempts)
+
+
 async def is_snoozed(jobs: JobService, job_id: str) -> bool:
     return (await jobs.status(job_id)).snoozed_until is not None
 

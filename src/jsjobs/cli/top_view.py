@@ -169,8 +169,9 @@ def _running(overview: Overview, room: int, *, wide: bool) -> RenderableType:
 
 def _doing(job: RunningJob, now: datetime) -> Text:
     if job.next_attempt_at is not None:
+        what, style = ("retry", "yellow") if job.snoozed_until is None else ("again", "cyan")
         wait = (job.next_attempt_at - now).total_seconds()
-        return Text(f"retry in {format_age(wait)}" if wait > 0 else "retry due", "yellow")
+        return Text(f"{what} in {format_age(wait)}" if wait > 0 else f"{what} due", style)
     age = format_age(max((now - job.since).total_seconds(), 0))
     return Text(age, "green") if job.status is Status.PROCESSING else Text(f"begins {age}", "cyan")
 

@@ -39,6 +39,8 @@ class RunningJob:
     since: datetime
     """When it came into this status."""
     next_attempt_at: datetime | None
+    snoozed_until: datetime | None = None
+    """The same, where its handler snoozed: it waits for no retry."""
 
 
 class InFlight:
@@ -88,6 +90,7 @@ class InFlight:
             worker=entry.worker,
             since=entry.history[-1].timestamp if entry.history else _delivered_at(info),
             next_attempt_at=entry.next_attempt_at if entry.status is Status.QUEUED else None,
+            snoozed_until=entry.snoozed_until,
         )
 
     async def _entry(self, priority: Priority, sequence: int) -> JobStatusResponse | None:
