@@ -1,18 +1,23 @@
 """`jsjobs schedule`: jobs that are submitted again and again."""
 
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo
 
 import typer
 from rich.table import Table
 
 from jsjobs.cli.connect import run, service
-from jsjobs.cli.durations import format_duration
+from jsjobs.cli.durations import format_age, format_duration
 from jsjobs.cli.options import Json, duration_option, examples, with_servers
 from jsjobs.cli.output import local_time, plain, print_json, print_value, screen, talk
 from jsjobs.cli.payloads import read_one
+from jsjobs.cli.problems import WrongUse
+from jsjobs.model.errors import JobError
 from jsjobs.model.ids import JobId
 from jsjobs.model.job import Duration, Priority, utc_now
 from jsjobs.model.periodic import ScheduleStatus
+from jsjobs.model.timetable import Timetable
+from jsjobs.scheduling import timetable_of
 
 app = typer.Typer(
     no_args_is_help=True, help="Jobs that are submitted again and again, by the server.", rich_markup_mode="rich"
@@ -23,7 +28,8 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The schedule's name."
 
 @app.command(
     epilog=examples(
-        """jsjobs schedule add nightly report.build '{"of": "yesterday"}' --cron "0 3 * * *" --tz Europe/Berlin""",
+        """jsjobs schedule add nightly report.build '{"days": 1}' --cron "0 3 * * *\"""",
+        """jsjobs schedule add lunch ping null --cron "0 12 * * 1-5" --tz Europe/Berlin""",
         "jsjobs schedule add beat ping null --every 30s --priority low",
     )
 )
@@ -48,6 +54,7 @@ def add(
     as_json: Json = False,
 ) -> None:
     """Submit a job again and again, and show the next five times. The same once more changes nothing."""
+    _check_when(cron, every, tz)
     content = read_one(payload)
     options: dict[str, Any] = {
         "priority": priority,
@@ -64,7 +71,13 @@ def add(
                 name, job_type, content, cron=cron, every=every, zone=tz, replace=replace, **options
             )
 
-    _tell(run(go()), as_json=as_json)
+    try:
+        added = run(go())
+    except JobError as error:
+        if error.message.startswith("there is another schedule"):
+            raise WrongUse(f"there is another schedule {name!r}: --replace puts this one in its place") from None
+        raise
+    _tell(added, as_json=as_json)
 
 
 @app.command("list", epilog=examples("jsjobs schedule list", "jsjobs schedule list --json | jq '.[].next[0]'"))
@@ -105,12 +118,18 @@ def remove(*, name: Name, as_json: Json = False) -> None:
     One that an application's code declares comes back when a worker starts: pause it, or change the code.
     """
 
-    async def go() -> None:
+    async def go() -> str | None:
         async with service() as jobs:
+            there = await jobs.schedules().list()
             await jobs.schedules().remove(name)
+            return next((one.owner for one in there if one.name == name), None)
 
-    run(go())
-    print_json({"name": name, "removed": True}) if as_json else talk(f"{name}: removed")
+    owner = run(go())
+    if as_json:
+        print_json({"name": name, "removed": True})
+        return
+    comes_back = f"; it comes back when a worker of {owner!r} starts whose code declares it" if owner else ""
+    talk(f"{name}: removed{comes_back}")
 
 
 @app.command(epilog=examples("jsjobs schedule pause nightly"))
@@ -150,6 +169,15 @@ def run_now(*, name: Name, as_json: Json = False) -> None:
     print_json({"job_id": job_id}) if as_json else print(job_id)  # noqa: T201 - the id alone, for $(...)
 
 
+def _check_when(cron: str | None, every: float | None, tz: str | None) -> None:
+    """Look at what needs no server, in the command's own words."""
+    if (cron is None) == (every is None):
+        raise WrongUse("""say when: either --cron, such as --cron "0 9 * * 1-5", or --every, such as --every 30s""")
+    if cron is None and tz is not None:
+        raise WrongUse("--tz goes with --cron: an interval is the same everywhere")
+    timetable_of(cron, every, tz)
+
+
 def _say(schedule: ScheduleStatus, *, as_json: bool) -> None:
     if as_json:
         print_json(schedule.model_dump(mode="json"))
@@ -172,6 +200,7 @@ def _tell(schedule: ScheduleStatus, *, as_json: bool) -> None:
         "entity": schedule.entity,
         "tenant": schedule.tenant,
         "attempts": str(schedule.max_attempts),
+        "duration": "long" if schedule.duration is Duration.LONG else "",
         "timeout": "" if schedule.timeout is None else format_duration(schedule.timeout),
         "declared by": schedule.owner,
         "changed": local_time(schedule.changed_at),
@@ -184,28 +213,48 @@ def _tell(schedule: ScheduleStatus, *, as_json: bool) -> None:
     console.print("\npayload", style="dim")
     print_value(schedule.payload)
     if schedule.paused:
-        console.print("\npaused: it fires once it is resumed", style="yellow")
+        console.print("\npaused: it does not fire until it is resumed", style="yellow")
         return
-    console.print("\nnext, on this machine's clock", style="dim")
+    console.print()
+    console.print(_coming(schedule))
+
+
+def _coming(schedule: ScheduleStatus) -> Table:
+    """The next times: as this machine's clock will show them, and as the schedule's own will."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("next, on this machine's clock", no_wrap=True)
+    zone = None if schedule.zone is None else ZoneInfo(schedule.zone)
+    if zone is not None:
+        table.add_column(f"in {schedule.zone}", no_wrap=True)
     for moment in schedule.next:
-        console.print(plain(f"{moment.astimezone():%a %Y-%m-%d %H:%M:%S %Z}"))
+        clocks = (moment.astimezone(), *(() if zone is None else (moment.astimezone(zone),)))
+        table.add_row(*(plain(f"{clock:%a %Y-%m-%d %H:%M:%S %Z}") for clock in clocks))
+    return table
 
 
 def _table(schedules: list[ScheduleStatus]) -> Table:
+    """Names and times are what one looks for: in a narrow terminal the rest is folded, and nothing is cut."""
+    is_declared = any(one.owner for one in schedules)
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("name", "fires", "type", "priority", "declared by", "next"):
-        table.add_column(heading, no_wrap=True, overflow="ellipsis")
+    table.add_column("name", overflow="fold")
+    table.add_column("next", no_wrap=True)
+    table.add_column("in", no_wrap=True, justify="right")
+    for heading in ("fires", "type", *(["declared by"] if is_declared else [])):
+        table.add_column(heading, overflow="fold")
     now = utc_now()
     for one in schedules:
         if one.paused:
-            coming = plain("paused", "yellow")
+            coming = (plain("paused", "yellow"), plain(""))
         else:
-            left = format_duration(max(0, round((one.next[0] - now).total_seconds())))
-            coming = plain(f"{local_time(one.next[0])}, in {left}")
-        cells = (one.name, _when(one), one.type, one.priority, one.owner or "")
-        table.add_row(*(plain(cell) for cell in cells), coming)
+            left = max(0.0, (one.next[0] - now).total_seconds())
+            coming = (plain(local_time(one.next[0])), plain(format_age(left)))
+        cells = (_when(one), one.type, *([one.owner or ""] if is_declared else []))
+        table.add_row(plain(one.name), *coming, *(plain(cell) for cell in cells))
     return table
 
 
 def _when(schedule: ScheduleStatus) -> str:
+    interval = Timetable.parse(schedule.timetable, schedule.zone).interval
+    if interval is not None:
+        return f"every {format_duration(interval)}"
     return schedule.timetable if schedule.zone is None else f"{schedule.timetable} {schedule.zone}"

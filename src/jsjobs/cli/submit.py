@@ -13,7 +13,7 @@ from jsjobs.cli.job_view import change_line, failed_as
 from jsjobs.cli.options import Json, duration_option, examples, moment_option, with_servers
 from jsjobs.cli.output import dumps, print_json, print_value, screen, talk
 from jsjobs.cli.payloads import Lines, read_lines, read_one
-from jsjobs.cli.problems import Failed
+from jsjobs.cli.problems import Failed, WrongUse
 from jsjobs.cli.waiting import wait_for_all, wait_for_one
 from jsjobs.jetstream.lookup import failure
 from jsjobs.model.errors import InvalidBatch
@@ -60,6 +60,12 @@ def submit(
     """Queue a job, or one for each line of standard input; those are one batch, see `jsjobs batch`."""
     if drop_expired and expires is None:
         raise typer.BadParameter("it needs --expires, without which no job expires", param_hint="--drop-expired")
+    if delay is not None and at is not None:
+        raise WrongUse("say when: either --delay or --at")
+    if debounce_key is not None and delay is None and at is None:
+        raise WrongUse("--debounce-key needs --delay or --at: it replaces a job that is not due yet")
+    if debounce_key is not None and dedupe_key is not None:
+        raise WrongUse("give either --dedupe-key, which keeps the first job, or --debounce-key, which keeps the last")
     content = read_lines() if payload == "-" else read_one(payload)
     options: dict[str, Any] = {
         "priority": priority,

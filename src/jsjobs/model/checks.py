@@ -66,9 +66,16 @@ def checked_list(what: str, value: Iterable[T]) -> list[T]:
 
 def problems(error: ValidationError) -> str:
     """What pydantic found, in one line; without the values, which may be anything."""
-    found = [
-        f"{'.'.join(str(part) for part in item['loc']) or 'value'}: {item['msg']}"
-        for item in error.errors(include_url=False, include_input=False, include_context=False)
-    ]
+    items = error.errors(include_url=False, include_input=False, include_context=False)
+    found = [_problem(item["type"], item["loc"], item["msg"]) for item in items]
     more = f"; and {len(found) - _MAX_PROBLEMS} more" if len(found) > _MAX_PROBLEMS else ""
     return "; ".join(found[:_MAX_PROBLEMS]) + more
+
+
+def _problem(kind: str, place: tuple[int | str, ...], text: str) -> str:
+    where = ".".join(str(part) for part in place)
+    if kind != "value_error":
+        return f"{where or 'value'}: {text}"
+    # What a check of ours, or of a handler's own model, said.
+    text = text.removeprefix("Value error, ")
+    return f"{where}: {text}" if where else text
