@@ -61,6 +61,7 @@ class Reader:
             ("JOB_ID", self._job_id),
             ("BATCH_ID", self._batch_id),
             ("LETTER_ID", self._letter_id),
+            ("DELAYED_ID", self._delayed_id),
         ):
             if placeholder in line:
                 line = line.replace(placeholder, find())
@@ -99,6 +100,9 @@ class Reader:
         payload = '{"to": "x@example.org", "subject": "y"}'
         self.run(f"jsjobs submit email.send '{payload}' --wait")
         return json.loads(self.run(f"jsjobs submit email.send '{payload}' --json"))["job_id"]
+
+    def _delayed_id(self) -> str:
+        return self.run("""jsjobs submit email.send '{"to": "x@example.org", "subject": "y"}' --delay 1h""").strip()
 
     def _batch_id(self) -> str:
         return json.loads(self.run("""seq -f '{"n": %g}' 5 | jsjobs submit mail.send - --json"""))[0]["batch_id"]
