@@ -40,12 +40,14 @@ check: setup
     just test-node
     just lint
 
-# Ratios against a bare nats-py loop, latencies, cancels, and what telemetry costs.
-bench: setup
-    {{python}} benchmarks/drain.py
-    {{python}} benchmarks/latency.py
-    {{python}} benchmarks/cancel.py
-    {{python}} benchmarks/telemetry.py
+# Tables and plots of docs/benchmarks.md: against bare nats-py loops and other libraries; `just bench --quick` only prints.
+bench *args: setup
+    .venv/bin/pip install -q -c constraints.txt -e ".[dev,bench]"
+    {{python}} benchmarks/run.py {{args}}
+
+# A cheap look for a regression: rates beside bare loops with generous bounds, and calls and memory per job; under a minute.
+check-speed: setup
+    {{python}} benchmarks/check_speed.py
 
 # Format the sources.
 format: setup

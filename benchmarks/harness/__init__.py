@@ -1,0 +1,1 @@
+"""What all benchmarks share: servers, processes, rounds, figures, tables and plots."""

@@ -1,0 +1,1 @@
+"""jsjobs itself, and the bare nats-py loops that are its floor."""

@@ -1,0 +1,1 @@
+"""What is measured; each module has `measure`, `report`, `ratios` and, where a picture helps, `plot`."""

@@ -1,0 +1,115 @@
+"""How fast one worker process works a queue of no-op jobs off, beside the floors and the peers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness import catalogue, figures, plots, taking_part
+from harness.catalogue import ACK_ONLY, BARE, OURS
+from harness.figures import Ratio, Rounds, count, megabytes
+from harness.rounds import Plan, one_drain, take_turns
+
+TITLE = "Drain"
+JOBS = 20_000
+LAST = ("taskiq-nats", "faststream", "pgqueuer")
+"""Those that keep no results."""
+Found = dict[str, Rounds]
+
+
+def measure(plan: Plan) -> Found:
+    """Every side in turn."""
+    names = taking_part.installed((OURS, BARE, ACK_ONLY, *plan.peers))
+    return take_turns(
+        names,
+        plan.rounds,
+        lambda name: one_drain(plan, name, plan.jobs(int(JOBS * catalogue.side(name).share))),
+        what="drain",
+    )
+
+
+def ratios(found: Found) -> list[Ratio]:
+    """What is asked of it."""
+    ours = found[OURS]
+    asked = [
+        figures.ratio("drain: jsjobs / nats-py with the same two state writes", ours, found[BARE], 0.75),
+        figures.ratio("drain: jsjobs / nats-py that only acknowledges", ours, found[ACK_ONLY], 0.18),
+    ]
+    keeping = [name for name in found if catalogue.is_peer(name) and catalogue.side(name).results]
+    if keeping:
+        best = max(keeping, key=lambda name: figures.median(found[name], "rate"))
+        title = catalogue.side(best).title
+        what = f"drain: jsjobs / the fastest peer that keeps results ({title})"
+        asked.append(figures.ratio(what, ours, found[best], 2.5))
+    for name in LAST:
+        if name in found:
+            what = f"drain: jsjobs / {catalogue.side(name).title}, which keeps no results"
+            asked.append(figures.ratio(what, ours, found[name], 1))
+    return asked
+
+
+def report(found: Found) -> list[str]:
+    """Rates, and what each side does for them."""
+    ordered = sorted(found, key=lambda name: -figures.median(found[name], "rate"))
+    lines = figures.table(
+        ("", "jobs/s", "rounds", "CPU of the worker a job", "configuration", "what it does not do"),
+        [_row(name, found[name]) for name in ordered],
+    )
+    jobs = {name: int(rounds[0]["jobs"]) for name, rounds in found.items()}
+    return [
+        (
+            f"One worker process, {count(jobs[OURS])} no-op jobs of jsjobs queued (of others as many as take about as long), "
+            f"medians of {len(found[OURS])} rounds."
+        ),
+        "",
+        *lines,
+        "",
+        "Memory after such a drain, and what the server holds for each job that has ended:",
+        "",
+        *figures.table(
+            ("", "jobs", "worker, peak MB", "server, MB", "server's memory a job", "on disk a job"),
+            [_memory(name, found[name], jobs[name]) for name in ordered if name != ACK_ONLY],
+        ),
+    ]
+
+
+def _row(name: str, rounds: Rounds) -> tuple[str, ...]:
+    side = catalogue.side(name)
+    return (
+        f"**{side.title}**" if name == OURS else side.title,
+        count(figures.median(rounds, "rate")),
+        figures.scatter(rounds, "rate", count),
+        f"{figures.median(rounds, 'cpu') * 1e6:.0f} µs",
+        side.setting,
+        side.lacks,
+    )
+
+
+def _memory(name: str, rounds: Rounds, jobs: int) -> tuple[str, ...]:
+    several = catalogue.side(name).broker == "postgres"
+    return (
+        catalogue.side(name).title,
+        count(jobs),
+        megabytes(figures.median(rounds, "peak")),
+        "" if several else megabytes(figures.median(rounds, "server")),
+        "" if several else f"{max(0, figures.median(rounds, 'kept')):,.0f} B",
+        f"{max(0, figures.median(rounds, 'stored')):,.0f} B",
+    )
+
+
+def plot(found: Found, folder: Any) -> None:
+    """Bars."""
+    ordered = sorted(found, key=lambda name: figures.median(found[name], "rate"))
+    plots.bars(
+        folder / "drain.png",
+        "Draining no-op jobs, one process",
+        "jobs/s",
+        {_label(name): figures.of(found[name], "rate") for name in ordered},
+        ours="jsjobs (history, results, order)",
+    )
+
+
+def _label(name: str) -> str:
+    side = catalogue.side(name)
+    if name == OURS:
+        return "jsjobs (history, results, order)"
+    return f"{side.title}{' (results)' if side.results and 'results' not in side.title else ''}"
