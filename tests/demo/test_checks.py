@@ -110,3 +110,31 @@ async def test_the_bare_socket_says_what_the_server_said(answers: bytes, problem
         port = server.sockets[0].getsockname()[1]
         with pytest.raises(ConnectionError, match=problem):
             await raw_client.publish(f"nats://127.0.0.1:{port}", "jobs.low.x.y", b"{}")
+
+
+class NoSchedules:
+    """Stands in for the service: its schedules are gone, as they should be."""
+
+    def schedules(self) -> "NoSchedules":
+        return self
+
+    async def list(self) -> list[str]:
+        return []
+
+
+async def test_jobs_in_time(told: Told) -> None:
+    def add(job_id: str, due: float, start: float) -> str:
+        told.entries[job_id] = ran(job_id, start, start + 1, scheduled_for=at(due))
+        return job_id
+
+    told.delayed = add("at-1", 5, 5.1)
+    told.firings = [add("at-demo-20260101T000007Z", 7, 7.25), add("at-demo-20260101T000008Z", 8, 8)]
+    good = await checks._in_time(told, NoSchedules())
+    assert good.wrong == ""
+    assert good.text.endswith("none before it was due, at most 250 ms after")
+    add("at-1", 5, 4.9)
+    add("at-demo-20260101T000008Z", 9, 9)
+    wrong = (await checks._in_time(told, NoSchedules())).wrong
+    assert wrong == "at-1 began 100 ms before it was due; at-demo-20260101T000008Z was due at 00:00:09"
+    told.firings.pop()
+    assert "the periodic job had 1 firing" in (await checks._in_time(told, NoSchedules())).wrong

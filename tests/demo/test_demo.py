@@ -24,6 +24,7 @@ VERIFIED = [
     "their files kept their order",
     "the flaky job failed twice and succeeded at attempt 3",
     "the poison job has one row in job_dlq with its 3 errors, and its replay succeeded",
+    "the delayed job and 2 firings of the periodic one: none before it was due",
     "nothing is left in any queue",
 ]
 

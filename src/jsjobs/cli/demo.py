@@ -36,7 +36,8 @@ def demo(
     """Show the whole story on real files and real servers, in under a minute; nothing to install, nothing left behind.
 
     Every file of the folder is packed by a job; one job fails and succeeds, one dies and is replayed, one hangs and is
-    cancelled, a long one builds an archive. Everything is verified at the end: exit code 0 only if all of it ended so.
+    cancelled, one is delayed, one comes every second, a long one builds an archive. Everything is verified at the end:
+    exit code 0 only if all of it ended so.
     """
     began = time.monotonic()
     choice = choose(folder or Path(jsjobs.__file__).parent)
@@ -129,6 +130,8 @@ class _Show:
             await story.letter()
             screen.act("One job hangs, and is cancelled")
             await story.cancelled()
+            screen.act("One job is delayed, and one comes every second")
+            await story.in_time()
             screen.act("One long job, with progress")
             await story.archived()
             checks = await check(stage, choice, story.told, jobs, story.archive)

@@ -13,10 +13,10 @@ from typing import IO
 
 from jsjobs import JobService
 from jsjobs.cli.demo_story.choice import Choice
-from jsjobs.cli.demo_story.measures import ended, started
+from jsjobs.cli.demo_story.measures import ended, late_ms, started
 from jsjobs.cli.demo_story.screen import counted
 from jsjobs.cli.demo_story.stage import Stage
-from jsjobs.cli.demo_story.story import Told
+from jsjobs.cli.demo_story.story import FIRINGS, Told
 from jsjobs.jetstream.api import call
 from jsjobs.model.job import JobStatusResponse, Priority, Status
 
@@ -44,6 +44,7 @@ async def check(stage: Stage, choice: Choice, told: Told, jobs: JobService, arch
         _order(told),
         _flaky(told),
         await _dead_letter(told, jobs),
+        await _in_time(told, jobs),
         await _queues(stage),
     ]
 
@@ -127,6 +128,27 @@ async def _dead_letter(told: Told, jobs: JobService) -> Check:
         if row.replayed_job_id != told.replay or row.replayed_at is None:
             wrong.append("its row does not say that it was replayed")
     text = f"the poison job has one row in job_dlq with its {ATTEMPTS} errors, and its replay succeeded"
+    return Check(text, _few(wrong))
+
+
+async def _in_time(told: Told, jobs: JobService) -> Check:
+    """Of the delayed job and of each firing: its due time is as its id says, and it did not start before."""
+    wrong = [f"schedule {one.name} is still there" for one in await jobs.schedules().list()]
+    if len(told.firings) < FIRINGS:
+        wrong.append(f"the periodic job had {counted(len(told.firings), "firing")}")
+    latest = 0.0
+    for job_id in (told.delayed, *told.firings):
+        entry = told.entries[job_id]
+        if entry.scheduled_for is None:
+            wrong.append(f"{job_id} does not say when it was due")
+            continue
+        if job_id in told.firings and not job_id.endswith(f"{entry.scheduled_for:%Y%m%dT%H%M%SZ}"):
+            wrong.append(f"{job_id} was due at {entry.scheduled_for:%H:%M:%S}")
+        if late_ms(entry) < 0:
+            wrong.append(f"{job_id} began {-late_ms(entry):.0f} ms before it was due")
+        latest = max(latest, late_ms(entry))
+    fired = counted(len(told.firings), "firing")
+    text = f"the delayed job and {fired} of the periodic one: none before it was due, at most {latest:.0f} ms after"
     return Check(text, _few(wrong))
 
 

@@ -20,13 +20,18 @@ def ended(entry: JobStatusResponse) -> datetime:
 
 
 def waits(entries: Sequence[JobStatusResponse]) -> list[float]:
-    """Milliseconds from the moment the server stored each job to its start."""
+    """Milliseconds from the moment the server stored each job, or it was due, to its start."""
     return [_ms(entry, started(entry)) for entry in entries]
 
 
 def totals(entries: Sequence[JobStatusResponse]) -> list[float]:
-    """Milliseconds from the moment the server stored each job to its end."""
+    """Milliseconds from the moment the server stored each job, or it was due, to its end."""
     return [_ms(entry, ended(entry)) for entry in entries]
+
+
+def late_ms(entry: JobStatusResponse) -> float:
+    """Milliseconds from the moment a job was due to its start; below zero, if it was started too early."""
+    return _ms(entry, started(entry))
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
@@ -35,5 +40,6 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def _ms(entry: JobStatusResponse, moment: datetime) -> float:
-    assert entry.created_at is not None
-    return (moment - entry.created_at).total_seconds() * 1000
+    begin = entry.scheduled_for or entry.created_at
+    assert begin is not None
+    return (moment - begin).total_seconds() * 1000

@@ -1,11 +1,14 @@
-"""The acts of the demo: files, a dead letter and its replay, one archive. What is told here is checked in `checks`."""
+"""The acts of the demo: files, a dead letter and its replay, a cancel, jobs in time, one archive.
+
+What is told here is checked in `checks`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import time
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -14,18 +17,24 @@ from rich.table import Table
 from jsjobs import JobService
 from jsjobs.cli.demo_story import raw_client
 from jsjobs.cli.demo_story.choice import Choice, Source
+from jsjobs.cli.demo_story.measures import late_ms
 from jsjobs.cli.demo_story.screen import Screen, counted
-from jsjobs.cli.demo_story.stage import Stage
+from jsjobs.cli.demo_story.stage import Stage, StageError
 from jsjobs.cli.demo_story.tally import Tally
 from jsjobs.cli.output import plain
+from jsjobs.model.errors import JobError
 from jsjobs.model.ids import JobId
-from jsjobs.model.job import JobStatusResponse, Priority, Status
+from jsjobs.model.job import JobStatusResponse, Priority, Status, utc_now
 from jsjobs.model.payload import JobPayload
+from jsjobs.model.periodic import ScheduleStatus
 from jsjobs.postgres.dead_letters import DeadLetter
 from jsjobs.postgres.errors import LetterNotFound
 
 CHUNK = 200
 ROUTED_WITHIN_S = 15.0
+FIRED_WITHIN_S = 15.0
+FIRINGS = 2
+DELAY_S = 1.0
 ONE_BY_ONE = 20
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -41,6 +50,9 @@ class Told:
     poison: str = ""
     replay: str = ""
     stuck: str = ""
+    delayed: str = ""
+    firings: list[str] = field(default_factory=list)
+    """Jobs of the periodic schedule."""
     archive: str = ""
     quiet: list[str] = field(default_factory=list)
     """Jobs submitted one by one while nothing else ran."""
@@ -118,6 +130,24 @@ class Story:
         self._screen.say(f"{status.type} would run for a day; `jsjobs cancel {job_id}`:")
         self._screen.good(f"it is {status.status} after {took:.0f} ms, and its `finally` ran: {', '.join(last_words)}")
 
+    async def in_time(self) -> None:
+        """A job that is due in a second, and one that comes every second, both from the server's own clock."""
+        payload = {"file": str(self._hello), "packed": str(self._stage.folder / "in-time/hello.gz")}
+        say, jobs = self._screen.say, self._jobs
+        job_id = self.told.delayed = await jobs.submit("file.pack", payload, delay=DELAY_S, priority=Priority.HIGH)
+        say(f"`jsjobs submit file.pack … --delay {DELAY_S:g}s`: {job_id}")
+        added = await jobs.schedules().add("demo", "file.pack", payload, cron="* * * * * *", priority=Priority.LOW)
+        say(f'`jsjobs schedule add {added.name} file.pack … --cron "{added.timetable}"`:')
+        await jobs.result(job_id)
+        self.told.entries[job_id] = status = await jobs.status(job_id)
+        self._screen.good(f"{job_id} started {late_ms(status):.0f} ms after it was due")
+        await self._firings(added)
+        await jobs.schedules().remove(added.name)
+        for firing in self.told.firings:
+            late = late_ms(self.told.entries[firing])
+            self._screen.good(f"{firing} started {late:.0f} ms after it was due")
+        say("the server fires them, by its own clock and with no process beside it; the schedule is removed")
+
     async def archived(self) -> None:
         """One long job, and its progress as it comes."""
         payload = {"packed": str(self._packed), "archive": str(self.archive)}
@@ -165,6 +195,24 @@ class Story:
         job_id = await self._jobs.submit(job_type, {"file": str(file)}, priority=priority, entity="demo")
         self._tally.add(priority, job_id)
         return job_id
+
+    async def _firings(self, schedule: ScheduleStatus) -> None:
+        """Wait for the first firings of a schedule; each is a job named after its due time."""
+        deadline = time.monotonic() + FIRED_WITHIN_S
+        while len(self.told.firings) < FIRINGS:
+            for due in schedule.next:
+                firing = f"at-{schedule.name}-{due:%Y%m%dT%H%M%SZ}"
+                if firing in self.told.entries or due > utc_now():
+                    continue
+                with suppress(JobError):  # the first one may have passed when the server stored the schedule
+                    status = await self._jobs.status(firing)
+                    if status.status.is_terminal:
+                        self.told.firings.append(firing)
+                        self.told.entries[firing] = status
+            if time.monotonic() > deadline:
+                count = counted(len(self.told.firings), "firing")
+                raise StageError(f"the periodic job had {count} in {FIRED_WITHIN_S:g} s")
+            await asyncio.sleep(0.05)
 
     async def _routed(self, job_id: str) -> DeadLetter:
         """The job's letter, once the router has stored it."""

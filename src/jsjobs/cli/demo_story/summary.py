@@ -21,7 +21,9 @@ def summarise(screen: Screen, told: Told, checks: Sequence[Check]) -> None:
     screen.act("Summary")
     screen.show(_table(told))
     screen.say(
-        "in milliseconds, from the server's receipt to the job's start and to its end, retries included", style="dim"
+        "in milliseconds, from the server's receipt, or from when it was due, to the job's start and to its end,"
+        " retries included",
+        style="dim",
     )
     screen.show()
     for check in checks:
@@ -50,10 +52,13 @@ def _table(told: Told) -> Table:
     table.add_column("jobs", no_wrap=True)
     for name in ("complete", "failed", "start p50", "p99", "end p50", "p99"):
         table.add_column(name, justify="right", no_wrap=True)
-    burst = [entry for job_id, entry in told.entries.items() if job_id not in {*told.quiet, told.archive, told.replay}]
+    timed = [told.delayed, *told.firings]
+    apart = {*told.quiet, *timed, told.archive, told.replay}
+    burst = [entry for job_id, entry in told.entries.items() if job_id not in apart]
     for priority in Priority:
         _row(table, priority, [entry for entry in burst if entry.priority is priority])
     _row(table, "one by one", [told.entries[job_id] for job_id in told.quiet])
+    _row(table, "in time", [told.entries[job_id] for job_id in timed])
     _row(table, "replay", [told.entries[told.replay]])
     _row(table, "archive", [told.entries[told.archive]])
     return table
