@@ -135,7 +135,7 @@ async def _in_time(told: Told, jobs: JobService) -> Check:
     """Of the delayed job and of each firing: its due time is as its id says, and it did not start before."""
     wrong = [f"schedule {one.name} is still there" for one in await jobs.schedules().list()]
     if len(told.firings) < FIRINGS:
-        wrong.append(f"the periodic job had {counted(len(told.firings), "firing")}")
+        wrong.append(f"the periodic job had {counted(len(told.firings), 'firing')}")
     latest = 0.0
     for job_id in (told.delayed, *told.firings):
         entry = told.entries[job_id]
