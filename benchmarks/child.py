@@ -70,14 +70,23 @@ async def send(side: Side, place: Place) -> dict[str, Any]:
     return {"starts": starts, "results": results}
 
 
+async def calls(_: Side, place: Place) -> dict[str, float]:
+    """What a job costs jsjobs, counted."""
+    from harness.counting import count  # noqa: PLC0415 - it is for jsjobs alone
+
+    return await count(place)
+
+
 async def enqueue(side: Side, place: Place, way: str) -> dict[str, Any]:
-    """Submit jobs that nobody runs; how many a second."""
+    """Submit jobs that nobody runs; how many a second, and what CPU each takes."""
     payloads = [place.payload] * place.jobs
+    await side.prepare(place)
     async with side.client(place) as client:
         await _submit(client, way, payloads[: place.jobs // 10])
-        begin = time.perf_counter()
+        begin, cpu = time.perf_counter(), time.process_time()
         await _submit(client, way, payloads)
-        return {"rate": place.jobs / (time.perf_counter() - begin)}
+        took = time.perf_counter() - begin
+        return {"rate": place.jobs / took, "cpu": (time.process_time() - cpu) / place.jobs}
 
 
 async def _submit(client: Client, way: str, payloads: list[Any]) -> None:
@@ -134,7 +143,15 @@ def main() -> None:
     uvloop.run(_run(enqueue(side, place, way) if action == "enqueue" else _ACTIONS[action](side, place), say))
 
 
-_ACTIONS = {"prepare": prepare, "fill": fill, "drain": drain, "share": share, "serve": serve, "send": send}
+_ACTIONS = {
+    "prepare": prepare,
+    "fill": fill,
+    "drain": drain,
+    "share": share,
+    "serve": serve,
+    "send": send,
+    "calls": calls,
+}
 
 
 if __name__ == "__main__":

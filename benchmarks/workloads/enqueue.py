@@ -28,9 +28,7 @@ def measure_way(plan: Plan, way: str, names: tuple[str, ...]) -> dict[str, Round
         # A peer's rounds are about as long as ours.
         jobs = plan.jobs(int(JOBS[way] * max(0.1, side.share if catalogue.is_peer(name) else 1)), 300)
         with plan.servers.fresh(side.broker) as running:
-            place = place_at(running, jobs)
-            processes.run(name, "prepare", place)
-            return processes.run(name, "enqueue", place, way=way)
+            return processes.run(name, "enqueue", place_at(running, jobs), way=way)
 
     taking = [name for name in taking_part.installed(names) if way in catalogue.side(name).ways]
     return dict(take_turns(taking, plan.rounds, one, what=f"enqueue {way}"))

@@ -1,0 +1,83 @@
+"""A cheap look for a regression, in under a minute: rates beside bare nats-py loops, and what a job costs, counted.
+
+    python benchmarks/check_speed.py
+
+The bounds of the rates are generous, since a shared machine's rates scatter; those of the counts are close, since counts do
+not. Whoever makes a job cheaper lowers them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+
+from harness import figures, processes
+from harness.catalogue import BARE, OURS
+from harness.figures import Ratio
+from harness.rounds import Plan, one_drain, place_at, take_turns
+from harness.servers import Servers, stoppable
+from workloads import enqueue
+
+DRAIN_JOBS = 4_000
+ENQUEUE_FACTOR = 0.25
+ROUNDS = 3
+COUNTED_JOBS = 300
+RATES = {"drain": 0.45, "enqueue, pipelined": 0.3, "enqueue, batches": 0.4}
+"""Of the bare loop's rate, each side's best round: what is left of the ratios asked for (`workloads/`) on a busy machine."""
+CPU = {"drain": 2.2, "enqueue, pipelined": 2.6, "enqueue, batches": 2.0}
+"""Times the bare loop's CPU a job, medians: others on the machine disturb it less."""
+COUNTS = {"submit calls": 260.0, "run calls": 410.0, "blocks kept": 2.0}
+"""Function calls of a submit and of a worker's run of one job (Python 3.11 makes 247 and 389), and blocks of memory that
+stay of it: none, but for what lists and tables hold in reserve."""
+
+
+def measure(plan: Plan) -> list[Ratio]:
+    """jsjobs beside the bare loop."""
+    both = (OURS, BARE)
+    found = {"drain": take_turns(both, plan.rounds, lambda name: one_drain(plan, name, DRAIN_JOBS), what="drain")}
+    for way in ("pipelined", "batches"):
+        found[f"enqueue, {way}"] = enqueue.measure_way(plan, way, both)
+    ratios = []
+    for what, sides in found.items():
+        best = {name: max(figures.of(sides[name], "rate")) for name in both}
+        cpu = {name: figures.median(sides[name], "cpu") for name in both}
+        ratios.append(Ratio(f"{what}: rate", best[OURS] / best[BARE], RATES[what]))
+        ratios.append(Ratio(f"{what}: CPU", cpu[OURS] / cpu[BARE], CPU[what], at_most=True))
+    return ratios
+
+
+def count(plan: Plan) -> dict[str, float]:
+    """Per job."""
+    with plan.servers.fresh("nats") as running:
+        place = place_at(running, COUNTED_JOBS)
+        processes.run(OURS, "prepare", place)
+        return processes.run(OURS, "calls", place)
+
+
+def counted(counts: Mapping[str, float]) -> list[Ratio]:
+    """The counts beside their bounds."""
+    return [Ratio(f"{what} per job", counts[what], most, at_most=True) for what, most in COUNTS.items()]
+
+
+def judge(found: Sequence[Ratio]) -> tuple[list[str], bool]:
+    """All of it in lines, and whether it is within its bounds; what is not a number is not."""
+    lines = [
+        f"{'ok ' if one.held else 'BAD'} {one.what:28} {one.value:8.2f}, at {'most' if one.at_most else 'least'} {one.bound:g}"
+        for one in found
+    ]
+    return lines, all(one.held for one in found)
+
+
+def main() -> None:
+    """Measure, print, and end with 1 if something is out of its bounds."""
+    with stoppable(), Servers() as servers:
+        plan = Plan(servers, rounds=ROUNDS, factor=ENQUEUE_FACTOR)
+        found = [*counted(count(plan)), *measure(plan)]
+    lines, good = judge(found)
+    print("\n".join(lines))
+    if not good:
+        sys.exit("slower than it was, or the machine is too busy for a word about it: see which above")
+
+
+if __name__ == "__main__":
+    main()

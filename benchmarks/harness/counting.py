@@ -1,0 +1,81 @@
+"""What a job costs, counted: steadier than any time, since another process cannot change it.
+
+Counted are the calls of functions, Python's and C's, that one thread makes, and the blocks of memory that stay. One shard
+makes it steadier still: no two deliveries are ever read together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+from types import FrameType
+from typing import Any
+
+from sides.ours import settings
+
+from harness.side import Place
+from jsjobs import JobService
+
+_WARM = 100
+"""Jobs that fill caches first."""
+
+
+class Calls:
+    """Counts the calls of this thread between `start` and `stop`."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def start(self) -> None:
+        """From here."""
+        sys.setprofile(self._on_event)
+
+    def stop(self) -> None:
+        """To here."""
+        sys.setprofile(None)
+
+    def _on_event(self, _frame: FrameType, event: str, _argument: Any) -> None:
+        if event in {"call", "c_call"}:
+            self.count += 1
+
+
+async def count(place: Place) -> dict[str, float]:
+    """Per job: calls of a submit, calls of a worker's run of it, and blocks of memory that stay behind in the worker."""
+    service = JobService(settings(place))
+    seen, done, calls, kept = 0, asyncio.Event(), Calls(), [0, 0]
+
+    @service.handler("noop")
+    async def noop(payload: dict[str, Any]) -> dict[str, Any]:
+        nonlocal seen
+        seen += 1
+        if seen == _WARM:
+            gc.collect()
+            kept[0] = sys.getallocatedblocks()
+            calls.start()
+        elif seen == _WARM + place.jobs:
+            calls.stop()
+            gc.collect()
+            kept[1] = sys.getallocatedblocks()
+            done.set()
+        return payload
+
+    async with service:
+        submits = await _submits(service, place)
+        async with service.worker():
+            await done.wait()
+    return {
+        "submit calls": submits / place.jobs,
+        "run calls": calls.count / place.jobs,
+        "blocks kept": (kept[1] - kept[0]) / place.jobs,
+    }
+
+
+async def _submits(service: JobService, place: Place) -> int:
+    calls = Calls()
+    for number in range(_WARM + place.jobs):
+        if number == _WARM:
+            calls.start()
+        await service.submit("noop", place.payload, priority="low")
+    calls.stop()
+    return calls.count
