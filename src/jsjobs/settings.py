@@ -79,6 +79,8 @@ class Config(BaseSettings):
     retry: Retry = Retry()
     grace: float = Field(default=10.0, ge=0)
     """Seconds that running jobs get at a shutdown before they are given back."""
+    concurrency: int | None = Field(default=None, ge=1, le=100_000)
+    """Jobs that a worker runs at once, at most; None: one of each shard."""
     processes: int = Field(default_factory=_processors, ge=1, le=1024)
     """Processes that a worker has at once, at most, for the handlers with `run_in="process"`."""
     timeout: float = Field(default=5.0, gt=0)

@@ -58,7 +58,7 @@ async def test_a_stalled_worker_cannot_complete_what_another_took(config, deploy
         job_id = await other.submit("t", {}, priority="low")
         async with stalled.worker() as frozen:
             await at_work.wait()
-            await frozen.drop(next(shard for shard in frozen.taken if shard.consumer == "low-1x1-0"))
+            await frozen._taking.drop(next(shard for shard in frozen.taken if shard.consumer == "low-1x1-0"))
             async with other.worker():
                 assert await other.result(job_id) == "in time"
                 go_on.set()

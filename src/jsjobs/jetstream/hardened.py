@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from nats import errors as nats_errors
 from nats.aio.client import Client, Srv
+from nats.aio.subscription import Subscription
 
 from jsjobs.jetstream.errors import ConnectionClosed
 from jsjobs.jetstream.parser import Receiver, WireParser
@@ -87,6 +88,33 @@ class HardenedClient(Client):
             logger.debug("the connection broke while unsubscribing", exc_info=True)
         finally:
             self._forget(sid)
+
+    def listen(self, subject: bytes, receiver: Receiver, *, queue: str) -> int:
+        """As `receive`, without a wait: for a subject that is known to be valid, of an open connection."""
+        self._sid += 1
+        sid = self._sid
+        self._parser.receivers[b"%d" % sid] = receiver
+        # What nats-py sends again on each new connection; sent twice, the server takes no notice of the second.
+        self._subs[sid] = Subscription(self, sid, subject.decode(), queue)
+        self._send_soon(b"SUB %b %b %d\r\n" % (subject, queue.encode(), sid))
+        return sid
+
+    def listen_no_more(self, sid: int) -> None:
+        """Unsubscribe without a wait; what the server had sent by then still reaches the function, until `forget`."""
+        self._remove_sub(sid)
+        self._send_soon(b"UNSUB %d\r\n" % sid)
+
+    def forget(self, sid: int) -> None:
+        """Call the function of an ended subscription no more."""
+        self._forget(sid)
+
+    def _send_soon(self, command: bytes) -> None:
+        self._pending.append(command)
+        self._pending_data_size += len(command)
+        flusher = self._flush_queue
+        if flusher is not None and flusher.empty():
+            sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            flusher.put_nowait(sent)
 
     def _forget(self, sid: int) -> None:
         self._remove_sub(sid)

@@ -27,12 +27,14 @@ from jsjobs.worker.decision import (
     taken_over,
 )
 from jsjobs.worker.executor import Stop
+from jsjobs.worker.place import Place
 from jsjobs.worker.settle import Claim
 from jsjobs.worker.tools import Tools
 from jsjobs.worker.verdict import Outcome
 
 logger = logging.getLogger("jsjobs.worker")
 _LOOK_AGAIN = 0.02  # seconds after a lost race
+_PLACE_WITHIN = 0.1  # seconds; then another process may have a place sooner
 
 
 class Earlier(Protocol):
@@ -48,10 +50,11 @@ class Earlier(Protocol):
 class Claiming:
     """The claim of one delivery; of a job that snoozes, one after the other."""
 
-    def __init__(self, tools: Tools, delivery: Delivery, job: IncomingJob) -> None:
+    def __init__(self, tools: Tools, delivery: Delivery, job: IncomingJob, place: Place | None = None) -> None:
         self._tools = tools
         self._delivery = delivery
         self._job = job
+        self._place = place
         self._waiting: asyncio.Future[Any] | None = None
         self._asleep: asyncio.Future[None] | None = None
         self._is_awake = False
@@ -95,7 +98,8 @@ class Claiming:
         # A first delivery has no entry as a rule: the write that expects none finds out, one round trip cheaper.
         certain_new = not after and self._delivery.attempt == 1 and job.headers.given_id is None
         found: Found | None = None
-        while self.asked is None:
+        place = self._place
+        while self.asked is None and (place is None or place.is_taken or await self._regain(place)):
             if not certain_new:
                 found = await tools.state.read(job.job_id)
                 if found is not None and found.revision <= after:
@@ -164,6 +168,8 @@ class Claiming:
     async def _hold(self, until: asyncio.Future[Any]) -> None:
         """Keep the delivery alive until another run of the job has ended or its lease is over, or the worker stops."""
         self._waiting = until
+        if self._place is not None:
+            self._place.leave()
         # A lost delivery waits on too: the newer one's run takes this one's end for that of all before it.
         while not until.done() and self.asked in {None, Stop.LOST}:
             await asyncio.wait({until}, timeout=self._tools.lease_time.ack_wait / 3)
@@ -176,6 +182,8 @@ class Claiming:
         """Keep the delivery alive until the job is due, or is no longer ours to wake, or the worker stops."""
         delivery, ack_wait = self._delivery, self._tools.lease_time.ack_wait
         due = time.monotonic() + sleep.seconds
+        if self._place is not None:
+            self._place.leave()
         while self.asked is None and not self._is_awake and (left := due - time.monotonic()) > 0:
             self._left = left
             if delivery.age() >= ack_wait / 3 and not await self._is_untouched(sleep.revision):
@@ -184,6 +192,27 @@ class Claiming:
             until_renewal = ack_wait / 3 - delivery.age()
             await asyncio.wait({self._asleep}, timeout=min(left, max(until_renewal, ack_wait / 24)))
             self._asleep = None
+
+    async def _regain(self, place: Place) -> bool:
+        """Keep the delivery alive until there is a place for it again, or give it up; whether it may go on."""
+        delivery, time, self._left = self._delivery, self._tools.lease_time, 0
+        if self._is_awake:
+            return True  # no handler is to begin
+        waiting = self._asleep = place.wait()
+        await asyncio.wait({waiting}, timeout=_PLACE_WITHIN)
+        while not waiting.done():
+            if place.make_way(delivery.attempt):
+                self.asked = Stop.RELEASE
+                break
+            if delivery.age() >= time.lease:
+                delivery.lost = True
+                self.lose()
+            elif delivery.age() >= time.ack_wait / 3:
+                with suppress(JobError):  # tried again, until the lease is over
+                    await delivery.renew(max(0.1, time.lease - delivery.age()))
+            await asyncio.wait({waiting}, timeout=time.ack_wait / 24)
+        self._asleep = None
+        return self.asked is None
 
     async def _is_untouched(self, revision: int) -> bool:
         """Renew the lease, once it is sure that nobody else has written the entry: cancelled the job, or taken it."""

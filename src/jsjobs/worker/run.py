@@ -14,6 +14,7 @@ from jsjobs.model.job import Priority
 from jsjobs.worker.attempt import JobAttempt
 from jsjobs.worker.claiming import Claiming
 from jsjobs.worker.executor import Handling, Stop
+from jsjobs.worker.place import Place
 from jsjobs.worker.tools import Tools
 
 logger = logging.getLogger("jsjobs.worker")
@@ -24,8 +25,12 @@ RunKey = tuple[Priority, int]
 class JobRun:
     """A delivery in this worker's hands."""
 
-    def __init__(self, tools: Tools, delivery: Delivery, runs: Mapping[RunKey, JobRun]) -> None:
+    def __init__(
+        self, tools: Tools, delivery: Delivery, runs: Mapping[RunKey, JobRun], place: Place | None = None
+    ) -> None:
         self._tools = tools
+        self.place = place
+        """Where the worker has a bound."""
         self.delivery = delivery
         self.job: IncomingJob = delivery.job(tools.names)
         self.job_id = self.job.job_id
@@ -36,7 +41,7 @@ class JobRun:
         self.revision = 0
         self.renewing = False
         self.ended = asyncio.Event()
-        self._claiming = Claiming(tools, delivery, self.job)
+        self._claiming = Claiming(tools, delivery, self.job, place)
         self._attempt: JobAttempt | None = None
         self._is_cancelled = False
         self._snoozed: float | None = None

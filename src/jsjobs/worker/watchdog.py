@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ from jsjobs.jetstream.generations import live_shards, read_live
 from jsjobs.jetstream.subjects import Names, Shard
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
+from jsjobs.settings import Config
 
 logger = logging.getLogger("jsjobs.worker")
 
@@ -30,29 +32,30 @@ class Taker(Protocol):
 
     @property
     def taken(self) -> set[Shard]:
-        """The shards subscribed to."""
+        """The shards that are worked."""
+        ...
+
+    def listens_to(self, shard: Shard) -> bool:
+        """Whether it is subscribed; a worker at its bound may not be, on purpose."""
         ...
 
     async def take(self, shard: Shard) -> None:
-        """Subscribe."""
+        """Work a shard."""
         ...
 
     async def drop(self, shard: Shard) -> None:
-        """Unsubscribe."""
-        ...
-
-    def lease_is(self, ack_wait: float) -> None:
-        """Know how many seconds the server waits for an answer."""
+        """Work it no more."""
         ...
 
 
 class Watchdog:
     """Looks seldom: subscribes to new shards, leaves removed ones, wakes stuck ones, and says why it is not ready."""
 
-    def __init__(self, connection: Connection, names: Names, taker: Taker) -> None:
+    def __init__(self, connection: Connection, names: Names, taker: Taker, lease_is: Callable[[float], None]) -> None:
         self._connection = connection
         self._names = names
         self._taker = taker
+        self._lease_is = lease_is
         self._task: asyncio.Task[None] | None = None
         self._stopped = False
         self._soon = asyncio.Event()
@@ -114,7 +117,7 @@ class Watchdog:
         taker = self._taker
         self._untold = 0
         if shards:
-            taker.lease_is(min(info["config"]["ack_wait"] / 1e9 for info in shards.values()))
+            self._lease_is(min(info["config"]["ack_wait"] / 1e9 for info in shards.values()))
         for shard in taker.taken - set(shards):
             await taker.drop(shard)
         for shard in sorted(set(shards) - taker.taken, key=lambda shard: shard.consumer):
@@ -147,6 +150,7 @@ class Watchdog:
     async def _wake(self, shard: Shard, info: dict[str, Any]) -> None:
         """Subscribe anew where jobs wait and none is delivered: the server lost sight of our interest."""
         idle = bool(info["num_pending"]) and not info["num_ack_pending"] and not info.get("paused")
+        idle = idle and self._taker.listens_to(shard)
         seen = (info["delivered"]["consumer_seq"], info["delivered"]["stream_seq"])
         if idle and self._stuck.get(shard) == seen:
             logger.warning("shard %s: jobs wait and none is delivered; subscribing again", shard.consumer)
@@ -165,3 +169,19 @@ class Watchdog:
             else:
                 logger.info("ready: jobs of every shard reach this worker")
         self.why_not_ready = why_not_ready
+
+
+def compare(shards: Iterable[Shard], config: Config) -> None:
+    """Say where the settings ask for other shards than there are: how much runs at once is the server's to say."""
+    # Of two generations the younger one: the other is on its way out.
+    last = {shard.priority: shard.generation for shard in sorted(shards, key=lambda shard: shard.generation)}
+    for priority, generation in last.items():
+        asked = config.shards(priority)
+        if generation.shards != asked:
+            logger.warning(
+                "%s has %d shards on the server, all of which are worked; these settings say %d, and `jsjobs "
+                "streams apply` would change that",
+                priority,
+                generation.shards,
+                asked,
+            )

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -21,16 +21,19 @@ from jsjobs.jetstream.state import StateStore
 from jsjobs.jetstream.subjects import Names, Shard
 from jsjobs.model.job import Priority, random_token, utc_now
 from jsjobs.settings import MAX_SHARDS, Config
+from jsjobs.worker.bounded import BoundedTaking
 from jsjobs.worker.cancel_requests import CancelRequests
 from jsjobs.worker.executor import Places, Stop
 from jsjobs.worker.lease import LeaseKeeper, LeaseTime
+from jsjobs.worker.place import Place
 from jsjobs.worker.processes.pool import Processes
 from jsjobs.worker.registry import Registry
 from jsjobs.worker.run import JobRun, RunKey
 from jsjobs.worker.server_clock import ServerClock
 from jsjobs.worker.settle import Settlement
+from jsjobs.worker.taking import Taking
 from jsjobs.worker.tools import Tools
-from jsjobs.worker.watchdog import Watchdog
+from jsjobs.worker.watchdog import Watchdog, compare
 
 if TYPE_CHECKING:
     from jsjobs.telemetry.recorder import Telemetry
@@ -65,13 +68,13 @@ class Worker:
         self._state = StateStore(connection, self._names)
         self._runs: dict[RunKey, JobRun] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._subscriptions: dict[Shard, int] = {}
         self._tools: Tools | None = None
         self._keeper: LeaseKeeper | None = None
-        self._watchdog = Watchdog(connection, self._names, self)
         self._cancels = CancelRequests(connection, self._names, self.name, self._runs)
         self._keeping: asyncio.Task[None] | None = None
         self._time = LeaseTime(config.ack_wait)
+        self._taking = self._how_to_take()
+        self._watchdog = Watchdog(connection, self._names, self._taking, self.lease_is)
         self._server_clock = ServerClock(connection, self._names)
         self._ending: asyncio.Task[None] | None = None
         self._stopping = False
@@ -91,7 +94,7 @@ class Worker:
         shards: dict[Shard, dict[str, Any]] | None = None
         with suppress(IncompleteList):  # then the watchdog looks again
             shards = await live_shards(self._connection, self._names)
-            self._compare(shards)
+            compare(shards, self._config)
         if self._telemetry is not None:
             self._telemetry.expect(self._registry.types)
         threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="jsjobs-handler")
@@ -147,7 +150,7 @@ class Worker:
         await self._watchdog.stop()
         for task in self._aside:
             task.cancel()
-        await asyncio.gather(*(self.drop(shard) for shard in list(self._subscriptions)))
+        await self._taking.close()
         for run in list(self._runs.values()):
             run.wind_down()
         await self._wait_for_runs(self._config.grace if grace is None else grace)
@@ -197,32 +200,38 @@ class Worker:
 
     # -- deliveries
 
-    async def take(self, shard: Shard) -> None:
-        """Subscribe to a shard."""
-        subject = self._names.deliver(shard).encode()
-        self._subscriptions[shard] = await self._connection.receive(subject, self._on_delivery, queue="workers")
-
     def lease_is(self, ack_wait: float) -> None:
         """The server's own setting is what counts, whatever this process was told."""
         self._time.ack_wait = ack_wait
 
-    async def drop(self, shard: Shard) -> None:
-        """Unsubscribe from a shard; what it had delivered by then is still run, or given back."""
-        sid = self._subscriptions.pop(shard, None)
-        if sid is not None:
-            await self._connection.stop_receiving(sid)
-
     @property
     def taken(self) -> set[Shard]:
-        """The shards subscribed to."""
-        return set(self._subscriptions)
+        """The shards that are worked."""
+        return self._taking.taken
+
+    def _how_to_take(self) -> Taking | BoundedTaking:
+        if self._config.concurrency is None:
+            return Taking(self._connection, self._names, self._on_delivery)
+        return BoundedTaking(
+            self._connection,
+            self._names,
+            self._config.concurrency,
+            max_deliver=self._config.max_deliver,
+            lease_time=self._time,
+            running=self._runs,
+            begin=self._begin,
+        )
 
     def _on_delivery(self, subject: bytes, reply: bytes, header: bytes, data: bytes) -> None:
-        delivery = Delivery(self._connection, subject, reply, header, data)
+        self._begin(Delivery(self._connection, subject, reply, header, data))
+
+    def _begin(self, delivery: Delivery, place: Place | None = None) -> None:
         if self._stopping or self._tools is None:
             delivery.nak()
+            if place is not None:
+                place.leave()
             return
-        run = JobRun(self._tools, delivery, self._runs)
+        run = JobRun(self._tools, delivery, self._runs, place)
         self._runs[run.key] = run
         self._run(run)
 
@@ -235,25 +244,13 @@ class Worker:
         self._tasks.discard(task)
         if run.is_snoozed:
             self._run(run)
-        elif self._runs.get(run.key) is run:
+            return
+        if self._runs.get(run.key) is run:
             del self._runs[run.key]
+        if run.place is not None:
+            run.place.leave()
 
     # -- helpers
-
-    def _compare(self, shards: Iterable[Shard]) -> None:
-        """Say where the settings ask for other shards than there are: how much runs at once is the server's to say."""
-        # Of two generations the younger one: the other is on its way out.
-        last = {shard.priority: shard.generation for shard in sorted(shards, key=lambda shard: shard.generation)}
-        for priority, generation in last.items():
-            asked = self._config.shards(priority)
-            if generation.shards != asked:
-                logger.warning(
-                    "%s has %d shards on the server, all of which are worked; these settings say %d, and `jsjobs "
-                    "streams apply` would change that",
-                    priority,
-                    generation.shards,
-                    asked,
-                )
 
     async def _keep(self) -> None:
         keeper = self._keeper
