@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from jsjobs.jetstream.api import ApiError, consumers, find, parse_time
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.sourcing import unheard
 from jsjobs.jetstream.state import WRONG_REVISION, Conflict
 from jsjobs.jetstream.subjects import Generation, Names, Shard
 from jsjobs.model.errors import JobError
@@ -109,6 +110,8 @@ class Stored(NamedTuple):
     """Replicas that the stream is to have."""
     has_peers: bool = False
     """Whether other nodes have a part in it, still or by now."""
+    unheard: float = 0.0
+    """Seconds since it last heard from the schedules; -1 if not at all."""
 
     def strays(self, generations: tuple[Generation, ...]) -> list[Generation]:
         """Generations that hold jobs though they are none of these, oldest first."""
@@ -132,7 +135,7 @@ async def read_stored(connection: Connection, names: Names, priority: Priority) 
             transform = info["config"].get("subject_transform") or {}
             target = names.generation_of(str(transform.get("dest", "")), priority)
             peers = (info.get("cluster") or {}).get("replicas")
-            return Stored(jobs, target, info["config"]["num_replicas"], bool(peers))
+            return Stored(jobs, target, info["config"]["num_replicas"], bool(peers), unheard(info))
 
 
 def found_generations(stored: Stored) -> tuple[Generation, ...]:

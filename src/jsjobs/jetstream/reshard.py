@@ -19,6 +19,7 @@ from jsjobs.jetstream.generation_consumers import GenerationConsumers, Infos, is
 from jsjobs.jetstream.generations import Live, Stored, read_live, read_stored, write_live
 from jsjobs.jetstream.queue_update import set_copies, update_queue
 from jsjobs.jetstream.shard_consumers import UNTIL_RESUMED, later, paused_until
+from jsjobs.jetstream.sourcing import STOPPED, Sourcing
 from jsjobs.jetstream.state import Conflict
 from jsjobs.jetstream.subjects import Generation, Names
 from jsjobs.model.errors import JobError
@@ -77,6 +78,7 @@ class Reshard:
         self._one_copy = one_copy
         self._wanted: int | None = None
         self._told: Draining | None = None
+        self._sourcing = Sourcing(connection, self._stream)
 
     async def run(self, wanted: int | None = None, *, wait: bool = True) -> bool:
         """Finish the change that is under way, then make the wanted one, at most once.
@@ -219,7 +221,8 @@ class Reshard:
             if not await self._restore_copies(live, stored):
                 await self._write(replace(live, copies=None), live.generations)
             return False
-        return True
+        # Whatever made it stop: each sweep comes by here.
+        return stored.copies == 1 or stored.unheard < STOPPED or not await self._sourcing.see()
 
     # -- where new jobs go
 
@@ -244,11 +247,13 @@ class Reshard:
             await update_queue(self._connection, self._names, self._config, self._priority)
 
     async def _restore_copies(self, live: Live, stored: Stored) -> bool:
-        """Give a queue its copies back; whether that had to be done."""
-        if live.copies is None or stored.copies >= live.copies:
+        """Give a queue its copies back, and see that it takes what is due; whether something had to be done."""
+        if live.copies is None:
             return False
-        await set_copies(self._connection, self._stream, live.copies)
-        return True
+        if stored.copies < live.copies:
+            await set_copies(self._connection, self._stream, live.copies)
+            return True
+        return await self._sourcing.see()
 
     # -- helpers
 

@@ -40,6 +40,12 @@ class Step:
     priority: Priority | None = None
     """Whose queue or shards; None for what all share."""
 
+    @property
+    def adds_copies(self) -> bool:
+        """Whether a stream gets more copies than it has."""
+        had, wanted = self.changes.get("num_replicas", (1, 1))
+        return self.action is Action.UPDATE and wanted > had
+
 
 def shards_step(
     priority: Priority,

@@ -23,6 +23,7 @@ from jsjobs.jetstream.generations import (
 from jsjobs.jetstream.ids import parse_plain_id
 from jsjobs.jetstream.queue_update import update_queue
 from jsjobs.jetstream.reshard import Draining, Reshard
+from jsjobs.jetstream.sourcing import after_more_copies
 from jsjobs.jetstream.state import Conflict
 from jsjobs.jetstream.steps import Action, Step, shards_step
 from jsjobs.jetstream.subjects import Generation, Names, Shard
@@ -154,6 +155,8 @@ class Topology:
             await update_queue(self._connection, self._names, self._config, step.priority, step.body)
         elif step.endpoint:
             await call(self._connection, step.endpoint, step.body)
+        if step.adds_copies:
+            await after_more_copies(self._connection, self._names, step.name)
 
     async def _queue_steps(self, priority: Priority, floor: Mapping[Priority, int], *, one_copy: bool) -> list[Step]:
         names, config = self._names, self._config
