@@ -48,10 +48,19 @@ class HealthServer:
         readiness: Asked for each `/ready`, in another thread than the event loop's.
         host: Name or address to listen on; None: every interface, IPv6 too where there is any.
         port: Port to listen on; 0: any free one, see `port`.
+        trouble: Asked likewise for each request: why others that this process answers for do not live, in words.
     """
 
-    def __init__(self, readiness: Callable[[], Readiness], *, host: str | None, port: int) -> None:
+    def __init__(
+        self,
+        readiness: Callable[[], Readiness],
+        *,
+        host: str | None,
+        port: int,
+        trouble: Callable[[], list[str]] = list,
+    ) -> None:
         self._readiness = readiness
+        self._trouble = trouble
         self._host = host
         self._port = port
         self._server: _Server | None = None
@@ -62,7 +71,7 @@ class HealthServer:
         Raises:
             OSError: If it cannot, as on a port that is in use.
         """
-        pulse = _Pulse(asyncio.get_running_loop())
+        pulse = _Pulse(asyncio.get_running_loop(), self._trouble)
         self._server = _listen(self._host, self._port, pulse, self._readiness)
         threading.Thread(target=self._server.serve_forever, args=(_PULSE,), name="jsjobs-health", daemon=True).start()
         return self
@@ -81,11 +90,17 @@ class HealthServer:
         return int(self._server.server_address[1])
 
 
+def stalled(seconds: float) -> str:
+    """What to say of an event loop that owes an answer for so long."""
+    return f"the event loop has not answered for {seconds:.0f} s: does a handler block it?"
+
+
 class _Pulse:
     """Asks the event loop, from another thread, whether it still turns; at most one question is open."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, others: Callable[[], list[str]]) -> None:
         self._loop = loop
+        self._others = others
         self._asked_at: float | None = None
 
     def ask(self) -> None:
@@ -101,9 +116,7 @@ class _Pulse:
     def trouble(self) -> list[str]:
         asked_at = self._asked_at
         silent = 0.0 if asked_at is None else time.monotonic() - asked_at
-        if silent < LIVE_WITHIN:
-            return []
-        return [f"the event loop has not answered for {silent:.0f} s: does a handler block it?"]
+        return [*([stalled(silent)] if silent >= LIVE_WITHIN else []), *self._others()]
 
 
 class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):

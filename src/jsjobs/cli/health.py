@@ -51,8 +51,15 @@ NOWHERE = HealthPlace(None, None)
 
 
 @contextmanager
-def health_endpoints(place: HealthPlace, readiness: Callable[[], Readiness]) -> Iterator[None]:
+def health_endpoints(
+    place: HealthPlace, readiness: Callable[[], Readiness], trouble: Callable[[], list[str]] = list
+) -> Iterator[None]:
     """Answer while the block runs; to be entered in the event loop.
+
+    Args:
+        place: Where.
+        readiness: Whether work comes.
+        trouble: Why others that this process answers for do not live.
 
     Raises:
         Failed: If nothing can listen there.
@@ -62,7 +69,7 @@ def health_endpoints(place: HealthPlace, readiness: Callable[[], Readiness]) -> 
         return
     with ExitStack() as parts:
         try:
-            server = parts.enter_context(HealthServer(readiness, host=place.host, port=place.port))
+            server = parts.enter_context(HealthServer(readiness, host=place.host, port=place.port, trouble=trouble))
         except OSError as error:
             where = f"port {place.port}" if place.host is None else f"{place.host} port {place.port}"
             raise Failed(

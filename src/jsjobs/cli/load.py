@@ -18,8 +18,8 @@ _FRAMES = 3
 _OURS = str(Path(jsjobs.__file__).parent)
 
 
-def load_application(target: str) -> JobService:
-    """Import an application whose jobs are to be run; says which settings its own ones make void.
+def load_application(target: str, *, quiet: bool = False) -> JobService:
+    """Import an application whose jobs are to be run; says, unless quiet, which settings its own ones make void.
 
     Raises:
         WrongUse: As `load_service`, or if it has no handlers.
@@ -29,7 +29,8 @@ def load_application(target: str) -> JobService:
     if not service.types:
         # Its worker would bury every job as HandlerMissing.
         raise WrongUse(f"{target} has no handlers: register them, with @jobs.handler(...), where it is imported")
-    _say_what_is_ignored(service)
+    if not quiet:
+        _say_what_is_ignored(service)
     return service
 
 

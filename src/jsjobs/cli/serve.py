@@ -1,5 +1,6 @@
 """Commands that stay: worker, router, rpc, dev."""
 
+import os
 from typing import Annotated
 
 import typer
@@ -7,9 +8,11 @@ import typer
 from jsjobs.cli.connect import find_servers, service, service_with_database
 from jsjobs.cli.dev import dev
 from jsjobs.cli.health import HealthHost, HealthPlace, HealthPort
-from jsjobs.cli.load import load_application
-from jsjobs.cli.options import TARGET, announce, examples, with_servers
+from jsjobs.cli.load import check_target, load_application
+from jsjobs.cli.options import TARGET, announce, examples, is_verbose, with_servers
 from jsjobs.cli.serving import Serving, run_until_stopped, start_logging
+from jsjobs.cli.supervisor import Supervisor
+from jsjobs.cli.worker_child import NO_ROUTER, QUEUE_METRICS, VERBOSE
 
 _SERVING = "Running"
 
@@ -18,7 +21,11 @@ def add_commands(app: typer.Typer) -> None:
     """Add the commands to the application."""
     dev_examples = examples("jsjobs dev", "jsjobs dev app:jobs", "NATS_URL=nats://127.0.0.1:4222 jsjobs dev app:jobs")
     app.command(rich_help_panel=_SERVING, epilog=dev_examples)(dev)
-    worker_examples = examples("jsjobs worker app:jobs", "jsjobs worker src/shop/tasks.py:jobs --no-router")
+    worker_examples = examples(
+        "jsjobs worker app:jobs",
+        "jsjobs worker src/shop/tasks.py:jobs --no-router",
+        "jsjobs worker app:jobs --processes 4 --concurrency 2",
+    )
     app.command(rich_help_panel=_SERVING, epilog=worker_examples)(worker)
     router_examples = examples("jsjobs router", "jsjobs router --database-url postgresql://app@db.internal/app")
     app.command(rich_help_panel=_SERVING, epilog=router_examples)(router)
@@ -38,6 +45,19 @@ QueueMetrics = Annotated[
 def worker(
     *,
     target: Annotated[str, typer.Argument(metavar="MODULE:ATTR", help=TARGET)],
+    processes: Annotated[
+        int | None,
+        typer.Option("--processes", help="Run in so many processes, and start again what dies.", min=1, metavar="N"),
+    ] = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option(
+            "--concurrency",
+            help="Run so many jobs at once in each process, at most. [dim](JSJOBS_CONCURRENCY, else no bound)[/]",
+            min=1,
+            metavar="N",
+        ),
+    ] = None,
     no_router: Annotated[bool, typer.Option("--no-router", help="Leave the dead letters to other routers.")] = False,
     queue_metrics: QueueMetrics = False,
     health_port: HealthPort = None,
@@ -47,17 +67,35 @@ def worker(
 
     Brings dead letters into the database too, where one is set, and serves the micro service. SIGTERM and Ctrl-C let
     running jobs end within the grace time (JSJOBS_GRACE, 10 s) and give the rest back; a second signal interrupts them.
-    What the application's own JobService.Config sets counts more than options and environment.
+    With --processes the first one has the router. What the application's own JobService.Config sets counts more than
+    options and environment.
     """
     find_servers()
+    if concurrency is not None:
+        # As with the servers: the application, and its processes, make their own settings.
+        os.environ["JSJOBS_CONCURRENCY"] = str(concurrency)
+    health = HealthPlace(health_host, health_port)
+    if processes is not None:
+        flags = {NO_ROUTER: no_router, QUEUE_METRICS: queue_metrics, VERBOSE: is_verbose()}
+        supervise(target, processes, [flag for flag, on in flags.items() if on], health)
+        return
     service = load_application(target)
     start_logging()
     routes = service.config.database_url is not None and not no_router
     if service.config.database_url is None:
         announce("no DATABASE_URL is set: dead letters wait in their stream until a router runs", style="yellow")
-    health = HealthPlace(health_host, health_port)
     serving = Serving(service, works=True, routes=routes, answers=True, health=health, measures=queue_metrics)
     run_until_stopped(serving.run())
+
+
+def supervise(target: str, processes: int, flags: list[str], health: HealthPlace) -> None:
+    """Run a worker in several processes until a signal ends them."""
+    check_target(target)
+    start_logging()
+    supervisor = Supervisor(target, processes, flags, health)
+    run_until_stopped(supervisor.run())
+    if supervisor.code:
+        raise typer.Exit(supervisor.code)
 
 
 @with_servers

@@ -32,6 +32,7 @@ _LAST_WRITES = 2.0
 _LEAVING = 3.0
 """Seconds for threads and exit handlers to end, once everything of ours is closed."""
 _LOOK = 0.1
+_TELL = 0.25
 
 
 def start_logging() -> None:
@@ -39,7 +40,7 @@ def start_logging() -> None:
     start_log(logging.INFO, "%(asctime)s %(levelname)-7s %(name)s: %(message)s")
 
 
-class _Stop:
+class Stop:
     """What signals have asked for."""
 
     def __init__(self) -> None:
@@ -64,6 +65,8 @@ class Serving:
         beside: Done while it serves.
         health: Where to say how it is.
         measures: Whether to keep gauges of the queues.
+        tell: Told now and then, from the event loop, whether it is up and whether work reaches it.
+        announces: Whether to say where it runs, once it does.
     """
 
     def __init__(
@@ -77,8 +80,12 @@ class Serving:
         beside: Callable[[], Coroutine[Any, Any, None]] | None = None,
         health: HealthPlace = NOWHERE,
         measures: bool = False,
+        tell: Callable[[bool, Readiness], None] | None = None,
+        announces: bool = True,
     ) -> None:
         self._service = service
+        self._tell = tell
+        self._announces = announces
         self._works = works
         self._routes = routes
         self._answers = answers
@@ -98,11 +105,15 @@ class Serving:
             JobError: If the server cannot be reached at the start.
             Failed: If the health endpoints cannot listen.
         """
-        stop = _Stop()
+        stop = Stop()
         with health_endpoints(self._health, lambda: self._readiness(stop)):
-            await self._run(stop)
+            telling = asyncio.ensure_future(self._go_on_telling(stop))
+            try:
+                await self._run(stop)
+            finally:
+                telling.cancel()
 
-    async def _run(self, stop: _Stop) -> None:
+    async def _run(self, stop: Stop) -> None:
         living = asyncio.ensure_future(self._live(stop))
         await _first_of(living, stop.asked)
         if not self._started:
@@ -118,7 +129,7 @@ class Serving:
         if living.done() and not living.cancelled():
             living.result()
 
-    async def _live(self, stop: _Stop) -> None:
+    async def _live(self, stop: Stop) -> None:
         if self._before is not None:
             await self._before()
         async with AsyncExitStack() as parts:
@@ -151,16 +162,23 @@ class Serving:
         elif self._worker.running:
             announce(f"stopping: waiting for {self._worker.running} running job(s); a second signal interrupts")
 
-    def _readiness(self, stop: _Stop) -> Readiness:
+    def _readiness(self, stop: Stop) -> Readiness:
         """As it is now; the health endpoints ask from another thread, so this only reads."""
         if stop.asked.is_set():
             return Readiness(["stopping"], [])
         return readiness_of(self._worker, self._router, self._rpc) if self._started else Readiness(["starting"], [])
 
+    async def _go_on_telling(self, stop: Stop) -> None:
+        while self._tell is not None:
+            self._tell(self._started, self._readiness(stop))
+            await asyncio.sleep(_TELL)
+
     async def _announce(self) -> None:
         # A worker may start before the streams exist; it says itself what it waits for.
         while self._worker is not None and not self._worker.ready:  # noqa: ASYNC110 - its readiness comes and goes
             await asyncio.sleep(_LOOK)
+        if not self._announces:
+            return
         config = self._service.config
         what = " and ".join(name for name, on in (("worker", self._works), ("router", self._routes)) if on) or "rpc"
         where = f"namespace {config.namespace} on {without_secrets(config.nats_url)}"

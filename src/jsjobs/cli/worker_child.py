@@ -1,0 +1,89 @@
+"""One of the processes of `jsjobs worker --processes N`: a worker like any other, which tells its parent how it is.
+
+It ends with its parent, however that ends: they share a socket, and the system closes the parent's end.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from contextlib import suppress
+
+from jsjobs.cli.load import load_application
+from jsjobs.cli.options import be_verbose, is_verbose
+from jsjobs.cli.output import complain
+from jsjobs.cli.problems import judge, show_trace
+from jsjobs.cli.serving import Serving, run_until_stopped, start_logging
+from jsjobs.health import Readiness
+
+FIRST, NO_ROUTER, QUEUE_METRICS, VERBOSE = "--first", "--no-router", "--queue-metrics", "--verbose"
+"""Flags: the first process has the router and the gauges of the queues, and says for all where they run."""
+PATIENCE = 15.0
+"""Seconds beyond the grace time, in which a process that listens at all has given its jobs back and ended."""
+
+
+def main(target: str, line: str, *flags: str) -> int:
+    """Serve until told to stop, and return the exit code.
+
+    Args:
+        target: The application.
+        line: Number of the file descriptor that leads to the parent.
+        flags: As above.
+    """
+    if VERBOSE in flags:
+        be_verbose()
+    with socket.socket(fileno=int(line)) as parent:
+        parent.set_inheritable(False)
+        orphan = _Orphan(parent)
+        threading.Thread(target=orphan.wait, name="jsjobs-parent", daemon=True).start()
+        try:
+            service = load_application(target, quiet=FIRST not in flags)
+            start_logging()
+            grace = orphan.grace = service.config.grace
+
+            def tell(is_up: bool, readiness: Readiness) -> None:
+                told = {"up": is_up, "grace": grace, "reasons": readiness.reasons, "notes": readiness.notes}
+                with suppress(OSError):  # it has gone, and we are about to go; or it reads nothing now
+                    parent.send(json.dumps(told).encode() + b"\n", socket.MSG_DONTWAIT)
+
+            serving = Serving(
+                service,
+                works=True,
+                routes=FIRST in flags and NO_ROUTER not in flags and service.config.database_url is not None,
+                answers=True,
+                measures=FIRST in flags and QUEUE_METRICS in flags,
+                tell=tell,
+                announces=FIRST in flags,
+            )
+            run_until_stopped(serving.run())
+        except Exception as error:  # noqa: BLE001 - as for every command
+            text, code = judge(error)
+            complain(text)
+            if is_verbose():
+                show_trace(error)
+            return code
+    return 0
+
+
+class _Orphan:
+    """Sees to it that this process ends once its parent has, in good order."""
+
+    def __init__(self, parent: socket.socket) -> None:
+        self._parent = parent
+        self.grace = 0.0
+        """Seconds that running jobs get."""
+
+    def wait(self) -> None:
+        """Wait for the parent's end, then stop as after a signal, and by force when that takes too long."""
+        with suppress(OSError):
+            self._parent.recv(1)  # nothing is ever sent: it returns when the other end is closed
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(self.grace + PATIENCE)
+        os.killpg(os.getpid(), signal.SIGKILL)  # and what its handlers started
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
