@@ -68,7 +68,7 @@ def test_a_namespace_that_cannot_be_one_is_refused(namespace: str) -> None:
 def test_a_type_is_words_with_dots(job_type: str) -> None:
     assert checked_type(job_type) == job_type
     stored = f"{Names().stored(Priority.HIGH, Generation(1, 3))}.2.{job_type}".encode()
-    assert Names().parse_stored(stored) == StoredSubject(Priority.HIGH, "1x3", 2, job_type)
+    assert Names().parse_stored(stored) == StoredSubject(Priority.HIGH, "1x3", 2, job_type, "JOBS_HIGH", "high-")
 
 
 @pytest.mark.parametrize("job_type", ["", ".", "a.", ".a", "a..b", "a b", "a*", ">", "a\n", "é", "x" * 201])

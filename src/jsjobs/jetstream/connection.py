@@ -41,6 +41,7 @@ class Connection(HardenedClient):
 
     def __init__(self) -> None:
         super().__init__()
+        self._loop = asyncio.get_running_loop()
         self._up = asyncio.Event()
         self._ids = itertools.count()
         self._inbox = b""
@@ -48,7 +49,7 @@ class Connection(HardenedClient):
         self._sweeper: asyncio.Task[None] | None = None
         self._fatal: asyncio.Future[Exception] | None = None
         self._refusals = 0
-        self._kick: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._kick: asyncio.Future[None] = self._loop.create_future()
         self._kick.set_result(None)  # wakes nats-py's flusher; nobody waits for it
         self.on_reconnect: list[Callable[[], None]] = []
         """Called after each new connection, when all subscriptions stand again."""
@@ -173,7 +174,8 @@ class Connection(HardenedClient):
         """
         token = b"%x" % next(self._ids)
         self.post(subject, data, reply=self._inbox + token, header=header)
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        # The loop is known: to ask for it is a system call each time, up to Python 3.11.
+        future: asyncio.Future[Reply] = self._loop.create_future()
         self._waiting[token] = (future, time.monotonic() + timeout)
         return future
 

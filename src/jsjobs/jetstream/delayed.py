@@ -33,8 +33,9 @@ from jsjobs.model.job import JobStatusResponse, random_token, utc_now
 
 logger = logging.getLogger("jsjobs.publishing")
 
-_IN_FLIGHT = 512
-"""Entries, or single submits of a list, under way at once."""
+_ENTRIES_IN_FLIGHT = 512
+_BATCHES_IN_FLIGHT = 32
+"""Fewer than the 50 that a stream of nats-server 2.15 lets begin before one of them is complete."""
 _OF_A_SCHEDULE = 320
 """Bytes that the headers of a schedule and of its batch add, beside its subject, at most."""
 _TRIES = 50
@@ -118,7 +119,7 @@ class Delayed:
             stored = await self._store_chunk(chunk)
             receipts += stored
             new = [named.entry for named, receipt in zip(chunk, stored, strict=True) if not receipt.duplicate]
-            await _in_groups(self._write_entry, new)
+            await _in_groups(self._write_entry, new, _ENTRIES_IN_FLIGHT)
             if on_queued is not None:
                 on_queued(len(receipts))
 
@@ -208,7 +209,7 @@ class Delayed:
         if await self._send([message for named in chunk for message in self._with_key(named)]):
             return [JobId(named.job_id) for named in chunk]
         # Some of the keys are taken: one by one, each answers with its own or its original's id.
-        return await _in_groups(self._store, chunk)
+        return await _in_groups(self._store, chunk, _BATCHES_IN_FLIGHT)
 
     async def _send(self, messages: Sequence[Outgoing]) -> bool:
         """Store all of them; False if a key is taken, perhaps by a copy of these whose answer was lost."""
@@ -250,8 +251,8 @@ def _digest(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-async def _in_groups(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+async def _in_groups(work: Callable[[Any], Any], items: Sequence[Any], size: int) -> list[Any]:
     done: list[Any] = []
-    for start in range(0, len(items), _IN_FLIGHT):
-        done += await asyncio.gather(*(work(item) for item in items[start : start + _IN_FLIGHT]))
+    for start in range(0, len(items), size):
+        done += await asyncio.gather(*(work(item) for item in items[start : start + size]))
     return done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 from jsjobs.model.checks import checked_text
 from jsjobs.model.errors import JobError
@@ -13,7 +14,7 @@ _GIVEN_ID = re.compile(r"(at|replay)-[A-Za-z0-9_-]{1,100}")
 _DEBOUNCED_ID = re.compile(r"at-([0-9a-f]{32})-[0-9a-f]{16}")
 
 
-def plain_id(priority: Priority, sequence: int) -> str:
+def plain_id(priority: Priority, sequence: int | Literal[""]) -> str:
     """The id of a job by its place: the receipt every publisher gets."""
     return f"{priority}-{sequence}"
 

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import NoResponders, no_streams
-from jsjobs.jetstream.ids import parse_plain_id, plain_id
+from jsjobs.jetstream.ids import parse_plain_id
 from jsjobs.jetstream.stored import StoredMessage, find_stored
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.wire import NO_HEADERS, JobHeaders, UnreadableHeaders, parse_job_headers
 from jsjobs.model.context import RequestContext
 from jsjobs.model.errors import JobError
-from jsjobs.model.job import Carrier, HistoryItem, JobStatusResponse, Priority, Status
+from jsjobs.model.job import Carrier, HistoryItem, JobStatusResponse, Priority, Status, built, new_status
 
 
-@dataclass(frozen=True, slots=True)
-class IncomingJob:
+class IncomingJob(NamedTuple):
     """What a message says of its job."""
 
     job_id: str
@@ -75,7 +73,7 @@ def new_entry(
         created_at: When it was submitted.
         **more: Further fields of the entry.
     """
-    return JobStatusResponse(
+    return new_status(
         job_id=job_id,
         status=Status.QUEUED,
         type=job_type,
@@ -102,7 +100,7 @@ def given_entry(
         now: When it is submitted.
         **more: Further fields of the entry.
     """
-    history = (HistoryItem(status=Status.QUEUED, timestamp=now, attempt=0),)
+    history = (built(HistoryItem, {"status": Status.QUEUED, "timestamp": now, "attempt": 0, "error": None}),)
     return new_entry(job_id, job_type, priority, headers, now, history=history, **more)
 
 
@@ -163,13 +161,13 @@ def read_job(
         due = headers.firing.due(stored_at)
         job_id = headers.firing.job_id(due)
     return IncomingJob(
-        job_id=job_id or plain_id(place.priority, sequence),
+        job_id=job_id or f"{place.prefix}{sequence}",
         type=place.type,
         priority=place.priority,
         shard=place.shard,
         headers=headers,
         problem=problem,
-        carrier=Carrier(stream=names.stream(place.priority), sequence=sequence, stored_at=stored_at),
+        carrier=built(Carrier, {"stream": place.stream, "sequence": sequence, "stored_at": stored_at}),
         data=data,
         scheduled_for=due,
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, Self
 from urllib.parse import quote
 
-from jsjobs.jetstream.ids import digest_of
+from jsjobs.jetstream.ids import digest_of, plain_id
 from jsjobs.model.checks import checked_text
 from jsjobs.model.context import checked_name
 from jsjobs.model.errors import JobError
@@ -19,6 +19,8 @@ MAX_TYPE = 200
 """Longest job type, in characters: it is part of a subject, and types are counted in hundreds."""
 _GENERATION = re.compile(r"([1-9][0-9]{0,8})x([1-9][0-9]{0,8})")
 _SHARD = re.compile(r"(critical|high|normal|low)-([0-9]+x[0-9]+)-(0|[1-9][0-9]{0,8})")
+_MOST_PARSED = 10_000
+"""Stored subjects are few, some per type and shard; a stranger's may be many."""
 _MAX_TOKEN = 1024  # the server's control line is 4,096 bytes at most, subject and reply subject included
 
 
@@ -75,6 +77,10 @@ class StoredSubject:
     generation: str
     shard: int
     type: str
+    stream: str
+    """The queue's."""
+    prefix: str
+    """Begin of the ids that places in this queue give."""
 
 
 class Names:
@@ -95,6 +101,8 @@ class Names:
         self.progress_stream = self.stream("PROGRESS")
         self.dead_stream = self.stream("DEAD")
         self.schedule_stream = self.stream("SCHEDULE")
+        self._parsed: dict[bytes, StoredSubject] = {}
+        self._state = f"$KV.{self.bucket}.".encode()
         self.router = "router"
         self.router_deliver = f"{namespace}.deliver.dead"
 
@@ -169,16 +177,24 @@ class Names:
         Raises:
             JobError: `Validation`, if it is not a subject of a queue.
         """
+        known = self._parsed.get(subject)
+        if known is not None:
+            return known
         words = subject.decode("utf-8", "backslashreplace").split(".", 5)
         try:
             _, _, priority, generation, shard, job_type = words
-            return StoredSubject(Priority(priority), generation, int(shard), job_type)
+            stream, prefix = self.stream(priority), plain_id(Priority(priority), "")
+            parsed = StoredSubject(Priority(priority), generation, int(shard), job_type, stream, prefix)
         except ValueError:
             raise JobError.from_validation(f"{subject[:200]!r} is not a subject of a queue") from None
+        if len(self._parsed) >= _MOST_PARSED:
+            self._parsed.clear()
+        self._parsed[subject] = parsed
+        return parsed
 
     def state(self, job_id: str) -> bytes:
         """Subject of a job's entry in the state bucket."""
-        return f"$KV.{self.bucket}.{job_id}".encode()
+        return self._state + job_id.encode()
 
     def topology_key(self, priority: Priority | Literal["*"]) -> str:
         """Key of the live generations of a priority, or of all, in the state bucket."""

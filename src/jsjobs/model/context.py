@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from jsjobs.model.checks import checked_text
 from jsjobs.model.errors import JobError
@@ -18,8 +18,7 @@ MAX_NAME = 256
 """Longest tenant, entity, request or batch id, in characters: they are names, not data."""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestContext:
+class RequestContext(NamedTuple):
     """What is true of the request now being served.
 
     A handler runs inside the context its job was submitted in, with the job's entity, type and shard beside it.
@@ -63,8 +62,7 @@ def request_context(*, tenant_id: str | None = None, request_id: str | None = No
         JobError: `Validation`, if a name is empty, longer than 256 characters or not printable.
     """
     outer = _current.get()
-    context = replace(
-        outer,
+    context = outer._replace(
         tenant_id=outer.tenant_id if tenant_id is None else checked_name("tenant_id", tenant_id),
         request_id=outer.request_id if request_id is None else checked_name("request_id", request_id),
     )

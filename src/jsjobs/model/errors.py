@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from jsjobs.model.words import Word
 
 
-class Reason(StrEnum):
+class Reason(Word):
     """Why a job or a request failed; the same words on the wire, in the dead-letter table and in Python."""
 
     NOT_FOUND = "NotFound"

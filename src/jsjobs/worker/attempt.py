@@ -46,7 +46,9 @@ class JobAttempt:
         context = self._context()
         reporter = tools.progress.reporter(job.job_id)
         context._report = reporter.report  # noqa: SLF001 - set once, here, and nobody else's business
-        lease = await self._lease()
+        time = tools.lease_time
+        # Where the claim took long, the handler's whole time is asked for.
+        lease = time.lease if delivery.age() <= time.margin else await self._renewed()
         if lease <= 0:
             delivery.lost = True  # claiming it took longer than the lease
         handling = self.handling = Handling(context, tools.grace)
@@ -94,20 +96,18 @@ class JobAttempt:
             batch_id=job.headers.batch_id,
         )
 
-    async def _lease(self) -> float:
-        """Seconds for which the delivery is surely ours from now on."""
+    async def _renewed(self) -> float:
+        """Renew the delivery; the seconds for which it is surely ours from now on."""
         time, delivery = self._tools.lease_time, self._claim.delivery
-        if delivery.age() <= time.margin:
-            return time.lease
-        # The claim took long: ask for the handler's whole time.
         with suppress(JobError):
             await delivery.renew(time.margin)
             return time.lease
         return time.lease - delivery.age()
 
     def _limit(self, lease: float) -> float | None:
-        own = self._job.headers.timeout
-        if self._job.headers.duration is Duration.LONG:
+        headers = self._job.headers
+        own = headers.timeout
+        if headers.duration is not Duration.SHORT:
             return own
         return lease if own is None else min(own, lease)
 

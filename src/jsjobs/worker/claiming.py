@@ -24,6 +24,7 @@ from jsjobs.worker.decision import (
     Start,
     Wait,
     decide,
+    new_start,
     taken_over,
 )
 from jsjobs.worker.executor import Stop
@@ -106,7 +107,10 @@ class Claiming:
                     await asyncio.sleep(_LOOK_AGAIN)  # a replica that lags behind
                     continue
             certain_new = False
-            decision = await self._judge(found, took_over=earlier is not None)
+            if found is None and job.headers.expires is None:
+                decision: Decision = new_start(job, tools.clock(), tools.worker)
+            else:
+                decision = await self._judge(found, took_over=earlier is not None)
             try:
                 if isinstance(decision, Wait):
                     await self._hold(asyncio.ensure_future(asyncio.sleep(decision.seconds)))

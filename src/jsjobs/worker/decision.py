@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from jsjobs.jetstream.incoming import IncomingJob
 from jsjobs.jetstream.state import Found
@@ -14,8 +15,7 @@ from jsjobs.model.times import rfc3339
 WORKER_LOST = "the worker was lost while it ran the job"
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(NamedTuple):
     """Write this `processing` entry; with its acknowledgement the job is this worker's."""
 
     entry: JobStatusResponse
@@ -133,6 +133,11 @@ def decide(
         case Status.PROCESSING:
             left = ack_wait - (server_now - found.stored_at).total_seconds()
             return Wait(min(left, ack_wait)) if left > 0 else taken_over(entry, found.revision, now, worker)
+
+
+def new_start(job: IncomingJob, now: datetime, worker: str) -> Start:
+    """The first attempt at a job that has no entry yet and does not expire."""
+    return Start(job.entry().started(now, worker), 0)
 
 
 def taken_over(entry: JobStatusResponse, revision: int, now: datetime, worker: str) -> Start | Bury:

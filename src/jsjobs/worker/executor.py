@@ -87,9 +87,24 @@ class Handling:
         """Why the handler was asked to end; None if it was not."""
         return self._stop
 
-    async def run(self, registration: Registration, payload: Any, places: Places, limit: float | None) -> Any:
-        """The handler's value; an interruption ends it with `CancelledError` once the handler has really ended."""
-        self._task = asyncio.current_task()
+    async def run(
+        self,
+        task: asyncio.Task[Any] | None,
+        registration: Registration,
+        payload: Any,
+        places: Places,
+        limit: float | None,
+    ) -> Any:
+        """The handler's value; an interruption ends it with `CancelledError` once the handler has really ended.
+
+        Args:
+            task: The running one, which an interruption cancels.
+            registration: The handler.
+            payload: What it gets.
+            places: Where plain functions run.
+            limit: Seconds that it may take; None: no limit.
+        """
+        self._task = task
         try:
             if registration.in_process:
                 begun = partial(self._end_after, limit)  # waiting for a process takes none of the handler's time
@@ -101,9 +116,10 @@ class Handling:
             return await self._in_thread(registration, arguments, places.threads)
         finally:
             self._task = None
-            for later in (self._timer, self._again):
-                if later is not None:
-                    later.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
+            if self._again is not None:
+                self._again.cancel()
 
     def _end_after(self, limit: float | None) -> None:
         if limit is not None:
@@ -160,7 +176,7 @@ async def execute(
     try:
         registration, payload = read()
         policy = registration.retry or policy
-        value = await handling.run(registration, payload, places, limit)
+        value = await handling.run(task, registration, payload, places, limit)
         verdict: Verdict = Complete(registration.write_result(value))
     except asyncio.CancelledError:
         if handling.asked() is None:
@@ -187,7 +203,8 @@ async def execute(
 
 def _stands(handling: Handling) -> bool:
     """Whether what the handler ended in counts: it does where it ended by itself though the worker is stopping."""
-    return handling.asked() in {None, Stop.RELEASE}
+    asked = handling.asked()
+    return asked is None or asked is Stop.RELEASE
 
 
 def _failed_in_stopping(entry: JobStatusResponse, error: BaseException) -> Release:

@@ -19,22 +19,19 @@ class LeaseTime:
     """How long a delivery is ours: the server's `ack_wait`, which may be changed while workers run."""
 
     def __init__(self, ack_wait: float) -> None:
-        self.ack_wait = ack_wait
-        """Seconds without an answer after which the server delivers again."""
+        self.set(ack_wait)
 
-    @property
-    def margin(self) -> float:
+    def set(self, ack_wait: float) -> None:
+        """Take another `ack_wait`: seconds without an answer after which the server delivers again."""
+        self.ack_wait = ack_wait
+        self.margin = min(5.0, max(ack_wait / 6, min(1.5, ack_wait / 3)))
         """Seconds before the end of `ack_wait` at which a delivery no longer counts as ours: a sixth, at most 5 s.
 
         A server that was killed and started again delivers up to a second early (measured on nats-server 2.15.1: it
         keeps times to the second), so a short `ack_wait` has a larger share of margin.
         """
-        return min(5.0, max(self.ack_wait / 6, min(1.5, self.ack_wait / 3)))
-
-    @property
-    def lease(self) -> float:
+        self.lease = ack_wait - self.margin
         """Seconds in which a delivery is surely ours."""
-        return self.ack_wait - self.margin
 
 
 class Kept(Protocol):

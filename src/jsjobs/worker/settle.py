@@ -9,9 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.delivery import Delivery
@@ -41,8 +40,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("jsjobs.worker")
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """A job that is this worker's while its entry has this revision."""
 
     entry: JobStatusResponse

@@ -202,7 +202,7 @@ class Worker:
 
     def lease_is(self, ack_wait: float) -> None:
         """The server's own setting is what counts, whatever this process was told."""
-        self._time.ack_wait = ack_wait
+        self._time.set(ack_wait)
 
     @property
     def taken(self) -> set[Shard]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any
 
 from jsjobs.model.context import current_context
@@ -59,7 +59,7 @@ class Processes:
             JobError: If the handler raised one, or its process died, which costs only this attempt.
         """
         known = {field.name: getattr(context, field.name) for field in fields(context) if field.name not in _OURS}
-        told = {"context": known, "request": asdict(current_context())}
+        told = {"context": known, "request": current_context()._asdict()}
         data = self._functions.get(context.type)
         if data is None:
             data = self._functions[context.type] = pickled(context.type, function)
