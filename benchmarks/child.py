@@ -113,6 +113,10 @@ def _watch_input() -> None:
     os._exit(1)
 
 
+def _log(place: Place) -> str | None:
+    return f"{place.home}/worker.log" if place.failing else None
+
+
 def _keep_output() -> Callable[[str], None]:
     """Standard output is for findings alone: what libraries print there goes to standard error."""
     out = os.fdopen(os.dup(1), "w")
@@ -134,7 +138,8 @@ def main() -> None:
     asked = json.loads(text)
     way = asked.pop("way", "")
     place = Place(**asked)
-    logging.basicConfig(level=logging.ERROR)
+    # Failing jobs are logged, as a worker's are; they are too many for a terminal.
+    logging.basicConfig(level=logging.WARNING if place.failing else logging.ERROR, filename=_log(place))
     say = _keep_output()
     side = catalogue.side(name)
     say("ready")

@@ -15,6 +15,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -41,22 +42,23 @@ WORKLOADS: dict[str, ModuleType] = {
     "cancelling": cancels,
 }
 QUICK = 0.05
+Result = dict[str, Any]
+"""What was found, on which machine, in how many seconds."""
 
 
-def measure(names: list[str], arguments: argparse.Namespace) -> dict[str, Any]:
+def measure(names: list[str], arguments: argparse.Namespace) -> Iterator[tuple[str, Result]]:
     """The parts that are asked for, one after the other."""
     peers = () if arguments.no_peers else catalogue.PEERS
     taking = taking_part.installed(("jsjobs", "bare", *peers))
-    results: dict[str, Any] = {}
     with stoppable(), Servers() as servers:
         plan = Plan(servers, arguments.rounds, arguments.factor, tuple(filter(catalogue.is_peer, taking)))
         for name in names:
             load, began = os.getloadavg()[0], time.monotonic()
             found = WORKLOADS[name].measure(plan)
+            took = round(time.monotonic() - began)
+            print(f"{name}: {took} s\n", flush=True)
             on = machine.describe(servers, taking) | {"Load before": f"{load:.1f}"}
-            results[name] = {"found": found, "machine": on, "seconds": round(time.monotonic() - began)}
-            print(f"{name}: {results[name]['seconds']} s\n", flush=True)
-    return results
+            yield name, {"found": found, "machine": on, "seconds": took}
 
 
 def section(name: str, result: dict[str, Any]) -> list[str]:
@@ -130,17 +132,21 @@ def main() -> None:
         parser.error(f"there is no {', '.join(sorted(unknown))}")
     before = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     if arguments.rewrite:
-        write(before)
+        try:
+            write(before)
+        except ImportError as error:
+            sys.exit(f"the tables say what each library does, so all that were measured must be installed: {error}")
         return
-    results = measure(names, arguments)
+    results = {}
+    for name, result in measure(names, arguments):
+        results[name] = result
+        if not arguments.dry:  # after each part: what stops a later one costs only that
+            all_of_them = before | results
+            write({part: all_of_them[part] for part in WORKLOADS if part in all_of_them})
     if arguments.dry:
         print("\n".join(summary(results)))
         for name, result in results.items():
             print(f"\n## {WORKLOADS[name].TITLE}\n", *section(name, result), sep="\n")
-        return
-    results = before | results
-    write({name: results[name] for name in WORKLOADS if name in results})
-    print(f"{PAGE} is written", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 _OURS, _OTHER = "#d1495b", "#8d99ae"
-_LINES = ("#d1495b", "#30638e", "#8d99ae", "#edae49")
+_LINES = ("#d1495b", "#8d99ae", "#30638e", "#edae49")
 
 
 def _figure(height: float) -> tuple[Any, Any]:

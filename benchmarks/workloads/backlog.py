@@ -82,7 +82,7 @@ def report(found: Found) -> list[str]:
 def _row(size: str, rounds: Rounds) -> tuple[str, ...]:
     return (
         count(int(size)),
-        f"{len(rounds)} times",
+        "once" if len(rounds) == 1 else f"{len(rounds)} times",
         count(figures.median(rounds, "rate")),
         figures.scatter(rounds, "rate", count),
         megabytes(figures.median(rounds, "peak")),
@@ -97,5 +97,8 @@ def plot(found: Found, folder: Any) -> None:
     points = {(number + 1) * SLICE / 1e6: [SLICE / seconds] for number, seconds in enumerate(large["slices"])}
     if points:
         plots.lines(
-            folder / "backlog.png", "Draining a million jobs", ("million jobs done", "jobs/s"), {"jsjobs": points}
+            folder / "backlog.png",
+            f"Draining {count(int(_sizes(found)[-1]))} jobs",
+            ("million jobs done", "jobs/s"),
+            {"jsjobs": points},
         )

@@ -66,7 +66,7 @@ def report(found: Found) -> list[str]:
         "Memory after such a drain, and what the server holds for each job that has ended:",
         "",
         *figures.table(
-            ("", "jobs", "worker, peak MB", "server, MB", "server's memory a job", "on disk a job"),
+            ("", "jobs", "worker, peak MB", "server, MB", "server's memory a job", "on disk a job, not yet tidied up"),
             [_memory(name, found[name], jobs[name]) for name in ordered if name != ACK_ONLY],
         ),
     ]

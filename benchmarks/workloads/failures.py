@@ -10,7 +10,7 @@ from harness.figures import Rounds, count
 from harness.rounds import Plan, one_drain, take_turns
 
 TITLE = "Every tenth job fails"
-JOBS = 10_000
+JOBS = 5_000
 KINDS = {
     "none": ("no job fails", "", 1),
     "dead": ("every tenth is dead at once (`Validation`), with a letter", "dead", 1),

@@ -8,7 +8,7 @@ from harness import plots, sweeps
 from harness.rounds import Plan, one_drain
 
 TITLE = "Shard scale"
-JOBS = 20_000
+JOBS = 15_000
 
 
 def measure(plan: Plan) -> sweeps.Found:
