@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from pydantic import ValidationError
@@ -231,6 +232,19 @@ def _checked_forms(payloads: Iterable[JobPayload]) -> list[JobPayload]:
 
 
 def _form(job_type: str, options: SubmitOptions) -> JobPayload:
+    try:
+        return _known_form(job_type, **options)
+    except TypeError:  # what cannot be looked up is checked each time
+        return _checked_form(job_type, options)
+
+
+@lru_cache(maxsize=1024, typed=True)
+def _known_form(job_type: str, **options: Any) -> JobPayload:
+    """Whoever submits mostly says the same of each job: it is checked once."""
+    return _checked_form(job_type, options)
+
+
+def _checked_form(job_type: str, options: Mapping[str, Any]) -> JobPayload:
     checked_type(job_type)
     try:
         return JobPayload.model_validate({**options, "type": job_type})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
+
+from pydantic_core import from_json
 
 from jsjobs.jetstream.connection import Reply
 from jsjobs.jetstream.errors import ConnectionLost
@@ -21,7 +22,7 @@ def answer_of(reply: Reply) -> dict[str, Any]:
     Raises:
         JobError: `RunnerUnavailable`, if somebody else answered.
     """
-    answer = json.loads(reply.data)
+    answer = from_json(reply.data)
     if not isinstance(answer, dict) or not ("error" in answer or "seq" in answer):
         raise JobError.from_runner_unavailable(f"not a JetStream acknowledgement: {reply.data[:100]!r}")
     return answer

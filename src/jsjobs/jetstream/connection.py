@@ -194,7 +194,8 @@ class Connection(HardenedClient):
             NoResponders: If nobody listens on the subject.
             JobError: `RunnerUnavailable` or `Validation`: nothing was sent.
         """
-        await self.when_up(timeout)
+        if not self._up.is_set():
+            await self.when_up(timeout)
         return await self.ask_soon(subject, data, header=header, timeout=timeout)
 
     def _on_reply(self, subject: bytes, _reply: bytes, header: bytes, data: bytes) -> None:

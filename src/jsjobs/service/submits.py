@@ -7,6 +7,7 @@ from typing import Any, Unpack, overload
 
 from jsjobs.composing import Composer
 from jsjobs.jetstream.batches import Batches
+from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.delayed import Delayed
 from jsjobs.jetstream.periodic import Periodic
 from jsjobs.jetstream.queue import JobQueue
@@ -22,6 +23,9 @@ from jsjobs.validating import Validator, validate_all
 
 class Submits(Connections):
     """Submits jobs, and tells of the batches they were submitted as."""
+
+    _shared_publisher: tuple[Connection, Publisher] | None = None
+    """Of the present connection."""
 
     @overload
     async def submit(
@@ -107,6 +111,12 @@ class Submits(Connections):
         return Scheduler(periodic, self._queue(), self._composer(), names)
 
     def _publisher(self) -> Publisher:
+        connection = self.connection
+        if self._shared_publisher is None or self._shared_publisher[0] is not connection:
+            self._shared_publisher = connection, self._new_publisher()
+        return self._shared_publisher[1]
+
+    def _new_publisher(self) -> Publisher:
         config = self.config
         delayed = Delayed(
             self.connection, self._names, timeout=config.timeout, duplicate_window=config.duplicate_window
