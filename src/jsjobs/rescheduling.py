@@ -61,8 +61,7 @@ class _Rescheduling:
                     await self._schedules.fire(schedule)
                 else:
                     headers = {**schedule.own_headers, **schedule.timing, PATTERN: at_pattern(due)}
-                    expected = schedule.sequence
-                    await self._schedules.store(schedule.subject, headers, schedule.data, expected=expected)
+                    await self._schedules.replace(schedule, headers, schedule.data)
             except ScheduleChanged:
                 if time.monotonic() > deadline:
                     raise JobError.from_runner_unavailable(

@@ -139,9 +139,12 @@ class Delayed:
                 if known is None or (known.entry is not None and not known.entry.status.is_terminal):
                     job_id = found.job_id  # a cancelled one would never run: its successor is another job
             named = self._named(DelayedJob(job, due), job_id)
-            schedule, expected = named.schedule, found.sequence if found is not None else 0
+            schedule = named.schedule
             try:
-                await self._schedules.store(schedule.subject, schedule.headers, schedule.data, expected=expected)
+                if found is None:
+                    await self._schedules.store(schedule.subject, schedule.headers, schedule.data, expected=0)
+                else:
+                    await self._schedules.replace(found, schedule.headers, schedule.data)
             except ScheduleChanged:
                 await asyncio.sleep(_LOOK_AGAIN)
                 continue

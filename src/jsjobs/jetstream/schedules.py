@@ -1,13 +1,12 @@
 """Schedules: messages on `<namespace>.at.>` that the server itself publishes when they are due.
 
-One subject holds one schedule. Every change of one names the message that it was decided on, so that it never happens
-beside a firing: the server takes the schedule away in the very write in which it fires.
+One subject holds one schedule. Every change of one names the message that it was decided on: the server takes the
+schedule away in the very write in which it fires. What comes between its reading it and that write, `overtaken` finds.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,8 +17,9 @@ from jsjobs.jetstream.away import comes_back
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionLost, NoResponders, no_streams
 from jsjobs.jetstream.incoming import new_entry
+from jsjobs.jetstream.overtaken import Overtaken
 from jsjobs.jetstream.state import WRONG_REVISION
-from jsjobs.jetstream.stored import StoredMessage, find_stored, stored
+from jsjobs.jetstream.stored import StoredMessage, find_stored
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.wire import GIVEN_ID, header_block, parse_block, parse_job_headers
 from jsjobs.model.errors import JobError, Reason
@@ -189,6 +189,21 @@ class Schedules:
             raise ScheduleChanged
         return _sequence(answer)
 
+    async def replace(self, old: Schedule, headers: dict[str, str], data: bytes) -> None:
+        """Put a schedule in the place of one that fires once, if that does not.
+
+        Raises:
+            ScheduleChanged: If the old one fired, or another stands there by now.
+            JobError: As `store`.
+        """
+        began = time.monotonic()
+        sequence = await self.store(old.subject, headers, data, expected=old.sequence)
+        if old.due is not None:
+            overtaken = Overtaken(self._connection, self._names, old.subject, sequence, self._timeout)
+            own = {name: old.headers[name] for name in (TARGET, _WRITER) if name in old.headers}
+            if await overtaken.old_fires(old.due, own, time.monotonic() - began):
+                raise ScheduleChanged
+
     async def remove(self, schedule: Schedule) -> None:
         """Take a schedule away, so that it never fires.
 
@@ -254,15 +269,3 @@ def _sequence(answer: dict[str, Any]) -> int:
     if error is not None:
         raise refusal(error)
     return int(answer["seq"])
-
-
-async def delayed_schedules(connection: Connection, names: Names) -> AsyncIterator[Schedule]:
-    """The schedules of all delayed jobs that are not due yet.
-
-    Raises:
-        JobError: As `Schedules.find`.
-    """
-    async for message in stored(connection, names.schedule_stream, names.schedule(">").decode()):
-        schedule = read_schedule(message)
-        if schedule.is_live and schedule.due is not None:
-            yield schedule

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.ids import parse_plain_id
 from jsjobs.jetstream.incoming import fetch_waiting
-from jsjobs.jetstream.schedules import Schedules
+from jsjobs.jetstream.schedules import Schedule, Schedules, read_schedule
+from jsjobs.jetstream.stored import stored
 from jsjobs.jetstream.subjects import Names
 from jsjobs.model.job import JobStatusResponse
 
@@ -22,3 +25,15 @@ async def waiting_entry(connection: Connection, names: Names, job_id: str) -> Jo
         return None if job is None else job.entry()
     schedule = await Schedules(connection, names).of_job(job_id)
     return schedule.entry(names) if schedule is not None and schedule.is_live else None
+
+
+async def delayed_schedules(connection: Connection, names: Names) -> AsyncIterator[Schedule]:
+    """The schedules of all delayed jobs that are not due yet.
+
+    Raises:
+        JobError: As `Schedules.find`.
+    """
+    async for message in stored(connection, names.schedule_stream, names.schedule(">").decode()):
+        schedule = read_schedule(message)
+        if schedule.is_live and schedule.due is not None:
+            yield schedule

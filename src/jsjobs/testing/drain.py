@@ -12,10 +12,11 @@ from typing import NamedTuple
 from jsjobs.jetstream.api import call
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.lookup import Lookup
-from jsjobs.jetstream.schedules import ScheduleChanged, Schedules, delayed_schedules
+from jsjobs.jetstream.schedules import ScheduleChanged, Schedules
 from jsjobs.jetstream.state import StateStore
 from jsjobs.jetstream.stored import stored
 from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.waiting import delayed_schedules
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import JobStatusResponse, Priority, Status, utc_now
 from jsjobs.service import JobService

@@ -9,9 +9,9 @@ from typing import Any
 
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.incoming import IncomingJob, read_stored_job
-from jsjobs.jetstream.schedules import delayed_schedules
 from jsjobs.jetstream.stored import stored
 from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.waiting import delayed_schedules
 from jsjobs.jetstream.wire import JobHeaders, header_block, parse_job_headers, parse_json
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Duration, Priority

@@ -1,0 +1,173 @@
+"""Cancels, moves and debounced submits around the moment in which a delayed job fires: thousands of rounds."""
+
+import asyncio
+import random
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from nats.aio.client import Client
+from nats.js.api import StreamConfig, StreamSource
+
+from cancel_race import LOST_ANSWERS, TERMINAL, history_of
+from facts import eventually
+from jsjobs import JobService
+from jsjobs.jetstream.api import call, find
+from jsjobs.jetstream.delivery import Delivery
+from jsjobs.model.errors import AlreadyDue, AlreadyEnded
+
+ROUNDS = 2400
+AT_ONCE = 300
+Moment = datetime
+
+
+def now() -> Moment:
+    return datetime.now(UTC)
+
+
+class Race:
+    """Delayed jobs, something done to each of them around its due time, and what was seen."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.ran: dict[str, list[tuple[Moment, Any]]] = defaultdict(list)
+        """Each start of a job: when, and what it was given."""
+        self.not_before: dict[str, Moment] = {}
+        self.payload: dict[str, Any] = {}
+        """What the last submit under this id that was accepted gave."""
+        self.cancelled: dict[str, tuple[Moment, int]] = {}
+        """When the cancel said so, and at which attempt."""
+        self.ends: Counter[str] = Counter()
+
+    async def handle(self, payload: Any, ctx: JobService.Context) -> None:
+        self.ran[ctx.job_id].append((now(), payload))
+        await asyncio.sleep(self.random.choice([0, 0.002, 0.05]))
+
+    async def round(self, jobs: JobService, number: int) -> None:
+        act = [self.cancel, self.reschedule, self.run_now, self.debounce][number % 4]
+        if act == self.debounce:
+            await self.debounce(jobs, number)
+            return
+        due = now() + timedelta(seconds=self.random.uniform(0.3, 0.8))
+        job_id = await jobs.submit("race", number, at=due, priority=self.random.choice(["high", "critical"]))
+        self.not_before[job_id], self.payload[job_id] = due, number
+        # The server's timers have steps of 250 ms: it fires up to that much later.
+        await asyncio.sleep((due - now()).total_seconds() + self.random.uniform(-0.1, 0.35))
+        await act(jobs, job_id)
+
+    async def cancel(self, jobs: JobService, job_id: str) -> None:
+        try:
+            status = await jobs.cancel(job_id)
+        except AlreadyEnded:
+            self.ends["cancel: ended"] += 1
+        else:
+            self.cancelled[job_id] = (now(), status.attempts)
+            self.ends[f"cancel: cancelled {status.attempts}"] += 1
+
+    async def reschedule(self, jobs: JobService, job_id: str) -> None:
+        later = now() + timedelta(seconds=self.random.uniform(0.05, 0.6))
+        try:
+            status = await jobs.reschedule(job_id, at=later)
+        except (AlreadyDue, AlreadyEnded) as error:
+            self.ends[f"reschedule: {type(error).__name__}"] += 1
+        else:
+            assert status.scheduled_for == later or status.attempts, status
+            self.not_before[job_id] = later
+            self.ends["reschedule: moved"] += 1
+
+    async def run_now(self, jobs: JobService, job_id: str) -> None:
+        del self.not_before[job_id]
+        try:
+            await jobs.run_now(job_id)
+        except (AlreadyDue, AlreadyEnded) as error:
+            self.ends[f"run_now: {type(error).__name__}"] += 1
+        else:
+            self.ends["run_now: fired"] += 1
+
+    async def debounce(self, jobs: JobService, number: int) -> None:
+        job_id = ""
+        for part in range(self.random.randint(2, 5)):
+            delay = self.random.uniform(0.15, 0.5)
+            before = job_id
+            payload = {"number": number, "part": part}
+            job_id = await jobs.submit("race", payload, delay=delay, debounce_key=f"k{number}", priority="high")
+            self.payload[job_id] = payload
+            self.ends["debounce: " + ("replaced" if before == job_id else "first" if not before else "after it")] += 1
+            await asyncio.sleep(delay + self.random.uniform(-0.15, 0.35))
+        if self.random.random() < 0.5:
+            await self.cancel(jobs, job_id)
+
+    def check(self, entries: dict[str, list[dict[str, Any]]]) -> None:
+        for job_id, payload in self.payload.items():
+            known = entries[job_id]
+            statuses = [entry["status"] for entry in known]
+            first = next(index for index, status in enumerate(statuses) if status in TERMINAL)
+            assert all(entry == known[first] for entry in known[first:]), (job_id, statuses)
+            starts = self.ran[job_id]
+            if job_id in self.cancelled:
+                answered, attempts = self.cancelled[job_id]
+                assert statuses[first] == "cancelled"
+                assert len(starts) <= attempts, (job_id, starts, answered)
+                assert all(at <= answered for at, _ in starts), (job_id, starts, answered)
+            else:
+                assert statuses[first] == "complete", (job_id, statuses)
+                assert [given for _, given in starts] == [payload], (job_id, starts)
+                if job_id in self.not_before:
+                    assert starts[0][0] >= self.not_before[job_id], job_id
+
+
+@pytest.fixture
+def config(settings_of: Callable[..., JobService.Config]) -> JobService.Config:
+    return settings_of(ack_wait=1, scale=4)
+
+
+async def test_what_is_done_to_a_job_while_it_fires_is_done_or_refused(
+    config: JobService.Config,
+    deploy: Callable[..., Awaitable[None]],
+    plain: Client,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await deploy(config)
+    race, upper = Race(20261126), config.namespace.upper()
+    history = StreamConfig(name=f"{upper}_HISTORY", sources=[StreamSource(name=f"KV_{config.namespace}")])
+    await plain.jetstream().add_stream(history)
+    answer = Delivery._answer
+
+    def sometimes_lost(delivery: Delivery, data: bytes) -> None:
+        if race.random.random() > LOST_ANSWERS:
+            answer(delivery, data)
+
+    monkeypatch.setattr(Delivery, "_answer", sometimes_lost)
+    gate = asyncio.Semaphore(AT_ONCE)
+    async with AsyncExitStack() as open_ones:
+        for _ in range(2):
+            worker = await open_ones.enter_async_context(JobService(config))
+            worker.register_handler("race", race.handle)
+            await open_ones.enter_async_context(worker.worker())
+        caller = await open_ones.enter_async_context(JobService(config))
+
+        async def one(number: int) -> None:
+            async with gate:
+                await race.round(caller, number)
+
+        await asyncio.gather(*(one(number) for number in range(ROUNDS)))
+
+        async def all_drained() -> bool:
+            infos = [await call(caller.connection, f"STREAM.INFO.{upper}_{name}") for name in ("HIGH", "CRITICAL")]
+            return all(info["state"]["messages"] == 0 for info in infos)
+
+        async def all_ended() -> bool:
+            ended = [(await caller.status(job_id)).status.is_terminal for job_id in race.payload]
+            return all(ended) and await all_drained()
+
+        await eventually(all_ended, within=60)
+        entries = await history_of(plain, config.namespace)
+        await find(caller.connection, f"STREAM.DELETE.{upper}_HISTORY")
+    race.check(entries)
+    # The moments were well mixed.
+    expected = {"cancel: cancelled 0", "cancel: cancelled 1", "cancel: ended", "reschedule: moved", "run_now: fired"}
+    expected |= {"reschedule: AlreadyDue", "run_now: AlreadyEnded", "debounce: replaced", "debounce: after it"}
+    assert expected <= set(race.ends), race.ends
