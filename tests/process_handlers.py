@@ -243,3 +243,8 @@ def slow(payload: float, ctx: JobContext) -> int:
     spin(payload)
     ctx.report_progress(90, "nearly")
     return ctx.attempt
+
+
+def nap(payload: int) -> int:
+    time.sleep(0.2)
+    return payload

@@ -29,6 +29,7 @@ class Apps:
             "JSJOBS_NAMESPACE": config.namespace,
             "JSJOBS_RETRY": config.retry.model_dump_json(),
             "JSJOBS_GRACE": str(config.grace),
+            "JSJOBS_CONCURRENCY": str(config.concurrency or ""),
             "JOURNAL": str(self.journal),
         }
         self.processes: list[subprocess.Popen[bytes]] = []

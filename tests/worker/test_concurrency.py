@@ -3,29 +3,15 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
 import pytest
 from bounds import Journal, fill, fill_each_shard, sleeper, start_in_each_shard, watch_deliveries
 
 from facts import eventually
 from jsjobs import JobService
-
-Make = Callable[..., JobService.Config]
-
-
-@pytest.fixture
-async def service(settings_of: Make, deploy: Callable[..., Awaitable[None]]) -> Callable:
-    """Makes connected services of this test's namespace."""
-    await deploy(settings_of())
-
-    @asynccontextmanager
-    async def make(**given: object) -> AsyncIterator[JobService]:
-        async with JobService(settings_of(**given)) as made:
-            yield made
-
-    return make
+from jsjobs.jetstream.overview import Observer
+from jsjobs.jetstream.subjects import Names
 
 
 @pytest.mark.parametrize("bound", [1, 3, 10])
@@ -111,6 +97,29 @@ async def test_a_process_at_its_bound_leaves_the_rest_to_another(service: Callab
                 for job_id in ids:
                     await other.cancel(job_id)
                 await eventually(lambda: first.running == 0)
+
+
+async def test_a_busy_worker_is_no_missing_one(service: Callable) -> None:
+    journal = Journal()
+    async with service(concurrency=1) as jobs, service() as asking:
+        jobs.register_handler("t", sleeper(journal, 60))
+        observer = Observer(asking.connection, Names(asking.config.namespace))
+        ids = [await jobs.submit("t", 0, priority=p, entity="e", duration="long") for p in ("critical", "low", "low")]
+        before = await observer.look(0)
+        assert not any(shard.has_worker or shard.is_busy for look in before.priorities for shard in look.shards)
+        async with jobs.worker() as worker:
+            await eventually(lambda: journal.running == 1 and len(worker.taken) == 10)
+
+            async def is_busy() -> bool:
+                shards = [shard for look in (await observer.look(0)).priorities for shard in look.shards]
+                assert all(shard.has_worker for shard in shards)
+                assert worker.ready
+                return any(shard.is_busy for shard in shards)
+
+            await eventually(is_busy)
+            for job_id in ids:
+                await asking.cancel(job_id)
+            await eventually(lambda: worker.running == 0)
 
 
 async def test_what_comes_at_the_same_moment_goes_to_another_at_once(service: Callable) -> None:

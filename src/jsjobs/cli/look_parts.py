@@ -30,6 +30,7 @@ def trouble_of(shards: Sequence[ShardLook], *, waiting: int, paused_how: str = "
     """What keeps shards from running jobs, in words; red where jobs wait for it."""
     paused = sum(shard.paused for shard in shards)
     alone = sum(not shard.has_worker for shard in shards)
+    busy = sum(shard.is_busy for shard in shards) if waiting else 0
     if not shards:
         return Text("no shards", "bold red")
     words = []
@@ -37,6 +38,8 @@ def trouble_of(shards: Sequence[ShardLook], *, waiting: int, paused_how: str = "
         words.append(Text(_some(paused, len(shards), paused_how), "yellow"))
     if alone:
         words.append(Text(_some(alone, len(shards), "no worker"), "bold red" if waiting else "yellow"))
+    if busy:
+        words.append(Text(_some(busy, len(shards), "busy"), "yellow"))
     return cropped(Text(", ").join(words))
 
 

@@ -67,6 +67,7 @@ class Queues:
                         "is_next": shard.is_next,
                         **self._data(shard, [shard]),
                         "has_worker": shard.has_worker,
+                        "is_busy": shard.is_busy,
                     }
                     for shard in look.shards
                 ],

@@ -16,12 +16,15 @@ from jsjobs.jetstream.in_flight import InFlight, RunningJob
 from jsjobs.jetstream.oldest import first_waiting
 from jsjobs.jetstream.shard_consumers import paused_until
 from jsjobs.jetstream.state import StateStore
-from jsjobs.jetstream.subjects import Generation, Names, Shard
+from jsjobs.jetstream.subjects import ANYBODY, Generation, Names, Shard
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
 
 _ASKED_FOR_OLDEST = 4
 """Shards of a priority that are asked for the first job that waits in them, at most."""
+
+_ANSWERS_WITHIN = 0.5
+"""Seconds that a worker has to say that it is there; where there is none, the server says so at once."""
 
 ShardInfo = dict[str, Any]
 """A shard's consumer as the server describes it."""
@@ -51,6 +54,8 @@ class ShardLook:
     seen_at: datetime
     deliveries_per_second: float | None = None
     """None as long as there are no two looks to compare."""
+    is_busy: bool = False
+    """Whether it has workers, but none that takes another job now: all run as many as they may."""
 
     @property
     def name(self) -> str:
@@ -114,7 +119,8 @@ class Observer:
     """Looks at a namespace; changes nothing.
 
     A look costs nine requests and one more for each running job that is listed (three, where its entry alone does not
-    tell); at most sixteen more tell the oldest waiting jobs, four more the order of generations during a change.
+    tell); at most sixteen more tell the oldest waiting jobs, four more the order of generations during a change, one
+    whether there is any worker, where nobody listens to a shard.
     """
 
     def __init__(self, connection: Connection, names: Names) -> None:
@@ -140,8 +146,10 @@ class Observer:
             raise JobError.from_not_found(no_streams(self._names.namespace))
         shards = await live_shards(self._connection, self._names)
         busy = {shard: info for shard, info in shards.items() if info["num_ack_pending"]}
+        alone = any(not info.get("push_bound") for info in shards.values())
+        anybody = alone and await self._is_anybody_there()
         looks, running = await asyncio.gather(
-            asyncio.gather(*(self._priority(priority, info, shards) for priority, info in found.items())),
+            asyncio.gather(*(self._priority(priority, info, shards, anybody) for priority, info in found.items())),
             self._in_flight.jobs(busy, running_limit),
         )
         return Overview(
@@ -153,12 +161,20 @@ class Observer:
             letters_waiting=dead["state"]["messages"] if dead else 0,
         )
 
+    async def _is_anybody_there(self) -> bool:
+        """Whether there is a worker: one that runs as many jobs as it may does not listen to shards."""
+        try:
+            await self._connection.ask(self._names.cancel(ANYBODY), timeout=_ANSWERS_WITHIN)
+        except JobError:
+            return False
+        return True
+
     async def _priority(
-        self, priority: Priority, queue: dict[str, Any], all_shards: Mapping[Shard, ShardInfo]
+        self, priority: Priority, queue: dict[str, Any], all_shards: Mapping[Shard, ShardInfo], anybody: bool
     ) -> PriorityLook:
         infos = {shard: info for shard, info in all_shards.items() if shard.priority is priority}
         first = await self._first_generation(priority, infos)
-        shards = [_shard_look(shard, info, first) for shard, info in infos.items()]
+        shards = [_shard_look(shard, info, first, anybody=anybody) for shard, info in infos.items()]
         waiting = sum(shard.waiting for shard in shards)
         oldest = await self._oldest(queue, infos, first) if waiting else None
         state, seen_at = queue["state"], server_time(queue)
@@ -204,7 +220,8 @@ class Observer:
         return min((moment for moment in stored if moment is not None), default=None)
 
 
-def _shard_look(shard: Shard, info: ShardInfo, first: Generation | None) -> ShardLook:
+def _shard_look(shard: Shard, info: ShardInfo, first: Generation | None, *, anybody: bool) -> ShardLook:
+    is_bound = bool(info.get("push_bound"))
     return ShardLook(
         shard=shard,
         is_next=first is not None and shard.generation != first,
@@ -213,7 +230,8 @@ def _shard_look(shard: Shard, info: ShardInfo, first: Generation | None) -> Shar
         redelivered=info["num_redelivered"],
         paused=bool(info.get("paused")),
         paused_until=paused_until(info),
-        has_worker=bool(info.get("push_bound")),
+        has_worker=is_bound or anybody,
+        is_busy=anybody and not is_bound,
         deliveries=info["delivered"]["consumer_seq"],
         last_delivered=info["delivered"]["stream_seq"],
         created_at=parse_time(info["created"]),

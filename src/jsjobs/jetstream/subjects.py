@@ -47,6 +47,10 @@ class Generation(NamedTuple):
         return cls(int(match[1]), int(match[2]))
 
 
+ANYBODY = "anybody"
+"""In the place of a job's id, where workers are asked to stop one: every worker answers."""
+
+
 @dataclass(frozen=True, slots=True)
 class Shard:
     """One lane of a priority: jobs in it run one at a time, in order."""

@@ -1,4 +1,4 @@
-"""Hearing that a job is to be cancelled which runs here."""
+"""Hearing that a job is to be cancelled which runs here, and telling whoever asks that there is a worker."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionLost
-from jsjobs.jetstream.subjects import Names, may_be_answered
+from jsjobs.jetstream.subjects import ANYBODY, Names, may_be_answered
 from jsjobs.worker.run import JobRun, RunKey
 
 logger = logging.getLogger("jsjobs.worker")
@@ -38,10 +38,17 @@ class CancelRequests:
 
     def _on_request(self, subject: bytes, reply: bytes, _header: bytes, _data: bytes) -> None:
         job_id = subject[len(self._every) - 1 :].decode("utf-8", "backslashreplace")
+        if job_id == ANYBODY:
+            self._reply(reply)
+            return
         runs = [run for run in self._runs.values() if run.job_id == job_id]
         for run in runs:
             if run.cancel():  # a caller that waits asks again and again
                 logger.info("job %s: to be cancelled", job_id)
-        if runs and may_be_answered(reply, self._namespace):
+        if runs:
+            self._reply(reply)
+
+    def _reply(self, reply: bytes) -> None:
+        if may_be_answered(reply, self._namespace):
             with suppress(ConnectionLost):
                 self._connection.post(reply, self._answer)
