@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from jsjobs.cli import cancel, database, dlq, jobs, queues, reschedule, schedule, serve, streams
+from jsjobs.cli import bench, cancel, database, dlq, jobs, queues, reschedule, schedule, serve, streams
 from jsjobs.cli.demo import demo
 from jsjobs.cli.options import is_verbose
 from jsjobs.cli.output import complain
@@ -50,6 +50,7 @@ app.add_typer(schedule.app, name="schedule", rich_help_panel="Jobs")
 app.command(rich_help_panel="Running")(demo)
 app.command(rich_help_panel=_OPERATIONS, epilog=EXAMPLES)(top)
 queues.add_commands(app, _OPERATIONS)
+app.command(rich_help_panel=_OPERATIONS, epilog=bench.EXAMPLES)(bench.bench)
 app.add_typer(dlq.app, name="dlq", rich_help_panel=_OPERATIONS)
 app.add_typer(streams.app, name="streams", rich_help_panel=_OPERATIONS)
 app.add_typer(database.app, name="db", rich_help_panel=_OPERATIONS)

@@ -1,4 +1,4 @@
-"""A test's own namespace: its settings, and its streams while the test runs."""
+"""The settings of a test's own namespace."""
 
 from __future__ import annotations
 
@@ -7,11 +7,6 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
-from jsjobs.jetstream.api import find
-from jsjobs.jetstream.connect import connected
-from jsjobs.jetstream.declared import side_streams
-from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.topology import Topology
 from jsjobs.model.checks import problems
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority, random_token
@@ -52,18 +47,3 @@ def harness_settings(given: dict[str, Any]) -> Config:
         return _GivenSettings(**_DEFAULTS | given, namespace=f"test{random_token()}")
     except ValidationError as error:
         raise JobError.from_validation(f"settings of the harness: {problems(error)}") from None
-
-
-async def deploy(config: Config) -> None:
-    """Create the streams."""
-    async with connected(config) as connection:
-        await Topology(connection, Names(config.namespace), config).apply()
-
-
-async def remove(config: Config) -> None:
-    """Delete the streams, with all that is in them."""
-    names = Names(config.namespace)
-    streams = [stream["name"] for stream in side_streams(config, names)] + [names.stream(name) for name in Priority]
-    async with connected(config) as connection:
-        for stream in streams:
-            await find(connection, f"STREAM.DELETE.{stream}")

@@ -13,12 +13,13 @@ from jsjobs.embedded import NatsServer
 from jsjobs.jetstream.connect import connected
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.subjects import Names, checked_type
+from jsjobs.jetstream.temporary import deploy, remove
 from jsjobs.model.checks import checked_text, checked_timeout
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import JobStatusResponse, Status
 from jsjobs.service import JobService
 from jsjobs.settings import Config
-from jsjobs.testing.deployment import deploy, harness_settings, remove
+from jsjobs.testing.deployment import harness_settings
 from jsjobs.testing.drain import drain
 from jsjobs.testing.failures import raise_first
 from jsjobs.testing.queued import QueuedJob, queued_jobs, scheduled_jobs
