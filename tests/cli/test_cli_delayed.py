@@ -77,7 +77,7 @@ async def test_the_same_dedupe_key_is_the_same_job_and_a_debounce_key_the_last_o
     again = await cli.run("submit", "echo", "2", "--delay", "2h", "--dedupe-key", "order-7", "--json")
     assert json.loads(again.out) == {"job_id": first, "duplicate": True}
     await cli.worker("--no-router")
-    saved = [await cli.run("submit", "echo", f"{n}", "--delay", "3s", "--debounce-key", "doc-1") for n in range(2)]
+    saved = [await cli.run("submit", "echo", f"{n}", "--delay", "1h", "--debounce-key", "doc-1") for n in range(2)]
     assert saved[0].out == saved[1].out
     last = await cli.run("submit", "echo", "2", "--delay", "200ms", "--debounce-key", "doc-1", "--wait")
     assert last.err == saved[0].out
