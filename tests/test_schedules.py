@@ -327,6 +327,18 @@ async def test_ten_workers_that_start_at_once_make_one_schedule(
     assert info.state.messages == 5
 
 
+async def test_a_schedule_that_is_refused_keeps_no_other_back(
+    jobs: JobService, app_of: Callable[..., JobService], caplog: pytest.LogCaptureFixture
+) -> None:
+    app = app_of()
+    app.periodic(every=60, job_type="report.build", name="a-huge-one", payload="x" * (892 * 1024))(print)
+    app.periodic(every=60, job_type="report.build", name="small")(print)
+    async with app, app.worker():
+        await eventually(lambda: _has(jobs, "small"))
+    assert await names_of(jobs) == ["small"]
+    assert "schedule a-huge-one is not what the code declares: the job is too large for a schedule" in caplog.text
+
+
 async def test_streams_that_come_later_get_the_schedules_then(
     config: JobService.Config,
     app_of: Callable[..., JobService],

@@ -93,7 +93,7 @@ async def keep_in_line(
         except ConnectionClosed:
             return
         except JobError as error:
-            if not was_told and (wanted or not error.is_transient):
+            if not was_told and wanted:
                 logger.warning("the periodic schedules are not in line with the code yet: %s", error.message)
             was_told = True
             await asyncio.sleep(_TRY_AGAIN)
@@ -104,7 +104,13 @@ async def keep_in_line(
 async def _reconcile(periodic: Periodic, wanted: Mapping[str, Definition], owner: str) -> None:
     there = {definition_of(schedule).name: schedule async for schedule in periodic.all()}
     for name, definition in wanted.items():
-        await _put(periodic, there.get(name), definition)
+        try:
+            await _put(periodic, there.get(name), definition)
+        except JobError as error:
+            if error.is_transient:
+                raise
+            # One that the server refuses, for a time zone that it does not know say, keeps no other back.
+            logger.error("schedule %s is not what the code declares: %s", name, error.message)  # noqa: TRY400
     for name, schedule in there.items():
         if name not in wanted and definition_of(schedule).owner == owner:
             try:

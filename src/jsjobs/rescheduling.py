@@ -9,6 +9,7 @@ from datetime import datetime
 
 from jsjobs.jetstream import wire
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.errors import ConnectionLost
 from jsjobs.jetstream.ids import checked_id
 from jsjobs.jetstream.schedules import SCHEDULE as PATTERN
 from jsjobs.jetstream.schedules import Schedule, ScheduleChanged, Schedules, at_pattern
@@ -62,6 +63,11 @@ class _Rescheduling:
                 else:
                     headers = {**schedule.own_headers, **schedule.timing, PATTERN: at_pattern(due)}
                     await self._schedules.replace(schedule, headers, schedule.data)
+            except ConnectionLost as error:
+                raise JobError.from_runner_unavailable(
+                    f"{error.message}: {self._job_id} may or may not have been moved; doing it again is harmless",
+                    job_id=self._job_id,
+                ) from None
             except ScheduleChanged:
                 if time.monotonic() > deadline:
                     raise JobError.from_runner_unavailable(

@@ -38,6 +38,7 @@ _BATCHES_IN_FLIGHT = 32
 """Fewer than the 50 that a stream of nats-server 2.15 lets begin before one of them is complete."""
 _OF_A_SCHEDULE = 320
 """Bytes that the headers of a schedule and of its batch add, beside its subject, at most."""
+_GIVE_A_KEY = "give it a dedupe_key to make submitting it again safe"
 _TRIES = 50
 _LOOK_AGAIN = 0.02
 """Seconds after a lost race, in which a replica has mostly caught up."""
@@ -145,6 +146,8 @@ class Delayed:
                     await self._schedules.store(schedule.subject, schedule.headers, schedule.data, expected=0)
                 else:
                     await self._schedules.replace(found, schedule.headers, schedule.data)
+            except ConnectionLost as error:
+                raise unknown(error, "submit it again with the same debounce_key, it will not run twice") from None
             except ScheduleChanged:
                 await asyncio.sleep(_LOOK_AGAIN)
                 continue
@@ -197,7 +200,10 @@ class Delayed:
         """Store one job and its key, or find the job that has the key."""
         if named.key is None:
             schedule = named.schedule
-            await self._schedules.store(schedule.subject, schedule.headers, schedule.data)
+            try:
+                await self._schedules.store(schedule.subject, schedule.headers, schedule.data)
+            except ConnectionLost as error:
+                raise unknown(error, _GIVE_A_KEY) from None
             return JobId(named.job_id)
         for _ in range(_TRIES):
             if await self._send(self._with_key(named)):
@@ -222,7 +228,7 @@ class Delayed:
             try:
                 answer = await self._send_once(messages)
             except ConnectionLost as error:
-                raise unknown(error, "give it a dedupe_key to make submitting it again safe") from None
+                raise unknown(error, _GIVE_A_KEY) from None
         refused = answer.get("error")
         if refused is None:
             return True

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from jsjobs.jetstream.acknowledgements import answer_of, refusal, unknown
+from jsjobs.jetstream.acknowledgements import answer_of, refusal
 from jsjobs.jetstream.away import comes_back
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionLost, NoResponders, no_streams
@@ -167,8 +167,8 @@ class Schedules:
 
         Raises:
             ScheduleChanged: If another message stands there.
-            JobError: `Validation`, if it is too large or the server refuses it; `RunnerUnavailable`, saying whether it
-                may have been stored.
+            ConnectionLost: If it is not known whether it was stored.
+            JobError: `Validation`, if it is too large or the server refuses it; `RunnerUnavailable`: it was not stored.
         """
         writer = random_token()
         named = {**headers, _WRITER: writer}
@@ -246,9 +246,9 @@ class Schedules:
             except NoResponders:
                 if not await comes_back(self._connection, self._names.schedule_stream, deadline):
                     raise JobError.from_runner_unavailable(no_streams(self._names.namespace)) from None
-            except ConnectionLost as error:
+            except ConnectionLost:
                 if was_lost:
-                    raise unknown(error, "its id, or its dedupe_key, makes doing the same again harmless") from None
+                    raise
                 was_lost = True
             else:
                 return answer_of(reply), was_lost
