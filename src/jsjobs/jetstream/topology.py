@@ -201,17 +201,17 @@ class Topology:
         name = stream["name"]
         info = await find(self._connection, f"STREAM.INFO.{name}")
         if info is None:
-            return _creation(stream, {"first_seq": clock_sequence()} if name == self._names.state_stream else {})
+            # A fence never runs backwards, and a queue takes nothing behind what it had of an earlier stream.
+            lasting = {self._names.state_stream, self._names.schedule_stream}
+            return _creation(stream, {"first_seq": clock_sequence()} if name in lasting else {})
         changes = differences(stream, info["config"])
         if not changes:
             return Step(Action.KEEP, "stream", name, priority=priority)
         reason = await self._would_lose(stream, info, changes)
         if reason:
             return Step(Action.REFUSE, "stream", name, changes, reason)
-        body = {**info["config"], **stream}
-        return Step(
-            Action.UPDATE, "stream", name, changes, endpoint=f"STREAM.UPDATE.{name}", body=body, priority=priority
-        )
+        endpoint, body = f"STREAM.UPDATE.{name}", {**info["config"], **stream}
+        return Step(Action.UPDATE, "stream", name, changes, endpoint=endpoint, body=body, priority=priority)
 
     async def _would_lose(self, stream: Declared, info: Declared, changes: Mapping[str, Any]) -> str:
         for key in ("retention", "storage", "subjects"):
