@@ -162,6 +162,3 @@ async def test_no_job_is_lost_on_the_way_to_a_worker_that_stops_listening(
     assert took < 50
     assert naks <= count
     assert max(counts.values()) <= 6
-    print(
-        f"{took:.1f} s, {naks} given back of {count}, deliveries {Counter(counts.values())}, longest {max(waits):.2f}"
-    )

@@ -223,3 +223,24 @@ async def test_no_delivery_is_wasted_where_there_are_few(service: Callable, monk
             for job_id in ids:
                 await jobs.result(job_id, timeout=30)
     assert (journal.most, naks, set(counts.values())) == (1, [], {1})
+
+
+async def test_a_job_that_waits_for_a_place_does_not_start_in_a_pause(service: Callable) -> None:
+    journal = Journal()
+    async with service(concurrency=1, max_deliver=2) as jobs:
+        jobs.register_handler("long", sleeper(journal, 60))
+        jobs.register_handler("t", sleeper(journal, 0))
+        async with jobs.worker() as worker:
+            long = await jobs.submit("long", 0, priority="low", duration="long")
+            await eventually(lambda: journal.running == 1)
+            waiting = await jobs.submit("t", 1, priority="high")
+            await eventually(lambda: worker.running == 2)
+            paused = await jobs.pause("high")
+            assert paused.running == ()
+            await jobs.cancel(long)
+            await eventually(lambda: worker.running == 0)
+            assert [payload for _, payload, _ in journal.begun] == [0]
+            assert (await jobs.status(waiting)).status == "queued"
+            await jobs.resume("high")
+            await jobs.result(waiting, timeout=10)
+            assert (await jobs.status(waiting)).attempts == 1

@@ -60,6 +60,7 @@ class Claiming:
         self._asleep: asyncio.Future[None] | None = None
         self._is_awake = False
         self._left = 0.0
+        self._waited = False
         self.asked: Stop | None = None
         """Why no handler is to begin; None where one may."""
 
@@ -155,9 +156,9 @@ class Claiming:
         self._left = 0
         revision = await tools.state.write(decision.entry, expected=decision.expected)
         claim = Claim(decision.entry, revision, self._delivery)
-        if decision.after_snooze and not self._is_awake and await self._is_paused():
+        if (decision.after_snooze or self._waited) and not self._is_awake and await self._is_paused():
             # Looked at after the write: whoever pauses sees one of the two, and the handler does not begin.
-            logger.debug("job %s: its snooze is over, but its priority is paused", job.job_id)
+            logger.debug("job %s: it has waited here, and its priority is paused meanwhile", job.job_id)
             await tools.settlement.put_off(claim)
             return None
         if tools.telemetry is not None and decision.after_loss:
@@ -205,12 +206,16 @@ class Claiming:
         waiting = self._asleep = place.wait()
         await asyncio.wait({waiting}, timeout=_PLACE_WITHIN)
         while not waiting.done():
-            if place.make_way(delivery.attempt):
-                self.asked = Stop.RELEASE
-                break
+            self._waited = True
             if delivery.age() >= time.lease:
                 delivery.lost = True
                 self.lose()
+            elif place.make_way(delivery.attempt) or (
+                # Whoever pauses waits to know of every job that a worker has whether it begins.
+                delivery.age() >= time.ack_wait / 3 and await self._is_paused()
+            ):
+                self.asked = Stop.RELEASE
+                break
             elif delivery.age() >= time.ack_wait / 3:
                 with suppress(JobError):  # tried again, until the lease is over
                     await delivery.renew(max(0.1, time.lease - delivery.age()))
