@@ -1,0 +1,69 @@
+"""Messages that fired and that their queue can never take: strangers' alone, and each would hold up all behind it.
+
+When a stream sources a message it adds a header that names the message's place and subject. The server tries one that
+does not fit with it for ever, before any other of the priority (nats-server 2.15.1, measured).
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+from typing import Any
+
+from jsjobs.jetstream.api import call, find
+from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.wire import header_block
+from jsjobs.model.job import Priority
+
+logger = logging.getLogger("jsjobs.jetstream")
+
+_MAX_HEADERS = 65_535
+"""Of one message, in bytes: the server's own limit."""
+_ADDED = 512
+"""Bytes that sourcing adds beside the subject, at most."""
+_SHOWN = 200
+
+
+async def set_unfit_aside(connection: Connection, names: Names, priority: Priority) -> int:
+    """Move what a queue can never take, as long as it is next, out of the way; how many there were.
+
+    The body is kept for a year on `<namespace>.due.unfit`, which no queue takes from.
+
+    Raises:
+        JobError: If the server refuses or cannot be reached.
+    """
+    stream, moved = names.schedule_stream, 0
+    queue = await find(connection, f"STREAM.INFO.{names.stream(priority)}")
+    while queue is not None:
+        source = await find(connection, f"CONSUMER.INFO.{stream}.source-{priority}")
+        if source is None:
+            break
+        request = {"seq": source["ack_floor"]["stream_seq"] + 1, "next_by_subj": source["config"]["filter_subject"]}
+        following = await _next_of(connection, stream, request, queue["config"]["max_msg_size"])
+        if following is None:
+            break
+        subject = following["subject"][:_SHOWN]
+        kept = {"Jsjobs-Unfit": subject, "Nats-TTL": "8760h"}
+        body = base64.b64decode(following.get("data") or "")
+        await connection.ask(f"{names.namespace}.due.unfit".encode(), body, header=header_block(kept))
+        await call(connection, f"STREAM.MSG.DELETE.{stream}", {"seq": following["seq"], "no_erase": True})
+        logger.warning(
+            "message %d of %s on %s is too large for its queue: set aside", following["seq"], stream, subject
+        )
+        moved += 1
+    return moved
+
+
+async def _next_of(connection: Connection, stream: str, request: dict[str, Any], most: int) -> dict[str, Any] | None:
+    """The first message in sourcing's way that cannot be taken; none, where the first hundred can."""
+    for _ in range(100):
+        answer = await find(connection, f"STREAM.MSG.GET.{stream}", request)
+        if answer is None:
+            return None
+        message: dict[str, Any] = answer["message"]
+        headers = len(base64.b64decode(message.get("hdrs") or "")) + len(message["subject"]) + _ADDED
+        if headers > _MAX_HEADERS or headers + len(base64.b64decode(message.get("data") or "")) > most:
+            return message
+        request = {**request, "seq": message["seq"] + 1}
+    return None
