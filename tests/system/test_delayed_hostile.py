@@ -8,11 +8,10 @@ from nats.js.errors import APIError
 
 from facts import eventually
 from jsjobs import JobService
+from jsjobs.dead_letters.fired import Fired
 from jsjobs.jetstream.api import call
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.unfit import set_unfit_aside
-from jsjobs.model.job import Priority
 
 LARGEST = 913_408
 """What the schedule stream takes, header and body."""
@@ -106,8 +105,10 @@ async def test_what_its_queue_can_never_take_is_set_aside(
         await stream.publish(f"{names.namespace}.at.at-1", b"", headers={**source, "Nats-Schedule-Target": target})
         behind = await jobs.submit("note", "behind", delay=0.5, priority="high")
 
+        clearing = Fired(connection, names)  # as every router's sweep does
+
         async def all_are() -> bool:
-            await set_unfit_aside(connection, names, Priority.HIGH)
+            await clearing.clear()
             return (await jobs.status(behind)).status == "complete"
 
         await eventually(all_are, within=40)

@@ -1,10 +1,14 @@
-"""Clearing away what fired: a delayed job stays in the schedule stream until its queue surely has it."""
+"""Clearing away what fired: a delayed job stays in the schedule stream until its queue surely has it.
+
+What a queue can never take is set aside, so that it holds up nothing behind it.
+"""
 
 from __future__ import annotations
 
 from jsjobs.jetstream.api import call, find
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.unfit import set_unfit_aside
 from jsjobs.model.job import Priority
 
 
@@ -23,10 +27,11 @@ class Fired:
         A queue acknowledges what it has stored. One look later that has also outlived whatever was going on then.
 
         Raises:
-            JobError: If the server cannot be asked.
+            JobError: If the server cannot be asked, or refuses.
         """
         stream = self._names.schedule_stream
         for priority in Priority:
+            await set_unfit_aside(self._connection, self._names, priority)
             info = await find(self._connection, f"CONSUMER.INFO.{stream}.{self._names.source(priority)}")
             floor = 0 if info is None else info["ack_floor"]["stream_seq"]
             before, self._seen[priority] = self._seen.get(priority, 0), floor

@@ -10,6 +10,7 @@ import base64
 import logging
 from typing import Any
 
+from jsjobs.jetstream.acknowledgements import answer_of, refusal
 from jsjobs.jetstream.api import call, find
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.subjects import Names
@@ -36,7 +37,7 @@ async def set_unfit_aside(connection: Connection, names: Names, priority: Priori
     stream, moved = names.schedule_stream, 0
     queue = await find(connection, f"STREAM.INFO.{names.stream(priority)}")
     while queue is not None:
-        source = await find(connection, f"CONSUMER.INFO.{stream}.source-{priority}")
+        source = await find(connection, f"CONSUMER.INFO.{stream}.{names.source(priority)}")
         if source is None:
             break
         request = {"seq": source["ack_floor"]["stream_seq"] + 1, "next_by_subj": source["config"]["filter_subject"]}
@@ -46,7 +47,11 @@ async def set_unfit_aside(connection: Connection, names: Names, priority: Priori
         subject = following["subject"][:_SHOWN]
         kept = {"Jsjobs-Unfit": subject, "Nats-TTL": "8760h"}
         body = base64.b64decode(following.get("data") or "")
-        await connection.ask(f"{names.namespace}.due.unfit".encode(), body, header=header_block(kept))
+        answer = answer_of(
+            await connection.ask(f"{names.namespace}.due.unfit".encode(), body, header=header_block(kept))
+        )
+        if "error" in answer:
+            raise refusal(answer["error"])  # it stays where it is, and in the way
         await call(connection, f"STREAM.MSG.DELETE.{stream}", {"seq": following["seq"], "no_erase": True})
         logger.warning(
             "message %d of %s on %s is too large for its queue: set aside", following["seq"], stream, subject
