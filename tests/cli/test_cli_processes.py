@@ -227,3 +227,24 @@ async def has_letter(service: JobService, job_id: str) -> bool:
 
 async def is_processing(service: JobService, job_id: str) -> bool:
     return (await service.status(job_id)).status == "processing"
+
+
+async def test_one_that_hangs_is_killed_after_the_second_signal(pool: Cli, config: JobService.Config) -> None:
+    worker = await started(pool, 2, JSJOBS_GRACE="60")
+    async with JobService(config) as service:
+        job_id = await service.submit("block", 100, max_attempts=1)
+        await eventually(lambda: is_processing(service, job_id))
+        worker.signal(signal.SIGTERM)
+        await eventually(lambda: len(children(worker.child.pid)) == 1)
+        worker.signal(signal.SIGTERM)
+        ended = await worker.ends(within=12)
+    assert ended.code == 0
+    assert "does not end and is killed; its jobs come back after ack_wait" in ended.err
+
+
+async def test_without_a_database_it_is_said_once(pool: Cli) -> None:
+    del pool.env["JSJOBS_DATABASE_URL"]
+    worker = await started(pool, 2)
+    worker.signal(signal.SIGTERM)
+    ended = await worker.ends()
+    assert (ended.code, ended.err.count("no DATABASE_URL is set")) == (0, 1)

@@ -9,8 +9,8 @@ from jsjobs.cli.connect import find_servers, service, service_with_database
 from jsjobs.cli.dev import dev
 from jsjobs.cli.health import HealthHost, HealthPlace, HealthPort
 from jsjobs.cli.load import check_target, load_application
-from jsjobs.cli.options import TARGET, announce, examples, is_verbose, with_servers
-from jsjobs.cli.serving import Serving, run_until_stopped, start_logging
+from jsjobs.cli.options import TARGET, examples, is_verbose, with_servers
+from jsjobs.cli.serving import Serving, run_until_stopped, say_without_database, start_logging
 from jsjobs.cli.supervisor import Supervisor
 from jsjobs.cli.worker_child import NO_ROUTER, QUEUE_METRICS, VERBOSE
 
@@ -83,7 +83,7 @@ def worker(
     start_logging()
     routes = service.config.database_url is not None and not no_router
     if service.config.database_url is None:
-        announce("no DATABASE_URL is set: dead letters wait in their stream until a router runs", style="yellow")
+        say_without_database()
     serving = Serving(service, works=True, routes=routes, answers=True, health=health, measures=queue_metrics)
     run_until_stopped(serving.run())
 

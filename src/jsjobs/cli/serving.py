@@ -40,6 +40,11 @@ def start_logging() -> None:
     start_log(logging.INFO, "%(asctime)s %(levelname)-7s %(name)s: %(message)s")
 
 
+def say_without_database() -> None:
+    """What a worker says that has no database."""
+    announce("no DATABASE_URL is set: dead letters wait in their stream until a router runs", style="yellow")
+
+
 class Stop:
     """What signals have asked for."""
 

@@ -33,8 +33,12 @@ class Ended(NamedTuple):
     """Its exit code, the number of a signal below 0."""
     age: float
     """Seconds since its start."""
+    trouble: str = ""
+    """Why it could not be started at all."""
 
     def __str__(self) -> str:
+        if self.trouble:
+            return f"could not be started: {self.trouble}"
         if self.code >= 0:
             return f"(pid {self.pid}) ended by itself with exit code {self.code}"
         known = {number.value: number.name for number in signal.Signals}
@@ -52,7 +56,6 @@ class Supervised:
         # -P: the current folder must not stand before Python's own modules.
         self._command = [sys.executable, "-P", "-m", "jsjobs.cli.worker_child", target]
         self._flags = flags
-        self._process: asyncio.subprocess.Process | None = None
         self._told: dict[str, object] = {}
         self._told_at = 0.0
         self._grace = 0.0
@@ -115,9 +118,13 @@ class Supervised:
         line, theirs = socket.socketpair()  # when our end is gone, it ends too
         with theirs:
             command = [*self._command, str(theirs.fileno()), *self._flags]
-            self._process = process = await asyncio.create_subprocess_exec(
-                *command, pass_fds=[theirs.fileno()], stdin=asyncio.subprocess.DEVNULL, start_new_session=True
-            )
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *command, pass_fds=[theirs.fileno()], stdin=asyncio.subprocess.DEVNULL, start_new_session=True
+                )
+            except OSError as error:  # no memory, or no more processes
+                line.close()
+                return Ended(0, 0, 0.0, str(error))
         reader, writer = await asyncio.open_connection(sock=line)
         beside = [asyncio.ensure_future(self._listen(reader)), asyncio.ensure_future(self._end_on(stop, process))]
         try:
@@ -126,7 +133,7 @@ class Supervised:
             for task in beside:
                 task.cancel()
             writer.close()
-            self._process, self._told = None, {}
+            self._told = {}
         return Ended(process.pid, code, time.monotonic() - begin)
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
@@ -140,14 +147,14 @@ class Supervised:
     async def _end_on(self, stop: Stop, process: asyncio.subprocess.Process) -> None:
         """Pass signals on, and kill it where it takes no notice of them."""
         await stop.asked.wait()
-        process.terminate()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._grace + PATIENCE):
-                await stop.at_once.wait()
-                process.terminate()
-                await asyncio.sleep(_HURRIED)
-        logger.warning("process %d does not end and is killed; its jobs come back after ack_wait", self.number)
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError):  # it has just ended
+            process.terminate()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._grace + PATIENCE):
+                    await stop.at_once.wait()
+                    process.terminate()
+                    await asyncio.sleep(_HURRIED)
+            logger.warning("process %d does not end and is killed; its jobs come back after ack_wait", self.number)
             os.killpg(process.pid, signal.SIGKILL)
 
 

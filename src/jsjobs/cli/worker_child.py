@@ -16,7 +16,7 @@ from jsjobs.cli.load import load_application
 from jsjobs.cli.options import be_verbose, is_verbose
 from jsjobs.cli.output import complain
 from jsjobs.cli.problems import judge, show_trace
-from jsjobs.cli.serving import Serving, run_until_stopped, start_logging
+from jsjobs.cli.serving import Serving, run_until_stopped, say_without_database, start_logging
 from jsjobs.health import Readiness
 
 FIRST, NO_ROUTER, QUEUE_METRICS, VERBOSE = "--first", "--no-router", "--queue-metrics", "--verbose"
@@ -35,36 +35,39 @@ def main(target: str, line: str, *flags: str) -> int:
     """
     if VERBOSE in flags:
         be_verbose()
-    with socket.socket(fileno=int(line)) as parent:
-        parent.set_inheritable(False)
-        orphan = _Orphan(parent)
-        threading.Thread(target=orphan.wait, name="jsjobs-parent", daemon=True).start()
-        try:
-            service = load_application(target, quiet=FIRST not in flags)
-            start_logging()
-            grace = orphan.grace = service.config.grace
+    # Stays open to the end: once it is closed, on either side, `_Orphan` ends this process.
+    parent = socket.socket(fileno=int(line))
+    parent.set_inheritable(False)
+    orphan = _Orphan(parent)
+    threading.Thread(target=orphan.wait, name="jsjobs-parent", daemon=True).start()
+    try:
+        service = load_application(target, quiet=FIRST not in flags)
+        start_logging()
+        if FIRST in flags and service.config.database_url is None:
+            say_without_database()
+        grace = orphan.grace = service.config.grace
 
-            def tell(is_up: bool, readiness: Readiness) -> None:
-                told = {"up": is_up, "grace": grace, "reasons": readiness.reasons, "notes": readiness.notes}
-                with suppress(OSError):  # it has gone, and we are about to go; or it reads nothing now
-                    parent.send(json.dumps(told).encode() + b"\n", socket.MSG_DONTWAIT)
+        def tell(is_up: bool, readiness: Readiness) -> None:
+            told = {"up": is_up, "grace": grace, "reasons": readiness.reasons, "notes": readiness.notes}
+            with suppress(OSError):  # it has gone, and we are about to go; or it reads nothing now
+                parent.send(json.dumps(told).encode() + b"\n", socket.MSG_DONTWAIT)
 
-            serving = Serving(
-                service,
-                works=True,
-                routes=FIRST in flags and NO_ROUTER not in flags and service.config.database_url is not None,
-                answers=True,
-                measures=FIRST in flags and QUEUE_METRICS in flags,
-                tell=tell,
-                announces=FIRST in flags,
-            )
-            run_until_stopped(serving.run())
-        except Exception as error:  # noqa: BLE001 - as for every command
-            text, code = judge(error)
-            complain(text)
-            if is_verbose():
-                show_trace(error)
-            return code
+        serving = Serving(
+            service,
+            works=True,
+            routes=FIRST in flags and NO_ROUTER not in flags and service.config.database_url is not None,
+            answers=True,
+            measures=FIRST in flags and QUEUE_METRICS in flags,
+            tell=tell,
+            announces=FIRST in flags,
+        )
+        run_until_stopped(serving.run())
+    except Exception as error:  # noqa: BLE001 - as for every command
+        text, code = judge(error)
+        complain(text)
+        if is_verbose():
+            show_trace(error)
+        return code
     return 0
 
 
