@@ -14,8 +14,9 @@ import time
 from datetime import datetime, timedelta
 from typing import Any
 
-from jsjobs.jetstream.api import find, parse_time
+from jsjobs.jetstream.api import find
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.stored import find_stored
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.wire import header_block, parse_block
 from jsjobs.model.errors import JobError
@@ -56,8 +57,9 @@ class Overtaken:
         Raises:
             JobError: `RunnerUnavailable`, if that cannot be found out.
         """
-        found = await self._get({"seq": self._sequence})
-        if found is not None and parse_time(found["time"]) + timedelta(seconds=took) < due:
+        # Any replica tells when it was stored, and most that are replaced are not due for long.
+        found = await find_stored(self._connection, self._names.schedule_stream, {"seq": self._sequence})
+        if found is not None and found.stored_at + timedelta(seconds=took) < due:
             return False
         await self._until_published()
         standing = await self._get({"last_by_subj": self._subject})
