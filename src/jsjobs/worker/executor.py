@@ -87,24 +87,9 @@ class Handling:
         """Why the handler was asked to end; None if it was not."""
         return self._stop
 
-    async def run(
-        self,
-        task: asyncio.Task[Any] | None,
-        registration: Registration,
-        payload: Any,
-        places: Places,
-        limit: float | None,
-    ) -> Any:
-        """The handler's value; an interruption ends it with `CancelledError` once the handler has really ended.
-
-        Args:
-            task: The running one, which an interruption cancels.
-            registration: The handler.
-            payload: What it gets.
-            places: Where plain functions run.
-            limit: Seconds that it may take; None: no limit.
-        """
-        self._task = task
+    async def run(self, registration: Registration, payload: Any, places: Places, limit: float | None) -> Any:
+        """The handler's value; an interruption ends it with `CancelledError` once the handler has really ended."""
+        self._task = asyncio.current_task()
         try:
             if registration.in_process:
                 begun = partial(self._end_after, limit)  # waiting for a process takes none of the handler's time
@@ -176,7 +161,7 @@ async def execute(
     try:
         registration, payload = read()
         policy = registration.retry or policy
-        value = await handling.run(task, registration, payload, places, limit)
+        value = await handling.run(registration, payload, places, limit)
         verdict: Verdict = Complete(registration.write_result(value))
     except asyncio.CancelledError:
         if handling.asked() is None:
