@@ -1,6 +1,7 @@
 """Delayed jobs: submitted, looked at, run when they are due; on real servers."""
 
 import asyncio
+import hashlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -271,6 +272,34 @@ async def test_after_a_cancel_a_debounced_job_is_another_one_and_runs(jobs: JobS
         assert await jobs.result(second) == 2
     assert (await jobs.status(first)).status is Status.CANCELLED
     assert ran.payloads == [2]
+
+
+async def test_a_strangers_id_under_a_debounce_key_is_not_taken(jobs: JobService, ran: Ran, plain: Client) -> None:
+    namespace = jobs.config.namespace
+    place = f"debounce.{hashlib.sha256(b'default/note/k').hexdigest()[:32]}"
+    headers = {"Nats-Schedule": "@at 2099-01-01T00:00:00Z", "Nats-Schedule-Target": f"{namespace}.due.low.e.note"}
+    await plain.jetstream().publish(f"{namespace}.at.{place}", b"1", headers={**headers, "Jsjobs-Id": "a b c d e"})
+    job_id = await jobs.submit("note", "mine", delay=0.3, debounce_key="k")
+    async with jobs.worker():
+        assert await jobs.result(job_id) == "mine"
+
+
+async def test_a_cancelled_entry_ages_though_another_job_has_its_schedules_place(
+    jobs: JobService, plain: Client, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await jobs.submit("note", 1, delay=600, debounce_key="k")
+
+    async def dies(*_: object) -> None:
+        raise JobService.Error("RunnerUnavailable", "the caller is gone")
+
+    with monkeypatch.context() as crashed:
+        crashed.setattr("jsjobs.jetstream.schedules.Schedules.remove", dies)
+        await jobs.cancel(first)
+    second = await jobs.submit("note", 2, delay=600, debounce_key="k")
+    assert second != first
+    entry = await plain.jetstream().get_last_msg(f"KV_{jobs.config.namespace}", f"$KV.{jobs.config.namespace}.{first}")
+    assert "Nats-TTL" in (entry.headers or {})
+    assert (await jobs.status(second)).status is Status.QUEUED
 
 
 # -- cancelling

@@ -12,6 +12,10 @@ from nats.aio.client import Client
 
 from facts import eventually
 from jsjobs import JobService
+from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.incoming import read_stored_job
+from jsjobs.jetstream.stored import StoredMessage, find_stored
+from jsjobs.jetstream.subjects import Names
 
 Status = JobService.Status
 
@@ -178,28 +182,21 @@ async def test_run_submits_its_job_now_paused_or_not(jobs: JobService, fired: Fi
     assert (await schedules.show("nightly")).paused
 
 
-async def test_a_firing_that_comes_twice_runs_once(jobs: JobService, fired: Fired, plain: Client) -> None:
-    """As after a source that began anew: the very same message once more in the queue."""
+async def test_a_firing_that_comes_twice_is_one_job(jobs: JobService, plain: Client, connection: Connection) -> None:
+    """As after a source that began anew: the very same message once more, behind the first, a moment later."""
     await jobs.schedules().add("beat", "tick", every=1, priority="low")
-    stream = f"{jobs.config.namespace.upper()}_LOW"
+    names = Names(jobs.config.namespace)
 
-    async def stands() -> bool:
-        return (await plain.jetstream().stream_info(stream)).state.messages >= 1
+    async def stands() -> StoredMessage | None:
+        return await find_stored(connection, names.stream("low"), {"seq": 1, "next_by_subj": ">"})
 
-    await eventually(stands)
-    await jobs.schedules().remove("beat")
-    first = await plain.jetstream().get_msg(stream, (await plain.jetstream().stream_info(stream)).state.first_seq)
-    headers = {name: value for name, value in (first.headers or {}).items() if name.startswith("Jsjobs-")}
-    next_at = (first.headers or {})["Nats-Schedule-Next"]
-    # The server lets nobody forge this header, so the copy's id is given to it.
-    due = datetime.fromisoformat(next_at) - timedelta(seconds=1)
-    copy_id = f"at-beat-{due.astimezone(UTC):%Y%m%dT%H%M%SZ}"
-    await plain.jetstream().publish(
-        f"{jobs.config.namespace}.low.x.tick", first.data or b"null", headers={**headers, "Jsjobs-Id": copy_id}
-    )
-    async with jobs.worker():
-        await jobs.result(await jobs.submit("tick", "behind", priority="low"))
-    assert fired.ids.count(copy_id) == 1
+    message = await eventually(stands)
+    assert message is not None
+    first = read_stored_job(names, message)
+    later = message._replace(sequence=message.sequence + 7, stored_at=message.stored_at + timedelta(seconds=20))
+    again = read_stored_job(names, later)
+    assert (again.job_id, again.scheduled_for) == (first.job_id, first.scheduled_for)
+    assert again.own(first.entry()) is None
 
 
 async def test_a_strangers_nonsense_on_a_schedules_subject_hides_no_other(
@@ -374,3 +371,65 @@ async def test_a_declaration_that_cannot_be_used_is_told_before_any_work(
 
         with pytest.raises(JobService.Error, match=told):
             begin()
+
+
+# -- strangers
+
+
+async def test_whoever_has_schedules_makes_nobody_publish_elsewhere(
+    jobs: JobService, plain: Client, fired: Fired
+) -> None:
+    namespace = jobs.config.namespace
+    elsewhere = await plain.subscribe(">")
+    await plain.flush()
+
+    def schedule(name: str, *targets: str) -> tuple[bytes, bytes]:
+        lines = "".join(f"Nats-Schedule-Target: {target}\r\n" for target in targets)
+        header = f"NATS/1.0\r\nNats-Schedule: @at 2099-01-01T00:00:00Z\r\nJsjobs-Id: {name}\r\n{lines}\r\n"
+        return f"{namespace}.at.{name}".encode(), header.encode()
+
+    for name, *targets in (
+        ("at-dead", f"{namespace}.due.dead.normal-99"),
+        ("at-two", f"{namespace}.due.low.e.tick", "secret.x"),
+    ):
+        subject, header = schedule(name, *targets)
+        assert b"error" not in (await jobs.connection.ask(subject, b"1", header=header)).data
+    assert "is not a subject from which a queue takes" in await refused(jobs.run_now("at-dead"))
+    await jobs.run_now("at-two")
+    async with jobs.worker():
+        await jobs.result("at-two")
+    for name, target in (("dead", f"{namespace}.due.dead.normal-99"), ("none", "")):
+        headers = {"Jsjobs-Paused": "@every 1h", **({"Nats-Schedule-Target": target} if target else {})}
+        await plain.jetstream().publish(f"{namespace}.at.schedule.{name}", b"{}", headers=headers)
+        assert "is not a subject from which a queue takes" in await refused(jobs.schedules().run(name))
+    await plain.flush()
+    seen = set()
+    while elsewhere.pending_msgs:
+        seen.add((await elsewhere.next_msg()).subject)
+    assert not {"secret.x", f"{namespace}.dead.normal-99"} & seen
+
+
+async def test_what_a_stranger_says_of_a_firing_is_that_jobs_problem_alone(
+    jobs: JobService, plain: Client, fired: Fired
+) -> None:
+    for next_at in ("0001-01-01T00:00:01Z", "9999-12-31T23:59:59Z", "soon"):
+        headers = {"Jsjobs-Schedule": "a", "Jsjobs-Timetable": "every 5s", "nats-schedule-next": next_at}
+        await plain.jetstream().publish(f"{jobs.config.namespace}.low.e.tick", b"1", headers=headers)
+    ack = await plain.jetstream().publish(
+        f"{jobs.config.namespace}.low.e.tick", b"2", headers={"Jsjobs-Id": "at-beat-20261126T030000Z"}
+    )
+    async with jobs.worker():
+        await jobs.result(await jobs.submit("tick", "behind", priority="low", entity="e"))
+        assert [payload for _, payload, _ in fired.seen] == [1, 1, 1, "behind"]
+        assert "can only be the id of a firing" in await refused(jobs.result(f"low-{ack.seq}"))
+
+
+async def test_a_subject_that_is_no_text_hides_no_schedule(jobs: JobService) -> None:
+    await jobs.schedules().add("good", "tick", every=3600)
+    header = (
+        f"NATS/1.0\r\nNats-Schedule: @every 1h\r\nNats-Schedule-Target: {jobs.config.namespace}.due.low.e.x\r\n\r\n"
+    )
+    subject = f"{jobs.config.namespace}.at.schedule.".encode() + b"\xff"
+    await jobs.connection.ask(subject, b"{}", header=header.encode())
+    assert [one.name for one in await jobs.schedules().list()] == ["good"]
+    assert await jobs.schedules().remove("good") is None

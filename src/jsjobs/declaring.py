@@ -12,7 +12,8 @@ from jsjobs.composing import Composer
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionClosed
 from jsjobs.jetstream.periodic import Definition, Periodic, definition_of, is_paused, is_there
-from jsjobs.jetstream.schedules import Schedule, ScheduleChanged
+from jsjobs.jetstream.schedule import Schedule
+from jsjobs.jetstream.schedules import ScheduleChanged
 from jsjobs.jetstream.subjects import Names
 from jsjobs.model.errors import JobError
 from jsjobs.model.timetable import Timetable

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from jsjobs.composing import Composed, Composer
 from jsjobs.jetstream.batches import Batches
+from jsjobs.jetstream.debounced import Debounced
 from jsjobs.jetstream.delayed import Delayed, DelayedJob
 from jsjobs.jetstream.queue import JobQueue
 from jsjobs.jetstream.subjects import checked_type
@@ -70,12 +71,14 @@ class Publisher:
         self,
         queue: JobQueue,
         delayed: Delayed,
+        debounced: Debounced,
         composer: Composer,
         batches: Batches,
         telemetry: Telemetry | None = None,
     ) -> None:
         self._queue = queue
         self._delayed = delayed
+        self._debounced = debounced
         self._composer = composer
         self._batches = batches
         self._telemetry = telemetry
@@ -119,7 +122,7 @@ class Publisher:
         if one.due is None:
             return await self._queue.publish(one.job)
         job = DelayedJob(one.job, one.due)
-        return await (self._delayed.submit(job) if one.debounce is None else self._delayed.debounce(job, one.debounce))
+        return await (self._delayed.submit(job) if one.debounce is None else self._debounced.submit(job, one.debounce))
 
     def _stream(self, form: JobPayload) -> str:
         return self._queue.stream(form.priority) if form.due(utc_now()) is None else self._delayed.stream

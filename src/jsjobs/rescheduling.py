@@ -11,8 +11,9 @@ from jsjobs.jetstream import wire
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionLost
 from jsjobs.jetstream.ids import checked_id
-from jsjobs.jetstream.schedules import SCHEDULE as PATTERN
-from jsjobs.jetstream.schedules import Schedule, ScheduleChanged, Schedules, at_pattern
+from jsjobs.jetstream.schedule import SCHEDULE as PATTERN
+from jsjobs.jetstream.schedule import Schedule, at_pattern
+from jsjobs.jetstream.schedules import ScheduleChanged, Schedules
 from jsjobs.jetstream.state import Conflict, StateStore
 from jsjobs.jetstream.subjects import Names
 from jsjobs.model.errors import AlreadyDue, AlreadyEnded, JobError

@@ -17,7 +17,8 @@ from jsjobs.jetstream.firing import is_schedule_name
 from jsjobs.jetstream.outgoing import Outgoing
 from jsjobs.jetstream.periodic import Definition, Periodic, define, definition_of, is_paused, is_there
 from jsjobs.jetstream.queue import JobQueue
-from jsjobs.jetstream.schedules import Schedule, ScheduleChanged
+from jsjobs.jetstream.schedule import Schedule
+from jsjobs.jetstream.schedules import ScheduleChanged
 from jsjobs.jetstream.subjects import Names, checked_type
 from jsjobs.model.checks import checked_text, problems
 from jsjobs.model.errors import JobError
@@ -190,7 +191,7 @@ class Scheduler:
             try:
                 found.append(self._status(schedule))
             except JobError as error:
-                logger.warning("the schedule on %s cannot be read: %s", schedule.subject.decode(), error.message)
+                logger.warning("the schedule on %r cannot be read: %s", schedule.subject, error.message)
         return sorted(found, key=lambda status: status.name)
 
     async def show(self, name: str) -> ScheduleStatus:
@@ -201,17 +202,22 @@ class Scheduler:
         """
         return self._status(await self._found(name))
 
-    async def remove(self, name: str) -> None:
+    async def remove(self, name: str) -> str | None:
         """Take a schedule away; jobs that it has submitted stay. One that code declares comes back at a worker's start.
+
+        Returns:
+            The application whose code declares it, if one does.
 
         Raises:
             JobError: `NotFound`; `RunnerUnavailable`.
         """
 
-        async def take() -> None:
-            await self._periodic.remove(await self._found(name))
+        async def take() -> str | None:
+            found = await self._found(name)
+            await self._periodic.remove(found)
+            return definition_of(found).owner
 
-        await _settled(take)
+        return await _settled(take)
 
     async def pause(self, name: str) -> ScheduleStatus:
         """Submit no further job, until it is resumed; a worker's start, and its code, leave the pause as it is.

@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.jetstream.schedules import ScheduleChanged, Schedules, delayed, read_schedule
+from jsjobs.jetstream.schedule import delayed, read_schedule
+from jsjobs.jetstream.schedules import ScheduleChanged, Schedules
 from jsjobs.jetstream.stored import stored
 from jsjobs.jetstream.subjects import Names
 

@@ -123,19 +123,20 @@ def test_an_interval_counts_from_when_it_was_stored_rounded_to_the_second() -> N
         assert timetable.next(first[0] - timedelta(microseconds=1), 1, since=stored) == first[:1]
 
 
-def test_an_intervals_firing_was_due_an_interval_before_the_next_but_never_later_than_it_was_stored() -> None:
+def test_an_intervals_firing_was_due_an_interval_before_the_next_but_not_much_later_than_it_was_stored() -> None:
     timetable, step = Timetable.every(30), timedelta(seconds=30)
     assert timetable.due_before(NOW + step, NOW + timedelta(seconds=0.3)) == NOW
-    after_an_outage = NOW - timedelta(seconds=0.4)
-    assert timetable.due_before(NOW + step, after_an_outage) == NOW - timedelta(seconds=1)
+    another_nodes_clock, after_an_outage = NOW - timedelta(seconds=0.4), NOW - timedelta(seconds=20.4)
+    assert timetable.due_before(NOW + step, another_nodes_clock) == NOW
+    assert timetable.due_before(NOW + step, after_an_outage) == NOW - timedelta(seconds=21)
 
 
 @given(cron_texts(), st.none() | st.sampled_from(ZONES), MOMENTS, MOMENTS)
-def test_a_due_time_is_never_later_than_the_firing_whatever_the_server_says(
+def test_a_due_time_is_never_much_later_than_the_firing_whatever_the_server_says(
     text: str, zone: str | None, next_at: datetime, seen_at: datetime
 ) -> None:
     due = Timetable.cron(text, zone=zone).due_before(next_at, seen_at)
-    assert due <= seen_at
+    assert due <= seen_at + timedelta(seconds=5)
     assert due.microsecond == 0
     assert due.tzinfo is UTC
 

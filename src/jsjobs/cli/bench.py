@@ -42,7 +42,7 @@ def bench(
     It works in a namespace of its own, with as many shards and copies as the settings say, and deletes it afterwards.
     """
     own = settings()
-    room = max(2**20, jobs * (size + _OVERHEAD))
+    room = max(2**20, (jobs + singles) * (size + _OVERHEAD))
     config = own.model_copy(update={"namespace": f"bench{random_token()}", "queue_bytes": room, "database_url": None})
 
     async def go() -> list[Row]:

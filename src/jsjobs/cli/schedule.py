@@ -120,9 +120,7 @@ def remove(*, name: Name, as_json: Json = False) -> None:
 
     async def go() -> str | None:
         async with service() as jobs:
-            there = await jobs.schedules().list()
-            await jobs.schedules().remove(name)
-            return next((one.owner for one in there if one.name == name), None)
+            return await jobs.schedules().remove(name)
 
     owner = run(go())
     if as_json:

@@ -60,12 +60,6 @@ def submit(
     """Queue a job, or one for each line of standard input; those are one batch, see `jsjobs batch`."""
     if drop_expired and expires is None:
         raise typer.BadParameter("it needs --expires, without which no job expires", param_hint="--drop-expired")
-    if delay is not None and at is not None:
-        raise WrongUse("say when: either --delay or --at")
-    if debounce_key is not None and delay is None and at is None:
-        raise WrongUse("--debounce-key needs --delay or --at: it replaces a job that is not due yet")
-    if debounce_key is not None and dedupe_key is not None:
-        raise WrongUse("give either --dedupe-key, which keeps the first job, or --debounce-key, which keeps the last")
     content = read_lines() if payload == "-" else read_one(payload)
     options: dict[str, Any] = {
         "priority": priority,
@@ -80,6 +74,7 @@ def submit(
         "expires": expires,
         "expired": "drop" if drop_expired else "dead_letter",
     }
+    _check(options)
 
     async def go() -> None:
         async with service() as jobs:
@@ -94,6 +89,16 @@ def submit(
             await _after_one(jobs, job_id, wait=wait, as_json=as_json)
 
     run(go())
+
+
+def _check(options: dict[str, Any]) -> None:
+    """Refuse, in the options' own words, what cannot go together."""
+    if options["delay"] is not None and options["at"] is not None:
+        raise WrongUse("say when: either --delay or --at")
+    if options["debounce_key"] is not None and options["delay"] is None and options["at"] is None:
+        raise WrongUse("--debounce-key needs --delay or --at: it replaces a job that is not due yet")
+    if options["debounce_key"] is not None and options["dedupe_key"] is not None:
+        raise WrongUse("give either --dedupe-key, which keeps the first job, or --debounce-key, which keeps the last")
 
 
 async def _queue(jobs: JobService, job_type: str, lines: Lines, options: dict[str, Any]) -> list[JobId]:

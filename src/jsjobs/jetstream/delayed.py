@@ -19,10 +19,10 @@ from jsjobs.jetstream.acknowledgements import refusal, unknown
 from jsjobs.jetstream.atomic import MAX_BATCH, send_batch
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionLost, NoResponders, no_streams
-from jsjobs.jetstream.ids import debounced_id
 from jsjobs.jetstream.incoming import given_entry
 from jsjobs.jetstream.outgoing import Outgoing
-from jsjobs.jetstream.schedules import MAX_SCHEDULED, ScheduleChanged, Schedules, delayed
+from jsjobs.jetstream.schedule import delayed
+from jsjobs.jetstream.schedules import MAX_SCHEDULED, Schedules
 from jsjobs.jetstream.state import WRONG_REVISION, Conflict, StateStore
 from jsjobs.jetstream.stored import find_stored
 from jsjobs.jetstream.subjects import Names
@@ -51,7 +51,7 @@ class DelayedJob(NamedTuple):
     due: datetime
 
 
-class _Named(NamedTuple):
+class Named(NamedTuple):
     """A delayed job under the id it was given."""
 
     job_id: str
@@ -61,12 +61,33 @@ class _Named(NamedTuple):
     entry: JobStatusResponse
 
 
+def named(names: Names, delayed_job: DelayedJob, job_id: str) -> Named:
+    """A delayed job under an id: its schedule, and the entry that tells of it.
+
+    Args:
+        names: The namespace.
+        delayed_job: The job.
+        job_id: The id it is given.
+    """
+    job, due = delayed_job
+    own = {name: value for name, value in job.headers.items() if name != MSG_ID} | {GIVEN_ID: job_id}
+    priority, job_type = names.queue_of_due(names.due(job.subject))
+    headers = parse_job_headers(header_block(own))
+    entry = given_entry(job_id, job_type, priority, headers, utc_now(), scheduled_for=due)
+    key = job.headers.get(MSG_ID)
+    schedule = Outgoing(names.schedule(job_id), job.data, delayed(names, job.subject, own, due))
+    return Named(job_id, None if key is None else digest(key), schedule, entry)
+
+
+def digest(key: str) -> str:
+    """A key as a part of a subject, 32 hexadecimal digits."""
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
 class Delayed:
     """Submits delayed jobs of one namespace."""
 
-    def __init__(
-        self, connection: Connection, names: Names, *, timeout: float = 5.0, duplicate_window: float = 120.0
-    ) -> None:
+    def __init__(self, connection: Connection, names: Names, *, timeout: float, duplicate_window: float) -> None:
         self._connection = connection
         self._names = names
         self._timeout = timeout
@@ -92,10 +113,10 @@ class Delayed:
             JobError: `RunnerUnavailable`, if the stream does not exist or cannot be reached (the message says whether
                 the job may have been scheduled); `Validation` if it is too large.
         """
-        named = self._named(delayed_job)
-        receipt = await self._store(named)
+        one = named(self._names, delayed_job, _new_id())
+        receipt = await self._store(one)
         if not receipt.duplicate:
-            await self._write_entry(named.entry)
+            await self._write_entry(one.entry)
         return receipt
 
     async def submit_list(
@@ -116,107 +137,43 @@ class Delayed:
         """
         size = MAX_BATCH // 2 if any(MSG_ID in each.job.headers for each in jobs) else MAX_BATCH
         for start in range(0, len(jobs), size):
-            chunk = [self._named(each) for each in jobs[start : start + size]]
+            chunk = [named(self._names, each, _new_id()) for each in jobs[start : start + size]]
             stored = await self._store_chunk(chunk)
             receipts += stored
-            new = [named.entry for named, receipt in zip(chunk, stored, strict=True) if not receipt.duplicate]
+            new = [one.entry for one, receipt in zip(chunk, stored, strict=True) if not receipt.duplicate]
             await _in_groups(self._write_entry, new, _ENTRIES_IN_FLIGHT)
             if on_queued is not None:
                 on_queued(len(receipts))
 
-    async def debounce(self, delayed_job: DelayedJob, key: str) -> JobId:
-        """Schedule a job in the place of the one that waits under the same key; that one's id, if there is one.
-
-        Raises:
-            JobError: As `submit`; `RunnerUnavailable` also, if many submits of the key are under way at once.
-        """
-        job, due = delayed_job
-        digest = _digest(key)
-        for _ in range(_TRIES):
-            job_id = debounced_id(digest, random_token())
-            found = await self._schedules.find(self._names.schedule(job_id))
-            if found is not None and found.is_live and found.job_id is not None:
-                known = await self._state.read(found.job_id)
-                if known is None or (known.entry is not None and not known.entry.status.is_terminal):
-                    job_id = found.job_id  # a cancelled one would never run: its successor is another job
-            named = self._named(DelayedJob(job, due), job_id)
-            schedule = named.schedule
-            try:
-                if found is None:
-                    await self._schedules.store(schedule.subject, schedule.headers, schedule.data, expected=0)
-                else:
-                    await self._schedules.replace(found, schedule.headers, schedule.data)
-            except ConnectionLost as error:
-                raise unknown(error, "submit it again with the same debounce_key, it will not run twice") from None
-            except ScheduleChanged:
-                await asyncio.sleep(_LOOK_AGAIN)
-                continue
-            if await self._write_debounced(named):
-                return JobId(job_id)
-        raise JobError.from_runner_unavailable("too many submits of the same debounce_key at once: submit it again")
-
-    async def _write_debounced(self, named: _Named) -> bool:
-        """Write the entry of a job that may have replaced an earlier one; False if that one was cancelled meanwhile."""
-        for _ in range(_TRIES):
-            found = await self._state.read(named.job_id)
-            entry = named.entry
-            if found is not None:
-                if found.entry is None or found.entry.status.is_terminal:
-                    return False
-                if found.entry.carrier is not None:
-                    return True  # it fired, and a worker has begun it
-                kept = {"created_at": found.entry.created_at, "history": found.entry.history}
-                entry = entry.model_copy(update=kept)
-            try:
-                await self._state.write(entry, expected=found.revision if found else 0, within=self._timeout)
-            except Conflict:
-                await asyncio.sleep(_LOOK_AGAIN)
-            else:
-                return True
-        return True  # others write of it all the time: it is scheduled
-
-    # -- messages
-
-    def _named(self, delayed_job: DelayedJob, job_id: str | None = None) -> _Named:
-        job, due = delayed_job
-        job_id = job_id or f"at-{random_token()}"
-        own = {name: value for name, value in job.headers.items() if name != MSG_ID} | {GIVEN_ID: job_id}
-        priority, job_type = self._names.queue_of_due(self._names.due(job.subject))
-        headers = parse_job_headers(header_block(own))
-        entry = given_entry(job_id, job_type, priority, headers, utc_now(), scheduled_for=due)
-        key = job.headers.get(MSG_ID)
-        schedule = Outgoing(self._names.schedule(job_id), job.data, delayed(self._names, job.subject, own, due))
-        return _Named(job_id, None if key is None else _digest(key), schedule, entry)
-
-    def _with_key(self, named: _Named) -> list[Outgoing]:
-        if named.key is None:
-            return [named.schedule]
+    def _with_key(self, one: Named) -> list[Outgoing]:
+        if one.key is None:
+            return [one.schedule]
         headers = {"Nats-Expected-Last-Subject-Sequence": "0", "Nats-TTL": self._window}
-        return [Outgoing(self._names.schedule_key(named.key), named.job_id.encode(), headers), named.schedule]
+        return [Outgoing(self._names.schedule_key(one.key), one.job_id.encode(), headers), one.schedule]
 
     # -- storing
 
-    async def _store(self, named: _Named) -> JobId:
+    async def _store(self, one: Named) -> JobId:
         """Store one job and its key, or find the job that has the key."""
-        if named.key is None:
-            schedule = named.schedule
+        if one.key is None:
+            schedule = one.schedule
             try:
                 await self._schedules.store(schedule.subject, schedule.headers, schedule.data)
             except ConnectionLost as error:
                 raise unknown(error, _GIVE_A_KEY) from None
-            return JobId(named.job_id)
+            return JobId(one.job_id)
         for _ in range(_TRIES):
-            if await self._send(self._with_key(named)):
-                return JobId(named.job_id)
-            holder = await self._holder(named.key)
+            if await self._send(self._with_key(one)):
+                return JobId(one.job_id)
+            holder = await self._holder(one.key)
             if holder is not None:  # else the key expired in this moment, or a replica lags behind
-                return JobId(holder, duplicate=holder != named.job_id)
+                return JobId(holder, duplicate=holder != one.job_id)
             await asyncio.sleep(_LOOK_AGAIN)
         raise JobError.from_runner_unavailable("the dedupe_key is taken, by which job could not be read: submit again")
 
-    async def _store_chunk(self, chunk: Sequence[_Named]) -> list[JobId]:
-        if await self._send([message for named in chunk for message in self._with_key(named)]):
-            return [JobId(named.job_id) for named in chunk]
+    async def _store_chunk(self, chunk: Sequence[Named]) -> list[JobId]:
+        if await self._send([message for one in chunk for message in self._with_key(one)]):
+            return [JobId(one.job_id) for one in chunk]
         # Some of the keys are taken: one by one, each answers with its own or its original's id.
         return await _in_groups(self._store, chunk, _BATCHES_IN_FLIGHT)
 
@@ -256,8 +213,8 @@ class Delayed:
             logger.warning("job %s is scheduled, its entry could not be written: %s", entry.job_id, error.message)
 
 
-def _digest(key: str) -> str:
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+def _new_id() -> str:
+    return f"at-{random_token()}"
 
 
 async def _in_groups(work: Callable[[Any], Any], items: Sequence[Any], size: int) -> list[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -15,6 +15,9 @@ TIMETABLE = "Jsjobs-Timetable"
 ZONE = "Jsjobs-Time-Zone"
 _NEXT = "Nats-Schedule-Next"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_FIRING_ID = re.compile(r"at-.+-[0-9]{8}T[0-9]{6}Z")
+_SANE = range(2000, 2300)
+"""Years: what a timetable can count with."""
 
 
 class Firing(NamedTuple):
@@ -43,21 +46,31 @@ def is_schedule_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None
 
 
-def read_firing(name: str, headers: Mapping[str, str]) -> Firing | None:
+def is_firing_id(text: str) -> bool:
+    """Whether an id looks like a firing's: nobody else's message may carry it, or it would run in its place."""
+    return _FIRING_ID.fullmatch(text) is not None
+
+
+def read_firing(name: str, pairs: Sequence[tuple[str, str]]) -> Firing | None:
     """The firing that a job's message is; None if the schedule's job was published in another way.
 
     Args:
         name: What the header `Jsjobs-Schedule` says.
-        headers: All headers, their names in lower case.
+        pairs: All headers. Only as the server itself spells it does it keep strangers from saying when the next is.
 
     Raises:
         ValueError: If the name can be none, or the time cannot be read.
         JobError: `Validation`, if the timetable cannot be read.
     """
-    next_at = headers.get(_NEXT.lower())
+    headers: dict[str, str] = {}
+    for header, value in pairs:
+        headers.setdefault(header, value)
+    next_at = headers.get(_NEXT)
     if next_at is None or next_at == "purge":
         return None
     if not is_schedule_name(name):
         raise ValueError(f"{name[:80]!r} is no name of a schedule")
-    timetable = Timetable.parse(headers.get(TIMETABLE.lower(), ""), headers.get(ZONE.lower()))
-    return Firing(name, timetable, parse_rfc3339(next_at))
+    timetable, moment = Timetable.parse(headers.get(TIMETABLE, ""), headers.get(ZONE)), parse_rfc3339(next_at)
+    if moment.year not in _SANE:
+        raise ValueError(f"{next_at[:40]!r} is no time at which a schedule fires")
+    return Firing(name, timetable, moment)

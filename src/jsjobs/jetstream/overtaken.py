@@ -14,6 +14,7 @@ import time
 from datetime import datetime, timedelta
 from typing import Any
 
+from jsjobs.jetstream.acknowledgements import answer_of, refusal
 from jsjobs.jetstream.api import find
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.stored import find_stored
@@ -77,7 +78,10 @@ class Overtaken:
         marker = f"{namespace}.at.marker.{random_token()}"
         headers = {"Nats-Schedule": f"@at {rfc3339(_LONG_AGO)}", "Nats-Schedule-TTL": "10s"}
         headers["Nats-Schedule-Target"] = f"{namespace}.due.marker"
-        await self._connection.ask(marker.encode(), b"", header=header_block(headers), timeout=self._timeout)
+        reply = await self._connection.ask(marker.encode(), b"", header=header_block(headers), timeout=self._timeout)
+        answer = answer_of(reply)
+        if "error" in answer:
+            raise refusal(answer["error"])
         while await self._get({"last_by_subj": marker}) is not None:
             if time.monotonic() > deadline:
                 raise JobError.from_runner_unavailable(

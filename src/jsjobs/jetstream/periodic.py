@@ -14,7 +14,8 @@ from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import NoResponders, no_streams
 from jsjobs.jetstream.firing import NAME, TIMETABLE, ZONE
 from jsjobs.jetstream.outgoing import Outgoing
-from jsjobs.jetstream.schedules import SCHEDULE, TARGET, Schedule, Schedules, read_schedule, timed
+from jsjobs.jetstream.schedule import SCHEDULE, TARGET, Schedule, read_schedule, timed
+from jsjobs.jetstream.schedules import Schedules
 from jsjobs.jetstream.stored import stored
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.wire import header_block, parse_job_headers, parse_json
@@ -138,7 +139,8 @@ class Periodic:
             headers = {**kept, PAUSED: headers[SCHEDULE], "Nats-Rollup": "sub"}
         subject = self._names.periodic(definition.name)
         sequence = await self._schedules.store(subject, headers, definition.data, expected=expected)
-        return Schedule(subject, sequence, utc_now(), headers, definition.data)
+        stored_at = await self._schedules.stored_at(sequence)
+        return Schedule(subject, sequence, stored_at or utc_now(), headers, definition.data)
 
     async def remove(self, schedule: Schedule) -> None:
         """Take a schedule away.
@@ -150,9 +152,15 @@ class Periodic:
         await self._schedules.remove(schedule)
 
     def job(self, schedule: Schedule) -> Outgoing:
-        """What the schedule submits, as a job that is submitted now."""
+        """What the schedule submits, as a job that is submitted now.
+
+        Raises:
+            JobError: `Validation`, if no queue takes it.
+        """
         own = {name: value for name, value in schedule.own_headers.items() if name not in _OF_THE_SCHEDULE}
-        subject = self._names.queue_subject(schedule.headers.get(TARGET, "").encode())
+        target = schedule.headers.get(TARGET, "").encode()
+        self._names.queue_of_due(target)  # a stranger's may be anything, and we have rights that it has not
+        subject = self._names.queue_subject(target)
         return Outgoing(subject, schedule.data, own)
 
     def status(self, schedule: Schedule, now: datetime) -> ScheduleStatus:

@@ -7,8 +7,6 @@ schedule away in the very write in which it fires. What comes between its readin
 from __future__ import annotations
 
 import time
-from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -16,24 +14,17 @@ from jsjobs.jetstream.acknowledgements import answer_of, refusal
 from jsjobs.jetstream.away import comes_back
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionLost, NoResponders, no_streams
-from jsjobs.jetstream.incoming import new_entry
 from jsjobs.jetstream.overtaken import Overtaken
+from jsjobs.jetstream.schedule import FIRED_TTL, TARGET, WRITER, Schedule, read_schedule
 from jsjobs.jetstream.state import WRONG_REVISION
-from jsjobs.jetstream.stored import StoredMessage, find_stored
+from jsjobs.jetstream.stored import find_stored
 from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.wire import GIVEN_ID, header_block, parse_block, parse_job_headers
+from jsjobs.jetstream.wire import GIVEN_ID, header_block
 from jsjobs.model.errors import JobError, Reason
-from jsjobs.model.job import JobStatusResponse, random_token
-from jsjobs.model.times import parse_rfc3339, rfc3339
+from jsjobs.model.job import random_token
 
-SCHEDULE = "Nats-Schedule"
-TARGET = "Nats-Schedule-Target"
-_FIRED_TTL = "8760h"
-"""How long the schedule stream keeps what fired, where no router clears it away: a year, longer than any backlog."""
 _TOMBSTONE_TTL = "60s"
-_WRITER = "Jsjobs-Writer"
 _EXPECTED = "Nats-Expected-Last-Subject-Sequence"
-_AT = "@at "
 MAX_SCHEDULED = 892 * 1024
 """Header and body of a schedule, at most: less than a queue takes, since headers are added when it fires."""
 
@@ -43,83 +34,6 @@ class ScheduleChanged(JobError):  # noqa: N818 - it is a JobError, and reads as 
 
     def __init__(self) -> None:
         super().__init__(Reason.PROCESSING, "the schedule fired or was changed meanwhile")
-
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """What stands on a schedule's subject."""
-
-    subject: bytes
-    sequence: int
-    stored_at: datetime
-    headers: dict[str, str]
-    """As it was published; where a name comes twice, its last value."""
-    data: bytes
-
-    @property
-    def job_id(self) -> str | None:
-        """The id that the job will have."""
-        return self.headers.get(GIVEN_ID)
-
-    @property
-    def is_live(self) -> bool:
-        """Whether it will fire; what was removed leaves a message without a schedule for a moment."""
-        return SCHEDULE in self.headers
-
-    @property
-    def own_headers(self) -> dict[str, str]:
-        """The job's own headers: none of the server's, none of this module's."""
-        return {name: value for name, value in self.headers.items() if not name.startswith("Nats-") and name != _WRITER}
-
-    @property
-    def timing(self) -> dict[str, str]:
-        """The headers that say when, how and whereto it fires."""
-        return {name: value for name, value in self.headers.items() if name.startswith(SCHEDULE)}
-
-    @property
-    def due(self) -> datetime | None:
-        """When it fires, if it does so once."""
-        pattern = self.headers.get(SCHEDULE, "")
-        with suppress(ValueError):
-            return parse_rfc3339(pattern.removeprefix(_AT)) if pattern.startswith(_AT) else None
-        return None
-
-    def entry(self, names: Names) -> JobStatusResponse:
-        """The entry of a delayed job that nobody has written of yet.
-
-        Raises:
-            JobError: `Validation`, if the schedule is not one of a job.
-        """
-        priority, job_type = names.queue_of_due(self.headers.get(TARGET, "").encode())
-        headers = parse_job_headers(header_block(self.own_headers))
-        return new_entry(self.job_id or "", job_type, priority, headers, self.stored_at, scheduled_for=self.due)
-
-
-def delayed(names: Names, subject: bytes, headers: dict[str, str], due: datetime) -> dict[str, str]:
-    """Headers of a job's schedule.
-
-    Args:
-        names: The namespace.
-        subject: Where the job would be published without a delay.
-        headers: The job's own.
-        due: When it is to fire.
-    """
-    return {**headers, **timed(names.due(subject), at_pattern(due))}
-
-
-def at_pattern(due: datetime) -> str:
-    """A time as the server wants it."""
-    return f"{_AT}{rfc3339(due)}"
-
-
-def timed(target: bytes, pattern: str) -> dict[str, str]:
-    """The headers that make a message a schedule.
-
-    Args:
-        target: Where the server publishes.
-        pattern: When, in the server's words.
-    """
-    return {SCHEDULE: pattern, TARGET: target.decode(), "Nats-Schedule-TTL": _FIRED_TTL}
 
 
 class Schedules:
@@ -171,7 +85,7 @@ class Schedules:
             JobError: `Validation`, if it is too large or the server refuses it; `RunnerUnavailable`: it was not stored.
         """
         writer = random_token()
-        named = {**headers, _WRITER: writer}
+        named = {**headers, WRITER: writer}
         if expected is not None:
             named[_EXPECTED] = str(expected)
         size = len(data) + len(header_block(named))
@@ -184,10 +98,19 @@ class Schedules:
         if (answer.get("error") or {}).get("err_code") in WRONG_REVISION:
             if was_lost:  # the refusal may be the answer to a copy of this very write
                 found = await self.find(subject)
-                if found is not None and found.headers.get(_WRITER) == writer:
+                if found is not None and found.headers.get(WRITER) == writer:
                     return found.sequence
             raise ScheduleChanged
         return _sequence(answer)
+
+    async def stored_at(self, sequence: int) -> datetime | None:
+        """When a message was stored; None, where that is not known here any more, or yet.
+
+        Raises:
+            JobError: `RunnerUnavailable`, if the server cannot be reached.
+        """
+        found = await find_stored(self._connection, self._names.schedule_stream, {"seq": sequence})
+        return None if found is None else found.stored_at
 
     async def replace(self, old: Schedule, headers: dict[str, str], data: bytes) -> None:
         """Put a schedule in the place of one that fires once, if that does not.
@@ -200,7 +123,7 @@ class Schedules:
         sequence = await self.store(old.subject, headers, data, expected=old.sequence)
         if old.due is not None:
             overtaken = Overtaken(self._connection, self._names, old.subject, sequence, self._timeout)
-            own = {name: old.headers[name] for name in (TARGET, _WRITER) if name in old.headers}
+            own = {name: old.headers[name] for name in (TARGET, WRITER) if name in old.headers}
             if await overtaken.old_fires(old.due, own, time.monotonic() - began):
                 raise ScheduleChanged
 
@@ -220,16 +143,18 @@ class Schedules:
 
         Raises:
             ScheduleChanged: If it fired, or another stands there by now.
-            JobError: As `store`.
+            JobError: `Validation`, if no queue takes it from where it would be published; as `store`.
         """
+        target = schedule.headers.get(TARGET, "").encode()
+        self._names.queue_of_due(target)  # a stranger's may be anything, and we have rights that it has not
         headers = schedule.own_headers | {
             "Nats-Scheduler": schedule.subject.decode(),
             "Nats-Schedule-Next": "purge",
-            "Nats-TTL": _FIRED_TTL,
+            "Nats-TTL": FIRED_TTL,
             _EXPECTED: str(schedule.sequence),
             f"{_EXPECTED}-Subject": schedule.subject.decode(),
         }
-        answer, was_lost = await self._publish(schedule.headers[TARGET].encode(), headers, schedule.data)
+        answer, was_lost = await self._publish(target, headers, schedule.data)
         if (answer.get("error") or {}).get("err_code") in WRONG_REVISION:
             if was_lost and await self.find(schedule.subject) is None:
                 return  # by this write, or by the clock: it fired
@@ -245,6 +170,8 @@ class Schedules:
                 reply = await self._connection.ask(subject, data, header=block, timeout=self._timeout)
             except NoResponders:
                 if not await comes_back(self._connection, self._names.schedule_stream, deadline):
+                    if was_lost:
+                        raise ConnectionLost("NATS did not answer, and then no stream was there") from None
                     raise JobError.from_runner_unavailable(no_streams(self._names.namespace)) from None
             except ConnectionLost:
                 if was_lost:
@@ -252,16 +179,6 @@ class Schedules:
                 was_lost = True
             else:
                 return answer_of(reply), was_lost
-
-
-def read_schedule(message: StoredMessage) -> Schedule:
-    """Read what stands on a schedule's subject.
-
-    Raises:
-        JobError: `Validation`, if its headers cannot be read.
-    """
-    sequence, subject, stored_at, header, data = message
-    return Schedule(subject, sequence, stored_at, dict(parse_block(header)), data)
 
 
 def _sequence(answer: dict[str, Any]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Self
 from urllib.parse import quote
@@ -14,6 +15,7 @@ from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
 
 _NAMESPACE = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+_PUBLISHABLE = re.compile(r"[^\s.*>]+(\.[^\s.*>]+)*")
 _TYPE = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 MAX_TYPE = 200
 """Longest job type, in characters: it is part of a subject, and types are counted in hundreds."""
@@ -167,12 +169,10 @@ class Names:
             JobError: `Validation`, if no queue takes from there.
         """
         words = subject.decode("utf-8", "backslashreplace").split(".", 4)
-        try:
-            namespace, due, priority, _, job_type = words
-            if (namespace, due) == (self.namespace, "due"):
+        with suppress(ValueError):
+            namespace, due, priority, entity, job_type = words
+            if (namespace, due) == (self.namespace, "due") and all(map(_PUBLISHABLE.fullmatch, (entity, job_type))):
                 return Priority(priority), job_type
-        except ValueError:
-            pass
         raise JobError.from_validation(f"{subject[:200]!r} is not a subject from which a queue takes jobs that are due")
 
     def parse_stored(self, subject: bytes) -> StoredSubject:

@@ -68,7 +68,8 @@ async def _next_of(connection: Connection, stream: str, request: dict[str, Any],
             return None
         message: dict[str, Any] = answer["message"]
         headers = len(base64.b64decode(message.get("hdrs") or "")) + len(message["subject"]) + _ADDED
-        if headers > _MAX_HEADERS or headers + len(base64.b64decode(message.get("data") or "")) > most:
+        size = headers + len(base64.b64decode(message.get("data") or ""))
+        if headers > _MAX_HEADERS or 0 < most < size:  # -1 is no limit
             return message
         request = {**request, "seq": message["seq"] + 1}
     return None

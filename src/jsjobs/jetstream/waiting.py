@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.ids import parse_plain_id
 from jsjobs.jetstream.incoming import fetch_waiting
-from jsjobs.jetstream.schedules import Schedule, Schedules, read_schedule
+from jsjobs.jetstream.schedule import Schedule, read_schedule
+from jsjobs.jetstream.schedules import Schedules
 from jsjobs.jetstream.stored import stored
 from jsjobs.jetstream.subjects import Names
 from jsjobs.model.job import JobStatusResponse

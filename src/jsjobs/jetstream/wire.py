@@ -10,7 +10,7 @@ from typing import Any
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from jsjobs.jetstream.firing import NAME as SCHEDULE_NAME
-from jsjobs.jetstream.firing import Firing, read_firing
+from jsjobs.jetstream.firing import Firing, is_firing_id, read_firing
 from jsjobs.jetstream.ids import is_given_id
 from jsjobs.model.context import checked_name
 from jsjobs.model.errors import JobError, Reason
@@ -168,7 +168,7 @@ def parse_job_headers(raw: bytes) -> JobHeaders:
         expires=read(EXPIRES, parse_rfc3339),
         drop_expired=read(EXPIRED, _parse_expired, False),
         given_id=read(GIVEN_ID, _parse_given_id),
-        firing=read(SCHEDULE_NAME, lambda v: read_firing(v, seen)),
+        firing=read(SCHEDULE_NAME, lambda v: read_firing(v, pairs)),
         trace=read_trace(pairs) if _TRACE in lower else NO_TRACE,
     )
     if problems:
@@ -219,6 +219,8 @@ def _parse_expired(text: str) -> bool:
 def _parse_given_id(text: str) -> str:
     if not is_given_id(text):
         raise ValueError(f"must have the form at-… or replay-…, not {text[:40]!r}")
+    if is_firing_id(text):
+        raise ValueError(f"{text[:40]!r} can only be the id of a firing of a periodic schedule")
     return text
 
 

@@ -41,6 +41,8 @@ _READABLE = re.compile(r"[ -~\t]*")
 _NO_PLACES = frozenset({"Factory", "localtime"})
 """Files in a zone database that name no zone: each machine has its own idea of them."""
 _HALF_SECOND = timedelta(seconds=0.5)
+_SKEW = timedelta(seconds=5)
+"""Between the clocks of two nodes of a cluster, at most: the one that fires, and the one that stores the firing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +131,9 @@ class Timetable:
     def due_before(self, next_at: datetime, seen_at: datetime) -> datetime:
         """When a firing was due, in UTC: with it the server tells only when the next one will be.
 
-        It is the tick before `next_at`, and never later than the firing itself: where the server went another way
-        than the preview, or took up an interval anew after it had been down, it is the second in which it fired.
+        It is the tick before `next_at`; where that is more than some seconds after the firing itself, since the server
+        went another way than the preview, or took up an interval anew after it had been down, it is the second in which
+        it fired.
 
         Args:
             next_at: The server's `Nats-Schedule-Next`.
@@ -141,7 +144,8 @@ class Timetable:
             due = next(CronSim(self.spec, next_at.astimezone(self._clock), reverse=True)).astimezone(UTC)
         else:
             due = next_at - timedelta(seconds=self.interval)
-        return due if due <= seen_at else seen_at.replace(microsecond=0)
+        # What is a little later is another node's clock.
+        return due if due <= seen_at + _SKEW else seen_at.replace(microsecond=0)
 
     @property
     def _clock(self) -> ZoneInfo | timezone:

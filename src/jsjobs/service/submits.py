@@ -8,6 +8,7 @@ from typing import Any, Unpack, overload
 from jsjobs.composing import Composer
 from jsjobs.jetstream.batches import Batches
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.debounced import Debounced
 from jsjobs.jetstream.delayed import Delayed
 from jsjobs.jetstream.periodic import Periodic
 from jsjobs.jetstream.queue import JobQueue
@@ -117,11 +118,15 @@ class Submits(Connections):
         return self._shared_publisher[1]
 
     def _new_publisher(self) -> Publisher:
-        config = self.config
-        delayed = Delayed(
-            self.connection, self._names, timeout=config.timeout, duplicate_window=config.duplicate_window
+        config, connection, names = self.config, self.connection, self._names
+        return Publisher(
+            self._queue(),
+            Delayed(connection, names, timeout=config.timeout, duplicate_window=config.duplicate_window),
+            Debounced(connection, names, timeout=config.timeout, result_ttl=config.result_ttl),
+            self._composer(),
+            self._batches(),
+            self._telemetry,
         )
-        return Publisher(self._queue(), delayed, self._composer(), self._batches(), self._telemetry)
 
     def _queue(self) -> JobQueue:
         return JobQueue(self.connection, self._names, timeout=self.config.timeout)

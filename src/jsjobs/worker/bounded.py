@@ -206,7 +206,12 @@ class BoundedTaking:
         else:
             self._more.pop(shard, None)
         self._taken_places += 1
-        self._begin(delivery, Place(self, shard, is_taken=True))
+        place = Place(self, shard, is_taken=True)
+        try:
+            self._begin(delivery, place)
+        except BaseException:
+            place.leave()  # what cannot even be read takes none
+            raise
 
     def _give_back(self, delivery: Delivery) -> None:
         if delivery.age() < self._lease_time.lease:
