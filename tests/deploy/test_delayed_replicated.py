@@ -137,5 +137,6 @@ async def test_every_stream_gets_three_copies_while_jobs_fall_due(cluster: Clust
             await asyncio.wait_for(Topology(jobs.connection, NAMES, three).apply(), 150)
             await load.all_ran(within=90)
             await eventually(lambda: is_empty(jobs.connection), within=60)
-        load.check(in_order=False)
+        # Every stream changes its leader meanwhile: a lease that could not be confirmed is a job that runs again.
+        load.check(crashes=1, in_order=False)
         assert 0 <= await load.stored(jobs.connection, NAMES) - 1500 <= AGAIN
