@@ -12,7 +12,7 @@ after(async () => {
   await nc.close();
 });
 
-const ENDPOINTS = ["cancel", "progress", "replay", "result", "status", "submit", "tenant-submit"];
+const ENDPOINTS = ["cancel", "progress", "replay", "reschedule", "result", "status", "submit", "tenant-submit"];
 
 test("it is discovered, with schemas", async () => {
   const client = new Svcm(nc).client();
@@ -85,6 +85,17 @@ test("cancel a waiting job", async () => {
   const cancelled = await done(nc, "cancel", { job_id: second.job_id });
   assert.deepEqual([cancelled.job_id, cancelled.status, cancelled.attempts], [second.job_id, "cancelled", 0]);
   await done(nc, "cancel", { job_id: first.job_id });
+});
+
+test("a delayed job is moved, and run now", async () => {
+  const { job_id } = await done(nc, "submit", { type: "echo", payload: 7, delay: 3600 });
+  assert.match(job_id, /^at-/);
+  const moved = await done(nc, "reschedule", { job_id, at: "2099-01-01T00:00:00Z" });
+  assert.deepEqual([moved.status, moved.scheduled_for], ["queued", "2099-01-01T00:00:00Z"]);
+  await done(nc, "reschedule", { job_id, now: true });
+  assert.equal((await done(nc, "result", { job_id })).result, 7);
+  const late = await ask(nc, "reschedule", { job_id, delay: 1 });
+  assert.deepEqual([late.code, late.reason], [409, "Validation"]);
 });
 
 test("cancel a running job", async () => {

@@ -1,6 +1,6 @@
-"""Worker processes that a test may kill."""
+"""Servers and worker processes that a test may kill."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -8,6 +8,9 @@ import pytest
 from app_processes import Apps
 
 from jsjobs import JobService
+from jsjobs.embedded import NatsServer
+from jsjobs.jetstream.connect import connected
+from jsjobs.jetstream.connection import Connection
 
 
 @pytest.fixture
@@ -21,3 +24,17 @@ def apps(tmp_path: Path) -> Iterator[Callable[[JobService.Config], Apps]]:
             return apps
 
         yield make
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[NatsServer]:
+    """A server of the test's own."""
+    with NatsServer(tmp_path / "nats") as server:
+        yield server
+
+
+@pytest.fixture
+async def over(server: NatsServer) -> AsyncIterator[Connection]:
+    """A connection to it."""
+    async with connected(JobService.Config(nats_url=server.url)) as connection:
+        yield connection

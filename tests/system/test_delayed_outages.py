@@ -1,9 +1,8 @@
 """The server is killed, or ended in good order, while delayed jobs fall due: none lost, none early, none twice."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 import pytest
 
@@ -12,25 +11,12 @@ from facts import eventually
 from jsjobs import JobService
 from jsjobs.embedded import NatsServer
 from jsjobs.jetstream.api import call
-from jsjobs.jetstream.connect import connected
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.topology import Topology
 from jsjobs.model.job import Priority
 
 HIGH = Priority.HIGH
-
-
-@pytest.fixture
-def server(tmp_path: Path):
-    with NatsServer(tmp_path / "nats") as server:
-        yield server
-
-
-@pytest.fixture
-async def over(server: NatsServer) -> AsyncIterator[Connection]:
-    async with connected(JobService.Config(nats_url=server.url)) as connection:
-        yield connection
 
 
 def end(server: NatsServer, how: str) -> None:

@@ -1,15 +1,13 @@
 """The shard count is changed while delayed jobs fall due: nothing lost, nothing twice, every entity in order."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from delayed_load import AGAIN, DelayedLoad, now
 from jsjobs import JobService
 from jsjobs.embedded import NatsServer
-from jsjobs.jetstream.connect import connected
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.generations import read_live
 from jsjobs.jetstream.subjects import Names
@@ -17,18 +15,6 @@ from jsjobs.jetstream.topology import Topology
 from jsjobs.model.job import Priority
 
 HIGH = Priority.HIGH
-
-
-@pytest.fixture
-def server(tmp_path: Path):
-    with NatsServer(tmp_path / "nats") as server:
-        yield server
-
-
-@pytest.fixture
-async def over(server: NatsServer) -> AsyncIterator[Connection]:
-    async with connected(JobService.Config(nats_url=server.url)) as connection:
-        yield connection
 
 
 @pytest.mark.parametrize("killed", [False, True])
