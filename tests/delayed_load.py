@@ -14,9 +14,9 @@ from jsjobs.model.job import Priority
 
 MOST_SHARDS = 6
 """Of the loaded priority, in any test."""
-AGAIN = 500
-"""Messages that a killed server's queue may take once more, at most: what fired and was not acknowledged, 100, and what
-was acknowledged and not on the disk yet. A worker drops them, since their ids have a carrier already."""
+AGAIN = 2000
+"""Messages that a killed server's queue may take once more, at most: all that fired and whose acknowledgement was not on
+the disk yet. A worker drops them, since their ids have a carrier already."""
 
 
 def now() -> datetime:

@@ -55,6 +55,7 @@ async def test_what_waits_for_a_full_queue_stays(
         async def note(payload: int) -> None:
             taken.append(payload)
 
+        before = (await call(connection, f"STREAM.INFO.{names.stream('low')}"))["state"]["last_seq"]
         ids = [await jobs.submit("note", n, delay=0.2, priority="low", entity="one") for n in range(20)]
 
         async def have_fired() -> bool:
@@ -69,8 +70,9 @@ async def test_what_waits_for_a_full_queue_stays(
         await eventually(is_full)
         for _ in range(20):
             await clearing.clear()
-        # What the queue has may be gone, the fifteen others may not.
+        # What the queue has may be gone, the fifteen others may not. Each look found it stuck and began again.
         assert await fired_messages(connection, jobs) >= 15
         async with jobs.worker():
             await jobs.results(ids, timeout=60)
         assert taken == list(range(20))
+        assert (await call(connection, f"STREAM.INFO.{queue}"))["state"]["last_seq"] - before == 20
