@@ -1,10 +1,12 @@
-"""Waiting for facts."""
+"""Facts of jobs, and waiting for them."""
 
 import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar, overload
+
+from jsjobs import JobService
 
 T = TypeVar("T")
 
@@ -29,3 +31,7 @@ async def eventually(look: Callable[[], Awaitable[T] | T], *, within: float = 20
                 return found
             assert time.monotonic() < deadline, f"still not true after {within} s"
         await asyncio.sleep(0.01)
+
+
+async def is_processing(service: JobService, job_id: str) -> bool:
+    return (await service.status(job_id)).status == "processing"

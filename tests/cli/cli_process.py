@@ -111,6 +111,14 @@ class Cli:
             out, err = await process.child.communicate(None if stdin is None else stdin.encode())
         return Ended(process.child.returncode or 0, out.decode(), err.decode())
 
+    async def refusal(self, *arguments: str) -> tuple[int, str]:
+        """Exit code and text of the one clear line that a command says, and nothing else."""
+        done = await self.run(*arguments)
+        assert done.out == ""
+        assert done.err.startswith("error: ")
+        assert done.err.count("\n") == 1, "one clear line"
+        return done.code, done.err.removeprefix("error: ").strip()
+
     async def worker(self, *arguments: str, **env: str) -> Process:
         process = await self.start("worker", "app:jobs", *arguments, **env)
         await process.says("ready: namespace")

@@ -24,14 +24,6 @@ async def delayed(cli: Cli, *arguments: str) -> str:
     return done.out.strip()
 
 
-async def error(cli: Cli, *arguments: str) -> tuple[int, str]:
-    done = await cli.run(*arguments)
-    assert done.out == ""
-    assert done.err.startswith("error: ")
-    assert done.err.count("\n") == 1, "one clear line"
-    return done.code, done.err.removeprefix("error: ").strip()
-
-
 async def test_a_delayed_job_is_known_at_once_and_runs_when_it_is_due(cli: Cli) -> None:
     before = datetime.now(UTC)
     receipt = json.loads((await cli.run("submit", "echo", '{"n": 1}', "--delay", "1500ms", "--json")).out)
@@ -102,10 +94,10 @@ async def test_a_job_is_put_off_brought_forward_and_run_now(cli: Cli) -> None:
 async def test_a_job_that_waits_no_more_is_not_moved(cli: Cli) -> None:
     cancelled = await delayed(cli)
     assert (await cli.run("cancel", cancelled)).code == 0
-    assert await error(cli, "reschedule", cancelled, "--now") == (1, f"job {cancelled} was cancelled")
+    assert await cli.refusal("reschedule", cancelled, "--now") == (1, f"job {cancelled} was cancelled")
     undelayed = (await cli.run("submit", "echo", "1")).out.strip()
     for unknown in (undelayed, "at-0123456789abcdef", "normal-17"):
-        assert await error(cli, "reschedule", unknown, "--now") == (1, f"no delayed job {unknown} is known")
+        assert await cli.refusal("reschedule", unknown, "--now") == (1, f"no delayed job {unknown} is known")
     running = (await cli.run("submit", "sleep", "60", "--delay", "100ms", "--duration", "long")).out.strip()
 
     async def fired() -> bool:
@@ -118,25 +110,25 @@ async def test_a_job_that_waits_no_more_is_not_moved(cli: Cli) -> None:
         return bool((await status(cli, running))["status"] == "processing")
 
     await eventually(runs)
-    assert await error(cli, "reschedule", running, "--now") == (
+    assert await cli.refusal("reschedule", running, "--now") == (
         1,
         f"job {running} cannot be moved: it is due already, and processing",
     )
     await cli.run("cancel", running)
     ended = (await cli.run("submit", "echo", "1", "--delay", "100ms", "--wait")).err.strip()
-    assert await error(cli, "reschedule", ended, "--now") == (
+    assert await cli.refusal("reschedule", ended, "--now") == (
         1,
         f"job {ended} cannot be moved: it has ended, as complete",
     )
     for nonsense in ("at-a.b", "no such"):
-        code, said = await error(cli, "reschedule", nonsense, "--now")
+        code, said = await cli.refusal("reschedule", nonsense, "--now")
         assert code == 1
         assert said.startswith(f"'{nonsense}' is no job id: ids look like ")
     expires = await delayed(cli, "--expires", "1h")
-    code, said = await error(cli, "reschedule", expires, "--delay", "9h")
+    code, said = await cli.refusal("reschedule", expires, "--delay", "9h")
     assert code == 2
     assert said.startswith(f"job {expires} expires at ")
-    assert await error(cli, "reschedule", expires, "--at", "2500-01-01T00:00:00Z") == (
+    assert await cli.refusal("reschedule", expires, "--at", "2500-01-01T00:00:00Z") == (
         2,
         "at: the job would be due at 2500-01-01T00:00:00Z, later than 2200-01-01T00:00:00Z",
     )
@@ -148,12 +140,12 @@ async def test_what_cannot_be_submitted_so_is_one_line(cli: Cli) -> None:
         (("--delay", "999999999h"), "delay: it must be above 0 seconds and at most 1,000,000,000"),
         (("--delay", "1h", "--debounce-key", ""), "debounce_key: "),
     ):
-        code, said = await error(cli, "submit", "echo", "1", *arguments)
+        code, said = await cli.refusal("submit", "echo", "1", *arguments)
         assert code == 2
         assert told in said
         assert "Value error" not in said
     (cli.folder / "large.json").write_text(f'"{"x" * (892 * 1024)}"')
-    code, said = await error(cli, "submit", "echo", "@large.json", "--delay", "1h")
+    code, said = await cli.refusal("submit", "echo", "@large.json", "--delay", "1h")
     assert (code, "too large for a schedule" in said) == (2, True)
     batch = await cli.run("submit", "echo", "-", "--delay", "1h", "--debounce-key", "k", stdin="1\n2\n")
     assert batch.code == 2

@@ -10,7 +10,7 @@ import pytest
 from cli_process import Cli
 from http_probe import health_of
 
-from facts import eventually
+from facts import eventually, is_processing
 from jsjobs import JobService
 from jsjobs.embedded import NatsServer
 
@@ -95,10 +95,6 @@ async def test_a_worker_that_drains_is_not_ready_and_alive(cli: Cli, config: Job
         ended = await worker.ends()
         assert ended.code == 0, ended.err
         assert await service.result(job_id, timeout=1) == "slept"
-
-
-async def is_processing(service: JobService, job_id: str) -> bool:
-    return (await service.status(job_id)).status == "processing"
 
 
 async def test_a_handler_that_blocks_the_event_loop_is_told(cli: Cli, config: JobService.Config) -> None:

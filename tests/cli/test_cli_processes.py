@@ -11,7 +11,7 @@ import pytest
 from cli_process import Cli, Process
 from http_probe import health_of
 
-from facts import eventually
+from facts import eventually, is_processing
 from jsjobs import JobService
 
 APP = """
@@ -223,10 +223,6 @@ async def test_logs_of_processes_go_through_as_they_are(pool: Cli) -> None:
 
 async def has_letter(service: JobService, job_id: str) -> bool:
     return any(letter.original_job_id == job_id for letter in await service.letters().list())
-
-
-async def is_processing(service: JobService, job_id: str) -> bool:
-    return (await service.status(job_id)).status == "processing"
 
 
 async def test_one_that_hangs_is_killed_after_the_second_signal(pool: Cli, config: JobService.Config) -> None:

@@ -29,14 +29,6 @@ async def data(cli: Cli, *arguments: str) -> Any:
     return json.loads(done.out)
 
 
-async def error(cli: Cli, *arguments: str) -> tuple[int, str]:
-    done = await cli.run(*arguments)
-    assert done.out == ""
-    assert done.err.startswith("error: ")
-    assert done.err.count("\n") == 1, "one clear line"
-    return done.code, done.err.removeprefix("error: ").strip()
-
-
 async def test_a_schedule_from_its_adding_to_its_removal(cli: Cli) -> None:
     (cli.folder / "payload.json").write_text('{"n": [1]}')
     options = ("--priority", "high", "--entity", "customer 1", "--tenant", "acme", "--max-attempts", "7")
@@ -93,7 +85,7 @@ async def test_a_schedule_from_its_adding_to_its_removal(cli: Cli) -> None:
     nothing = await cli.run("schedule", "list")
     assert (nothing.code, nothing.out, nothing.err) == (0, "", "no schedules\n")
     for command in ("show", "remove", "pause", "resume", "run"):
-        assert await error(cli, "schedule", command, "nightly") == (1, "there is no schedule 'nightly'")
+        assert await cli.refusal("schedule", command, "nightly") == (1, "there is no schedule 'nightly'")
 
 
 async def test_its_firings_are_jobs_and_run_submits_one_more(cli: Cli) -> None:
@@ -123,7 +115,7 @@ async def test_a_name_is_one_schedule_until_it_is_replaced(cli: Cli) -> None:
     first = await data(cli, *add, "--every", "1h")
     again = await data(cli, *add, "--every", "60m")
     assert again["changed_at"][:19] == first["changed_at"][:19]
-    assert await error(cli, *add, "--every", "30m") == (
+    assert await cli.refusal(*add, "--every", "30m") == (
         2,
         "there is another schedule 'beat': --replace puts this one in its place",
     )
@@ -135,7 +127,7 @@ async def test_a_name_is_one_schedule_until_it_is_replaced(cli: Cli) -> None:
 
 async def test_what_only_the_server_can_refuse_is_one_line_too(cli: Cli) -> None:
     add = ("schedule", "add", "beat", "echo", "1", "--every", "1h")
-    assert await error(cli, "schedule", "show", "a.b") == (
+    assert await cli.refusal("schedule", "show", "a.b") == (
         2,
         "a schedule's name must be 1 to 64 of A-Z, a-z, 0-9, '_' and '-', not 'a.b'",
     )
@@ -144,7 +136,7 @@ async def test_what_only_the_server_can_refuse_is_one_line_too(cli: Cli) -> None
         (("--entity", ""), "entity: "),
         (("--tenant", " x"), "tenant: must be printable"),
     ):
-        code, said = await error(cli, *add, *more)
+        code, said = await cli.refusal(*add, *more)
         assert code == 2
         assert told in said
     too_large = await cli.run("schedule", "add", "beat", "echo", "@large.json", "--every", "1h")
@@ -198,7 +190,7 @@ def test_without_a_server_it_says_so_in_one_line(
 
 async def test_before_streams_apply_it_says_what_is_missing(new_cli: Cli) -> None:
     for arguments in (("list",), ("add", "beat", "echo", "1", "--every", "30s"), ("run", "beat")):
-        code, said = await error(new_cli, "schedule", *arguments)
+        code, said = await new_cli.refusal("schedule", *arguments)
         assert code == 1
         assert "jsjobs streams apply" in said
 

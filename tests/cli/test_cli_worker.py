@@ -5,7 +5,7 @@ import signal
 
 from cli_process import Cli
 
-from facts import eventually
+from facts import eventually, is_processing
 from jsjobs import JobService
 
 
@@ -23,10 +23,6 @@ async def test_a_graceful_stop_ends_short_jobs_and_gives_long_ones_back(cli: Cli
         assert await service.result(short, timeout=1) == "slept"
         released = await service.status(long)
         assert (released.status, released.attempts, released.last_error) == ("queued", 0, None)
-
-
-async def is_processing(service: JobService, job_id: str) -> bool:
-    return (await service.status(job_id)).status == "processing"
 
 
 async def test_a_second_signal_gives_everything_back_at_once(cli: Cli, config: JobService.Config) -> None:
