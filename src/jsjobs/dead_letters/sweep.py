@@ -7,10 +7,11 @@ from typing import Any
 
 from jsjobs.dead_letters.fired import Fired
 from jsjobs.dead_letters.undertaker import Undertaker
-from jsjobs.jetstream.api import call, find
+from jsjobs.jetstream.api import call
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.generations import live_shards
 from jsjobs.jetstream.steps import Action
+from jsjobs.jetstream.stored import find_at_leader
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.topology import Topology
 from jsjobs.settings import Config
@@ -67,12 +68,12 @@ class Sweep:
         sequence = 1
         while True:
             request = {"seq": sequence, "next_by_subj": info["config"]["filter_subject"]}
-            answer = await find(self._connection, f"STREAM.MSG.GET.{stream}", request)
-            if answer is None or answer["message"]["seq"] > info["delivered"]["stream_seq"]:
+            message = await find_at_leader(self._connection, stream, request)
+            if message is None or message.sequence > info["delivered"]["stream_seq"]:
                 return found
-            if is_given_up(info, answer["message"]["seq"]):
-                found.append(answer["message"]["seq"])
-            sequence = answer["message"]["seq"] + 1
+            if is_given_up(info, message.sequence):
+                found.append(message.sequence)
+            sequence = message.sequence + 1
 
 
 def is_given_up(info: dict[str, Any], sequence: int) -> bool:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import logging
 from typing import TYPE_CHECKING
 
 from jsjobs.dead_letters.build import row
-from jsjobs.jetstream.api import call, find, parse_time
+from jsjobs.jetstream.api import call
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.ids import is_given_id, parse_plain_id
 from jsjobs.jetstream.incoming import IncomingJob, read_job
 from jsjobs.jetstream.letters import Letter
 from jsjobs.jetstream.state import Conflict, Found, StateStore
+from jsjobs.jetstream.stored import find_at_leader
 from jsjobs.jetstream.subjects import Names
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import JobStatusResponse, Status, utc_now
@@ -105,16 +105,13 @@ class Undertaker:
             DatabaseError: If Postgres cannot take it now.
             JobError: If the server cannot be asked now.
         """
-        found_message = await find(self._connection, f"STREAM.MSG.GET.{stream}", {"seq": sequence})
-        if found_message is None:
+        message = await find_at_leader(self._connection, stream, {"seq": sequence})
+        if message is None:
             return  # somebody ended it meanwhile, and its entry tells how
-        message = found_message["message"]
-        if not message["subject"].startswith(filter_subject.removesuffix(">")):
+        _, subject, stored_at, header, body = message
+        if not subject.decode().startswith(filter_subject.removesuffix(">")):
             logger.warning("message %d of %s is not one of %s and is left alone", sequence, stream, filter_subject)
             return
-        header = base64.b64decode(message.get("hdrs") or "")
-        body = base64.b64decode(message.get("data") or "")
-        stored_at, subject = parse_time(message["time"]), message["subject"].encode()
         job = read_job(self._names, subject, header, body, sequence=sequence, stored_at=stored_at)
         entry, needs_letter = await self._ended(job)
         if entry is not None and needs_letter:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 from collections import Counter
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from jsjobs.jetstream.api import ApiError, consumers, find, parse_time
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.sourcing import unheard
 from jsjobs.jetstream.state import WRONG_REVISION, Conflict
+from jsjobs.jetstream.stored import find_at_leader
 from jsjobs.jetstream.subjects import Generation, Names, Shard
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
@@ -47,14 +47,13 @@ async def read_live(connection: Connection, names: Names, priority: Priority) ->
         JobError: `RunnerUnavailable`, if the server cannot be reached; `Validation`, if somebody wrote nonsense there.
     """
     subject = f"$KV.{names.bucket}.{names.topology_key(priority)}"
-    found = await find(connection, f"STREAM.MSG.GET.{names.state_stream}", {"last_by_subj": subject})
-    if found is None:
+    message = await find_at_leader(connection, names.state_stream, {"last_by_subj": subject})
+    if message is None:
         return Live()
-    message = found["message"]
-    if not message.get("data"):
-        return Live(revision=message["seq"])  # deleted by somebody
+    if not message.data:
+        return Live(revision=message.sequence)  # deleted by somebody
     try:
-        value = json.loads(base64.b64decode(message["data"]))
+        value = json.loads(message.data)
         generations = tuple(Generation.parse(name) for name in value["generations"])
         copies = value.get("copies")
         return Live(
@@ -62,7 +61,7 @@ async def read_live(connection: Connection, names: Names, priority: Priority) ->
             paused_until=_moment(value.get("paused_until")),
             copies=None if copies is None else int(copies),
             operators_pause=_moment(value.get("operators_pause")),
-            revision=message["seq"],
+            revision=message.sequence,
         )
     except (ValueError, TypeError, KeyError, AttributeError):
         raise JobError.from_validation(

@@ -9,15 +9,13 @@ afterwards and due at once fires when all those that were read before have been 
 from __future__ import annotations
 
 import asyncio
-import base64
 import time
 from datetime import datetime, timedelta
 from typing import Any
 
 from jsjobs.jetstream.acknowledgements import answer_of, refusal
-from jsjobs.jetstream.api import find
 from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.stored import find_stored
+from jsjobs.jetstream.stored import StoredMessage, find_at_leader, find_stored
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.wire import header_block, parse_block
 from jsjobs.model.errors import JobError
@@ -64,14 +62,12 @@ class Overtaken:
             return False
         await self._until_published()
         standing = await self._get({"last_by_subj": self._subject})
-        if standing is not None and standing["seq"] >= self._sequence:
+        if standing is not None and standing.sequence >= self._sequence:
             return False
         return await self._was_published(headers.pop("Nats-Schedule-Target"), headers)
 
-    async def _get(self, request: dict[str, Any]) -> dict[str, Any] | None:
-        # From the leader: another replica may lag behind.
-        answer = await find(self._connection, f"STREAM.MSG.GET.{self._names.schedule_stream}", request)
-        return None if answer is None else answer["message"]
+    async def _get(self, request: dict[str, Any]) -> StoredMessage | None:
+        return await find_at_leader(self._connection, self._names.schedule_stream, request)
 
     async def _until_published(self) -> None:
         namespace, deadline = self._names.namespace, time.monotonic() + self._timeout
@@ -93,7 +89,7 @@ class Overtaken:
     async def _was_published(self, target: str, headers: dict[str, str]) -> bool:
         wanted, after = {**headers, "Nats-Scheduler": self._subject}.items(), self._sequence
         while message := await self._get({"seq": after + 1, "next_by_subj": target}):
-            if wanted <= dict(parse_block(base64.b64decode(message.get("hdrs", "")))).items():
+            if wanted <= dict(parse_block(message.header)).items():
                 return True
-            after = message["seq"]
+            after = message.sequence
         return False

@@ -1,13 +1,14 @@
-"""What a stream holds, read by direct gets: one message, or one after the other, without a consumer."""
+"""What a stream holds, read without a consumer: one message, or one after the other."""
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from jsjobs.jetstream.api import parse_time
+from jsjobs.jetstream.api import find, parse_time
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.wire import value_of
 
@@ -40,6 +41,20 @@ async def find_stored(connection: Connection, stream: str, request: dict[str, An
     if sequence is None or subject is None or stored_at is None:
         return None
     return StoredMessage(int(sequence), subject, parse_time(stored_at.decode()), header, data)
+
+
+async def find_at_leader(connection: Connection, stream: str, request: dict[str, Any]) -> StoredMessage | None:
+    """As `find_stored`, but as the stream's leader has it: another replica may lag behind; None also without a stream.
+
+    Raises:
+        JobError: If the server refuses or cannot be reached.
+    """
+    answer = await find(connection, f"STREAM.MSG.GET.{stream}", request)
+    if answer is None:
+        return None
+    message = answer["message"]
+    header, data = (base64.b64decode(message.get(part) or "") for part in ("hdrs", "data"))
+    return StoredMessage(message["seq"], message["subject"].encode(), parse_time(message["time"]), header, data)
 
 
 async def stored(

@@ -6,13 +6,14 @@ does not fit with it for ever, before any other of the priority (nats-server 2.1
 
 from __future__ import annotations
 
-import base64
 import logging
 from typing import Any
 
 from jsjobs.jetstream.acknowledgements import answer_of, refusal
 from jsjobs.jetstream.api import call, find
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.schedule import FIRED_TTL
+from jsjobs.jetstream.stored import StoredMessage, find_at_leader
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.wire import header_block
 from jsjobs.model.job import Priority
@@ -44,32 +45,28 @@ async def set_unfit_aside(connection: Connection, names: Names, priority: Priori
         following = await _next_of(connection, stream, request, queue["config"]["max_msg_size"])
         if following is None:
             break
-        subject = following["subject"][:_SHOWN]
-        kept = {"Jsjobs-Unfit": subject, "Nats-TTL": "8760h"}
-        body = base64.b64decode(following.get("data") or "")
-        answer = answer_of(
-            await connection.ask(f"{names.namespace}.due.unfit".encode(), body, header=header_block(kept))
-        )
+        subject = following.subject.decode()[:_SHOWN]
+        kept = header_block({"Jsjobs-Unfit": subject, "Nats-TTL": FIRED_TTL})
+        answer = answer_of(await connection.ask(f"{names.namespace}.due.unfit".encode(), following.data, header=kept))
         if "error" in answer:
             raise refusal(answer["error"])  # it stays where it is, and in the way
-        await call(connection, f"STREAM.MSG.DELETE.{stream}", {"seq": following["seq"], "no_erase": True})
+        await call(connection, f"STREAM.MSG.DELETE.{stream}", {"seq": following.sequence, "no_erase": True})
         logger.warning(
-            "message %d of %s on %s is too large for its queue: set aside", following["seq"], stream, subject
+            "message %d of %s on %s is too large for its queue: set aside", following.sequence, stream, subject
         )
         moved += 1
     return moved
 
 
-async def _next_of(connection: Connection, stream: str, request: dict[str, Any], most: int) -> dict[str, Any] | None:
+async def _next_of(connection: Connection, stream: str, request: dict[str, Any], most: int) -> StoredMessage | None:
     """The first message in sourcing's way that cannot be taken; none, where the first hundred can."""
     for _ in range(100):
-        answer = await find(connection, f"STREAM.MSG.GET.{stream}", request)
-        if answer is None:
+        message = await find_at_leader(connection, stream, request)
+        if message is None:
             return None
-        message: dict[str, Any] = answer["message"]
-        headers = len(base64.b64decode(message.get("hdrs") or "")) + len(message["subject"]) + _ADDED
-        size = headers + len(base64.b64decode(message.get("data") or ""))
+        headers = len(message.header) + len(message.subject) + _ADDED
+        size = headers + len(message.data)
         if headers > _MAX_HEADERS or 0 < most < size:  # -1 is no limit
             return message
-        request = {**request, "seq": message["seq"] + 1}
+        request = {**request, "seq": message.sequence + 1}
     return None

@@ -21,6 +21,15 @@ def _read_delay(value: Any) -> float | None:
         return None
     if value == 0 and not isinstance(value, bool):
         return 0.0
+    return read_seconds(value)
+
+
+def read_seconds(value: Any) -> float:
+    """Seconds above 0, as a number or a timedelta, and at most `LONGEST`.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
     try:
         return checked_seconds("it", value, most=LONGEST)
     except JobError as error:

@@ -7,12 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-from jsjobs.model.due import read_moment
+from jsjobs.model.due import LONGEST, read_moment, read_seconds
 from jsjobs.model.errors import JobError
-from jsjobs.model.times import checked_seconds, rfc3339
-
-LONGEST = 1e9
-"""Seconds: some thirty years."""
+from jsjobs.model.times import rfc3339
 
 Expired = Literal["dead_letter", "drop"]
 """What becomes of an expired job: a dead letter, or nothing but its status."""
@@ -24,10 +21,7 @@ def _read(value: Any) -> float | datetime | None:
         return None
     if isinstance(value, str | datetime):
         return read_moment(value)
-    try:
-        return checked_seconds("it", value, most=LONGEST)
-    except JobError as error:
-        raise ValueError(error.message) from None
+    return read_seconds(value)
 
 
 Expires = Annotated[

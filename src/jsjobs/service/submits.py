@@ -48,9 +48,8 @@ class Submits(Connections):
             payload: Anything JSON can hold: pydantic models, dataclasses, dicts. Checked against the handler's
                 annotation where that handler is registered in this process.
             on_queued: Of a list: called with the number of jobs queued so far, after each chunk.
-            **options: See `SubmitOptions`: priority, entity, dedupe_key, max_attempts, duration, timeout,
-                delay,
-                at, debounce_key, expires, expired.
+            **options: See `SubmitOptions`: priority, entity, dedupe_key, max_attempts, duration, timeout, delay, at,
+                debounce_key, expires, expired.
 
         Returns:
             The job's id, or the ids in the list's order; each of those knows its `batch_id`.
