@@ -41,7 +41,6 @@ class Connection(HardenedClient):
 
     def __init__(self) -> None:
         super().__init__()
-        self._loop = asyncio.get_running_loop()
         self._up = asyncio.Event()
         self._ids = itertools.count()
         self._inbox = b""
@@ -49,8 +48,6 @@ class Connection(HardenedClient):
         self._sweeper: asyncio.Task[None] | None = None
         self._fatal: asyncio.Future[Exception] | None = None
         self._refusals = 0
-        self._kick: asyncio.Future[None] = self._loop.create_future()
-        self._kick.set_result(None)  # wakes nats-py's flusher; nobody waits for it
         self.on_reconnect: list[Callable[[], None]] = []
         """Called after each new connection, when all subscriptions stand again."""
 
@@ -155,9 +152,8 @@ class Connection(HardenedClient):
             command = b"PUB %b %b %d\r\n%b\r\n" % (subject, reply, size, data)
         self._pending.append(command)
         self._pending_data_size += len(command)
-        flusher = self._flush_queue
-        if flusher is not None and flusher.empty():
-            flusher.put_nowait(self._kick)
+        if not self._is_sending:
+            self._send_pending()
 
     def ask_soon(
         self,

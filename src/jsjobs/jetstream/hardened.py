@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 from nats import errors as nats_errors
 from nats.aio.client import Client, Srv
 from nats.aio.subscription import Subscription
+from nats.aio.transport import TcpTransport, Transport
 
+from jsjobs.jetstream.direct import DirectWire
 from jsjobs.jetstream.errors import ConnectionClosed
 from jsjobs.jetstream.parser import Receiver, WireParser
 
@@ -33,7 +35,12 @@ class HardenedClient(Client):
 
     def __init__(self) -> None:
         super().__init__()
+        self._loop = asyncio.get_running_loop()
         self._parser = WireParser(self)
+        self._wire: DirectWire | None = None
+        self._is_sending = False
+        self._kick: asyncio.Future[None] = self._loop.create_future()
+        self._kick.set_result(None)  # wakes nats-py's flusher; nobody waits for it
         self._ps = self._parser  # type: ignore[assignment] # stands in for nats-py's
 
     async def room(self) -> None:
@@ -111,10 +118,7 @@ class HardenedClient(Client):
     def _send_soon(self, command: bytes) -> None:
         self._pending.append(command)
         self._pending_data_size += len(command)
-        flusher = self._flush_queue
-        if flusher is not None and flusher.empty():
-            sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            flusher.put_nowait(sent)
+        self._send_pending()
 
     def _forget(self, sid: int) -> None:
         self._remove_sub(sid)
@@ -122,16 +126,56 @@ class HardenedClient(Client):
 
     async def _read_loop(self) -> None:
         """As nats-py's, but whatever goes wrong leads to a new connection; there, the loop just ends."""
-        while not (self.is_closed or self.is_reconnecting or self._transport is None):
-            try:
-                if self._transport.at_eof():
-                    raise nats_errors.UnexpectedEOF
-                await self._ps.parse(await self._transport.read(_READ_SIZE))
-            except asyncio.CancelledError:
-                break
-            except Exception as error:  # noqa: BLE001 - see above
-                await self._process_op_err(error)
-                break
+        transport = self._transport
+        try:
+            if isinstance(transport, TcpTransport):
+                await self._read_bytes(transport)
+            elif transport is not None:
+                await self._read_frames(transport)
+        except asyncio.CancelledError:
+            pass
+        except Exception as error:  # noqa: BLE001 - see above
+            await self._process_op_err(error)
+
+    async def _read_bytes(self, transport: TcpTransport) -> None:
+        reader, writer = transport._io_reader, transport._io_writer  # noqa: SLF001 - nats-py has no other word for them
+        assert reader is not None
+        assert writer is not None
+        wire = self._wire = DirectWire(self._parser, writer)
+        try:
+            await wire.run(reader)
+        finally:
+            if self._wire is wire:
+                self._wire = None
+
+    async def _read_frames(self, transport: Transport) -> None:
+        """Read what comes in frames of its own: a WebSocket's."""
+        aside = self._parser.aside
+        while True:
+            if transport.at_eof():
+                raise nats_errors.UnexpectedEOF
+            self._parser.feed(await transport.read(_READ_SIZE))
+            while aside:
+                await aside.popleft()()
+
+    def _send_pending(self) -> None:
+        """Wake whoever sends what is pending, once for all that is posted in one turn of the loop."""
+        if not self._is_sending:
+            self._is_sending = True
+            self._loop.call_soon(self._send_now)
+
+    def _send_now(self) -> None:
+        self._is_sending = False
+        wire, flusher = self._wire, self._flush_queue
+        if not self._pending or self._status != Client.CONNECTED:
+            return  # what a break cut short is never sent, not even in its last moment
+        if wire is not None and wire.takes_more:
+            data = b"".join(self._pending)
+            self._pending.clear()
+            self._pending_data_size = 0
+            wire.write(data)
+        elif flusher is not None and flusher.empty():
+            flusher.put_nowait(self._kick)
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
         """As nats-py's, but behind what was posted: there, a flush can be answered before its messages are sent."""

@@ -2,7 +2,8 @@
 
 nats-py's own parser matches each line with several regular expressions and lets an odd subject or header block end its
 read loop for good. This one splits on the single spaces the server writes, hands subjects and header blocks on as the
-bytes they are, and delivers a subscription's messages straight to a plain function where one is registered.
+bytes they are, and delivers a subscription's messages straight to a plain function where one is registered. All else,
+which nats-py handles in coroutines, is put aside, in order, for a task.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections import deque
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from nats.errors import ProtocolError
 
@@ -26,6 +29,7 @@ Receiver = Callable[[bytes, bytes, bytes, bytes], None]
 _MAX_LINE = 1 << 20
 """No line is longer: the longest is the server's INFO, a few KiB; without a bound a broken peer fills the memory."""
 _CRLF = b"\r\n"
+_MESSAGE = (b"MSG ", b"HMSG ")
 
 
 class WireParser:
@@ -36,38 +40,39 @@ class WireParser:
         self._rest = b""
         self.receivers: dict[bytes, Receiver] = {}
         """Subscription id, as the wire writes it, to the function that takes its messages."""
+        self.aside: deque[Callable[[], Coroutine[Any, Any, None]]] = deque()
+        """To be awaited one after the other: messages of nats-py's own subscriptions, and what the server says."""
 
     def reset(self) -> None:
         """Forget a half-received message: the connection is a new one."""
         self._rest = b""
+        self.aside.clear()
 
-    async def parse(self, data: bytes = b"") -> None:
+    def feed(self, data: bytes) -> None:
         """Take the next bytes from the server.
 
         Raises:
             ProtocolError: If they are no NATS protocol: the connection must be made anew.
         """
         buffer = self._rest + data if self._rest else data
-        position, size = 0, len(buffer)
-        while position < size:
-            end = buffer.find(_CRLF, position)
-            if end < 0:
-                if size - position > _MAX_LINE:
-                    raise ProtocolError
-                break
+        position = 0
+        while (end := buffer.find(_CRLF, position)) >= 0:
             line = buffer[position:end]
-            if line.startswith((b"MSG ", b"HMSG ")):
-                after = await self._message(line, buffer, end + 2)
-                if after is None:
+            if line.startswith(_MESSAGE):
+                after = self._message(line, buffer, end + 2)
+                if not after:
                     break
                 position = after
             else:
                 position = end + 2
-                await self._control(line)
+                self._control(line)
+        else:
+            if len(buffer) - position > _MAX_LINE:
+                raise ProtocolError
         self._rest = buffer[position:]
 
-    async def _message(self, line: bytes, buffer: bytes, start: int) -> int | None:
-        """Deliver one message; where the next one begins, or None while this one has not come whole."""
+    def _message(self, line: bytes, buffer: bytes, start: int) -> int:
+        """Deliver one message; where the next one begins, or 0 while this one has not come whole."""
         words = line.split(b" ")
         with_header = words[0] == b"HMSG"
         try:
@@ -81,32 +86,36 @@ class WireParser:
         if not (start <= header_end <= end and 0 <= optional <= 1):
             raise ProtocolError
         if len(buffer) < end + 2:
-            return None
+            return 0
         header, body = buffer[start:header_end], buffer[header_end:end]
         receiver = self.receivers.get(sid)
-        # One message that cannot be handled must cost nothing but itself.
-        if receiver is not None:
-            try:
-                receiver(subject, reply, header, body)
-            except (Exception, asyncio.CancelledError):  # a plain function's is never this task's own cancellation
-                logger.exception("a message on %.200r could not be handled and was skipped", subject)
+        if receiver is None:
+            self.aside.append(partial(self._hand_on, sid, subject, reply, body, header))
             return end + 2
+        # One message that cannot be handled must cost nothing but itself.
+        try:
+            receiver(subject, reply, header, body)
+        except (Exception, asyncio.CancelledError):  # a plain function's is never this task's own cancellation
+            logger.exception("a message on %.200r could not be handled and was skipped", subject)
+        return end + 2
+
+    async def _hand_on(self, sid: bytes, subject: bytes, reply: bytes, body: bytes, header: bytes) -> None:
         try:
             await self._client._process_msg(int(sid), subject, reply, body, header)  # noqa: SLF001 - what nats-py's own parser calls
         except Exception:
             logger.exception("a message on %.200r could not be handled and was skipped", subject)
-        return end + 2
 
-    async def _control(self, line: bytes) -> None:
+    def _control(self, line: bytes) -> None:
         client = self._client
         word = line[:5].upper()
         if word.startswith(b"PING"):
-            await client._process_ping()  # noqa: SLF001 - as above
+            self.aside.append(client._process_ping)  # noqa: SLF001 - as above
         elif word.startswith(b"PONG"):
-            await client._process_pong()  # noqa: SLF001
+            self.aside.append(client._process_pong)  # noqa: SLF001
         elif word.startswith(b"INFO "):
-            await client._process_info(json.loads(line[5:]))  # noqa: SLF001
+            self.aside.append(partial(client._process_info, json.loads(line[5:])))  # noqa: SLF001
         elif word.startswith(b"-ERR "):
-            await client._process_err(line[5:].decode("utf-8", "replace").lower())  # noqa: SLF001
+            text = line[5:].decode("utf-8", "replace").lower()
+            self.aside.append(partial(client._process_err, text))  # noqa: SLF001
         elif not word.startswith(b"+OK"):
             raise ProtocolError
