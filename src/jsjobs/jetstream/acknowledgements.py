@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from jsjobs.jetstream.connection import Reply
+from jsjobs.jetstream.answers import Reply
 from jsjobs.jetstream.errors import ConnectionLost
 from jsjobs.model.errors import JobError
 

@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
+from jsjobs.jetstream.answers import Reply
 from jsjobs.jetstream.api import ApiError, parse_time
-from jsjobs.jetstream.connection import Connection, Reply
+from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionClosed, ConnectionLost, NoResponders, TooLargeForStream
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.wire import value_of
@@ -115,7 +116,7 @@ class StateStore:
         )
         subject, body = self._names.state(entry.job_id), entry.to_json(result)
         try:
-            return _revision(await self._connection.ask_soon(subject, body, header=header), entry.job_id)
+            return _revision(await self._connection.store_soon(subject, body, header=header), entry.job_id)
         except ConnectionClosed:
             raise
         except JobError as error:
