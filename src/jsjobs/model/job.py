@@ -58,6 +58,13 @@ class Duration(Word):
     LONG = "long"
 
 
+# What a model is made of, set without a look-up of the name each time; a frozen model's own `__setattr__` refuses.
+_set_values, _set_given, _set_extra, _set_private = (
+    BaseModel.__dict__[name].__set__
+    for name in ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
+)
+
+
 @cache
 def _all_fields(kind: type[BaseModel]) -> set[str]:
     # One for all: models are frozen, and their copies copy it.
@@ -72,11 +79,10 @@ def built(kind: type[M], fields: dict[str, Any]) -> M:
         fields: All of its fields, in their order.
     """
     made = kind.__new__(kind)
-    put = object.__setattr__
-    put(made, "__dict__", fields)
-    put(made, "__pydantic_fields_set__", _all_fields(kind))
-    put(made, "__pydantic_extra__", None)
-    put(made, "__pydantic_private__", None)
+    _set_values(made, fields)
+    _set_given(made, _all_fields(kind))
+    _set_extra(made, None)
+    _set_private(made, None)
     return made
 
 
