@@ -216,12 +216,13 @@ class JobStatusResponse(BaseModel):
             # A programming error, not a race: races are decided by the entry's revision.
             raise JobError(Reason.PROCESSING, f"job {self.job_id} has ended as {self.status}", job_id=self.job_id)
         item = built(HistoryItem, {"status": status, "timestamp": now, "attempt": attempt, "error": error})
-        history, dropped = (*self.history, item), self.history_dropped
+        fields = self.__dict__ | changes
+        history = (*self.history, item)
         if len(history) > HISTORY_FIRST + HISTORY_LAST:
-            dropped += len(history) - HISTORY_FIRST - HISTORY_LAST
+            fields["history_dropped"] += len(history) - HISTORY_FIRST - HISTORY_LAST
             history = history[:HISTORY_FIRST] + history[-HISTORY_LAST:]
-        told = {"status": status, "history": history, "history_dropped": dropped}
-        return built(JobStatusResponse, {**self.__dict__, **changes, **told})
+        fields["status"], fields["history"] = status, history
+        return built(JobStatusResponse, fields)
 
 
 _NEW = {name: field.get_default() for name, field in JobStatusResponse.model_fields.items()}
@@ -229,7 +230,7 @@ _NEW = {name: field.get_default() for name, field in JobStatusResponse.model_fie
 
 def new_status(**fields: Any) -> JobStatusResponse:
     """The first entry of a job, of values that are known to be right; fields that are not given have their defaults."""
-    return built(JobStatusResponse, {**_NEW, **fields})
+    return built(JobStatusResponse, _NEW | fields)
 
 
 def clipped(text: str) -> str:
