@@ -48,6 +48,8 @@ class Config(BaseSettings):
     nats_token: SecretStr | None = None
     nats_nkey: Path | None = None
     """File with an nkey seed."""
+    nats_inbox_prefix: str = Field(default="_INBOX", pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")
+    """Begin of the subjects on which answers come: with one of its own a user's answers are not for others to read."""
     nats_tls_ca: Path | None = None
     nats_tls_cert: Path | None = None
     nats_tls_key: Path | None = None

@@ -19,7 +19,7 @@ async def connect(config: Config, *, name: str = "jsjobs") -> Connection:
         JobError: `Validation`, if a credentials or certificate file cannot be read; `RunnerUnavailable`, if no server
             can be reached, it refuses us, or it is too old.
     """
-    options: dict[str, Any] = {"name": name}
+    options: dict[str, Any] = {"name": name, "inbox_prefix": config.nats_inbox_prefix}
     for what in ("nats_creds", "nats_nkey", "nats_tls_ca", "nats_tls_cert", "nats_tls_key"):
         path = getattr(config, what)
         if path is not None and not path.is_file():

@@ -19,6 +19,7 @@ from nats.nuid import NUID
 
 from jsjobs.jetstream.errors import ConnectionClosed, ConnectionLost, NoResponders, TooLarge, without_secrets
 from jsjobs.jetstream.hardened import HardenedClient
+from jsjobs.jetstream.rights import Rights, Waiting, refusal_in
 from jsjobs.model.errors import JobError
 
 logger = logging.getLogger("jsjobs.connection")
@@ -45,7 +46,8 @@ class Connection(HardenedClient):
         self._up = asyncio.Event()
         self._ids = itertools.count()
         self._inbox = b""
-        self._waiting: dict[bytes, tuple[asyncio.Future[Reply], float]] = {}
+        self._waiting: Waiting[Reply] = {}
+        self._rights = Rights()
         self._sweeper: asyncio.Task[None] | None = None
         self._fatal: asyncio.Future[Exception] | None = None
         self._refusals = 0
@@ -105,6 +107,7 @@ class Connection(HardenedClient):
         self._inbox = bytes(self._inbox_prefix) + b"." + bytes(NUID().next()) + b"."
         self._up.set()
         await self.receive(self._inbox + b"*", self._on_reply)
+        await self._rights.check_inbox(self, self._inbox)
         self._sweeper = asyncio.ensure_future(self._sweep())
 
     async def close(self) -> None:
@@ -176,7 +179,7 @@ class Connection(HardenedClient):
         self.post(subject, data, reply=self._inbox + token, header=header)
         # The loop is known: to ask for it is a system call each time, up to Python 3.11.
         future: asyncio.Future[Reply] = self._loop.create_future()
-        self._waiting[token] = (future, time.monotonic() + timeout)
+        self._waiting[token] = (future, time.monotonic() + timeout, subject)
         return future
 
     async def ask(
@@ -192,6 +195,7 @@ class Connection(HardenedClient):
         Raises:
             ConnectionLost: If the connection broke, or `timeout` seconds passed, with the request under way.
             NoResponders: If nobody listens on the subject.
+            NotPermitted: If this user may not publish on it.
             JobError: `RunnerUnavailable` or `Validation`: nothing was sent.
         """
         if not self._up.is_set():
@@ -213,16 +217,21 @@ class Connection(HardenedClient):
         while True:
             await asyncio.sleep(_SWEEP)
             now = time.monotonic()
-            for token in [t for t, (_, deadline) in self._waiting.items() if deadline < now]:
-                future, _ = self._waiting.pop(token)
+            for token in [t for t, (_, deadline, _) in self._waiting.items() if deadline < now]:
+                future = self._waiting.pop(token)[0]
                 if not future.done():
                     future.set_exception(ConnectionLost("NATS did not answer in time"))
 
     def _fail_waiting(self, why: str) -> None:
         waiting, self._waiting = self._waiting, {}
-        for future, _ in waiting.values():
+        for future, *_ in waiting.values():
             if not future.done():
                 future.set_exception(ConnectionLost(why))
+
+    async def _process_err(self, err_msg: str) -> None:
+        refusal = refusal_in(err_msg)
+        if refusal is None or not self._rights.tell(refusal, self._waiting):
+            await super()._process_err(err_msg)
 
     async def _process_op_err(self, e: Exception) -> None:
         if self._up.is_set():
@@ -253,7 +262,7 @@ class Connection(HardenedClient):
             self._refusals += isinstance(error, OSError) and not isinstance(error, TimeoutError)
             if "authorization" in str(error).lower() or self._refusals >= len(self._server_pool):
                 self._fatal.set_result(error)
-        elif not self._up.is_set():
+        elif not self._up.is_set() or (refusal_in(str(error)) and not self._rights.is_time_to_warn()):
             logger.debug("NATS: %s", error)
         else:
             logger.warning("NATS: %s", str(error).removeprefix("nats: ") or type(error).__name__)

@@ -16,6 +16,7 @@ from nats.aio.subscription import Subscription
 
 from jsjobs.jetstream.errors import ConnectionClosed
 from jsjobs.jetstream.parser import Receiver, WireParser
+from jsjobs.jetstream.rights import refusal_in
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
@@ -154,7 +155,7 @@ class HardenedClient(Client):
         error = nats_errors.Error(f"nats: {err_msg.strip(chr(39))}")
         self._err = error
         await self._error_cb(error)
-        if "permissions violation" not in err_msg:
+        if refusal_in(err_msg) is None:
             await self._process_op_err(error)
 
     async def _attempt_reconnect(self) -> None:

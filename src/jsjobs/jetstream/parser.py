@@ -107,6 +107,6 @@ class WireParser:
         elif word.startswith(b"INFO "):
             await client._process_info(json.loads(line[5:]))  # noqa: SLF001
         elif word.startswith(b"-ERR "):
-            await client._process_err(line[5:].decode("utf-8", "replace").lower())  # noqa: SLF001
+            await client._process_err(line[5:].decode("utf-8", "replace"))  # noqa: SLF001
         elif not word.startswith(b"+OK"):
             raise ProtocolError
