@@ -22,4 +22,4 @@ async def as_user(secured_server: NatsServer, database_url: str) -> AsyncIterato
         return config_of(secured_server.url, user, database_url=database_url, **given)
 
     await apply(make("operator"))
-    yield make
+    return make

@@ -7,13 +7,13 @@ import shutil
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import nats
 import pytest
 from nats.aio.client import Client
 
+from facts import eventually
 from jsjobs import JobService
 from jsjobs.embedded import NatsServer
 from jsjobs.jetstream.subjects import Names
@@ -59,10 +59,18 @@ def server_config() -> str:
 
 
 def config_of(url: str, user: str, **given: object) -> JobService.Config:
-    values = {"queue_bytes": 64 * 2**20, "ack_wait": 2, "grace": 2, "namespace": "jobs", **given}
-    return JobService.Config(
-        nats_url=url, nats_user=user, nats_password=password(user), nats_inbox_prefix=f"_INBOX.{user}", **values
-    )
+    values = {
+        "nats_url": url,
+        "nats_user": user,
+        "nats_password": password(user),
+        "nats_inbox_prefix": f"_INBOX.{user}",
+        "namespace": "jobs",
+        "queue_bytes": 64 * 2**20,
+        "ack_wait": 2,
+        "grace": 2,
+        **given,
+    }
+    return JobService.Config(**values)
 
 
 async def apply(config: JobService.Config) -> None:
@@ -83,6 +91,20 @@ class Wire:
         else:
             self._writer.write(f"SUB {subject} 1\r\nUNSUB 1\r\n".encode())
         return f'{REFUSED} {kind} to "{subject}"' in await self._said()
+
+    async def publish(self, subject: str, body: bytes, *, reply: str) -> None:
+        self._writer.write(b"PUB %b %b %d\r\n%b\r\n" % (subject.encode(), reply.encode(), len(body), body))
+        said = await self._said()
+        assert REFUSED not in said, said
+
+    async def listen(self, subject: str) -> bool:
+        """Subscribe; whether that was refused."""
+        self._writer.write(f"SUB {subject} 1\r\n".encode())
+        return f'{REFUSED} Subscription to "{subject}"' in await self._said()
+
+    async def heard(self) -> str:
+        """All that came until now."""
+        return (await self._said()).removesuffix("PONG\r\n")
 
     async def _said(self) -> str:
         self._writer.write(b"PING\r\n")
@@ -122,16 +144,6 @@ async def plain_client(url: str, user: str) -> AsyncIterator[Client]:
         await client.close()
 
 
-@dataclass
-class Ended:
-    code: int
-    out: str
-    err: str
-
-    def json(self) -> object:
-        return json.loads(self.out)
-
-
 def environment(config: JobService.Config | None = None, **more: str) -> dict[str, str]:
     """What a process sees that is to use these settings, and no others."""
     unwanted = ("JSJOBS_", "NATS_URL", "DATABASE_URL", "OTEL_")
@@ -143,22 +155,21 @@ def environment(config: JobService.Config | None = None, **more: str) -> dict[st
     return {**env, **more}
 
 
-async def command(env: Mapping[str, str], *arguments: str, cwd: Path | None = None, within: float = 30) -> Ended:
-    """Run the executable to its end."""
-    child = await asyncio.create_subprocess_exec(
-        str(Path(sys.executable).with_name("jsjobs")),
-        *arguments,
-        env=dict(env),
-        cwd=cwd,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+@asynccontextmanager
+async def serving(env: Mapping[str, str], *arguments: str, cwd: Path) -> AsyncIterator[Path]:
+    """Run a command that stays, once it says that it is ready; the file that it logs to. It must end in good order."""
+    log = cwd / f"{arguments[0]}.log"
+    with log.open("wb") as out:
+        child = await asyncio.create_subprocess_exec(
+            str(Path(sys.executable).with_name("jsjobs")), *arguments, env=dict(env), cwd=cwd, stdout=out, stderr=out
+        )
     try:
-        async with asyncio.timeout(within):
-            out, err = await child.communicate()
+        await eventually(lambda: " ready: namespace" in log.read_text())
+        yield log
+        child.terminate()
+        assert await asyncio.wait_for(child.wait(), 20) == 0, log.read_text()
+        assert "Traceback" not in log.read_text()
     finally:
         if child.returncode is None:
             child.kill()
             await child.wait()
-    return Ended(child.returncode or 0, out.decode(), err.decode())

@@ -140,7 +140,11 @@ async def test_an_account_is_a_wall_without_any_permissions(as_user: Callable[[s
                 answer = await stranger.request(subject, request, timeout=0.2)
                 assert json.loads(answer.data)["error"]["err_code"] == NOT_ENABLED, "it is its own account that answers"
         before = await root.jetstream().stream_info("KV_jobs")
-        for subject in ("$KV.jobs.normal-1", "jobs.dead.normal-1", "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.JOBS_NORMAL.x"):
+        for subject in (
+            "$KV.jobs.normal-1",
+            "jobs.dead.normal-1",
+            "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.JOBS_NORMAL.x",
+        ):
             await stranger.publish(subject, b"forged", headers={"Nats-Rollup": "all"})
         await stranger.flush()
         assert (await root.jetstream().stream_info("KV_jobs")).state == before.state
