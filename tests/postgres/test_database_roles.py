@@ -149,7 +149,7 @@ DENIED = {
 @pytest.mark.parametrize("user", DENIED)
 async def test_what_a_role_may_not_is_refused(secured: Secured, user: str) -> None:
     for statement in DENIED[user]:
-        with pytest.raises(DatabaseRefused, match="permission denied|must be owner"):
+        with pytest.raises(DatabaseRefused, match=r"permission denied|must be owner"):
             await secured.run(user, statement)
     # The owner may all of it, in this order.
     for statement in sorted(DENIED[user], key=lambda text: text.startswith(("drop", "truncate"))):
@@ -174,7 +174,7 @@ async def test_a_tenant_sees_and_changes_its_own_letters_alone(secured: Secured)
     for attempt in attempts:
         rows = await secured.run("acme", attempt(), "select app_id, namespace from job_dlq")
         assert {(row["app_id"], row["namespace"]) for row in rows} <= {("acme", "jobs")}
-    with pytest.raises(DatabaseRefused, match="row-level security"):
+    with pytest.raises(DatabaseRefused, match=r"row-level security"):
         await secured.run("acme", "set row_security = off", "select * from job_dlq")
     assert [row["app_id"] for row in await secured.run("acme", "select * from jsjobs_tenants")] == ["acme"]
     assert await secured.run("nobody", "select * from job_dlq") == []

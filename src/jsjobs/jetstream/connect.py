@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.credentials import check_creds, check_nkey
 from jsjobs.model.errors import JobError
 from jsjobs.settings import Config
 
@@ -25,8 +26,10 @@ async def connect(config: Config, *, name: str = "jsjobs") -> Connection:
         if path is not None and not path.is_file():
             raise JobError.from_validation(f"{what}: there is no file {str(path)!r}")
     if config.nats_creds is not None:
+        check_creds(config.nats_creds)
         options["user_credentials"] = str(config.nats_creds)
     if config.nats_nkey is not None:
+        check_nkey(config.nats_nkey)
         options["nkeys_seed"] = str(config.nats_nkey)
     if config.nats_user is not None:
         options["user"] = config.nats_user

@@ -18,7 +18,7 @@ from nats.aio.client import Client
 from nats.nuid import NUID
 
 from jsjobs.jetstream.errors import ConnectionClosed, ConnectionLost, NoResponders, TooLarge, without_secrets
-from jsjobs.jetstream.hardened import HardenedClient
+from jsjobs.jetstream.hardened import HardenedClient, NoTls
 from jsjobs.jetstream.rights import Rights, Waiting, refusal_in
 from jsjobs.model.errors import JobError
 
@@ -68,9 +68,11 @@ class Connection(HardenedClient):
             JobError: `RunnerUnavailable`, if no server answers, none lets us in, or it is older than 2.15.
         """
         self._fatal = asyncio.get_running_loop().create_future()
+        urls = [url.strip() for url in servers.split(",")]
+        self.needs_tls = "tls" in options or any(url.startswith("tls://") for url in urls)
         connecting = asyncio.ensure_future(
             self.connect(
-                [url.strip() for url in servers.split(",")],
+                urls,
                 error_cb=self._on_error,
                 disconnected_cb=self._on_disconnect,
                 reconnected_cb=self._on_reconnect,
@@ -89,6 +91,8 @@ class Connection(HardenedClient):
                 failure = connecting.exception() if connecting.done() else self.last_error
                 why = self._fatal.result() if self._fatal.done() else (failure or "no answer")
                 text = str(why).removeprefix("nats: ") or type(why).__name__
+                if self.needs_tls and isinstance(why, ConnectionError):
+                    text += " (it may want a certificate of this client, or another one)"
                 raise JobError.from_runner_unavailable(f"cannot reach NATS at {without_secrets(servers)}: {text}")
             self._fatal = None
             await self._after_connect(servers)
@@ -259,7 +263,7 @@ class Connection(HardenedClient):
     async def _on_error(self, error: Exception) -> None:
         if self._fatal is not None and not self._fatal.done():
             # The first connection: who was refused by every server, or by one for good, need not wait for the timeout.
-            self._refusals += isinstance(error, OSError) and not isinstance(error, TimeoutError)
+            self._refusals += isinstance(error, OSError | NoTls) and not isinstance(error, TimeoutError)
             if "authorization" in str(error).lower() or self._refusals >= len(self._server_pool):
                 self._fatal.set_result(error)
         elif not self._up.is_set() or (refusal_in(str(error)) and not self._rights.is_time_to_warn()):

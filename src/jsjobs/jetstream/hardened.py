@@ -8,15 +8,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from nats import errors as nats_errors
 from nats.aio.client import Client, Srv
 from nats.aio.subscription import Subscription
 
+from jsjobs.jetstream.credentials import check_creds
 from jsjobs.jetstream.errors import ConnectionClosed
 from jsjobs.jetstream.parser import Receiver, WireParser
 from jsjobs.jetstream.rights import refusal_in
+from jsjobs.model.errors import JobError
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
@@ -29,6 +32,13 @@ _ROOM_WITHIN = 5.0  # seconds to wait for room; what is posted then only takes m
 _CLOSE_WITHIN = 2.0  # seconds to send what waits; a peer that takes nothing must not hold up a close
 
 
+class NoTls(nats_errors.Error):
+    """The server offers no encryption where it was asked for."""
+
+    def __str__(self) -> str:
+        return "TLS was asked for, and the server does not require it: nothing was said to it"
+
+
 class HardenedClient(Client):
     """A client that only `close` ends."""
 
@@ -36,6 +46,8 @@ class HardenedClient(Client):
         super().__init__()
         self._parser = WireParser(self)
         self._ps = self._parser  # type: ignore[assignment] # stands in for nats-py's
+        self.needs_tls = False
+        """Whether TLS was asked for, by a certificate or the URL of any server."""
 
     async def room(self) -> None:
         """Wait until what was posted is mostly on its way, so that a fast publisher does not fill the memory."""
@@ -140,6 +152,23 @@ class HardenedClient(Client):
         self._pending.append(_PING)
         self._pending_data_size += len(_PING)
         await self._flush_pending()
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        """As nats-py's, but where TLS was asked for nothing is said without; there, a plain server gets the password.
+
+        Somebody in between could take the server's offer of TLS away.
+        """
+        if initial_connection and self.needs_tls and not info.get("tls_required"):
+            raise NoTls
+        await super()._process_info(info, initial_connection)
+
+    def _read_creds_user_jwt(self, creds: Any) -> bytearray:
+        """As nats-py's, but a file that was exchanged for a broken one is an error; there, it is read for ever."""
+        try:
+            check_creds(Path(str(creds)))
+        except JobError as error:
+            raise nats_errors.Error(f"nats: {error.message}") from None
+        return bytearray(super()._read_creds_user_jwt(creds))
 
     async def _process_pong(self) -> None:
         """As nats-py's, but a flush that was given up costs nothing; there, its late answer ends the read loop."""
