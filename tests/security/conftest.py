@@ -19,7 +19,7 @@ async def as_user(secured_server: NatsServer, database_url: str) -> AsyncIterato
     """Settings of each user; the operator has applied the streams."""
 
     def make(user: str, **given: object) -> JobService.Config:
-        return config_of(secured_server.url, user, database_url=database_url, **given)
+        return config_of(secured_server.url, user, **{"database_url": database_url, **given})
 
     await apply(make("operator"))
     return make
