@@ -30,9 +30,9 @@ def password(user: str) -> str:
 
 
 @contextmanager
-def secured(home: Path, config: str) -> Iterator[NatsServer]:
+def secured(home: Path, config: str, files: Path = AUTH) -> Iterator[NatsServer]:
     """The server, with the passwords in its environment, as the files want it."""
-    shutil.copytree(AUTH, home, dirs_exist_ok=True)
+    shutil.copytree(files, home, dirs_exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         for user in USERS:
             patch.setenv(f"JSJOBS_{user.upper()}_PASSWORD", password(user))
