@@ -1,5 +1,6 @@
 """Every documented way to prove who one is, with the library and the command line; and what is said when it fails."""
 
+import asyncio
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -11,6 +12,7 @@ from commands import commands
 from credentials import Certificates, Operator, key, public
 from secured import AUTH, apply, environment
 
+from facts import eventually
 from jsjobs import JobService
 from jsjobs.embedded import NatsServer
 
@@ -181,3 +183,25 @@ async def test_both_prove_who_they_are(start: Start, certificates: Certificates)
         (settings(url, nats_tls_ca=ca, nats_tls_cert=own, nats_tls_key=other_key), "the TLS files cannot be used"),
         (settings(url, nats_tls_ca=ca, nats_tls_cert=own), "the TLS files cannot be used"),
     )
+
+
+async def test_a_credentials_file_that_is_exchanged_for_a_broken_one(tmp_path: Path) -> None:
+    """nats-py would read it for ever, and with it the whole process would stand still."""
+    operator = Operator.make()
+    creds = operator.creds(tmp_path / "user.creds")
+    good = creds.read_text()
+    with NatsServer(tmp_path / "nats", config=operator.config) as server:
+        config = settings(server.url, nats_creds=creds)
+        await apply(config)
+        async with JobService(config) as jobs:
+            creds.write_text("exchanged")
+            server.stop()
+            server.start()
+            with pytest.raises(JobService.Error):
+                await asyncio.wait_for(jobs.submit("t", 1), 15)
+            creds.write_text(good)
+
+            async def is_back() -> bool:
+                return bool(await jobs.submit("t", 1))
+
+            await eventually(is_back)
