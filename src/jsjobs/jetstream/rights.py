@@ -12,7 +12,7 @@ from nats import errors as nats_errors
 
 from jsjobs.model.errors import JobError, Reason
 
-_REFUSAL = re.compile(r'permissions violation for (publish|subscription)\D* "(\S+)"', re.IGNORECASE)
+_REFUSAL = re.compile(r'permissions violation for (publish|subscription)[^"]*"([^"\s]+)"', re.IGNORECASE)
 _WARN_EVERY = 1.0
 _FLUSH_WITHIN = 5
 
