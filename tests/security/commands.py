@@ -17,7 +17,7 @@ class Ended:
     err: str
 
 
-async def commands(*calls: tuple[Mapping[str, str], tuple[str, ...]], within: float = 60) -> list[Ended]:
+async def commands(*calls: tuple[Mapping[str, str], tuple[str, ...]], within: float = 120) -> list[Ended]:
     """Run them all at once, each with an environment and arguments of its own."""
     with TemporaryDirectory() as folder:
         asked = json.dumps([[dict(env), list(words)] for env, words in calls])

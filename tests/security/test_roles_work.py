@@ -72,7 +72,7 @@ async def done(env: dict[str, str], *calls: str) -> list[str]:
     return [end.out for end in ended]
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(300)
 async def test_a_deployment_of_roles(as_user: Settings, folder: Path) -> None:
     envs = {
         user: environment(as_user(user)) for user in ("worker", "service", "router", "operator", "viewer", "publisher")

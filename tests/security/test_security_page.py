@@ -36,7 +36,7 @@ def type_in(folder: Path, script: str, **more: str) -> subprocess.CompletedProce
         env={**environment(), "PATH": path, **more},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
         check=False,
     )
 
