@@ -64,10 +64,11 @@ def config_of(settings: Settings, servers: Servers) -> Config:
         database_url=servers.postgres.url,  # type: ignore[arg-type]
         namespace=NAMESPACE,
         replicas=settings.servers,
+        scale=2,
         ack_wait=settings.ack_wait,
         queue_bytes=256 * 2**20,
         grace=2,
-        retry=Retry(initial=0.05),
+        retry=Retry(initial=0.02),
     )
 
 

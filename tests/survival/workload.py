@@ -5,18 +5,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-PRIORITIES = {"critical": 30, "high": 30, "normal": 25, "low": 15}
+PRIORITIES = {"critical": 38, "high": 30, "normal": 21, "low": 11}
 KINDS = {
     "ok": 800,
-    "flaky": 60,  # fails some times, then succeeds
-    "dies": 25,  # fails every time
+    "flaky": 50,  # fails some times, then succeeds
+    "dies": 20,  # fails every time
     "invalid": 10,  # fails for good at once
     "progress": 40,
     "snooze": 20,
     "plain": 40,  # a plain function, in a thread
-    "slow": 6,  # short, but long enough to be met by a fault
-    "late": 3,  # longer than its time limit
-    "long": 3,  # longer than `ack_wait`
+    "slow": 5,  # short, but long enough to be met by a fault
+    "late": 2,  # longer than its time limit
+    "long": 2,  # longer than `ack_wait`
 }
 LIST_KINDS = {kind: KINDS[kind] for kind in ("ok", "flaky", "dies", "invalid", "progress")}
 """A list's items have one type and one set of options."""
