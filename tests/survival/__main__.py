@@ -13,15 +13,14 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
+from jsjobs.embedded.nats import _find_binary
 from survival.checker import check
 from survival.history import History, read_history
 from survival.run import Outcome, Settings, run
 
-from jsjobs.embedded.nats import _find_binary
-
 
 def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    sys.stderr.write(f"{text}\n")
 
 
 def summary(settings: Settings, outcome: Outcome, history: History) -> dict[str, object]:
@@ -62,14 +61,17 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, help="to be accepted at least (default: 120 a second)")
     parser.add_argument("--faults", type=int, help="to be done (default: one in 5.5 seconds)")
     parser.add_argument("--servers", type=int, choices=(1, 3), default=1)
-    parser.add_argument("--folder", type=Path, help="for the record; a new one in the system's temporary folder if not given")
+    parser.add_argument(
+        "--folder", type=Path, help="for the record; a new one in the system's temporary folder if not given"
+    )
     parser.add_argument("--check", action="store_true", help="only check the record in --folder again")
     given = parser.parse_args()
     seconds = given.minutes * 60
     folder = given.folder or Path(tempfile.mkdtemp(prefix=f"survival-{given.servers}-{given.seed}-"))
     if given.check:
         broken = check(read_history(folder))
-        print(json.dumps({rule: [asdict(one) for one in found] for rule, found in broken.items()}, indent=2))
+        told = {rule: [asdict(one) for one in found] for rule, found in broken.items()}
+        sys.stdout.write(json.dumps(told, indent=2) + "\n")
         return int(any(broken.values()))
     folder.mkdir(parents=True, exist_ok=True)
     settings = Settings(
@@ -88,7 +90,7 @@ def main() -> int:
     say(f"checked in {time.monotonic() - began:.0f} s")
     text = json.dumps(told, indent=2)
     (folder / "summary.json").write_text(text)
-    print(text)
+    sys.stdout.write(f"{text}\n")
     return int(told["verdict"] != "held")
 
 

@@ -9,11 +9,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from jsjobs import JobService
 from survival.journal import Journal
 from survival.register import RegisterClient
 from survival.unfenced import take_fencing_out
-
-from jsjobs import JobService
 
 LOOKS_EVERY = 0.05
 STALLED = 0.3

@@ -1,6 +1,6 @@
 """Cancels the jobs that publishers want cancelled, some time after each was acknowledged, and records every answer.
 
-    python -m survival.canceller
+python -m survival.canceller
 """
 
 import asyncio
@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from survival.journal import Journal, read_all
-
 from jsjobs import JobService
 from jsjobs.model.errors import AlreadyEnded
+from survival.journal import Journal, read_all
 
 LOOKS_EVERY = 0.05
 WITHIN = 10.0

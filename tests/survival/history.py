@@ -242,6 +242,4 @@ def _read_end(folder: Path, history: History) -> None:
         facts |= {"errors": tuple(line["errors"]), "statuses": tuple(line["statuses"])}
         versions[line["job"]].append(Version(**facts))
     history.versions = dict(versions)
-    history.letters = [
-        Letter(line["job"], line["attempts"], line["reason"]) for line in read_all(folder, "letters")
-    ]
+    history.letters = [Letter(line["job"], line["attempts"], line["reason"]) for line in read_all(folder, "letters")]

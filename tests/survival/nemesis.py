@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 
-from survival.journal import Journal
-from survival.network import Network
-from survival.plan import Fault
-from survival.processes import Processes, Role
-from survival.servers import Servers, true
-
+from facts import eventually
 from jsjobs.embedded import NatsServer, PostgresServer
 from jsjobs.jetstream.api import ApiError, call
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.subjects import Names
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
+from survival.journal import Journal
+from survival.network import Network
+from survival.plan import Fault
+from survival.processes import Processes, Role
+from survival.servers import Servers
 
 IN_SYNC_WITHIN = 90.0
 RESTORED_WITHIN = 60.0
@@ -98,7 +98,7 @@ class Nemesis:
 
     async def _net(self, fault: Fault, how: str) -> None:
         network = self._stage.networks[fault.target % len(self._stage.networks)]
-        await true(partial(_has_connections, network), within=60)
+        await eventually(lambda: network.connections, within=60)
         match how:
             case "slow":
                 network.slow_down(SLOW)
@@ -138,7 +138,7 @@ class Nemesis:
         self._is_over(fault, node.home.name)
 
     async def _until_in_sync(self) -> None:
-        await true(partial(self._stage.servers.is_in_sync, self._stage.connection), within=IN_SYNC_WITHIN)
+        await eventually(partial(self._stage.servers.is_in_sync, self._stage.connection), within=IN_SYNC_WITHIN)
 
     async def _leader(self, fault: Fault, how: str) -> None:
         stage = self._stage
@@ -194,7 +194,3 @@ class Nemesis:
         await asyncio.sleep(fault.seconds)
         await asyncio.to_thread(postgres.start)
         self._is_over(fault, "postgres")
-
-
-async def _has_connections(network: Network) -> bool:
-    return network.connections > 0

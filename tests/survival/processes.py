@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from facts import eventually
 from survival.journal import Journal
 
 TESTS = Path(__file__).parents[1]
@@ -41,7 +42,9 @@ class Processes:
     def __init__(self, folder: Path, journal: Journal, environment: Mapping[str, str]) -> None:
         self._folder = folder
         self._journal = journal
-        others = {name: value for name, value in os.environ.items() if not name.startswith(("JSJOBS_", "COV_", "NATS_"))}
+        others = {
+            name: value for name, value in os.environ.items() if not name.startswith(("JSJOBS_", "COV_", "NATS_"))
+        }
         others.pop("DATABASE_URL", None)
         self._environment = {**others, **environment, "PYTHONPATH": str(TESTS), "PYTHONUNBUFFERED": "1"}
         self.roles: list[Role] = []
@@ -87,7 +90,7 @@ class Processes:
         process = role.process
         assert process is not None
         process.send_signal(signal.SIGSTOP)
-        await _is_stopped(process.pid)
+        await eventually(lambda: _is_stopped(process.pid))
         self._journal.note("frozen", name=role.name, pid=process.pid)
         try:
             await asyncio.sleep(seconds)
@@ -120,7 +123,6 @@ class Processes:
                 role.process.wait()
 
 
-async def _is_stopped(pid: int) -> None:
-    """Wait until the kernel says so: the signal alone is no fault yet."""
-    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "TZX":
-        await asyncio.sleep(0.001)
+def _is_stopped(pid: int) -> bool:
+    """Whether the kernel says so: the signal alone is no fault yet."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "TZX"

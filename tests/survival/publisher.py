@@ -17,11 +17,11 @@ from pathlib import Path
 import nats
 from nats.errors import Error as NatsError
 from nats.js.errors import APIError
-from survival.journal import Journal
-from survival.workload import Order, orders
 
 from jsjobs import JobService
 from jsjobs.jetstream.subjects import entity_token
+from survival.journal import Journal
+from survival.workload import Order, orders
 
 DESKS = 4
 """Tasks that submit side by side; each has entities of its own, and goes on when it has its answer."""

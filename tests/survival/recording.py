@@ -8,9 +8,9 @@ from typing import Any
 import asyncpg
 import nats
 from nats.js.api import ConsumerConfig, DeliverPolicy
-from survival.journal import Journal
 
 from jsjobs.jetstream.subjects import Names
+from survival.journal import Journal
 
 BATCH_WITHIN = 30.0
 

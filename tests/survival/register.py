@@ -53,7 +53,7 @@ class Register:
         return {"id": asked["id"], "accepted": accepted, "snoozes": self._snoozes[job]}
 
 
-class StaleFence(Exception):
+class StaleFenceError(Exception):
     """The register has seen a newer attempt of the job."""
 
 
@@ -102,5 +102,5 @@ def _line(number: int, job: str, fence: int, what: str) -> bytes:
 
 def _judged(answer: dict[str, Any]) -> int:
     if not answer["accepted"]:
-        raise StaleFence
+        raise StaleFenceError
     return answer["snoozes"]

@@ -4,11 +4,19 @@ import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from facts import eventually
+from jsjobs.jetstream.api import call
+from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.subjects import Names
+from jsjobs.model.errors import JobError
+from jsjobs.model.job import Priority
+from jsjobs.model.retry import Retry
+from jsjobs.settings import Config
 from survival.journal import Journal
 from survival.nemesis import Nemesis, Stage
 from survival.network import Network
@@ -16,17 +24,11 @@ from survival.plan import plan
 from survival.processes import JSJOBS, Processes
 from survival.recording import record_letters, record_versions
 from survival.register import Register
-from survival.servers import Servers, declare, leftovers, true
-
-from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.subjects import Names
-from jsjobs.model.errors import JobError
-from jsjobs.model.job import Priority
-from jsjobs.model.retry import Retry
-from jsjobs.settings import Config
+from survival.servers import Servers, declare, leftovers
 
 NAMESPACE = "survival"
 PUBLISHERS = 2
+EMPTY_LOOKS = 2
 LONGER = 2.0
 """How often its planned time a run may take until all faults are done and all jobs accepted."""
 
@@ -41,8 +43,8 @@ class Settings:
     jobs: int = 20_000
     faults: int = 30
     ack_wait: float = 4.0
-    drain: float = 240
-    """Seconds after the last fault in which every job must have ended."""
+    patience: float = 60
+    """Seconds after the last fault in which something must get less until nothing is left."""
 
 
 @dataclass
@@ -138,12 +140,12 @@ async def run(settings: Settings, folder: Path, say: Callable[[str], None]) -> O
         load_began = time.monotonic()
         async with asyncio.timeout(settings.seconds * LONGER + 120):
             await Nemesis(stage).run(faults)
-            while time.monotonic() - load_began < settings.seconds or accepted(folder) < settings.jobs:
-                await asyncio.sleep(0.5)
+            await asyncio.sleep(max(0.0, load_began + settings.seconds - time.monotonic()))
+            await eventually(lambda: accepted(folder) >= settings.jobs, within=settings.seconds)
         say("the faults are done; draining")
         await stage.processes.stop("publisher")
         drain_began = time.monotonic()
-        left = await _drained(stage, settings.drain)
+        left = await _drained(stage, settings.patience)
         drained = time.monotonic() - drain_began
         telling.cancel()
         for kind in ("canceller", "worker", "router"):
@@ -155,26 +157,19 @@ async def run(settings: Settings, folder: Path, say: Callable[[str], None]) -> O
         return Outcome(dict(stage.done), accepted(folder), time.monotonic() - began, drained, ended)
 
 
-async def _drained(stage: Stage, seconds: float) -> dict[str, int]:
-    """What is left after all jobs had time to end: nothing, twice in a row, as it should be."""
+async def _drained(stage: Stage, patience: float) -> dict[str, int]:
+    """What is left once all jobs had time to end: nothing, twice in a row, as it should be."""
     queues = [stage.names.stream(priority) for priority in Priority]
     left: dict[str, int] = {}
-    empty = 0
-
-    async def looked() -> bool:
-        nonlocal left, empty
-        try:
+    fewest, since, empty = sys.maxsize, time.monotonic(), 0
+    while empty < EMPTY_LOOKS and time.monotonic() - since < patience:
+        with suppress(JobError):
             left = await leftovers(stage.connection, stage.names, queues)
-        except JobError:
-            return False
-        empty = 0 if any(left.values()) else empty + 1
+            total = sum(left.values())
+            empty = 0 if total else empty + 1
+            if total < fewest:
+                fewest, since = total, time.monotonic()
         await asyncio.sleep(0.5)
-        return empty > 1
-
-    try:
-        await true(looked, within=seconds)
-    except TimeoutError:
-        pass
     return left
 
 
@@ -192,8 +187,6 @@ async def _tell(stage: Stage, folder: Path, began: float, say: Callable[[str], N
 
 
 async def _waiting(connection: Connection, names: Names) -> Any:
-    from jsjobs.jetstream.api import call
-
     try:
         streams = [names.stream(priority) for priority in Priority]
         infos = [await call(connection, f"STREAM.INFO.{stream}", timeout=2) for stream in streams]

@@ -4,10 +4,11 @@ import asyncio
 import json
 import socket
 import urllib.request
-from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+from facts import eventually
 from jsjobs.embedded import NatsServer, PostgresServer
 from jsjobs.jetstream.api import call, consumers
 from jsjobs.jetstream.connect import connect
@@ -21,7 +22,6 @@ from jsjobs.settings import Config
 
 KEPT_VERSIONS = 64
 """Of each entry in the state bucket, where the shipped stream keeps one: the checker is to see them all."""
-LOOK = 0.1
 
 
 class Servers:
@@ -39,7 +39,7 @@ class Servers:
     async def __aenter__(self) -> Self:
         await asyncio.gather(*(asyncio.to_thread(server.start) for server in (*self.nodes, self.postgres)))
         for number in range(len(self.nodes)):
-            await true(lambda n=number: self.is_healthy(n), within=30)
+            await eventually(partial(self.is_healthy, number), within=30)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -70,17 +70,6 @@ class Servers:
         return True
 
 
-async def true(look: Callable[[], Awaitable[bool]], *, within: float) -> None:
-    """Wait until it is.
-
-    Raises:
-        TimeoutError: If it is not in time.
-    """
-    async with asyncio.timeout(within):
-        while not await look():
-            await asyncio.sleep(LOOK)
-
-
 async def declare(config: Config, servers: Servers) -> Connection:
     """Make the streams and the table; a connection to look at them with."""
     assert config.database_url is not None
@@ -93,12 +82,14 @@ async def declare(config: Config, servers: Servers) -> Connection:
         try:  # a new cluster's first leader may not stay
             await Topology(connection, names, config).apply()
             bucket = (await call(connection, f"STREAM.INFO.{names.state_stream}"))["config"]
-            await call(connection, f"STREAM.UPDATE.{names.state_stream}", {**bucket, "max_msgs_per_subject": KEPT_VERSIONS})
+            await call(
+                connection, f"STREAM.UPDATE.{names.state_stream}", {**bucket, "max_msgs_per_subject": KEPT_VERSIONS}
+            )
         except JobError:
             return False
         return await servers.is_in_sync(connection)
 
-    await true(applied, within=60)
+    await eventually(applied, within=60)
     return connection
 
 

@@ -80,9 +80,7 @@ def _entity(draw: random.Random, publisher: str) -> str | None:
     return f"{publisher}-{draw.randrange(OWN_ENTITIES)}"
 
 
-def _order(
-    draw: random.Random, uid: str, door: str, priority: str, entity: str | None, ack_wait: float
-) -> Order:
+def _order(draw: random.Random, uid: str, door: str, priority: str, entity: str | None, ack_wait: float) -> Order:
     kind = _one_of(draw, LIST_KINDS if door == "list" else KINDS)
     max_attempts = 3 if door == "list" else draw.choice([3, 3, 3, 4, 5])
     payload = {
@@ -105,7 +103,9 @@ def _order(
         delay=draw.choice([0, 0.2, draw.uniform(0, 8)]) if door == "delayed" else None,
         max_attempts=max_attempts,
         options={"duration": "long"} if kind == "long" else {"timeout": 0.3} if kind == "late" else {},
-        cancel_after=draw.choice([0, 0, draw.uniform(0, 0.1), draw.uniform(0, 4)]) if draw.random() < CANCELLED else None,
+        cancel_after=draw.choice([0, 0, draw.uniform(0, 0.1), draw.uniform(0, 4)])
+        if draw.random() < CANCELLED
+        else None,
     )
 
 

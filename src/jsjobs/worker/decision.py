@@ -143,10 +143,10 @@ def decide(
         case Status.QUEUED:
             return _begun(entry, found.revision, job, now, server_now, worker)
         case Status.PROCESSING:
-            left = ack_wait - (server_now - found.stored_at).total_seconds()
-            if left > margin and job.headers.duration is Duration.LONG:
-                return LetGo()
-            return Wait(min(left, ack_wait)) if left > 0 else taken_over(entry, found.revision, now, worker)
+            left = min(ack_wait, ack_wait - (server_now - found.stored_at).total_seconds())
+            if left <= 0:
+                return taken_over(entry, found.revision, now, worker)
+            return LetGo() if left > margin and job.headers.duration is Duration.LONG else Wait(left)
 
 
 def new_start(job: IncomingJob, now: datetime, worker: str) -> Start:

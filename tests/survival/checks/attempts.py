@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 
 from survival.checks.violation import Violation
 from survival.history import History, Version
@@ -27,7 +28,7 @@ def given_back(versions: list[Version]) -> int:
     """How many attempts were released or snoozed: they end in `queued` without an error."""
     return sum(
         version.status == "queued" and version.error is None and before.status == "processing"
-        for before, version in zip(versions, versions[1:], strict=False)
+        for before, version in pairwise(versions)
     )
 
 

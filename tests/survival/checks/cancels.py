@@ -31,4 +31,6 @@ def cancels_are_true(history: History) -> Iterator[Violation]:
         if cancel.answer == "cancelled":
             for run in runs[cancel.job]:
                 if run.ended > cancel.answered and not lost_lease(history, run, max(run.began, cancel.answered)):
-                    yield Violation(RULE, cancel.job, f"attempt {run.attempt} still ran when it was told to be cancelled")
+                    yield Violation(
+                        RULE, cancel.job, f"attempt {run.attempt} still ran when it was told to be cancelled"
+                    )

@@ -2,15 +2,14 @@
 
 from collections.abc import Iterator
 
+from jsjobs.worker.decision import WORKER_LOST
 from survival.checks.violation import Violation
 from survival.history import TERMINAL, History, Version
 from survival.servers import KEPT_VERSIONS
 
-from jsjobs.worker.decision import WORKER_LOST
-
 FAILS = frozenset({"dies", "invalid", "late"})
 """Kinds of jobs that are meant to die."""
-OUTSIDE = (WORKER_LOST, "Timeout", "StaleFence", "time limit")
+OUTSIDE = (WORKER_LOST, "Timeout", "StaleFenceError", "time limit")
 """In the errors of a job that died of what was done to its workers."""
 
 

@@ -56,7 +56,9 @@ def jobs_begin_in_order(history: History) -> Iterator[Violation]:
         for _, job in sorted(jobs):
             begun = next((one.revision for one in history.versions.get(job, ()) if one.status == "processing"), None)
             if begun is not None and begun < ended:
-                yield Violation("jobs begin in order", job, f"it began before {ended_by}, which was stored before it, ended")
+                yield Violation(
+                    "jobs begin in order", job, f"it began before {ended_by}, which was stored before it, ended"
+                )
             end = history.end(job)
             if end is not None and end.revision > ended:
                 ended, ended_by = end.revision, job
