@@ -6,12 +6,13 @@ Every start and end of a handler is in its process's journal before anything els
 import asyncio
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from jsjobs import JobService
 from survival.journal import Journal
-from survival.register import RegisterClient
+from survival.register import RegisterClient, StaleFenceError
 from survival.unfenced import take_fencing_out
 
 LOOKS_EVERY = 0.05
@@ -87,6 +88,12 @@ async def perform(payload: dict[str, Any], ctx: JobService.Context) -> None:
             raise RuntimeError("it was planned to die")
         case "invalid":
             raise JobService.Error.from_validation("it was planned to be invalid")
+        case "careless":  # it will not be stopped, and does not care for what the register says
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(payload["seconds"])
+            with suppress(StaleFenceError):
+                await register.effect(ctx.job_id, ctx.fence, "final")
+            return
         case _:
             await asyncio.sleep(payload["seconds"])
     await register.effect(ctx.job_id, ctx.fence, "final")

@@ -7,13 +7,11 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
 
 from jsjobs import JobService
 from jsjobs.model.errors import AlreadyEnded
-from survival.journal import Journal, read_all
+from survival.journal import Journal, Tail, read_all
 
 LOOKS_EVERY = 0.05
 WITHIN = 10.0
@@ -21,29 +19,12 @@ WITHIN = 10.0
 AT_ONCE = 20
 
 
-class Tail:
-    """What publishers add to their journals."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._files: dict[Path, BinaryIO] = {}
-        self._torn: dict[Path, bytes] = {}
-
-    def new_lines(self) -> Iterator[dict[str, Any]]:
-        for path in self._folder.glob("publisher-*.jsonl"):
-            if path not in self._files:
-                self._files[path] = path.open("rb")
-            whole, _, self._torn[path] = (self._torn.get(path, b"") + self._files[path].read()).rpartition(b"\n")
-            for line in whole.splitlines():
-                yield json.loads(line)
-
-
 class Canceller:
     """Asks once for each job."""
 
     def __init__(self, service: JobService, folder: Path, journal: Journal) -> None:
         self._service = service
-        self._tail = Tail(folder)
+        self._tail = Tail(folder, "publisher-*")
         self._journal = journal
         self._gate = asyncio.Semaphore(AT_ONCE)
         self._wanted: dict[str, float] = {}
@@ -52,7 +33,7 @@ class Canceller:
     async def run(self, stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as cancels:
             while not stop.is_set():
-                for line in self._tail.new_lines():
+                for line in map(json.loads, self._tail.new_lines()):
                     if line["event"] == "try" and line["cancel_after"] is not None:
                         self._wanted[line["uid"]] = line["cancel_after"]
                     elif line["event"] == "ack" and line["uid"] in self._wanted and line["job"] not in self._asked:

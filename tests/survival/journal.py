@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 Line = dict[str, Any]
 
@@ -31,3 +31,24 @@ def read_all(folder: Path, names: str) -> Iterator[Line]:
         with path.open("rb") as lines:
             for line in lines:
                 yield json.loads(line)
+
+
+class Tail:
+    """The lines that others add to their journals meanwhile, each told once, and none before it is whole."""
+
+    def __init__(self, folder: Path, names: str) -> None:
+        self._folder = folder
+        self._names = names
+        self._files: dict[Path, BinaryIO] = {}
+        self._torn: dict[Path, bytes] = {}
+
+    def new_lines(self) -> Iterator[bytes]:
+        for path in self._folder.glob(f"{self._names}.jsonl"):
+            if path not in self._files:
+                self._files[path] = path.open("rb")
+            whole, _, self._torn[path] = (self._torn.get(path, b"") + self._files[path].read()).rpartition(b"\n")
+            yield from whole.splitlines()
+
+    def close(self) -> None:
+        for file in self._files.values():
+            file.close()

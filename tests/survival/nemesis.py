@@ -85,8 +85,9 @@ class Nemesis:
     async def _hurt_process(self, fault: Fault, how: str, roles: list[Role]) -> None:
         role, processes = roles[fault.target % len(roles)], self._stage.processes
         if how in {"freeze", "nap"}:
-            self._took_effect(fault, role.name)
-            await processes.freeze(role, fault.seconds)
+            async with processes.frozen(role):
+                self._took_effect(fault, role.name)
+                await asyncio.sleep(fault.seconds)
         else:
             await processes.end(role, signal.SIGKILL if how == "kill" else signal.SIGTERM)
             self._took_effect(fault, role.name)

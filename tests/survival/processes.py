@@ -5,7 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,15 +86,16 @@ class Processes:
             await asyncio.to_thread(process.wait)
         self._journal.note("ended", name=role.name, pid=process.pid, code=process.returncode)
 
-    async def freeze(self, role: Role, seconds: float) -> None:
-        """Stop it for so long; it is told to go on in any case."""
+    @asynccontextmanager
+    async def frozen(self, role: Role) -> AsyncIterator[None]:
+        """Stop it for the length of a block."""
         process = role.process
         assert process is not None
         process.send_signal(signal.SIGSTOP)
         await eventually(lambda: _is_stopped(process.pid))
         self._journal.note("frozen", name=role.name, pid=process.pid)
         try:
-            await asyncio.sleep(seconds)
+            yield
         finally:
             process.send_signal(signal.SIGCONT)
             self._journal.note("woken", name=role.name, pid=process.pid)

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from facts import eventually
 from jsjobs.jetstream.api import call
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.subjects import Names
@@ -17,7 +16,7 @@ from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
 from jsjobs.model.retry import Retry
 from jsjobs.settings import Config
-from survival.journal import Journal
+from survival.journal import Journal, Tail
 from survival.nemesis import Nemesis, Stage
 from survival.network import Network
 from survival.plan import plan
@@ -136,12 +135,14 @@ async def run(settings: Settings, folder: Path, say: Callable[[str], None]) -> O
         nodes=settings.servers,
     )
     async with staged(settings, folder) as stage:
-        telling = asyncio.create_task(_tell(stage, folder, began, say))
+        accepted = Accepted(folder)
+        telling = asyncio.create_task(_tell(stage, accepted, began, say))
         load_began = time.monotonic()
         async with asyncio.timeout(settings.seconds * LONGER + 120):
             await Nemesis(stage).run(faults)
             await asyncio.sleep(max(0.0, load_began + settings.seconds - time.monotonic()))
-            await eventually(lambda: accepted(folder) >= settings.jobs, within=settings.seconds)
+            while accepted.count() < settings.jobs:  # noqa: ASYNC110 - other processes count them
+                await asyncio.sleep(0.5)
         say("the faults are done; draining")
         await stage.processes.stop("publisher")
         drain_began = time.monotonic()
@@ -154,7 +155,9 @@ async def run(settings: Settings, folder: Path, say: Callable[[str], None]) -> O
         await record_versions(stage.servers.url, stage.names, folder)
         await record_letters(stage.servers.postgres.url, stage.names, folder)
         ended = stage.processes.ended_by_themselves
-        return Outcome(dict(stage.done), accepted(folder), time.monotonic() - began, drained, ended)
+        jobs = accepted.count()
+        accepted.close()
+        return Outcome(dict(stage.done), jobs, time.monotonic() - began, drained, ended)
 
 
 async def _drained(stage: Stage, patience: float) -> dict[str, int]:
@@ -173,17 +176,29 @@ async def _drained(stage: Stage, patience: float) -> dict[str, int]:
     return left
 
 
-def accepted(folder: Path) -> int:
-    """Acknowledged submits so far."""
-    return sum(path.read_bytes().count(b'"event": "ack"') for path in folder.glob("publisher-*.jsonl"))
+class Accepted:
+    """Counts the acknowledged submits."""
+
+    def __init__(self, folder: Path) -> None:
+        self._tail = Tail(folder, "publisher-*")
+        self._count = 0
+
+    def count(self) -> int:
+        """So far."""
+        self._count += sum(b'"event": "ack"' in line for line in self._tail.new_lines())
+        return self._count
+
+    def close(self) -> None:
+        self._tail.close()
 
 
-async def _tell(stage: Stage, folder: Path, began: float, say: Callable[[str], None]) -> None:
+async def _tell(stage: Stage, accepted: Accepted, began: float, say: Callable[[str], None]) -> None:
     while True:
         await asyncio.sleep(10)
-        jobs = await asyncio.to_thread(accepted, folder)
         waiting = await _waiting(stage.connection, stage.names)
-        say(f"{time.monotonic() - began:.0f} s: {jobs} jobs accepted, {waiting} wait, {stage.done.total()} faults")
+        say(
+            f"{time.monotonic() - began:.0f} s: {accepted.count()} jobs accepted, {waiting} wait, {stage.done.total()} faults"
+        )
 
 
 async def _waiting(connection: Connection, names: Names) -> Any:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from jsjobs.jetstream.state import StateStore
-from jsjobs.worker.lease import LeaseKeeper
+from jsjobs.jetstream.state import Conflict, StateStore
+from jsjobs.worker.run import JobRun
 
 
 def take_fencing_out() -> None:
@@ -15,9 +15,8 @@ def take_fencing_out() -> None:
             found = await self.read(entry.job_id)
             try:
                 return await write(self, entry, expected=found.revision if found else 0, **how)
-            except Exception as error:
-                if type(error).__name__ != "Conflict":
-                    raise
+            except Conflict:
+                continue
 
     StateStore.write = overwrite  # type: ignore[method-assign]
-    LeaseKeeper.look = lambda *_: None  # type: ignore[method-assign]
+    JobRun.lose = lambda *_: None  # type: ignore[method-assign]

@@ -144,9 +144,7 @@ def decide(
             return _begun(entry, found.revision, job, now, server_now, worker)
         case Status.PROCESSING:
             left = min(ack_wait, ack_wait - (server_now - found.stored_at).total_seconds())
-            if left <= 0:
-                return taken_over(entry, found.revision, now, worker)
-            return LetGo() if left > margin and job.headers.duration is Duration.LONG else Wait(left)
+            return taken_over(entry, found.revision, now, worker) if left <= 0 else _not_yet(job, left, margin)
 
 
 def new_start(job: IncomingJob, now: datetime, worker: str) -> Start:
@@ -161,6 +159,11 @@ def taken_over(entry: JobStatusResponse, revision: int, now: datetime, worker: s
         return Bury(entry, revision, Reason.MAX_RETRIES, error)
     queued = entry.retried(now, error, due=now, retry=entry.retry)
     return Start(queued.started(now, worker), revision, after_loss=True)
+
+
+def _not_yet(job: IncomingJob, left: float, margin: float) -> Wait | LetGo:
+    """What to do while another worker's lease lasts: the time of a short job ends with it, a long one may live on."""
+    return LetGo() if left > margin and job.headers.duration is Duration.LONG else Wait(left)
 
 
 def _left_to_sleep(entry: JobStatusResponse, stored_at: datetime, server_now: datetime) -> float:
