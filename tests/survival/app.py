@@ -28,6 +28,13 @@ if os.environ.get("SURVIVAL_UNFENCED"):
     take_fencing_out()
 
 
+async def tell_of_oneself(every: float) -> None:
+    """Tell how many tasks and subscriptions there are."""
+    while True:
+        await asyncio.sleep(every)
+        journal.note("sample", tasks=len(asyncio.all_tasks()), subscriptions=len(jobs.connection._subs))
+
+
 async def watch_for_stalls() -> None:
     """Tell when this process stood still, whoever made it."""
     while True:
@@ -60,6 +67,8 @@ async def work(payload: dict[str, Any], ctx: JobService.Context) -> dict[str, An
     note_start(payload, ctx)
     if not watching:
         watching.add(asyncio.create_task(watch_for_stalls()))
+        if every := os.environ.get("SURVIVAL_SAMPLES"):
+            watching.add(asyncio.create_task(tell_of_oneself(float(every))))
     outcome = "interrupted"
     try:
         await perform(payload, ctx)
@@ -92,7 +101,7 @@ async def perform(payload: dict[str, Any], ctx: JobService.Context) -> None:
             with suppress(asyncio.CancelledError):
                 await asyncio.sleep(payload["seconds"])
             with suppress(StaleFenceError):
-                await register.effect(ctx.job_id, ctx.fence, "final")
+                register.effect_from_thread(ctx.job_id, ctx.fence, "final")
             return
         case _:
             await asyncio.sleep(payload["seconds"])

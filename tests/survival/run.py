@@ -53,7 +53,7 @@ class Outcome:
     faults: dict[str, int]
     accepted: int
     seconds: float
-    drained: float
+    drained_within: float
     """Seconds from the end of the load until nothing was left; as long as it was waited for, where something was."""
     ended_by_themselves: int
 
@@ -146,8 +146,8 @@ async def run(settings: Settings, folder: Path, say: Callable[[str], None]) -> O
         say("the faults are done; draining")
         await stage.processes.stop("publisher")
         drain_began = time.monotonic()
-        left = await _drained(stage, settings.patience)
-        drained = time.monotonic() - drain_began
+        left = await drained(stage.connection, stage.names, settings.patience)
+        drained_within = time.monotonic() - drain_began
         telling.cancel()
         for kind in ("canceller", "worker", "router"):
             await stage.processes.stop(kind)
@@ -157,17 +157,17 @@ async def run(settings: Settings, folder: Path, say: Callable[[str], None]) -> O
         ended = stage.processes.ended_by_themselves
         jobs = accepted.count()
         accepted.close()
-        return Outcome(dict(stage.done), jobs, time.monotonic() - began, drained, ended)
+        return Outcome(dict(stage.done), jobs, time.monotonic() - began, drained_within, ended)
 
 
-async def _drained(stage: Stage, patience: float) -> dict[str, int]:
+async def drained(connection: Connection, names: Names, patience: float) -> dict[str, int]:
     """What is left once all jobs had time to end: nothing, twice in a row, as it should be."""
-    queues = [stage.names.stream(priority) for priority in Priority]
+    queues = [names.stream(priority) for priority in Priority]
     left: dict[str, int] = {}
     fewest, since, empty = sys.maxsize, time.monotonic(), 0
     while empty < EMPTY_LOOKS and time.monotonic() - since < patience:
         with suppress(JobError):
-            left = await leftovers(stage.connection, stage.names, queues)
+            left = await leftovers(connection, names, queues)
             total = sum(left.values())
             empty = 0 if total else empty + 1
             if total < fewest:

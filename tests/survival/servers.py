@@ -53,6 +53,11 @@ class Servers:
     def url(self) -> str:
         return ",".join(node.url for node in self.nodes)
 
+    @property
+    def monitor(self) -> str:
+        """Where the first node tells how it is."""
+        return f"http://127.0.0.1:{self._monitors[0]}"
+
     async def is_healthy(self, number: int) -> bool:
         """Whether the node says that it is up, and has caught up with all its streams and consumers."""
         return await asyncio.to_thread(_is_ok, f"http://127.0.0.1:{self._monitors[number]}/healthz")
@@ -72,7 +77,7 @@ class Servers:
         return True
 
 
-async def declare(config: Config, servers: Servers) -> Connection:
+async def declare(config: Config, servers: Servers, *, kept_versions: int = KEPT_VERSIONS) -> Connection:
     """Make the streams and the table; a connection to look at them with."""
     assert config.database_url is not None
     async with Database(config.database_url.get_secret_value()) as database:
@@ -85,7 +90,7 @@ async def declare(config: Config, servers: Servers) -> Connection:
             await Topology(connection, names, config).apply()
             bucket = (await call(connection, f"STREAM.INFO.{names.state_stream}"))["config"]
             await call(
-                connection, f"STREAM.UPDATE.{names.state_stream}", {**bucket, "max_msgs_per_subject": KEPT_VERSIONS}
+                connection, f"STREAM.UPDATE.{names.state_stream}", {**bucket, "max_msgs_per_subject": kept_versions}
             )
         except JobError:
             return False

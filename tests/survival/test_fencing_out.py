@@ -1,6 +1,5 @@
 """A worker that stood still for longer than `ack_wait` cannot end its job; without fences it does, and the checker says so."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -12,21 +11,23 @@ from jsjobs.jetstream.subjects import Names
 from survival.checker import check
 from survival.history import History, read_history
 from survival.journal import Journal, read_all
+from survival.network import Network
 from survival.processes import JSJOBS, Processes, Role
 from survival.recording import record_letters, record_versions
 from survival.register import Register
 from survival.run import NAMESPACE, Settings, config_of, environment_of
 from survival.servers import Servers, declare, leftovers
 
-SETTINGS = Settings(ack_wait=2)
+SETTINGS = Settings(ack_wait=1)
 ENTITY = "one"
 
 
 class Scene:
     """One server, and workers of which one is to stand still."""
 
-    def __init__(self, folder: Path, processes: Processes, service: JobService) -> None:
+    def __init__(self, folder: Path, network: Network, processes: Processes, service: JobService) -> None:
         self.folder = folder
+        self.network = network
         self.processes = processes
         self.service = service
         self._publisher = Journal(folder, "publisher-p")
@@ -39,8 +40,8 @@ class Scene:
         self._publisher.note("ack", uid=uid, job=str(job), duplicate=False)
         return job
 
-    def add_worker(self, name: str) -> Role:
-        return self.processes.add(name, "worker", [JSJOBS, "worker", "survival.app:jobs", "--no-router"], {})
+    def add_worker(self, name: str, environment: dict[str, str]) -> Role:
+        return self.processes.add(name, "worker", [JSJOBS, "worker", "survival.app:jobs", "--no-router"], environment)
 
     async def seen(self, role: Role, event: str) -> None:
         """Wait until this worker's handlers wrote that down."""
@@ -50,18 +51,19 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(folder: Path, environment: dict[str, str]) -> AsyncIterator[Scene]:
+async def scene(folder: Path) -> AsyncIterator[Scene]:
     journal = Journal(folder, "run")
     async with AsyncExitStack() as stack:
         servers = await stack.enter_async_context(Servers(folder / "servers", 1))
         config = config_of(SETTINGS, servers)
         connection = await declare(config, servers)
         stack.push_async_callback(connection.close)
+        network = await stack.enter_async_context(Network("of the sleeper", [servers.url]))
         register = await stack.enter_async_context(Register(folder))
-        processes = Processes(folder, journal, environment_of(config, folder, register) | environment)
+        processes = Processes(folder, journal, environment_of(config, folder, register))
         stack.callback(processes.kill)
         service = await stack.enter_async_context(JobService(config))
-        yield Scene(folder, processes, service)
+        yield Scene(folder, network, processes, service)
         await processes.stop("worker")
         journal.note("leftovers", left=await leftovers(connection, Names(NAMESPACE), []))
         await record_versions(servers.url, Names(NAMESPACE), folder)
@@ -70,24 +72,17 @@ async def scene(folder: Path, environment: dict[str, str]) -> AsyncIterator[Scen
 
 async def stopped_and_woken(folder: Path, environment: dict[str, str]) -> History:
     """A worker stands still in the middle of a job until another has completed it, and the next one of its entity."""
-    async with scene(folder, environment) as stage:
-        sleeper = stage.add_worker("sleeper")
+    async with scene(folder) as stage:
+        sleeper = stage.add_worker("sleeper", {"JSJOBS_NATS_URL": stage.network.url, **environment})
         job = await stage.submit("p.1", "careless")
         await stage.seen(sleeper, "start")
-        woken = asyncio.Event()
-        sleeping = asyncio.create_task(freeze(stage.processes, sleeper, woken))
-        stage.add_worker("other")
-        await stage.service.result(job, timeout=30)
-        await stage.service.result(await stage.submit("p.2", "ok"), timeout=30)
-        woken.set()
-        await sleeping
+        async with stage.processes.frozen(sleeper):
+            stage.network.cut()  # else the server goes on delivering to it
+            stage.add_worker("other", {})
+            await stage.service.result(job, timeout=30)
+            await stage.service.result(await stage.submit("p.2", "ok"), timeout=30)
         await stage.seen(sleeper, "end")
     return read_history(folder)
-
-
-async def freeze(processes: Processes, role: Role, until: asyncio.Event) -> None:
-    async with processes.frozen(role):
-        await until.wait()
 
 
 def results(history: History, job: str) -> list[Any]:
