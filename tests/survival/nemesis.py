@@ -84,6 +84,7 @@ class Nemesis:
 
     async def _hurt_process(self, fault: Fault, how: str, roles: list[Role]) -> None:
         role, processes = roles[fault.target % len(roles)], self._stage.processes
+        await eventually(lambda: role.is_running)  # one that ended by itself is just being started again
         if how in {"freeze", "nap"}:
             async with processes.frozen(role):
                 self._took_effect(fault, role.name)

@@ -16,6 +16,7 @@ from survival.journal import Journal
 TESTS = Path(__file__).parents[1]
 JSJOBS = str(Path(sys.executable).with_name("jsjobs"))
 LOOKS_EVERY = 0.05
+RESTARTS_AFTER = 0.5
 ENDS_WITHIN = 30.0
 
 
@@ -30,6 +31,10 @@ class Role:
     environment: dict[str, str]
     process: subprocess.Popen[bytes] | None = None
     lives: int = 0
+
+    @property
+    def is_running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
 
     @property
     def arguments(self) -> list[str]:
@@ -50,6 +55,7 @@ class Processes:
         self._environment = {**others, **environment, "PYTHONPATH": str(TESTS), "PYTHONUNBUFFERED": "1"}
         self.roles: list[Role] = []
         self._hurt: set[str] = set()
+        self._over: set[str] = set()
         self.ended_by_themselves = 0
 
     def of(self, kind: str) -> list[Role]:
@@ -63,6 +69,9 @@ class Processes:
         return role
 
     def start(self, role: Role) -> None:
+        """Start it, unless it runs: what ended by itself may have been started again meanwhile."""
+        if role.is_running:
+            return
         role.lives += 1
         with (self._folder / f"{role.name}.log").open("ab") as log:
             role.process = subprocess.Popen(
@@ -109,18 +118,20 @@ class Processes:
                     self._journal.note("ended", name=role.name, pid=process.pid, code=process.returncode)
                     self.ended_by_themselves += 1
                     self._hurt.add(role.name)
-                    await asyncio.sleep(0.5)
-                    self.start(role)
+                    await asyncio.sleep(RESTARTS_AFTER)
+                    if role.kind not in self._over:
+                        self.start(role)
             await asyncio.sleep(LOOKS_EVERY)
 
     async def stop(self, kind: str) -> None:
         """End those of a kind in good order, for good."""
+        self._over.add(kind)
         await asyncio.gather(*(self.end(role, signal.SIGTERM) for role in self.of(kind) if role.name not in self._hurt))
 
     def kill(self) -> None:
         """End whatever still runs."""
         for role in self.roles:
-            if role.process is not None and role.process.poll() is None:
+            if role.process is not None and role.is_running:
                 role.process.kill()
                 role.process.wait()
 
