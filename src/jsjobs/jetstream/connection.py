@@ -17,7 +17,14 @@ from typing import Any, NamedTuple
 from nats.aio.client import Client
 from nats.nuid import NUID
 
-from jsjobs.jetstream.errors import ConnectionClosed, ConnectionLost, NoResponders, TooLarge, without_secrets
+from jsjobs.jetstream.errors import (
+    ConnectionClosed,
+    ConnectionLost,
+    NoResponders,
+    ServerTooOld,
+    TooLarge,
+    without_secrets,
+)
 from jsjobs.jetstream.hardened import HardenedClient
 from jsjobs.model.errors import JobError
 
@@ -99,9 +106,7 @@ class Connection(HardenedClient):
     async def _after_connect(self, servers: str) -> None:
         version = self.connected_server_version
         if (version.major, version.minor) < MIN_SERVER:
-            raise JobError.from_runner_unavailable(
-                f"nats-server 2.15 or later is needed, {without_secrets(servers)} runs {version}: please upgrade it"
-            )
+            raise ServerTooOld(servers, version)
         self._inbox = bytes(self._inbox_prefix) + b"." + bytes(NUID().next()) + b"."
         self._up.set()
         await self.receive(self._inbox + b"*", self._on_reply)
