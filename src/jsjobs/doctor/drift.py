@@ -17,8 +17,6 @@ _APPLY = "jsjobs streams apply"
 
 async def declared(patient: Patient) -> AsyncIterator[Finding]:
     """Streams, consumers and shard counts that are not as declared."""
-    if patient.silent:
-        return  # the plan would wait for them
     changing = {priority for priority, live in patient.live.items() if len(live.generations) > 1}
     for step in await Topology(patient.connection, patient.names, patient.config).plan():
         is_of_change = step.kind == "shards" and step.priority in changing

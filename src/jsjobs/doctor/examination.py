@@ -50,6 +50,12 @@ _OF_SERVERS = (
 )
 _OF_STREAMS = (
     _Check("copies", copies.copies, "every stream has a leader and all of its copies"),
+    _Check("types", capacity.types, "few types of jobs wait in each queue"),
+    _Check("capacity", capacity.room, "the queues have room"),
+    _Check("duplicates", capacity.duplicates, "dedupe keys are remembered for long enough"),
+    _Check("unfit", schedules.set_aside, "nothing that was due had to be set aside"),
+)
+_OF_SHARDS = (
     _Check("declared", drift.declared, "streams and consumers are as declared"),
     _Check("change", drift.unfinished_changes, "no change of a shard count is under way"),
     _Check("paused", shards.paused, "no priority is paused"),
@@ -57,13 +63,9 @@ _OF_STREAMS = (
     _Check("stalled", shards.stalled, "no shard stands still"),
     _Check("redelivery", redelivery.redelivered, "no job is delivered again and again"),
     _Check("given_up", redelivery.zombies, "no queue holds a job that the server gave up"),
-    _Check("types", capacity.types, "few types of jobs wait in each queue"),
-    _Check("capacity", capacity.room, "the queues have room"),
-    _Check("duplicates", capacity.duplicates, "dedupe keys are remembered for long enough"),
     _Check("letters", letters.waiting, "no letter waits"),
     _Check("router", letters.router, "a router takes letters"),
     _Check("due", schedules.stalled, "queues take what is due"),
-    _Check("unfit", schedules.set_aside, "nothing that was due had to be set aside"),
 )
 
 
@@ -116,11 +118,14 @@ async def _look_at_nats(patient: Patient) -> list[Finding]:
     if not patient.streams and not patient.silent:
         where, what = f"namespace {patient.names.namespace}", "there are no streams"
         return [*found, Finding("declared", Severity.PROBLEM, what, where, "jsjobs streams apply")]
+    found += await _run_all(_OF_STREAMS, patient)
+    if patient.silent or not patient.may_see_shards:
+        return found
     try:
         await patient.read_shards()
     except JobError as error:
-        found.append(_unseen("shards", error.message))
-    return found + await _run_all(_OF_STREAMS, patient)
+        return [*found, _unseen("workers", error.message)]
+    return found + await _run_all(_OF_SHARDS, patient)
 
 
 async def _run_all(checks: tuple[_Check, ...], patient: Patient) -> list[Finding]:

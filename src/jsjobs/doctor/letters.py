@@ -8,8 +8,8 @@ from jsjobs.doctor.finding import Finding, Severity
 from jsjobs.doctor.patient import Patient
 from jsjobs.jetstream.api import find, parse_time, server_time
 
-_SOON = 60.0
-"""Seconds in which a router that can reach Postgres has surely brought a letter there."""
+_SOON = 2
+"""Times `ack_wait` in which a router that can reach Postgres has surely brought a letter there."""
 _START = "`jsjobs router`, or a worker with DATABASE_URL set"
 
 
@@ -21,7 +21,8 @@ async def waiting(patient: Patient) -> AsyncIterator[Finding]:
     count = info["state"]["messages"]
     waited = (server_time(info) - parse_time(info["state"]["first_ts"])).total_seconds()
     has_router = await _has_router(patient)
-    if waited < _SOON and has_router:
+    is_late = waited >= _SOON * patient.config.ack_wait
+    if has_router and not is_late:
         return
     why = "a router is there, but cannot bring them into Postgres" if has_router else "no router is there"
     remedy = (
@@ -29,7 +30,7 @@ async def waiting(patient: Patient) -> AsyncIterator[Finding]:
         if has_router
         else f"start one: {_START}"
     )
-    severity = Severity.PROBLEM if waited >= _SOON else Severity.WARNING
+    severity = Severity.PROBLEM if is_late else Severity.WARNING
     what = f"{count:,} letters wait, the first for {waited:,.0f} s: {why}"
     yield Finding("letters", severity, what, info["config"]["name"], remedy)
 

@@ -13,6 +13,7 @@ from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.generations import Live, live_shards, read_live
 from jsjobs.jetstream.overview import Observer, Overview, ShardLook
 from jsjobs.jetstream.rights import Rights, read_rights
+from jsjobs.jetstream.servers import ServerLook
 from jsjobs.jetstream.subjects import Names, Shard
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
@@ -39,6 +40,8 @@ class Patient:
     connection: Connection
     now: Callable[[], datetime] = utc_now
     rights: Rights | None = None
+    servers: list[ServerLook] = field(default_factory=list)
+    """Those that answer."""
     has_jetstream: bool = True
     """Whether it answers, and this account has it."""
     streams: dict[str, StreamInfo] = field(default_factory=dict)
@@ -68,6 +71,13 @@ class Patient:
         """Whether these endpoints of the JetStream API may be asked, as far as that is known."""
         return self.rights is None or all(self.rights.may_publish(f"$JS.API.{endpoint}") for endpoint in endpoints)
 
+    @property
+    def may_see_shards(self) -> bool:
+        """Whether what is in a stream, and its consumers, may be asked for."""
+        stream, names = self.names.stream(Priority.CRITICAL), self.names
+        asked = [f"{each}.{stream}" for each in ("CONSUMER.LIST", "STREAM.MSG.GET", "DIRECT.GET")]
+        return self.may(f"CONSUMER.INFO.{names.dead_stream}.{names.router}", *asked)
+
     async def read_rights(self) -> None:
         """Ask who we are."""
         self.rights = await read_rights(self.connection)
@@ -88,12 +98,12 @@ class Patient:
                 self.streams[name] = info
 
     async def read_shards(self) -> None:
-        """Ask for the shards, where all streams answer.
+        """Ask for the shards.
 
         Raises:
             JobError: If they cannot be asked for.
         """
-        if self.queues and not self.silent:
+        if self.queues:
             self.shards = await live_shards(self.connection, self.names)
             self.live = {one: await read_live(self.connection, self.names, one) for one in self.queues}
             self.overview = await Observer(self.connection, self.names).look(0)

@@ -20,8 +20,8 @@ _LETTER_MORE = 128 * 1024
 
 async def servers(patient: Patient) -> AsyncIterator[Finding]:
     """Versions of all servers of the cluster."""
-    found = await look_at_servers(patient.connection)
-    here = f"nats-server {patient.connection.connected_server_version}"
+    found = patient.servers = await look_at_servers(patient.connection, now=patient.now)
+    here = f"nats-server {patient.connection.server_version}"
     if not found:
         remedy = f"let this user publish on {ASKED_FOR_VERSIONS}"
         yield Finding(
@@ -76,7 +76,7 @@ async def rights(patient: Patient) -> AsyncIterator[Finding]:
 
 async def clock(patient: Patient) -> AsyncIterator[Finding]:
     """Clocks that differ."""
-    for server in await look_at_servers(patient.connection, now=patient.now):
+    for server in patient.servers:
         if abs(server.ahead) >= _CLOCK_APART:
             how = "ahead of" if server.ahead > 0 else "behind"
             what = f"its clock is {abs(server.ahead):,.1f} s {how} this machine's: delayed jobs start by the server's"

@@ -24,7 +24,9 @@ async def redelivered(patient: Patient) -> AsyncIterator[Finding]:
         # One at a time is delivered, so all deliveries since the last that was settled are of this job.
         times = info["delivered"]["consumer_seq"] - info["ack_floor"]["consumer_seq"]
         most = info["config"].get("max_deliver", -1)
-        if info["num_ack_pending"] and most > 0 and times >= _NEAR * most:
+        is_near = info["num_ack_pending"] and most > 0 and times >= _NEAR * most
+        # One that was given up leaves the count standing; that is for the next check to tell.
+        if is_near and not await given_up(patient.connection, patient.names.stream(shard.priority), info, most=1):
             job_id = plain_id(shard.priority, info["delivered"]["stream_seq"])
             what = f"{job_id} was delivered {times:,} times; at {most:,} the server gives it up"
             remedy = f"`jsjobs status {job_id}` tells why; `jsjobs cancel {job_id}` ends it, raise JSJOBS_MAX_DELIVER"

@@ -11,9 +11,6 @@ from jsjobs.jetstream.api import find, server_time
 from jsjobs.jetstream.stored import find_at_leader
 from jsjobs.jetstream.subjects import Names
 
-_SOON = timedelta(seconds=30)
-"""In which a queue has surely taken what is due; around a failover it takes several seconds."""
-
 
 async def stalled(patient: Patient) -> AsyncIterator[Finding]:
     """Queues that do not take what is due."""
@@ -28,7 +25,7 @@ async def stalled(patient: Patient) -> AsyncIterator[Finding]:
         request = {"seq": source["ack_floor"]["stream_seq"] + 1, "next_by_subj": source["config"]["filter_subject"]}
         first = await find_at_leader(patient.connection, names.schedule_stream, request)
         waited = timedelta() if first is None else server_time(source) - first.stored_at
-        if waited > _SOON:
+        if waited > timedelta(seconds=patient.config.ack_wait):  # around a failover it takes several seconds
             count = source["num_pending"] + source["num_ack_pending"]
             what = f"{count:,} jobs are due that its queue does not take, the first for {waited.total_seconds():,.0f} s"
             remedy = "if the queue is full (see capacity), make room; else a router sets it going: `jsjobs router`"

@@ -106,11 +106,17 @@ class Connection(HardenedClient):
     async def _after_connect(self, servers: str) -> None:
         version = self.connected_server_version
         if (version.major, version.minor) < MIN_SERVER:
-            raise ServerTooOld(servers, version)
+            raise ServerTooOld(servers, self.server_version)
         self._inbox = bytes(self._inbox_prefix) + b"." + bytes(NUID().next()) + b"."
         self._up.set()
         await self.receive(self._inbox + b"*", self._on_reply)
         self._sweeper = asyncio.ensure_future(self._sweep())
+
+    @property
+    def server_version(self) -> str:
+        """Of the server it is connected to."""
+        version = self.connected_server_version
+        return f"{version.major}.{version.minor}.{version.patch}"
 
     async def close(self) -> None:
         """Send what is waiting to be sent, then close for good."""

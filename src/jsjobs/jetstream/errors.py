@@ -33,7 +33,7 @@ class ConnectionClosed(JobError):  # noqa: N818 - as above
 class ServerTooOld(JobError):  # noqa: N818 - as above
     """The server lacks what jsjobs is built on."""
 
-    def __init__(self, servers: str, version: object) -> None:
+    def __init__(self, servers: str, version: str) -> None:
         super().__init__(
             Reason.RUNNER_UNAVAILABLE,
             f"nats-server 2.15 or later is needed, {without_secrets(servers)} runs {version}: please upgrade it",
