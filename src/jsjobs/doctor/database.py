@@ -32,11 +32,12 @@ async def look(config: Config) -> AsyncIterator[Finding]:
             remedy = "start it, or set DATABASE_URL" if away else "give this user the right that is missing"
             yield Finding("database", Severity.PROBLEM, str(error), database.place, f"{remedy}; letters wait meanwhile")
             return
-        for finding in _judged(found, database.place):
+        for finding in judged(found, database.place):
             yield finding
 
 
-def _judged(found: Checkup, place: str) -> list[Finding]:
+def judged(found: Checkup, place: str) -> list[Finding]:
+    """What to say of a database that answered."""
     told = []
     if found.server < OLDEST_SERVER:
         what, remedy = f"Postgres {found.version} is too old", f"upgrade it to {OLDEST_SERVER // 10_000} or later"

@@ -21,8 +21,9 @@ def unknown_variables(environ: Mapping[str, str], others: Collection[str]) -> It
     known = {f"{_PREFIX}{name.upper()}" for name in Config.model_fields} | set(others)
     unknown = [name for name in sorted(environ) if name.upper().startswith(_PREFIX) and name.upper() not in known]
     for name in unknown:
-        close = get_close_matches(name.upper(), known, n=1)
-        remedy = f"is {close[0]} meant?" if close else "remove it"
+        # Without the prefix, which would make all of them alike.
+        close = get_close_matches(name.upper()[len(_PREFIX) :], [each[len(_PREFIX) :] for each in known], n=1)
+        remedy = f"is {_PREFIX}{close[0]} meant?" if close else "remove it"
         yield Finding("environment", Severity.WARNING, "no setting has this name", name, remedy)
     if not unknown:
         yield Finding("environment", Severity.OK, "every variable with the prefix JSJOBS_ is a setting", "")

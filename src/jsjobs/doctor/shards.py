@@ -53,7 +53,7 @@ async def workers(patient: Patient) -> AsyncIterator[Finding]:
             what = f"{busy:,} jobs and no worker; the first has waited for {waited:,.0f} s"
             yield Finding("workers", severity, what, shard.name, remedy)
     idle = [shard.name for shard in alone if not shard.waiting + shard.running]
-    if idle and len(idle) < len(patient.looks):
+    if idle and len(alone) < len(patient.looks):
         yield Finding("workers", Severity.WARNING, "no worker listens", ", ".join(idle), remedy)
 
 
@@ -64,7 +64,9 @@ async def stalled(patient: Patient) -> AsyncIterator[Finding]:
     for shard, waited in (await _oldest(patient, idle)).items():
         if waited > patient.config.ack_wait:
             what = f"{shard.waiting:,} jobs wait, the first for {waited:,.0f} s, with a worker; nothing is delivered"
-            remedy = f"`jsjobs resume {shard.shard.priority}` wakes it; if it does not, restart the workers"
+            remedy = (
+                f"`jsjobs pause {shard.shard.priority} --for 5s` wakes it when that ends; if not, restart the workers"
+            )
             yield Finding("stalled", Severity.PROBLEM, what, shard.name, remedy)
 
 
