@@ -4,10 +4,9 @@ from collections.abc import Awaitable, Callable
 from uuid import uuid4
 
 import pytest
-from diagnosis import ills, texts, the_ill
 from nats.aio.client import Client
-from test_doctor_shards import becomes
 
+from diagnosis import becomes, ills, texts, the_ill
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.doctor import Severity

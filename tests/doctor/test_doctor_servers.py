@@ -9,10 +9,10 @@ from pathlib import Path
 
 import nats
 import pytest
-from diagnosis import ills, texts, the_ill
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from diagnosis import ills, texts, the_ill
 from jsjobs import JobService
 from jsjobs.doctor import Severity
 from jsjobs.embedded import NatsServer

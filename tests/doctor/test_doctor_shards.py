@@ -4,13 +4,13 @@ import json
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
-from diagnosis import ills, the_ill
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from diagnosis import becomes, ills, the_ill
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.doctor import Finding, Severity
+from jsjobs.doctor import Severity
 from jsjobs.doctor.patient import utc_now
 from jsjobs.jetstream.api import call
 from jsjobs.jetstream.connection import Connection
@@ -18,18 +18,6 @@ from jsjobs.jetstream.subjects import Names
 
 Make = Callable[..., JobService.Config]
 Deploy = Callable[[JobService.Config], Awaitable[None]]
-
-
-async def becomes(config: JobService.Config, check: str, severity: Severity) -> Finding:
-    """The finding, once it is so bad."""
-
-    async def look() -> Finding | None:
-        found = (await ills(config)).get(check, [])
-        return next((finding for finding in found if finding.severity is severity), None)
-
-    found = await eventually(look)
-    assert found is not None
-    return found
 
 
 async def listen(plain: Client, namespace: str, shard: str, answer: bytes) -> list[Msg]:

@@ -2,9 +2,9 @@
 
 from collections.abc import Awaitable, Callable
 
-from diagnosis import ills, the_ill
 from nats.aio.client import Client
 
+from diagnosis import ills, the_ill
 from jsjobs import JobService
 from jsjobs.doctor import Severity
 from jsjobs.jetstream.api import call

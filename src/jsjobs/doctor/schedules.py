@@ -35,6 +35,8 @@ async def stalled(patient: Patient) -> AsyncIterator[Finding]:
 async def set_aside(patient: Patient) -> AsyncIterator[Finding]:
     """What was due and fits into no queue."""
     names = patient.names
+    if names.schedule_stream not in patient.streams:
+        return
     subject = _unfit(names)
     request = {"subjects_filter": subject}
     info = await find(patient.connection, f"STREAM.INFO.{names.schedule_stream}", request)

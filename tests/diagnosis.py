@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+from facts import eventually
 from jsjobs import JobService
 from jsjobs.doctor import Finding, Severity, examine
 
@@ -22,6 +23,16 @@ async def the_ill(config: JobService.Config, check: str, **given: Any) -> Findin
     """The one finding of a check."""
     (finding,) = (await ills(config, **given))[check]
     return finding
+
+
+async def becomes(config: JobService.Config, check: str, severity: Severity, *, within: float = 20.0) -> Finding:
+    """The finding, once it is so bad."""
+
+    async def look() -> Finding | None:
+        found = (await ills(config)).get(check, [])
+        return next((finding for finding in found if finding.severity is severity), None)
+
+    return await eventually(look, within=within)
 
 
 def texts(found: dict[str, list[Finding]]) -> str:
