@@ -17,6 +17,7 @@ from jsjobs import JobService
 from jsjobs.doctor import Severity
 from jsjobs.embedded import NatsServer
 from jsjobs.jetstream.connect import connected
+from jsjobs.jetstream.servers import look_at_servers
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.topology import Topology
 from old_server import VERSION, old_server
@@ -105,6 +106,28 @@ async def test_every_server_of_the_cluster_is_asked(
     await plain.flush()
     finding = await the_ill(config, "servers")
     assert (finding.severity, says in finding.what) == (severity, True), finding
+
+
+async def test_what_strangers_answer_in_the_place_of_servers_is_left_out(
+    config: JobService.Config, plain: Client
+) -> None:
+    async def answer(message: Msg) -> None:
+        for said in (
+            b"",
+            b"\xff",
+            b"[]",
+            b"{}",
+            b'{"server": 1}',
+            b'{"server": {"name": "x", "ver": 1, "time": "now"}}',
+        ):
+            await plain.publish(message.reply, said)
+
+    await plain.subscribe("$SYS.REQ.ACCOUNT.PING.STATZ", cb=answer)
+    await plain.flush()
+    async with connected(config) as connection:
+        (server,) = await look_at_servers(connection)
+        assert server.version == connection.server_version
+    assert "servers" not in await ills(config)
 
 
 @pytest.mark.parametrize(("off", "how"), [(timedelta(hours=1), "behind"), (-timedelta(hours=1), "ahead of")])

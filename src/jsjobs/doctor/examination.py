@@ -1,4 +1,4 @@
-"""All checks, one after the other: what one finds tells which others make sense."""
+"""All checks, those of servers before those of streams and of shards: what one finds tells which others make sense."""
 
 from __future__ import annotations
 
@@ -87,6 +87,7 @@ async def examine(
     Raises:
         JobError: `Validation`, if a setting cannot be used.
     """
+    names = Names(config.namespace)
     found = list(environment.unknown_variables(environ, known_variables))
     try:
         connection = await connect(config, name="jsjobs doctor")
@@ -96,7 +97,7 @@ async def examine(
         found.append(_unreachable(config, error))
     else:
         try:
-            found += await _look_at_nats(Patient(config, Names(config.namespace), connection, now))
+            found += await _look_at_nats(Patient(config, names, connection, now))
         finally:
             await connection.close()
     return [*found, *[finding async for finding in database.look(config)]]
@@ -110,7 +111,7 @@ def _unreachable(config: Config, error: JobError) -> Finding:
 
 
 async def _look_at_nats(patient: Patient) -> list[Finding]:
-    await patient.read_rights()
+    await patient.read_servers()
     found = await _run_all(_OF_SERVERS, patient)
     if not patient.has_jetstream or not patient.may(f"STREAM.INFO.{patient.names.state_stream}"):
         return found
@@ -129,7 +130,8 @@ async def _look_at_nats(patient: Patient) -> list[Finding]:
 
 
 async def _run_all(checks: tuple[_Check, ...], patient: Patient) -> list[Finding]:
-    return [finding for check in checks for finding in await _run(check, patient)]
+    found = await asyncio.gather(*(_run(check, patient) for check in checks))
+    return [finding for findings in found for finding in findings]
 
 
 async def _run(check: _Check, patient: Patient) -> list[Finding]:

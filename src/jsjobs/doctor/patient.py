@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from jsjobs.jetstream.api import find
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.generation_consumers import Infos
 from jsjobs.jetstream.generations import Live, live_shards, read_live
 from jsjobs.jetstream.overview import Observer, Overview, ShardLook
 from jsjobs.jetstream.rights import Rights, read_rights
-from jsjobs.jetstream.servers import ServerLook
-from jsjobs.jetstream.subjects import Names, Shard
+from jsjobs.jetstream.servers import ServerLook, look_at_servers
+from jsjobs.jetstream.subjects import Names
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
 from jsjobs.settings import Config
@@ -48,7 +49,7 @@ class Patient:
     """Those that are there, by name."""
     silent: list[str] = field(default_factory=list)
     """Those that did not answer."""
-    shards: Mapping[Shard, dict[str, Any]] = field(default_factory=dict)
+    shards: Infos = field(default_factory=dict)
     """Each shard's consumer."""
     live: dict[Priority, Live] = field(default_factory=dict)
     """The generations of each queue's shards; two or more while their count is being changed."""
@@ -78,9 +79,11 @@ class Patient:
         asked = [f"{each}.{stream}" for each in ("CONSUMER.LIST", "STREAM.MSG.GET", "DIRECT.GET")]
         return self.may(f"CONSUMER.INFO.{names.dead_stream}.{names.router}", *asked)
 
-    async def read_rights(self) -> None:
-        """Ask who we are."""
-        self.rights = await read_rights(self.connection)
+    async def read_servers(self) -> None:
+        """Ask who we are, and which servers there are."""
+        self.rights, self.servers = await asyncio.gather(
+            read_rights(self.connection), look_at_servers(self.connection, now=self.now)
+        )
 
     async def read_streams(self) -> None:
         """Ask for every stream at once; each may fail by itself."""

@@ -8,7 +8,7 @@ from jsjobs.doctor.finding import Finding, Severity
 from jsjobs.doctor.patient import Patient
 from jsjobs.jetstream import declared
 from jsjobs.jetstream.connection import MIN_SERVER
-from jsjobs.jetstream.servers import ASKED_FOR_VERSIONS, look_at_servers
+from jsjobs.jetstream.servers import ASKED_FOR_VERSIONS
 from jsjobs.jetstream.subjects import Generation
 from jsjobs.model.job import Priority
 
@@ -20,7 +20,7 @@ _LETTER_MORE = 128 * 1024
 
 async def servers(patient: Patient) -> AsyncIterator[Finding]:
     """Versions of all servers of the cluster."""
-    found = patient.servers = await look_at_servers(patient.connection, now=patient.now)
+    found = patient.servers
     here = f"nats-server {patient.connection.server_version}"
     if not found:
         remedy = f"let this user publish on {ASKED_FOR_VERSIONS}"

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 from jsjobs.doctor.finding import Finding, Severity
 from jsjobs.doctor.patient import Patient
+from jsjobs.jetstream.generation_consumers import Infos
 from jsjobs.jetstream.generations import live_shards
 from jsjobs.jetstream.given_up import given_up
 from jsjobs.jetstream.ids import plain_id
@@ -35,12 +36,12 @@ async def redelivered(patient: Patient) -> AsyncIterator[Finding]:
 
 async def zombies(patient: Patient) -> AsyncIterator[Finding]:
     """Messages that the server gave up and that nobody has buried."""
-    before = await _given_up(patient)
+    before = await _given_up(patient, patient.shards)
     if not before:
         return
     await asyncio.sleep(_AGAIN)
-    patient.shards = await live_shards(patient.connection, patient.names)
-    for name, sequences in (await _given_up(patient)).items():
+    shards = await live_shards(patient.connection, patient.names)
+    for name, sequences in (await _given_up(patient, shards)).items():
         left = sequences & before.get(name, set())
         if left:
             priority = name.partition("-")[0]
@@ -51,9 +52,9 @@ async def zombies(patient: Patient) -> AsyncIterator[Finding]:
             yield Finding("given_up", Severity.PROBLEM, what, name, remedy)
 
 
-async def _given_up(patient: Patient) -> dict[str, set[int]]:
+async def _given_up(patient: Patient, shards: Infos) -> dict[str, set[int]]:
     found = {}
-    for shard, info in patient.shards.items():
+    for shard, info in shards.items():
         stream = patient.names.stream(shard.priority)
         if sequences := await given_up(patient.connection, stream, info, most=_SHOWN + 1):
             found[shard.consumer] = set(sequences)
