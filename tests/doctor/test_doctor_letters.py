@@ -31,7 +31,7 @@ async def test_letters_without_a_router(settings_of: Make, deploy: Deploy) -> No
         async with jobs.worker():
             await jobs.submit("nobody-knows-it", 1)
             at_once, later = [await becomes(config, "letters", how) for how in (Severity.WARNING, Severity.PROBLEM)]
-        assert "1 letters wait" in at_once.what
+        assert "letters wait: 1," in at_once.what
         assert later.where == Names(config.namespace).dead_stream
         assert "no router is there" in later.what
         assert "`jsjobs router`" in later.remedy
@@ -66,7 +66,7 @@ async def test_what_is_due_and_finds_its_queue_full(settings_of: Make, deploy: D
         await jobs.submit("t", 2, priority="low", delay=0.1)
         finding = await becomes(config, "due", Severity.PROBLEM)
         assert finding.where == "low"
-        assert "1 jobs are due that its queue does not take" in finding.what
+        assert "its queue does not take jobs that are due: 1," in finding.what
         assert "see capacity" in finding.remedy
         assert "capacity" in await ills(config)
 
@@ -88,7 +88,7 @@ async def test_what_was_set_aside(jobs: JobService, plain: Client) -> None:
         await plain.jetstream().publish(subject, b"too large")
     finding = await the_ill(jobs.config, "unfit")
     assert (finding.severity, finding.where) == (Severity.WARNING, subject)
-    assert finding.what.startswith("2 messages")
+    assert "was set aside: 2;" in finding.what
     assert f"nats stream purge {Names(jobs.config.namespace).schedule_stream} --subject {subject}" in finding.remedy
 
 

@@ -41,12 +41,12 @@ async def test_pauses_of_a_priority(jobs: JobService) -> None:
     high, low = (await ills(jobs.config))["paused"]
     assert (high.severity, low.severity) == (Severity.NOTE, Severity.NOTE)
     assert "paused until 20" in high.what
-    assert "paused until somebody resumes it; 0 jobs wait" in low.what
+    assert "paused until somebody resumes it; jobs waiting: 0" in low.what
     assert "jsjobs resume low" in low.remedy
     await jobs.submit("t", 1, priority="low")
     _, low = (await ills(jobs.config))["paused"]
     assert low.severity is Severity.WARNING
-    assert "1 jobs wait" in low.what
+    assert "jobs waiting: 1" in low.what
     await jobs.resume("low")
     await jobs.resume("high")
     assert "paused" not in await ills(jobs.config)
@@ -69,7 +69,7 @@ async def test_jobs_without_a_worker(jobs: JobService) -> None:
     at_once, later = await the_ill(jobs.config, "workers"), await becomes(jobs.config, "workers", Severity.PROBLEM)
     assert at_once.severity is Severity.WARNING
     assert later.where == "low-1x1-0"
-    assert "2 jobs and no worker; the first has waited for" in later.what
+    assert "no worker is there, and jobs wait: 2, the first for" in later.what
     assert "jsjobs worker" in later.remedy
 
 
@@ -79,7 +79,7 @@ async def test_a_job_whose_worker_is_gone(jobs: JobService, plain: Client) -> No
     await eventually(lambda: taken)
     await plain.close()
     finding = await becomes(jobs.config, "workers", Severity.PROBLEM)
-    assert "1 jobs and no worker" in finding.what
+    assert "no worker is there, and jobs wait: 1" in finding.what
 
 
 async def test_shards_that_nobody_listens_to_while_others_work(jobs: JobService, plain: Client) -> None:
@@ -100,7 +100,7 @@ async def test_a_shard_that_stands_still(jobs: JobService, plain: Client, connec
     await call(connection, pausing, {})
     finding = await becomes(jobs.config, "stalled", Severity.PROBLEM)
     assert finding.where == "low-1x1-0"
-    assert "1 jobs wait" in finding.what
+    assert "jobs wait: 1" in finding.what
     assert "`jsjobs pause low --for 5s`" in finding.remedy
     assert not delivered
     await jobs.pause("low", seconds=1)

@@ -99,7 +99,7 @@ async def test_a_change_of_shards_that_is_not_finished(
     found = await ills(config)
     (finding,) = found["change"]
     assert (finding.severity, finding.where) == (Severity.WARNING, "low")
-    assert "from 1x1 to 2x2; 1 jobs of the old ones are left: no worker takes them" in finding.what
+    assert "from 1x1 to 2x2; jobs left in the old ones: 1: no worker takes them" in finding.what
     assert "jsjobs streams apply" in finding.remedy
     assert "declared" not in found
 

@@ -46,6 +46,6 @@ async def unfinished_changes(patient: Patient) -> AsyncIterator[Finding]:
         first = live.generations[0]
         left = stored.jobs[first] if stored else 0
         why = waits_for(first, {shard: info for shard, info in patient.shards.items() if shard.priority is priority})
-        what = f"its shards are being changed from {first} to {live.last}; {left:,} jobs of the old ones are left"
+        what = f"its shards are being changed from {first} to {live.last}; jobs left in the old ones: {left:,}"
         what += f": {why}" if left and why else ""
         yield Finding("change", Severity.WARNING, what, priority, f"a router finishes it, or `{_APPLY}`")

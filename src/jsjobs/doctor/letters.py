@@ -31,7 +31,7 @@ async def waiting(patient: Patient) -> AsyncIterator[Finding]:
         else f"start one: {_START}"
     )
     severity = Severity.PROBLEM if is_late else Severity.WARNING
-    what = f"{count:,} letters wait, the first for {waited:,.0f} s: {why}"
+    what = f"letters wait: {count:,}, the first for {waited:,.0f} s: {why}"
     yield Finding("letters", severity, what, info["config"]["name"], remedy)
 
 

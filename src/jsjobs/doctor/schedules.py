@@ -27,7 +27,9 @@ async def stalled(patient: Patient) -> AsyncIterator[Finding]:
         waited = timedelta() if first is None else server_time(source) - first.stored_at
         if waited > timedelta(seconds=patient.config.ack_wait):  # around a failover it takes several seconds
             count = source["num_pending"] + source["num_ack_pending"]
-            what = f"{count:,} jobs are due that its queue does not take, the first for {waited.total_seconds():,.0f} s"
+            what = (
+                f"its queue does not take jobs that are due: {count:,}, the first for {waited.total_seconds():,.0f} s"
+            )
             remedy = "if the queue is full (see capacity), make room; else a router sets it going: `jsjobs router`"
             yield Finding("due", Severity.PROBLEM, what, priority, remedy)
 
@@ -42,7 +44,7 @@ async def set_aside(patient: Patient) -> AsyncIterator[Finding]:
     info = await find(patient.connection, f"STREAM.INFO.{names.schedule_stream}", request)
     count = ((info or {}).get("state", {}).get("subjects") or {}).get(subject, 0)
     if count:
-        what = f"{count:,} messages that were due were too large for their queue, and were set aside; they are no jobs"
+        what = f"what was due and too large for its queue was set aside: {count:,}; that is no job"
         remedy = (
             f"`nats stream get {names.schedule_stream} --last-for {subject}` shows one, its header Jsjobs-Unfit says "
             "where it was due: find who publishes them, then "

@@ -30,7 +30,7 @@ async def paused(patient: Patient) -> AsyncIterator[Finding]:
         )
         behind = sum(shard.waiting for shard in held)
         severity = Severity.WARNING if behind or some else Severity.NOTE
-        what = f"it is paused {until}{some}; {behind:,} jobs wait"
+        what = f"it is paused {until}{some}; jobs waiting: {behind:,}"
         yield Finding("paused", severity, what, look.priority, f"if that is not meant: `jsjobs resume {look.priority}`")
 
 
@@ -50,7 +50,7 @@ async def workers(patient: Patient) -> AsyncIterator[Finding]:
         if busy := shard.waiting + shard.running:
             waited = oldest.get(shard, 0.0)
             severity = Severity.PROBLEM if waited > patient.config.ack_wait else Severity.WARNING
-            what = f"{busy:,} jobs and no worker; the first has waited for {waited:,.0f} s"
+            what = f"no worker is there, and jobs wait: {busy:,}, the first for {waited:,.0f} s"
             yield Finding("workers", severity, what, shard.name, remedy)
     idle = [shard.name for shard in alone if not shard.waiting + shard.running]
     if idle and len(alone) < len(patient.looks):
@@ -63,7 +63,7 @@ async def stalled(patient: Patient) -> AsyncIterator[Finding]:
     idle = [shard for shard in idle if not shard.paused and not shard.is_busy and _is_quiet(patient, shard)]
     for shard, waited in (await _oldest(patient, idle)).items():
         if waited > patient.config.ack_wait:
-            what = f"{shard.waiting:,} jobs wait, the first for {waited:,.0f} s, with a worker; nothing is delivered"
+            what = f"jobs wait: {shard.waiting:,}, the first for {waited:,.0f} s; a worker is there, and gets none"
             remedy = (
                 f"`jsjobs pause {shard.shard.priority} --for 5s` wakes it when that ends; if not, restart the workers"
             )
