@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -22,6 +23,7 @@ from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.topology import Topology
 from old_server import VERSION, old_server
 
+DOCS = Path(__file__).parents[2] / "docs" / "doctor.md"
 Make = Callable[..., JobService.Config]
 SYSTEM = """
 accounts {
@@ -182,8 +184,12 @@ async def test_sync_settings_that_an_account_may_see(
     assert "sync_interval: always" in sync.remedy
 
 
-async def test_where_all_is_on_disk_at_once_nothing_is_said_of_it(settings_of: Make, tmp_path: Path) -> None:
-    async with server_with(tmp_path, more="jetstream {sync_interval: always}") as url:
+async def test_with_the_configuration_of_the_docs_all_is_on_disk_at_once_and_seen(
+    settings_of: Make, tmp_path: Path
+) -> None:
+    (config,) = re.findall(r"^```text\n(.*?)^```$", DOCS.read_text(), re.MULTILINE | re.DOTALL)
+    with NatsServer(tmp_path, config=config.replace('"..."', "pw")) as server:
+        url = server.url.replace("nats://", "nats://jobs:pw@")
         (copies,) = (await ills(await applied(settings_of, url)))["sync"]
     assert copies.where == "JSJOBS_REPLICAS"
 
