@@ -55,7 +55,6 @@ def shard_consumer(config: Config, names: Names, shard: Shard) -> Declared:
     consumer["filter_subject"] = f"{names.stored(shard.priority, shard.generation)}.{shard.number}.>"
     consumer["ack_wait"] = int(config.ack_wait * NANOSECONDS)
     consumer["max_deliver"] = config.max_deliver
-    consumer["backoff"] = []  # with one, a retry comes at its own delay and the backoff's
     return consumer
 
 
