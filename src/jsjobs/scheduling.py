@@ -21,7 +21,7 @@ from jsjobs.jetstream.schedule import Schedule
 from jsjobs.jetstream.schedules import ScheduleChanged
 from jsjobs.jetstream.subjects import Names, checked_type
 from jsjobs.model.checks import checked_text, problems
-from jsjobs.model.errors import JobError
+from jsjobs.model.errors import AnotherSchedule, JobError
 from jsjobs.model.ids import JobId
 from jsjobs.model.job import Duration, Priority, utc_now
 from jsjobs.model.payload import JobPayload
@@ -160,8 +160,8 @@ class Scheduler:
             The schedule, with its next five times.
 
         Raises:
-            JobError: `Validation`, if something given cannot be used, or the name is another schedule's;
-                `RunnerUnavailable`.
+            AnotherSchedule: If the name is another one's.
+            JobError: `Validation`, if something given cannot be used; `RunnerUnavailable`.
         """
         timetable, form = timetable_of(cron, every, zone), schedule_form(job_type, payload, options)
         wanted = compose_definition(self._names, self._composer, name, timetable, form)
@@ -173,9 +173,7 @@ class Scheduler:
             if definition_of(found) == wanted:
                 return found
             if not replace:
-                raise JobError.from_validation(
-                    f"there is another schedule {name!r}: remove it first, or say that this one replaces it"
-                )
+                raise AnotherSchedule(name)
             return await self._periodic.store(wanted, expected=found.sequence, paused=is_paused(found))
 
         return self._status(await _settled(put))

@@ -12,7 +12,7 @@ from jsjobs.cli.options import Json, duration_option, examples, with_servers
 from jsjobs.cli.output import local_time, plain, print_json, print_value, screen, talk
 from jsjobs.cli.payloads import read_one
 from jsjobs.cli.problems import WrongUse
-from jsjobs.model.errors import JobError
+from jsjobs.model.errors import AnotherSchedule
 from jsjobs.model.ids import JobId
 from jsjobs.model.job import Duration, Priority, utc_now
 from jsjobs.model.periodic import ScheduleStatus
@@ -73,10 +73,8 @@ def add(
 
     try:
         added = run(go())
-    except JobError as error:
-        if error.message.startswith("there is another schedule"):
-            raise WrongUse(f"there is another schedule {name!r}: --replace puts this one in its place") from None
-        raise
+    except AnotherSchedule:
+        raise WrongUse(f"there is another schedule {name!r}: --replace puts this one in its place") from None
     _tell(added, as_json=as_json)
 
 
