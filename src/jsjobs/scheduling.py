@@ -56,7 +56,7 @@ def timetable_of(cron: str | None, every: float | timedelta | None, zone: str | 
         JobError: `Validation`, if it is not exactly one, or it cannot be one.
     """
     if (cron is None) == (every is None):
-        raise JobError.from_validation("say when: either a cron, such as '0 9 * * 1-5', or every, in seconds")
+        raise JobError.from_validation("say when: either cron, such as '0 9 * * 1-5', or every, an interval")
     if cron is not None:
         return Timetable.cron(cron, zone=zone)
     if zone is not None:
