@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, TypedDict, TypeVar, Unpack
@@ -18,7 +16,7 @@ from jsjobs.jetstream.outgoing import Outgoing
 from jsjobs.jetstream.periodic import Definition, Periodic, define, definition_of, is_paused, is_there
 from jsjobs.jetstream.queue import JobQueue
 from jsjobs.jetstream.schedule import Schedule
-from jsjobs.jetstream.schedules import ScheduleChanged
+from jsjobs.jetstream.settled import settled
 from jsjobs.jetstream.subjects import Names, checked_type
 from jsjobs.model.checks import checked_text, problems
 from jsjobs.model.errors import AnotherSchedule, JobError
@@ -32,8 +30,6 @@ logger = logging.getLogger("jsjobs.scheduling")
 
 T = TypeVar("T")
 
-_LOOK_AGAIN = 0.02
-"""Seconds after a lost race."""
 _PATIENCE = 5.0
 """Seconds in which others must come to an end with changing the same schedule."""
 
@@ -261,12 +257,4 @@ class Scheduler:
 
 
 async def _settled(change: Callable[[], Awaitable[T]]) -> T:
-    """Make a change, anew where somebody else was first."""
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            return await change()
-        except ScheduleChanged:
-            if time.monotonic() > deadline:
-                raise JobError.from_runner_unavailable("others change the schedule all the time: try again") from None
-            await asyncio.sleep(_LOOK_AGAIN)
+    return await settled(change, within=_PATIENCE, else_say="others change the schedule all the time: try again")
