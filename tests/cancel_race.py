@@ -4,9 +4,10 @@ import asyncio
 import json
 import random
 from collections import Counter, defaultdict
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 from nats.aio.client import Client
@@ -104,27 +105,59 @@ class Race:
         job.answered = self.now()
 
 
-async def history_of(plain: Client, namespace: str) -> dict[str, list[dict[str, Any]]]:
-    """Every entry that the bucket ever took, in order: a second stream sourced from it forgets nothing."""
-    entries: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    stream = plain.jetstream()
-    subscription = await stream.subscribe(">", stream=f"{namespace.upper()}_HISTORY", ordered_consumer=True)
-    expected = (await stream.stream_info(f"{namespace.upper()}_HISTORY")).state.messages
-    for _ in range(expected):
-        message = await subscription.next_msg(timeout=20)
-        entry = json.loads(message.data)
-        if "job_id" in entry:
-            entries[entry["job_id"]].append(entry)
-    await subscription.unsubscribe()
-    return entries
+class Racing(Protocol):
+    """What is to be raced: a handler, and the chance that all of it hangs on."""
+
+    random: random.Random
+
+    async def handle(self, payload: Any, ctx: JobService.Context) -> Any: ...
 
 
-async def run_race(
-    config: JobService.Config, plain: Client, monkeypatch: pytest.MonkeyPatch, *, seed: int, rounds: int
-) -> tuple[Race, Counter[str]]:
-    """Run so many jobs on two workers, cancel each, and check the rules; how the jobs ended."""
-    race, namespace = Race(seed), config.namespace
-    history = StreamConfig(name=f"{namespace.upper()}_HISTORY", sources=[StreamSource(name=f"KV_{namespace}")])
+@dataclass
+class Course:
+    """Two workers that run, a caller, and all that the state bucket ever takes."""
+
+    caller: JobService
+    plain: Client
+
+    async def rounds(self, one: Callable[[JobService, int], Awaitable[None]], count: int, *, at_once: int) -> None:
+        gate = asyncio.Semaphore(at_once)
+
+        async def passed(number: int) -> None:
+            async with gate:
+                await one(self.caller, number)
+
+        await asyncio.gather(*(passed(number) for number in range(count)))
+
+    async def is_drained(self) -> bool:
+        upper = self.caller.config.namespace.upper()
+        infos = [await call(self.caller.connection, f"STREAM.INFO.{upper}_{name}") for name in ("HIGH", "CRITICAL")]
+        return all(info["state"]["messages"] == 0 for info in infos)
+
+    async def history(self) -> dict[str, list[dict[str, Any]]]:
+        """Every entry that the bucket ever took, in order: a second stream sourced from it forgets nothing."""
+        entries: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        stream, name = self.plain.jetstream(), history_of(self.caller.config)
+        subscription = await stream.subscribe(">", stream=name, ordered_consumer=True)
+        for _ in range((await stream.stream_info(name)).state.messages):
+            message = await subscription.next_msg(timeout=20)
+            entry = json.loads(message.data)
+            if "job_id" in entry:
+                entries[entry["job_id"]].append(entry)
+        await subscription.unsubscribe()
+        return entries
+
+
+def history_of(config: JobService.Config) -> str:
+    return f"{config.namespace.upper()}_HISTORY"
+
+
+@asynccontextmanager
+async def course(
+    config: JobService.Config, plain: Client, monkeypatch: pytest.MonkeyPatch, race: Racing
+) -> AsyncIterator[Course]:
+    """Two workers for the race's handler, whose answers to the server are lost now and then."""
+    history = StreamConfig(name=history_of(config), sources=[StreamSource(name=f"KV_{config.namespace}")])
     await plain.jetstream().add_stream(history)
     answer = Delivery._answer
 
@@ -133,28 +166,25 @@ async def run_race(
             answer(delivery, data)
 
     monkeypatch.setattr(Delivery, "_answer", sometimes_lost)
-    gate = asyncio.Semaphore(AT_ONCE)
     async with AsyncExitStack() as open_ones:
         for _ in range(2):
             worker = await open_ones.enter_async_context(JobService(config))
             worker.register_handler("race", race.handle)
             await open_ones.enter_async_context(worker.worker())
         caller = await open_ones.enter_async_context(JobService(config))
+        yield Course(caller, plain)
+        await find(caller.connection, f"STREAM.DELETE.{history_of(config)}")
 
-        async def one(number: int) -> None:
-            async with gate:
-                await race.round(caller, number)
 
-        await asyncio.gather(*(one(number) for number in range(rounds)))
-
-        async def all_drained() -> bool:
-            streams = [f"{namespace.upper()}_{name}" for name in ("HIGH", "CRITICAL")]
-            infos = [await call(caller.connection, f"STREAM.INFO.{name}") for name in streams]
-            return all(info["state"]["messages"] == 0 for info in infos)
-
-        await eventually(all_drained, within=60)
-        entries = await history_of(plain, namespace)
-        await find(caller.connection, f"STREAM.DELETE.{namespace.upper()}_HISTORY")
+async def run_race(
+    config: JobService.Config, plain: Client, monkeypatch: pytest.MonkeyPatch, *, seed: int, rounds: int
+) -> tuple[Race, Counter[str]]:
+    """Run so many jobs on two workers, cancel each, and check the rules; how the jobs ended."""
+    race = Race(seed)
+    async with course(config, plain, monkeypatch, race) as around:
+        await around.rounds(race.round, rounds, at_once=AT_ONCE)
+        await eventually(around.is_drained, within=60)
+        entries = await around.history()
     assert len(race.jobs) == rounds
     return race, check(race, entries)
 

@@ -20,7 +20,7 @@ from jsjobs.jetstream.errors import ConnectionLost
 from jsjobs.jetstream.follow import looks
 from jsjobs.jetstream.ids import checked_id
 from jsjobs.jetstream.incoming import fetch_job
-from jsjobs.jetstream.rights import NotPermitted
+from jsjobs.jetstream.refusals import NotPermitted
 from jsjobs.jetstream.schedules import ScheduleChanged, Schedules
 from jsjobs.jetstream.state import Conflict, Found, StateStore
 from jsjobs.jetstream.subjects import Names

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import suppress
 from datetime import datetime
 
@@ -13,7 +12,8 @@ from jsjobs.jetstream.errors import ConnectionLost
 from jsjobs.jetstream.ids import checked_id
 from jsjobs.jetstream.schedule import SCHEDULE as PATTERN
 from jsjobs.jetstream.schedule import Schedule, at_pattern
-from jsjobs.jetstream.schedules import ScheduleChanged, Schedules
+from jsjobs.jetstream.schedules import Schedules
+from jsjobs.jetstream.settled import settled
 from jsjobs.jetstream.state import Conflict, StateStore
 from jsjobs.jetstream.subjects import Names
 from jsjobs.model.errors import AlreadyDue, AlreadyEnded, JobError
@@ -54,29 +54,26 @@ class _Rescheduling:
         self._state = StateStore(connection, names)
 
     async def run(self, due: datetime | None) -> JobStatusResponse:
-        deadline = time.monotonic() + self._timeout
-        while True:
-            schedule = await self._schedule()
-            await self._check(schedule, due)
-            try:
-                if due is None:
-                    await self._schedules.fire(schedule)
-                else:
-                    headers = {**schedule.own_headers, **schedule.timing, PATTERN: at_pattern(due)}
-                    await self._schedules.replace(schedule, headers, schedule.data)
-            except ConnectionLost as error:
-                raise JobError.from_runner_unavailable(
-                    f"{error.message}: {self._job_id} may or may not have been moved; doing it again is harmless",
-                    job_id=self._job_id,
-                ) from None
-            except ScheduleChanged:
-                if time.monotonic() > deadline:
-                    raise JobError.from_runner_unavailable(
-                        f"others change the schedule of {self._job_id} all the time: try again", job_id=self._job_id
-                    ) from None
-                await asyncio.sleep(_LOOK_AGAIN)
+        text = f"others change the schedule of {self._job_id} all the time: try again"
+        moving = settled(lambda: self._move(due), within=self._timeout, else_say=text, job_id=self._job_id)
+        return await self._tell(await moving, due or utc_now())
+
+    async def _move(self, due: datetime | None) -> Schedule:
+        """Look at the schedule and move it; what it was."""
+        schedule = await self._schedule()
+        await self._check(schedule, due)
+        try:
+            if due is None:
+                await self._schedules.fire(schedule)
             else:
-                return await self._tell(schedule, due or utc_now())
+                headers = {**schedule.own_headers, **schedule.timing, PATTERN: at_pattern(due)}
+                await self._schedules.replace(schedule, headers, schedule.data)
+        except ConnectionLost as error:
+            raise JobError.from_runner_unavailable(
+                f"{error.message}: {self._job_id} may or may not have been moved; doing it again is harmless",
+                job_id=self._job_id,
+            ) from None
+        return schedule
 
     async def _schedule(self) -> Schedule:
         """The job's schedule.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, TypedDict, TypeVar, Unpack
@@ -18,10 +16,10 @@ from jsjobs.jetstream.outgoing import Outgoing
 from jsjobs.jetstream.periodic import Definition, Periodic, define, definition_of, is_paused, is_there
 from jsjobs.jetstream.queue import JobQueue
 from jsjobs.jetstream.schedule import Schedule
-from jsjobs.jetstream.schedules import ScheduleChanged
+from jsjobs.jetstream.settled import settled
 from jsjobs.jetstream.subjects import Names, checked_type
 from jsjobs.model.checks import checked_text, problems
-from jsjobs.model.errors import JobError
+from jsjobs.model.errors import AnotherSchedule, JobError
 from jsjobs.model.ids import JobId
 from jsjobs.model.job import Duration, Priority, utc_now
 from jsjobs.model.payload import JobPayload
@@ -32,8 +30,6 @@ logger = logging.getLogger("jsjobs.scheduling")
 
 T = TypeVar("T")
 
-_LOOK_AGAIN = 0.02
-"""Seconds after a lost race."""
 _PATIENCE = 5.0
 """Seconds in which others must come to an end with changing the same schedule."""
 
@@ -56,7 +52,7 @@ def timetable_of(cron: str | None, every: float | timedelta | None, zone: str | 
         JobError: `Validation`, if it is not exactly one, or it cannot be one.
     """
     if (cron is None) == (every is None):
-        raise JobError.from_validation("say when: either a cron, such as '0 9 * * 1-5', or every, in seconds")
+        raise JobError.from_validation("say when: either cron, such as '0 9 * * 1-5', or every, an interval")
     if cron is not None:
         return Timetable.cron(cron, zone=zone)
     if zone is not None:
@@ -160,8 +156,8 @@ class Scheduler:
             The schedule, with its next five times.
 
         Raises:
-            JobError: `Validation`, if something given cannot be used, or the name is another schedule's;
-                `RunnerUnavailable`.
+            AnotherSchedule: If the name is another one's.
+            JobError: `Validation`, if something given cannot be used; `RunnerUnavailable`.
         """
         timetable, form = timetable_of(cron, every, zone), schedule_form(job_type, payload, options)
         wanted = compose_definition(self._names, self._composer, name, timetable, form)
@@ -173,9 +169,7 @@ class Scheduler:
             if definition_of(found) == wanted:
                 return found
             if not replace:
-                raise JobError.from_validation(
-                    f"there is another schedule {name!r}: remove it first, or say that this one replaces it"
-                )
+                raise AnotherSchedule(name)
             return await self._periodic.store(wanted, expected=found.sequence, paused=is_paused(found))
 
         return self._status(await _settled(put))
@@ -263,12 +257,4 @@ class Scheduler:
 
 
 async def _settled(change: Callable[[], Awaitable[T]]) -> T:
-    """Make a change, anew where somebody else was first."""
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            return await change()
-        except ScheduleChanged:
-            if time.monotonic() > deadline:
-                raise JobError.from_runner_unavailable("others change the schedule all the time: try again") from None
-            await asyncio.sleep(_LOOK_AGAIN)
+    return await settled(change, within=_PATIENCE, else_say="others change the schedule all the time: try again")

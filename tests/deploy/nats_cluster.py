@@ -22,6 +22,8 @@ class Cluster:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.config = ""
+        """More configuration of every node, in the server's own format."""
         sockets = {(name, port): socket.create_server(("127.0.0.1", 0)) for name in NODES for port in PORTS}
         self.ports = {place: found.getsockname()[1] for place, found in sockets.items()}
         for found in sockets.values():
@@ -42,6 +44,10 @@ class Cluster:
 
     def start(self, name: str) -> None:
         options = [self.here(name, option) for option in SERVICES[name]["command"]]
+        if self.config:
+            own = self.folder / f"{name}.conf"  # one that all share would be written while another node reads it
+            own.write_text(self.config)
+            options.append(f"--config={own}")
         log = (self.folder / f"{name}.log").open("ab")
         self.logs.append(log)
         self.processes[name] = subprocess.Popen(

@@ -1,6 +1,6 @@
 import pytest
 
-from jsjobs.jetstream.rights import refusal_in
+from jsjobs.jetstream.refusals import refusal_in
 
 
 @pytest.mark.parametrize(

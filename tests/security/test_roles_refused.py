@@ -10,7 +10,7 @@ from secured import Wire, environment, plain_client, wire
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.jetstream.rights import NotPermitted
+from jsjobs.jetstream.refusals import NotPermitted
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.topology import Topology
 

@@ -4,19 +4,15 @@ import asyncio
 import random
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from nats.aio.client import Client
-from nats.js.api import StreamConfig, StreamSource
 
-from cancel_race import LOST_ANSWERS, TERMINAL, history_of
+from cancel_race import TERMINAL, course
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.jetstream.api import call, find
-from jsjobs.jetstream.delivery import Delivery
 from jsjobs.model.errors import AlreadyDue, AlreadyEnded
 
 ROUNDS = 2400
@@ -131,41 +127,16 @@ async def test_what_is_done_to_a_job_while_it_fires_is_done_or_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     await deploy(config)
-    race, upper = Race(20261126), config.namespace.upper()
-    history = StreamConfig(name=f"{upper}_HISTORY", sources=[StreamSource(name=f"KV_{config.namespace}")])
-    await plain.jetstream().add_stream(history)
-    answer = Delivery._answer
-
-    def sometimes_lost(delivery: Delivery, data: bytes) -> None:
-        if race.random.random() > LOST_ANSWERS:
-            answer(delivery, data)
-
-    monkeypatch.setattr(Delivery, "_answer", sometimes_lost)
-    gate = asyncio.Semaphore(AT_ONCE)
-    async with AsyncExitStack() as open_ones:
-        for _ in range(2):
-            worker = await open_ones.enter_async_context(JobService(config))
-            worker.register_handler("race", race.handle)
-            await open_ones.enter_async_context(worker.worker())
-        caller = await open_ones.enter_async_context(JobService(config))
-
-        async def one(number: int) -> None:
-            async with gate:
-                await race.round(caller, number)
-
-        await asyncio.gather(*(one(number) for number in range(ROUNDS)))
-
-        async def all_drained() -> bool:
-            infos = [await call(caller.connection, f"STREAM.INFO.{upper}_{name}") for name in ("HIGH", "CRITICAL")]
-            return all(info["state"]["messages"] == 0 for info in infos)
+    race = Race(20261126)
+    async with course(config, plain, monkeypatch, race) as around:
+        await around.rounds(race.round, ROUNDS, at_once=AT_ONCE)
 
         async def all_ended() -> bool:
-            ended = [(await caller.status(job_id)).status.is_terminal for job_id in race.payload]
-            return all(ended) and await all_drained()
+            ended = [(await around.caller.status(job_id)).status.is_terminal for job_id in race.payload]
+            return all(ended) and await around.is_drained()
 
         await eventually(all_ended, within=60)
-        entries = await history_of(plain, config.namespace)
-        await find(caller.connection, f"STREAM.DELETE.{upper}_HISTORY")
+        entries = await around.history()
     race.check(entries)
     # The moments were well mixed.
     expected = {"cancel: cancelled 0", "cancel: cancelled 1", "cancel: ended", "reschedule: moved", "run_now: fired"}

@@ -10,6 +10,8 @@ import typer
 
 from jsjobs.cli import bench, cancel, database, dlq, jobs, queues, reschedule, schedule, serve, streams
 from jsjobs.cli.demo import demo
+from jsjobs.cli.doctor import EXAMPLES as DOCTOR_EXAMPLES
+from jsjobs.cli.doctor import doctor
 from jsjobs.cli.options import is_verbose
 from jsjobs.cli.output import complain
 from jsjobs.cli.problems import FAILED, INTERRUPTED, judge, show_trace
@@ -51,6 +53,7 @@ app.command(rich_help_panel="Running")(demo)
 app.command(rich_help_panel=_OPERATIONS, epilog=EXAMPLES)(top)
 queues.add_commands(app, _OPERATIONS)
 app.command(rich_help_panel=_OPERATIONS, epilog=bench.EXAMPLES)(bench.bench)
+app.command(rich_help_panel=_OPERATIONS, epilog=DOCTOR_EXAMPLES)(doctor)
 app.add_typer(dlq.app, name="dlq", rich_help_panel=_OPERATIONS)
 app.add_typer(streams.app, name="streams", rich_help_panel=_OPERATIONS)
 app.add_typer(database.app, name="db", rich_help_panel=_OPERATIONS)

@@ -12,7 +12,7 @@ from jsjobs.cli.options import Json, duration_option, examples, with_servers
 from jsjobs.cli.output import local_time, plain, print_json, print_value, screen, talk
 from jsjobs.cli.payloads import read_one
 from jsjobs.cli.problems import WrongUse
-from jsjobs.model.errors import JobError
+from jsjobs.model.errors import AnotherSchedule
 from jsjobs.model.ids import JobId
 from jsjobs.model.job import Duration, Priority, utc_now
 from jsjobs.model.periodic import ScheduleStatus
@@ -54,7 +54,7 @@ def add(
     as_json: Json = False,
 ) -> None:
     """Submit a job again and again, and show the next five times. The same once more changes nothing."""
-    _check_when(cron, every, tz)
+    timetable_of(cron, every, tz)  # what is wrong with it needs no server
     content = read_one(payload)
     options: dict[str, Any] = {
         "priority": priority,
@@ -73,10 +73,8 @@ def add(
 
     try:
         added = run(go())
-    except JobError as error:
-        if error.message.startswith("there is another schedule"):
-            raise WrongUse(f"there is another schedule {name!r}: --replace puts this one in its place") from None
-        raise
+    except AnotherSchedule:
+        raise WrongUse(f"there is another schedule {name!r}: --replace puts this one in its place") from None
     _tell(added, as_json=as_json)
 
 
@@ -165,15 +163,6 @@ def run_now(*, name: Name, as_json: Json = False) -> None:
 
     job_id = run(go())
     print_json({"job_id": job_id}) if as_json else print(job_id)  # noqa: T201 - the id alone, for $(...)
-
-
-def _check_when(cron: str | None, every: float | None, tz: str | None) -> None:
-    """Look at what needs no server, in the command's own words."""
-    if (cron is None) == (every is None):
-        raise WrongUse("""say when: either --cron, such as --cron "0 9 * * 1-5", or --every, such as --every 30s""")
-    if cron is None and tz is not None:
-        raise WrongUse("--tz goes with --cron: an interval is the same everywhere")
-    timetable_of(cron, every, tz)
 
 
 def _say(schedule: ScheduleStatus, *, as_json: bool) -> None:

@@ -9,11 +9,12 @@ import re
 from typing import TYPE_CHECKING, Any, Self
 
 from jsjobs.dead_letters.lookout import Lookout
-from jsjobs.dead_letters.sweep import Sweep, is_given_up
+from jsjobs.dead_letters.sweep import Sweep
 from jsjobs.dead_letters.undertaker import Undertaker
 from jsjobs.jetstream.api import find
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.delivery import Delivery
+from jsjobs.jetstream.given_up import is_given_up
 from jsjobs.jetstream.letters import read_letter
 from jsjobs.jetstream.state import StateStore
 from jsjobs.jetstream.subjects import Names

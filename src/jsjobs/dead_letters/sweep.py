@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from jsjobs.dead_letters.fired import Fired
 from jsjobs.dead_letters.undertaker import Undertaker
 from jsjobs.jetstream.api import call
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.generations import live_shards
+from jsjobs.jetstream.given_up import given_up
 from jsjobs.jetstream.steps import Action
-from jsjobs.jetstream.stored import find_at_leader
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.topology import Topology
 from jsjobs.settings import Config
@@ -43,7 +42,7 @@ class Sweep:
         self._seen = {}
         for shard, info in (await live_shards(self._connection, self._names)).items():
             stream = self._names.stream(shard.priority)
-            for sequence in await self._given_up(stream, info):
+            for sequence in await given_up(self._connection, stream, info):
                 first_seen = self._seen[stream, sequence] = seen.get((stream, sequence), now)
                 if now - first_seen >= info["config"]["ack_wait"] / 1e9:
                     await self._undertaker.bury(stream, sequence, info["config"]["filter_subject"])
@@ -62,25 +61,3 @@ class Sweep:
                 continue
             if step.priority not in undecided and step.body["stream_name"] not in absent:
                 await call(self._connection, step.endpoint, step.body)
-
-    async def _given_up(self, stream: str, info: dict[str, Any]) -> list[int]:
-        found: list[int] = []
-        sequence = 1
-        while True:
-            request = {"seq": sequence, "next_by_subj": info["config"]["filter_subject"]}
-            message = await find_at_leader(self._connection, stream, request)
-            if message is None or message.sequence > info["delivered"]["stream_seq"]:
-                return found
-            if is_given_up(info, message.sequence):
-                found.append(message.sequence)
-            sequence = message.sequence + 1
-
-
-def is_given_up(info: dict[str, Any], sequence: int) -> bool:
-    """Whether a message that is still stored was delivered and is not in flight.
-
-    A shard has one message in flight at most, and that is the last one delivered.
-    """
-    last: int = info["delivered"]["stream_seq"]
-    in_flight = info["num_ack_pending"] > 0 and sequence == last
-    return sequence <= last and not in_flight

@@ -8,7 +8,7 @@ import time
 from typing import NamedTuple
 
 from jsjobs.jetstream.errors import ConnectionLost, NoResponders
-from jsjobs.jetstream.rights import NotPermitted, Refusal
+from jsjobs.jetstream.refusals import NotPermitted, Refusal
 
 _SWEEP = 0.25  # seconds between two looks for unanswered requests
 

@@ -16,9 +16,9 @@ from nats.aio.client import Client
 from nats.nuid import NUID
 
 from jsjobs.jetstream.answers import Answers, Reply
-from jsjobs.jetstream.errors import ConnectionClosed, ConnectionLost, TooLarge, without_secrets
+from jsjobs.jetstream.errors import ConnectionClosed, ConnectionLost, ServerTooOld, TooLarge, without_secrets
 from jsjobs.jetstream.hardened import HardenedClient, NoTls
-from jsjobs.jetstream.rights import Rights, refusal_in
+from jsjobs.jetstream.refusals import Refusals, refusal_in
 from jsjobs.model.errors import JobError
 
 logger = logging.getLogger("jsjobs.connection")
@@ -35,7 +35,7 @@ class Connection(HardenedClient):
         super().__init__()
         self._up = asyncio.Event()
         self._answers = Answers()
-        self._rights = Rights()
+        self._refused = Refusals()
         self._sweeper: asyncio.Task[None] | None = None
         self._fatal: asyncio.Future[Exception] | None = None
         self._refusals = 0
@@ -91,14 +91,18 @@ class Connection(HardenedClient):
     async def _after_connect(self, servers: str) -> None:
         version = self.connected_server_version
         if (version.major, version.minor) < MIN_SERVER:
-            raise JobError.from_runner_unavailable(
-                f"nats-server 2.15 or later is needed, {without_secrets(servers)} runs {version}: please upgrade it"
-            )
+            raise ServerTooOld(servers, self.server_version)
         inbox = self._answers.inbox = bytes(self._inbox_prefix) + b"." + bytes(NUID().next()) + b"."
         self._up.set()
         await self.receive(inbox + b"*", self._answers.take)
-        await self._rights.check_inbox(self, inbox)
+        await self._refused.check_inbox(self, inbox)
         self._sweeper = asyncio.ensure_future(self._answers.sweep())
+
+    @property
+    def server_version(self) -> str:
+        """Of the server it is connected to."""
+        version = self.connected_server_version
+        return f"{version.major}.{version.minor}.{version.patch}"
 
     async def close(self) -> None:
         """Send what is waiting to be sent, then close for good."""
@@ -217,7 +221,7 @@ class Connection(HardenedClient):
     async def _process_err(self, err_msg: str) -> None:
         refusal = refusal_in(err_msg)
         if refusal is not None and (
-            self._answers.refuse(refusal) if refusal.is_publish else self._rights.note(refusal)
+            self._answers.refuse(refusal) if refusal.is_publish else self._refused.note(refusal)
         ):
             return
         await super()._process_err(err_msg)
@@ -251,7 +255,7 @@ class Connection(HardenedClient):
             self._refusals += isinstance(error, OSError | NoTls) and not isinstance(error, TimeoutError)
             if "authorization" in str(error).lower() or self._refusals >= len(self._server_pool):
                 self._fatal.set_result(error)
-        elif not self._up.is_set() or (refusal_in(str(error)) and not self._rights.is_time_to_warn()):
+        elif not self._up.is_set() or (refusal_in(str(error)) and not self._refused.is_time_to_warn()):
             logger.debug("NATS: %s", error)
         else:
             logger.warning("NATS: %s", str(error).removeprefix("nats: ") or type(error).__name__)

@@ -11,9 +11,9 @@ from jsjobs.jetstream.delayed import DelayedJob, Named, digest, named
 from jsjobs.jetstream.errors import ConnectionLost
 from jsjobs.jetstream.ids import debounced_id, digest_of
 from jsjobs.jetstream.schedules import ScheduleChanged, Schedules
+from jsjobs.jetstream.settled import settled
 from jsjobs.jetstream.state import Conflict, Found, StateStore
 from jsjobs.jetstream.subjects import Names
-from jsjobs.model.errors import JobError
 from jsjobs.model.ids import JobId
 from jsjobs.model.job import JobStatusResponse, Status, random_token
 
@@ -38,33 +38,32 @@ class Debounced:
         Raises:
             JobError: As `submit`; `RunnerUnavailable` also, if many submits of the key are under way at once.
         """
-        of_key = digest(key)
-        for _ in range(_TRIES):
-            job_id = debounced_id(of_key, random_token())
-            found = await self._schedules.find(self._names.schedule(job_id))
-            known: Found | None = None
-            # Another id than one of this key is a stranger's.
-            if found is not None and found.is_live and found.job_id and digest_of(found.job_id) == of_key:
-                known = await self._state.read(found.job_id)
-                if known is None or (known.entry is not None and not known.entry.status.is_terminal):
-                    job_id = found.job_id  # a cancelled one would never run: its successor is another job
-            one = named(self._names, delayed_job, job_id)
-            schedule = one.schedule
-            try:
-                if found is None:
-                    await self._schedules.store(schedule.subject, schedule.headers, schedule.data, expected=0)
-                else:
-                    await self._schedules.replace(found, schedule.headers, schedule.data)
-            except ConnectionLost as error:
-                raise unknown(error, "submit it again with the same debounce_key, it will not run twice") from None
-            except ScheduleChanged:
-                await asyncio.sleep(_LOOK_AGAIN)
-                continue
-            if known is not None and known.entry is not None and known.entry.status is Status.CANCELLED:
-                await self._let_age(known.entry, known)
-            if await self._write(one):
-                return JobId(job_id)
-        raise JobError.from_runner_unavailable("too many submits of the same debounce_key at once: submit it again")
+        text = "too many submits of the same debounce_key at once: submit it again"
+        return await settled(lambda: self._put(delayed_job, digest(key)), within=self._timeout, else_say=text)
+
+    async def _put(self, delayed_job: DelayedJob, of_key: str) -> JobId:
+        job_id = debounced_id(of_key, random_token())
+        found = await self._schedules.find(self._names.schedule(job_id))
+        known: Found | None = None
+        # Another id than one of this key is a stranger's.
+        if found is not None and found.is_live and found.job_id and digest_of(found.job_id) == of_key:
+            known = await self._state.read(found.job_id)
+            if known is None or (known.entry is not None and not known.entry.status.is_terminal):
+                job_id = found.job_id  # a cancelled one would never run: its successor is another job
+        one = named(self._names, delayed_job, job_id)
+        schedule = one.schedule
+        try:
+            if found is None:
+                await self._schedules.store(schedule.subject, schedule.headers, schedule.data, expected=0)
+            else:
+                await self._schedules.replace(found, schedule.headers, schedule.data)
+        except ConnectionLost as error:
+            raise unknown(error, "submit it again with the same debounce_key, it will not run twice") from None
+        if known is not None and known.entry is not None and known.entry.status is Status.CANCELLED:
+            await self._let_age(known.entry, known)
+        if not await self._write(one):
+            raise ScheduleChanged
+        return JobId(job_id)
 
     async def _let_age(self, cancelled: JobStatusResponse, known: Found) -> None:
         """Whoever cancelled it finds no schedule any more: this one stands in its place."""

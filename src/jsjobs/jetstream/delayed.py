@@ -22,7 +22,8 @@ from jsjobs.jetstream.errors import ConnectionLost, NoResponders, no_streams
 from jsjobs.jetstream.incoming import given_entry
 from jsjobs.jetstream.outgoing import Outgoing
 from jsjobs.jetstream.schedule import delayed
-from jsjobs.jetstream.schedules import MAX_SCHEDULED, Schedules
+from jsjobs.jetstream.schedules import MAX_SCHEDULED, ScheduleChanged, Schedules
+from jsjobs.jetstream.settled import settled
 from jsjobs.jetstream.state import WRONG_REVISION, Conflict, StateStore
 from jsjobs.jetstream.stored import find_stored
 from jsjobs.jetstream.subjects import Names
@@ -39,9 +40,6 @@ _BATCHES_IN_FLIGHT = 32
 _OF_A_SCHEDULE = 320
 """Bytes that the headers of a schedule and of its batch add, beside its subject, at most."""
 _GIVE_A_KEY = "give it a dedupe_key to make submitting it again safe"
-_TRIES = 50
-_LOOK_AGAIN = 0.02
-"""Seconds after a lost race, in which a replica has mostly caught up."""
 
 
 class DelayedJob(NamedTuple):
@@ -162,14 +160,17 @@ class Delayed:
             except ConnectionLost as error:
                 raise unknown(error, _GIVE_A_KEY) from None
             return JobId(one.job_id)
-        for _ in range(_TRIES):
+        key, text = one.key, "the dedupe_key is taken, by which job could not be read: submit again"
+
+        async def put() -> JobId:
             if await self._send(self._with_key(one)):
                 return JobId(one.job_id)
-            holder = await self._holder(one.key)
-            if holder is not None:  # else the key expired in this moment, or a replica lags behind
-                return JobId(holder, duplicate=holder != one.job_id)
-            await asyncio.sleep(_LOOK_AGAIN)
-        raise JobError.from_runner_unavailable("the dedupe_key is taken, by which job could not be read: submit again")
+            holder = await self._holder(key)
+            if holder is None:
+                raise ScheduleChanged  # the key expired in this moment, or a replica lags behind
+            return JobId(holder, duplicate=holder != one.job_id)
+
+        return await settled(put, within=self._timeout, else_say=text)
 
     async def _store_chunk(self, chunk: Sequence[Named]) -> list[JobId]:
         if await self._send([message for one in chunk for message in self._with_key(one)]):

@@ -30,6 +30,16 @@ class ConnectionClosed(JobError):  # noqa: N818 - as above
         super().__init__(Reason.RUNNER_UNAVAILABLE, "the connection to NATS was closed")
 
 
+class ServerTooOld(JobError):  # noqa: N818 - as above
+    """The server lacks what jsjobs is built on."""
+
+    def __init__(self, servers: str, version: str) -> None:
+        super().__init__(
+            Reason.RUNNER_UNAVAILABLE,
+            f"nats-server 2.15 or later is needed, {without_secrets(servers)} runs {version}: please upgrade it",
+        )
+
+
 class TooLarge(JobError):  # noqa: N818 - as above
     """Header and body are more than the server's `max_payload`; nothing was sent."""
 

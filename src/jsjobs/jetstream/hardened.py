@@ -15,7 +15,7 @@ from nats import errors as nats_errors
 from nats.aio.client import Srv
 
 from jsjobs.jetstream.credentials import check_creds
-from jsjobs.jetstream.rights import refusal_in
+from jsjobs.jetstream.refusals import refusal_in
 from jsjobs.jetstream.wired import WiredClient
 from jsjobs.model.errors import JobError
 

@@ -1,85 +1,60 @@
-"""What the server says where a user of NATS lacks a right: an error of the connection, and no answer to the request."""
+"""What the user of a connection may publish on, as the server tells it."""
 
 from __future__ import annotations
 
-import re
-import time
-from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+import json
+from dataclasses import dataclass
 
-from nats import errors as nats_errors
+from jsjobs.jetstream.connection import Connection
+from jsjobs.model.errors import JobError
 
-from jsjobs.model.errors import JobError, Reason
-
-_REFUSAL = re.compile(r'permissions violation for (publish|subscription)[^"]*"([^"\s]+)"', re.IGNORECASE)
-_WARN_EVERY = 1.0
-_FLUSH_WITHIN = 5
-
-if TYPE_CHECKING:
-    from nats.aio.client import Client
+_WHO_AM_I = "$SYS.REQ.USER.INFO"
+_WITHIN = 1.5
 
 
-class Refusal(NamedTuple):
-    """One publish or subscription that the server did not let through."""
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """Of one user."""
 
-    is_publish: bool
-    subject: bytes
-    text: str
-    """In the server's words."""
-
-
-class NotPermitted(JobError):  # noqa: N818 - it is a JobError, and reads as what happened
-    """This user of NATS lacks a right; the server did nothing."""
-
-    def __init__(self, refusal: Refusal, remedy: str = "see docs/security.md") -> None:
-        text = f"this user of NATS may not do that: {refusal.text} ({remedy})"
-        super().__init__(Reason.RUNNER_UNAVAILABLE, text)
+    user: str
+    """Empty, where none was named."""
+    account: str
+    allow: tuple[str, ...] | None
+    """Subjects that may be published on; None: every one."""
+    deny: tuple[str, ...]
 
     @property
-    def is_transient(self) -> bool:
-        """False: only whoever gives rights can help."""
-        return False
+    def is_restricted(self) -> bool:
+        """Whether there is any subject that may not be published on."""
+        return self.allow is not None or bool(self.deny)
+
+    def may_publish(self, subject: str) -> bool:
+        """Whether a subject, without wildcards, may be published on."""
+        allowed = self.allow is None or any(_covers(pattern, subject) for pattern in self.allow)
+        return allowed and not any(_covers(pattern, subject) for pattern in self.deny)
 
 
-def refusal_in(error: str) -> Refusal | None:
-    """What a `-ERR` of the server refuses for want of a right; None if it is about something else."""
-    found = _REFUSAL.search(error)
-    if found is None:
+async def read_rights(connection: Connection) -> Rights | None:
+    """Of this connection's user; None where even that may not be asked."""
+    try:
+        reply = await connection.ask(_WHO_AM_I.encode(), timeout=_WITHIN)
+        told = json.loads(reply.data)["data"]
+    except (JobError, ValueError, KeyError):
         return None
-    return Refusal(found[1].lower() == "publish", found[2].encode(), error.strip("'"))
+    publish = (told.get("permissions") or {}).get("publish") or {}
+    allow = publish.get("allow")
+    account = str(told.get("account_name") or told.get("account") or "")
+    return Rights(
+        str(told.get("user") or ""), account, None if allow is None else tuple(allow), tuple(publish.get("deny") or ())
+    )
 
 
-class Rights:
-    """What a connection was refused so far, and who is to hear of it."""
-
-    def __init__(self) -> None:
-        self._at_first: list[Refusal] | None = []
-        self._warned_at = float("-inf")
-
-    def note(self, refusal: Refusal) -> bool:
-        """Keep the refusal of a subscription, while the connection is made; whether somebody will hear of it."""
-        if self._at_first is None:
+def _covers(pattern: str, subject: str) -> bool:
+    """Whether a subject is one of those that a pattern names."""
+    wanted, given = pattern.split("."), subject.split(".")
+    for index, word in enumerate(wanted):
+        if word == ">":
+            return len(given) > index
+        if index >= len(given) or word not in {"*", given[index]}:
             return False
-        self._at_first.append(refusal)
-        return True
-
-    async def check_inbox(self, client: Client, inbox: bytes) -> None:
-        """Look whether the server lets answers come, on a connection that was just made.
-
-        Raises:
-            NotPermitted: If not: each answer would be waited for in vain.
-        """
-        with suppress(TimeoutError, nats_errors.Error, OSError):  # an outage: requests wait, or fail by themselves
-            await client.flush(timeout=_FLUSH_WITHIN)
-        refusals, self._at_first = self._at_first, None
-        for refusal in refusals or ():
-            if refusal.subject.startswith(inbox):
-                raise NotPermitted(refusal, "set JSJOBS_NATS_INBOX_PREFIX to what this user may subscribe to")
-
-    def is_time_to_warn(self) -> bool:
-        """Whether to warn of a refusal that nobody waits for: of a batch each message is refused."""
-        now = time.monotonic()
-        due = now - self._warned_at >= _WARN_EVERY
-        if due:
-            self._warned_at = now
-        return due
+    return len(wanted) == len(given)

@@ -7,6 +7,7 @@ schedule away in the very write in which it fires. What comes between its readin
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
 
@@ -94,14 +95,12 @@ class Schedules:
                 f"the job is too large for a schedule ({size} bytes with its headers, {MAX_SCHEDULED} are taken): "
                 "nothing was queued"
             )
-        answer, was_lost = await self._publish(subject, named, data)
-        if (answer.get("error") or {}).get("err_code") in WRONG_REVISION:
-            if was_lost:  # the refusal may be the answer to a copy of this very write
-                found = await self.find(subject)
-                if found is not None and found.headers.get(WRITER) == writer:
-                    return found.sequence
-            raise ScheduleChanged
-        return _sequence(answer)
+
+        async def own() -> int | None:
+            found = await self.find(subject)
+            return found.sequence if found is not None and found.headers.get(WRITER) == writer else None
+
+        return await self._decide(subject, named, data, own)
 
     async def stored_at(self, sequence: int) -> datetime | None:
         """When a message was stored; None, where that is not known here any more, or yet.
@@ -154,12 +153,26 @@ class Schedules:
             _EXPECTED: str(schedule.sequence),
             f"{_EXPECTED}-Subject": schedule.subject.decode(),
         }
-        answer, was_lost = await self._publish(target, headers, schedule.data)
+
+        async def fired() -> int | None:
+            """By this write, or by the clock."""
+            return 0 if await self.find(schedule.subject) is None else None
+
+        await self._decide(target, headers, schedule.data, fired)
+
+    async def _decide(
+        self, subject: bytes, headers: dict[str, str], data: bytes, is_done: Callable[[], Awaitable[int | None]]
+    ) -> int:
+        """Publish what is to hold on one revision alone; its place in the stream.
+
+        A refusal may be the answer to a copy of this very write, whose own answer was lost: `is_done` tells its place.
+        """
+        answer, was_lost = await self._publish(subject, headers, data)
         if (answer.get("error") or {}).get("err_code") in WRONG_REVISION:
-            if was_lost and await self.find(schedule.subject) is None:
-                return  # by this write, or by the clock: it fired
+            if was_lost and (place := await is_done()) is not None:
+                return place
             raise ScheduleChanged
-        _sequence(answer)
+        return _sequence(answer)
 
     async def _publish(self, subject: bytes, headers: dict[str, str], data: bytes) -> tuple[dict[str, Any], bool]:
         """The server's answer, and whether an answer to the same publish was lost before."""

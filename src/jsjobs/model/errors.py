@@ -138,6 +138,14 @@ class AlreadyEnded(JobError):  # noqa: N818 - it is a JobError, and reads as wha
         super().__init__(Reason.VALIDATION, message, job_id=job_id)
 
 
+class AnotherSchedule(JobError):  # noqa: N818 - as above
+    """There is a schedule of that name, and it is another one; nothing was changed."""
+
+    def __init__(self, name: str) -> None:
+        text = f"there is another schedule {name!r}: remove it first, or say that this one replaces it"
+        super().__init__(Reason.VALIDATION, text)
+
+
 class AlreadyDue(JobError):  # noqa: N818 - as above
     """The job is not delayed any more: it waits in its queue, or runs, and cannot be moved."""
 

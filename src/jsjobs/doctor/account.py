@@ -1,0 +1,55 @@
+"""JetStream for this account: whether it is there, and how much of what it may hold it holds."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from jsjobs.doctor.finding import Finding, Severity
+from jsjobs.doctor.patient import ANSWERS_WITHIN, Patient
+from jsjobs.jetstream.api import call
+from jsjobs.model.errors import JobError
+
+_NEAR, _FULL = 0.8, 0.95
+_COUNTED = {
+    "memory": ("max_memory", "reserved_memory", "bytes of memory"),
+    "storage": ("max_storage", "reserved_storage", "bytes of storage"),
+    "streams": ("max_streams", "", "streams"),
+    "consumers": ("max_consumers", "", "consumers"),
+}
+"""What is used, as the server names it, to: its limit, what is reserved of it, and its name for people."""
+
+
+async def limits(patient: Patient) -> AsyncIterator[Finding]:
+    """Whether JetStream answers, and how near the account's limits are."""
+    if not patient.may("INFO"):
+        return
+    try:
+        info = await call(patient.connection, "INFO", timeout=ANSWERS_WITHIN)
+    except JobError as error:
+        patient.has_jetstream = False
+        remedy = (
+            "`jetstream {}` in the configuration of the servers, and `jetstream: enabled` in that of the account; in a "
+            "cluster, more than half of the servers must run"
+        )
+        yield Finding("limits", Severity.PROBLEM, f"JetStream does not serve: {error.message}", "account", remedy)
+        return
+    near = list(_near(info, "account"))
+    for name, tier in (info.get("tiers") or {}).items():
+        near += _near(tier, f"account, tier {name}")
+    for finding in near:
+        yield finding
+    if not near:
+        bounded = any(info["limits"].get(limit, -1) > 0 for limit, _, _ in _COUNTED.values())
+        what = "the account's limits are far" if bounded or info.get("tiers") else "the account has no limits"
+        yield Finding("limits", Severity.OK, f"{what}; {info['streams']} streams, {info['storage']:,} bytes", "")
+
+
+def _near(told: dict[str, Any], where: str) -> Iterator[Finding]:
+    for what, (limit, reserved, name) in _COUNTED.items():
+        most = told["limits"].get(limit, -1)
+        used = max(told.get(what, 0), told.get(reserved, 0))
+        if most > 0 and used >= _NEAR * most:
+            severity = Severity.PROBLEM if used >= _FULL * most else Severity.WARNING
+            text = f"{used:,} of {most:,} {name} are taken: at the limit the server refuses jobs or streams"
+            yield Finding("limits", severity, text, where, f"raise {limit} of the account, or lower JSJOBS_QUEUE_BYTES")

@@ -1,0 +1,63 @@
+"""Postgres: the table of dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from jsjobs.dead_letters.table import database_of
+from jsjobs.doctor.finding import Finding, Severity
+from jsjobs.postgres.checkup import OLDEST_SERVER, Checkup, check_up
+from jsjobs.postgres.errors import DatabaseError, DatabaseUnavailable, SchemaTooNew
+from jsjobs.settings import Config
+
+
+async def look(config: Config) -> AsyncIterator[Finding]:
+    """Whether it can be reached, and whether a router with this user could store letters.
+
+    Raises:
+        JobError: `Validation`, if its URL cannot be read.
+    """
+    if config.database_url is None:
+        what = "no database is set here: the table of dead letters is not looked at"
+        yield Finding("database", Severity.NOTE, what, "DATABASE_URL", "set DATABASE_URL to that of the routers")
+        return
+    async with database_of(config) as database:
+        try:
+            found = await check_up(database)
+        except SchemaTooNew as error:
+            yield Finding("database", Severity.PROBLEM, str(error), database.place, "update jsjobs here")
+            return
+        except DatabaseError as error:
+            away = isinstance(error, DatabaseUnavailable)
+            remedy = "start it, or set DATABASE_URL" if away else "give this user the right that is missing"
+            yield Finding("database", Severity.PROBLEM, str(error), database.place, f"{remedy}; letters wait meanwhile")
+            return
+        for finding in judged(found, database.place):
+            yield finding
+
+
+def judged(found: Checkup, place: str) -> list[Finding]:
+    """What to say of a database that answered."""
+    told = []
+    if found.server < OLDEST_SERVER:
+        what, remedy = f"Postgres {found.version} is too old", f"upgrade it to {OLDEST_SERVER // 10_000} or later"
+        told.append(Finding("database", Severity.PROBLEM, what, place, remedy))
+    if found.encoding != "UTF8":
+        what, remedy = f"its encoding is {found.encoding}", "make the database anew with encoding UTF8"
+        told.append(Finding("database", Severity.PROBLEM, what, place, remedy))
+    if found.pending:
+        what = f"migrations are missing: {', '.join(found.pending)}; letters wait"
+        told.append(Finding("database", Severity.PROBLEM, what, place, "jsjobs db migrate"))
+    elif found.lacking:
+        what = (
+            f"user {found.user} may not {', '.join(found.lacking)} in job_dlq: as a router it could not store letters"
+        )
+        remedy = f"grant {', '.join(found.lacking)} on job_dlq to it, or run this as the routers' user"
+        told.append(Finding("database", Severity.WARNING, what, place, remedy))
+    if found.read_only:
+        what = "it takes no writes: it is a standby, or read-only"
+        told.append(Finding("database", Severity.PROBLEM, what, place, "set DATABASE_URL to the primary"))
+    if not told:
+        what = f"Postgres {found.version} at {place}, migrated, user {found.user} may store letters"
+        told.append(Finding("database", Severity.OK, what, ""))
+    return told

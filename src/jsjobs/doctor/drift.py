@@ -1,0 +1,51 @@
+"""What the server has against what is declared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+
+from jsjobs.doctor.finding import Finding, Severity
+from jsjobs.doctor.patient import Patient
+from jsjobs.jetstream.generation_consumers import waits_for
+from jsjobs.jetstream.generations import read_stored
+from jsjobs.jetstream.steps import Action, Step
+from jsjobs.jetstream.topology import Topology
+
+_APPLY = "jsjobs streams apply"
+
+
+async def declared(patient: Patient) -> AsyncIterator[Finding]:
+    """Streams, consumers and shard counts that are not as declared."""
+    changing = {priority for priority, live in patient.live.items() if len(live.generations) > 1}
+    for step in await Topology(patient.connection, patient.names, patient.config).plan():
+        is_of_change = step.kind == "shards" and step.priority in changing
+        if step.action is not Action.KEEP and not is_of_change:
+            yield _of(step)
+
+
+def _of(step: Step) -> Finding:
+    where = step.name if step.kind == "stream" else f"{step.kind} {step.name}"
+    if step.action is Action.REFUSE:
+        remedy = "settle that first, then `jsjobs streams apply`; or set what the settings declare to what there is"
+        return Finding("declared", Severity.PROBLEM, f"it is not as declared: {step.reason}", where, remedy)
+    if step.action is Action.CREATE:
+        return Finding("declared", Severity.PROBLEM, "it is not there", where, _APPLY)
+    changes = "; ".join(
+        f"{name} is {json.dumps(old)}, not {json.dumps(new)}" for name, (old, new) in step.changes.items()
+    )
+    return Finding("declared", Severity.WARNING, f"it is not as declared: {changes}", where, _APPLY)
+
+
+async def unfinished_changes(patient: Patient) -> AsyncIterator[Finding]:
+    """Shard counts that are being changed."""
+    for priority, live in patient.live.items():
+        if len(live.generations) < 2:  # noqa: PLR2004 - an old and a new one
+            continue
+        stored = await read_stored(patient.connection, patient.names, priority)
+        first = live.generations[0]
+        left = stored.jobs[first] if stored else 0
+        why = waits_for(first, {shard: info for shard, info in patient.shards.items() if shard.priority is priority})
+        what = f"its shards are being changed from {first} to {live.last}; jobs left in the old ones: {left:,}"
+        what += f": {why}" if left and why else ""
+        yield Finding("change", Severity.WARNING, what, priority, f"a router finishes it, or `{_APPLY}`")

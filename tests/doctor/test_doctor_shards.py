@@ -1,0 +1,146 @@
+"""What the doctor says of shards, and of jobs that do not get on."""
+
+import json
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from diagnosis import becomes, ills, the_ill
+from facts import eventually
+from jsjobs import JobService
+from jsjobs.doctor import Severity
+from jsjobs.doctor.patient import utc_now
+from jsjobs.jetstream.api import call
+from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.subjects import Names
+
+Make = Callable[..., JobService.Config]
+Deploy = Callable[[JobService.Config], Awaitable[None]]
+
+
+async def listen(plain: Client, namespace: str, shard: str, answer: bytes) -> list[Msg]:
+    """Stand in a worker's place at one shard, and answer every delivery in the same way."""
+    delivered: list[Msg] = []
+
+    async def take(message: Msg) -> None:
+        delivered.append(message)
+        if answer:
+            await plain.publish(message.reply, answer)
+
+    subject = f"{namespace}.deliver.{shard.replace('-', '.')}"
+    await plain.subscribe(subject, queue="workers", cb=take)
+    await plain.flush()
+    return delivered
+
+
+async def test_pauses_of_a_priority(jobs: JobService) -> None:
+    await jobs.pause("low")
+    await jobs.pause("high", seconds=3600)
+    high, low = (await ills(jobs.config))["paused"]
+    assert (high.severity, low.severity) == (Severity.NOTE, Severity.NOTE)
+    assert "paused until 20" in high.what
+    assert "paused until somebody resumes it; jobs waiting: 0" in low.what
+    assert "jsjobs resume low" in low.remedy
+    await jobs.submit("t", 1, priority="low")
+    _, low = (await ills(jobs.config))["paused"]
+    assert low.severity is Severity.WARNING
+    assert "jobs waiting: 1" in low.what
+    await jobs.resume("low")
+    await jobs.resume("high")
+    assert "paused" not in await ills(jobs.config)
+
+
+async def test_a_pause_of_one_shard_alone(jobs: JobService, connection: Connection) -> None:
+    stream = Names(jobs.config.namespace).stream("high")
+    until = {"pause_until": (utc_now() + timedelta(hours=1)).isoformat()}
+    await call(connection, f"CONSUMER.PAUSE.{stream}.high-1x3-1", until)
+    finding = await the_ill(jobs.config, "paused")
+    assert finding.severity is Severity.WARNING
+    assert "but only 1 of 3 shards" in finding.what
+
+
+async def test_jobs_without_a_worker(jobs: JobService) -> None:
+    nobody = await the_ill(jobs.config, "workers")
+    assert (nobody.severity, nobody.what) == (Severity.NOTE, "no worker is there; no job waits for one")
+    await jobs.submit("t", 1, priority="low")
+    await jobs.submit("t", 2, priority="low")
+    at_once, later = await the_ill(jobs.config, "workers"), await becomes(jobs.config, "workers", Severity.PROBLEM)
+    assert at_once.severity is Severity.WARNING
+    assert later.where == "low-1x1-0"
+    assert "no worker is there, and jobs wait: 2, the first for" in later.what
+    assert "jsjobs worker" in later.remedy
+
+
+async def test_a_job_whose_worker_is_gone(jobs: JobService, plain: Client) -> None:
+    taken = await listen(plain, jobs.config.namespace, "low-1x1-0", b"")
+    await jobs.submit("t", 1, priority="low")
+    await eventually(lambda: taken)
+    await plain.close()
+    finding = await becomes(jobs.config, "workers", Severity.PROBLEM)
+    assert "no worker is there, and jobs wait: 1" in finding.what
+
+
+async def test_shards_that_nobody_listens_to_while_others_work(jobs: JobService, plain: Client) -> None:
+    await listen(plain, jobs.config.namespace, "low-1x1-0", b"+ACK")
+    finding = await the_ill(jobs.config, "workers")
+    assert (finding.severity, finding.what) == (Severity.WARNING, "no worker listens")
+    assert "critical-1x4-0" in finding.where
+    assert "low-1x1-0" not in finding.where
+
+
+async def test_a_shard_that_stands_still(jobs: JobService, plain: Client, connection: Connection) -> None:
+    """A pause that is merely lifted leaves a consumer with subscribers asleep."""
+    stream = Names(jobs.config.namespace).stream("low")
+    pausing = f"CONSUMER.PAUSE.{stream}.low-1x1-0"
+    await call(connection, pausing, {"pause_until": (utc_now() + timedelta(hours=1)).isoformat()})
+    delivered = await listen(plain, jobs.config.namespace, "low-1x1-0", b"+ACK")
+    await jobs.submit("t", 1, priority="low")
+    await call(connection, pausing, {})
+    finding = await becomes(jobs.config, "stalled", Severity.PROBLEM)
+    assert finding.where == "low-1x1-0"
+    assert "jobs wait: 1" in finding.what
+    assert "`jsjobs pause low --for 5s`" in finding.remedy
+    assert not delivered
+    await jobs.pause("low", seconds=1)
+    await eventually(lambda: delivered)
+    assert "stalled" not in await ills(jobs.config)
+
+
+async def test_a_job_that_comes_back_again_and_again(settings_of: Make, deploy: Deploy, plain: Client) -> None:
+    config = settings_of(max_deliver=6)
+    await deploy(config)
+    async with JobService(config) as jobs:
+        delivered = await listen(
+            plain, config.namespace, "low-1x1-0", b"-NAK " + json.dumps({"delay": 3 * 10**8}).encode()
+        )
+        fine, back = [await jobs.submit("t", number, priority="low") for number in range(2)]
+        await plain.jetstream().delete_msg(Names(config.namespace).stream("low"), int(fine.partition("-")[2]))
+        finding = await becomes(config, "redelivery", Severity.WARNING)
+    assert finding.where == "low-1x1-0"
+    assert f"{back} was delivered" in finding.what
+    assert "of 6" in finding.what or "at 6" in finding.what
+    times = int(finding.what.split("delivered ")[1].split()[0])
+    assert 3 <= times <= len([one for one in delivered if one.metadata.sequence.stream == int(back.partition("-")[2])])
+    assert f"`jsjobs status {back}`" in finding.remedy
+
+
+async def test_jobs_that_the_server_gave_up(settings_of: Make, deploy: Deploy, plain: Client) -> None:
+    config = settings_of(max_deliver=2)
+    await deploy(config)
+    async with JobService(config) as jobs:
+        delivered = await listen(plain, config.namespace, "low-1x1-0", b"-NAK")
+        left = [await jobs.submit("t", number, priority="low") for number in range(2)]
+        await eventually(lambda: len(delivered) == 4)
+        finding = await becomes(config, "given_up", Severity.PROBLEM)
+        assert finding.where == "low-1x1-0"
+        assert ", ".join(left) in finding.what
+        assert "`jsjobs router`" in finding.remedy
+        assert "redelivery" not in await ills(config)
+        async with jobs.router():
+
+            async def are_buried() -> bool:
+                return "given_up" not in await ills(config)
+
+            await eventually(are_buried)
