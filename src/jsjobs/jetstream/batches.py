@@ -7,7 +7,6 @@ One too large for a message goes on under `batch.<batch id>.1` and so on, writte
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from jsjobs.jetstream.acknowledgements import answer_of
 from jsjobs.jetstream.api import ApiError
 from jsjobs.jetstream.connection import Connection, Reply
 from jsjobs.jetstream.errors import ConnectionLost, NoResponders, no_streams
@@ -82,7 +82,7 @@ class Batches:
             reply = await self._ask_allowed(subject, body, header)
         except ConnectionLost:  # the same once more does no harm
             reply = await self._ask_allowed(subject, body, header)
-        answer = json.loads(reply.data)
+        answer = answer_of(reply)
         if "error" in answer:
             raise ApiError(answer["error"], "writing the record of a batch")
 

@@ -22,7 +22,9 @@ MAX_TYPE = 200
 _GENERATION = re.compile(r"([1-9][0-9]{0,8})x([1-9][0-9]{0,8})")
 _SHARD = re.compile(r"(critical|high|normal|low)-([0-9]+x[0-9]+)-(0|[1-9][0-9]{0,8})")
 _MOST_PARSED = 10_000
-"""Stored subjects are few, some per type and shard; a stranger's may be many."""
+"""Stored subjects are few, some per type and shard; a stranger's may be many,"""
+_LONGEST_PARSED = 512
+"""and long."""
 _MAX_TOKEN = 1024  # the server's control line is 4,096 bytes at most, subject and reply subject included
 
 
@@ -191,9 +193,10 @@ class Names:
             parsed = StoredSubject(Priority(priority), generation, int(shard), job_type, stream, prefix)
         except ValueError:
             raise JobError.from_validation(f"{subject[:200]!r} is not a subject of a queue") from None
-        if len(self._parsed) >= _MOST_PARSED:
-            self._parsed.clear()
-        self._parsed[subject] = parsed
+        if len(subject) <= _LONGEST_PARSED:
+            if len(self._parsed) >= _MOST_PARSED:
+                self._parsed.clear()
+            self._parsed[subject] = parsed
         return parsed
 
     def state(self, job_id: str) -> bytes:
