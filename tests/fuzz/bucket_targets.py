@@ -261,11 +261,11 @@ ENTRIES = tuple(
         {"job_id": "low-9", "status": "failed", "error_reason": "Timeout", "last_error": "Timeout: x", "attempts": 3},
     )
 )
-_SCHEDULED = (
+SCHEDULED = (
     b"NATS/1.0\r\nNats-Schedule: @at 2026-12-01T00:00:00Z\r\nNats-Schedule-Target: jobs.due.high.e.note\r\n"
     b"Jsjobs-Id: at-x\r\nJsjobs-Entity: e\r\n\r\n"
 )
-_PERIODIC = (
+PERIODIC = (
     b"NATS/1.0\r\nNats-Schedule: 0 0 3 * * *\r\nNats-Schedule-Target: jobs.due.high.e.note\r\nJsjobs-Schedule: nightly\r\n"
     b"Jsjobs-Timetable: 0 3 * * *\r\nJsjobs-Time-Zone: Europe/Berlin\r\nJsjobs-Owner: app\r\n\r\n"
 )
@@ -301,8 +301,8 @@ TARGETS = (
         "schedule",
         schedule,
         (
-            SEPARATOR.join((b"jobs.at.at-x", _SCHEDULED, b"1")),
-            SEPARATOR.join((b"jobs.at.schedule.nightly", _PERIODIC, b'{"days": 1}')),
+            SEPARATOR.join((b"jobs.at.at-x", SCHEDULED, b"1")),
+            SEPARATOR.join((b"jobs.at.schedule.nightly", PERIODIC, b'{"days": 1}')),
         ),
         (*HEADERS[1:3], b"@every 1s", b"jobs.due.", b"0 0 29 2 *"),
         0.5,
