@@ -109,3 +109,5 @@ def load(**given: object) -> Config:
         raise JobError.from_validation(text) from None
     except SettingsError as error:  # names the setting, and not what was in it
         raise JobError.from_validation(f"settings: {error}: it must be JSON") from None
+    except RecursionError:
+        raise JobError.from_validation("settings: the JSON in one of them is nested too deeply") from None

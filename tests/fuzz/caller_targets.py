@@ -239,7 +239,7 @@ TARGETS = (
             b'JSJOBS_POOLS={"critical": 8}\nJSJOBS_RETRY={"initial": 1, "jitter": [0.8, 1.2]}\nJSJOBS_ACK_WAIT=30',
             b"DATABASE_URL=postgresql://u:hunter2@h/d\nJSJOBS_GRACE=1\nJSJOBS_CONCURRENCY=5\nJSJOBS_APP=mail",
         ),
-        (b"JSJOBS_POOLS=", b"\nJSJOBS_RETRY={}", b"JSJOBS_TIMEOUT=", b"\nJSJOBS_NATS_TOKEN=hunter2"),
+        (b"JSJOBS_POOLS=" + b"[" * 2000, b"JSJOBS_POOLS=", b"\nJSJOBS_RETRY={}", b"JSJOBS_TIMEOUT=", b"\nJSJOBS_NATS_TOKEN=hunter2"),
         0.1,
     ),
     Target("lines on standard input", batch_lines, (b'{"a": 1}\n[2]\n\n"three"\n', b"\xef\xbb\xbf1\n2\r\n"), (b"\n",)),

@@ -55,8 +55,8 @@ def apart(payload):
 """
 CHUNK = 500
 """Hostile messages between two looks whether the good jobs among them have ended."""
-PATIENCE = 60
-"""Seconds in which what is left is settled: a letter of a job that is not dead waits for half a minute."""
+PATIENCE = 150
+"""Seconds in which what is left is settled: what no shard takes is buried when it was seen twice, `ack_wait` apart."""
 MOST_MEMORY = 400
 """MiB that the worker's process may take."""
 PRIORITIES = (b"critical", b"high", b"normal", b"low")
@@ -219,7 +219,8 @@ async def flood(config: JobService.Config, seed: int, messages: int, folder: Pat
                 report.memory.append(process.memory_info().rss / 2**20)
                 if messages > 10 * CHUNK:
                     print(f"{sum(report.sent.values()):,} sent, {report.memory[-1]:.0f} MiB", flush=True)
-        await drained(jobs, report)
+        async with jobs.router() as router:
+            await drained(jobs, router, report)
         report.letters = await jobs.letters().count()
     return report
 
@@ -232,12 +233,13 @@ async def _outcomes(jobs: JobService, ids: list[str]) -> AsyncIterator[tuple[str
             yield job_id, error
 
 
-async def drained(jobs: JobService, report: Report) -> None:
-    """Wait until nothing waits in a queue, or for the router."""
+async def drained(jobs: JobService, router: Any, report: Report) -> None:
+    """Sweep until nothing waits in a queue, or for a router."""
     names, js = Names(jobs.config.namespace), jobs.connection.jetstream()
     streams = [names.dead_stream, *(names.stream(each) for each in JobService.Priority)]
     deadline = time.monotonic() + PATIENCE
     while left := {each: n for each in streams if (n := (await js.stream_info(each)).state.messages)}:
+        await router.sweep()
         if time.monotonic() > deadline:
             kept = [
                 message.subject

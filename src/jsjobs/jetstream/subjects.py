@@ -178,7 +178,9 @@ class Names:
         raise JobError.from_validation(f"{subject[:200]!r} is not a subject from which a queue takes jobs that are due")
 
     def parse_stored(self, subject: bytes) -> StoredSubject:
-        """Read the subject of a delivered job; its type may be anything a stranger can publish.
+        """Read the subject that a job is stored under; its type may be anything a stranger can publish.
+
+        Where a word of it is a wildcard, the server stores it under the subject it came with: in no shard.
 
         Raises:
             JobError: `Validation`, if it is not a subject of a queue.
@@ -188,7 +190,12 @@ class Names:
             return known
         words = subject.decode("utf-8", "backslashreplace").split(".", 5)
         try:
-            _, _, priority, generation, shard, job_type = words
+            if words[1:2] == ["work"]:
+                _, _, priority, generation, shard, job_type = words
+            else:
+                words = words[2:] if words[1:2] == ["due"] else words[1:]
+                (priority, _, *kind), generation, shard = words, "", "0"
+                job_type = ".".join(kind)
             stream, prefix = self.stream(priority), plain_id(Priority(priority), "")
             parsed = StoredSubject(Priority(priority), generation, int(shard), job_type, stream, prefix)
         except ValueError:

@@ -22,6 +22,10 @@ def place(url: str) -> str:
     if not url.lower().startswith(("postgresql://", "postgres://")):
         raise InvalidDatabaseUrl("it must begin with postgresql:// or postgres://")
     try:
+        url.encode()
+    except UnicodeError:
+        raise InvalidDatabaseUrl("some of it is no UTF-8") from None
+    try:
         parts = urlsplit(url)
     except ValueError:
         raise InvalidDatabaseUrl("its host cannot be read") from None
@@ -43,9 +47,18 @@ def _with_port(host: str, default: str) -> str:
     name, colon, port = host.rpartition(":")
     # The colons of an IPv6 address stand inside its brackets.
     if not colon or port.endswith("]"):
-        return f"{unquote(host)}:{default}"
+        return f"{_checked_host(unquote(host))}:{default}"
     _check_ports([port])
-    return f"{unquote(name)}:{port}"
+    return f"{_checked_host(unquote(name))}:{port}"
+
+
+def _checked_host(host: str) -> str:
+    try:
+        if not host.startswith("/"):  # a socket's folder
+            host.encode("idna")
+    except UnicodeError:
+        raise InvalidDatabaseUrl("its host can be no name of one") from None
+    return host
 
 
 def _check_ports(ports: list[str]) -> None:
