@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from pydantic import ValidationError
-from target import LONGEST_ERROR, NAMES, NOW, SEPARATOR, Target, parts, text_of
+from target import NAMES, NOW, SEPARATOR, Target, parts, refused, text_of
 from wire_targets import FORMS, HEADERS
 
 from jsjobs.cli.durations import format_duration, parse_duration, parse_moment
@@ -21,7 +21,8 @@ from jsjobs.cli.problems import WrongUse
 from jsjobs.jetstream.errors import without_secrets
 from jsjobs.jetstream.ids import checked_id, digest_of, is_given_id, parse_plain_id
 from jsjobs.jetstream.subjects import Names, checked_type, entity_token
-from jsjobs.jetstream.wire import encode_json, parse_attempts, parse_duration as parse_duration_word, parse_timeout
+from jsjobs.jetstream.wire import encode_json, parse_attempts, parse_timeout
+from jsjobs.jetstream.wire import parse_duration as parse_duration_word
 from jsjobs.logs import JobFields, JsonFormatter, TextFormatter
 from jsjobs.model.batch import ids_of, runs_of
 from jsjobs.model.context import RequestContext, checked_name, enter_context
@@ -45,7 +46,7 @@ def names(data: bytes) -> bool:
             check(text)
             taken += 1
         except JobError as error:
-            assert len(error.message) <= LONGEST_ERROR
+            refused(error.message)
             error.message.encode("utf-8", "backslashreplace")
     digest_of(text)
     sanitise.key(text).encode()
@@ -87,7 +88,7 @@ def timetables(data: bytes) -> bool:
     try:
         found = Timetable.parse(written, zone or None)
     except JobError as error:
-        assert len(error.message) <= LONGEST_ERROR
+        refused(error.message)
         assert error.message.isprintable()
         return False
     assert Timetable.parse(found.text, found.zone) == found
@@ -217,11 +218,22 @@ def _form(form: dict[str, Any]) -> bytes:
     return json.dumps({name: value for name, value in form.items() if name != "request_id"}).encode()
 
 
-_TIMES = (b"1h30m", b"250ms", b"2.5", b"3", b"short", b"2026-11-22T12:00:00Z", b"2026-11-22T12:00:00.123+02:00", b"2d4s")
+_TIMES = (
+    b"1h30m",
+    b"250ms",
+    b"2.5",
+    b"3",
+    b"short",
+    b"2026-11-22T12:00:00Z",
+    b"2026-11-22T12:00:00.123+02:00",
+    b"2d4s",
+)
 _CRONS = (b"0 3 * * *", b"*/15 9-17 * * mon-fri", b"0 0 12 1,15 jan *", b"@daily", b"every 30s", b"30 2 29 2 *")
 
 TARGETS = (
-    Target("name", names, (b"critical-1795318823879006", b"at-0123", b"replay-1-3f2a9c", b"email.send", b"customer 42")),
+    Target(
+        "name", names, (b"critical-1795318823879006", b"at-0123", b"replay-1-3f2a9c", b"email.send", b"customer 42")
+    ),
     Target("time", times, _TIMES, (b"ms", b"1h", b"T24:00:00", b"+23:59", b"0001-01-01", b"9999-12-31")),
     Target(
         "timetable",
@@ -239,12 +251,20 @@ TARGETS = (
             b'JSJOBS_POOLS={"critical": 8}\nJSJOBS_RETRY={"initial": 1, "jitter": [0.8, 1.2]}\nJSJOBS_ACK_WAIT=30',
             b"DATABASE_URL=postgresql://u:hunter2@h/d\nJSJOBS_GRACE=1\nJSJOBS_CONCURRENCY=5\nJSJOBS_APP=mail",
         ),
-        (b"JSJOBS_POOLS=" + b"[" * 2000, b"JSJOBS_POOLS=", b"\nJSJOBS_RETRY={}", b"JSJOBS_TIMEOUT=", b"\nJSJOBS_NATS_TOKEN=hunter2"),
+        (
+            b"JSJOBS_POOLS=" + b"[" * 2000,
+            b"JSJOBS_POOLS=",
+            b"\nJSJOBS_RETRY={}",
+            b"JSJOBS_TIMEOUT=",
+            b"\nJSJOBS_NATS_TOKEN=hunter2",
+        ),
         0.1,
     ),
     Target("lines on standard input", batch_lines, (b'{"a": 1}\n[2]\n\n"three"\n', b"\xef\xbb\xbf1\n2\r\n"), (b"\n",)),
     Target("payload argument", payload_argument, (b'{"a": 1}', b'"text"', b"@file.json", b"null")),
-    Target("edited payload", edited_payload, (b'{"a":1,"b":[1.5,null]}', b'{"a": 1e100}', b'"\xc3\xbc"'), (b"1e131071",)),
+    Target(
+        "edited payload", edited_payload, (b'{"a":1,"b":[1.5,null]}', b'{"a": 1e100}', b'"\xc3\xbc"'), (b"1e131071",)
+    ),
     Target(
         "server address",
         urls,

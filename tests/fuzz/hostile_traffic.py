@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import psutil
@@ -86,7 +86,9 @@ class Hostile:
         schedules = tuple(each.replace(b"jobs.", self._ns + b".") for each in (SCHEDULED, PERIODIC))
         self._headers = Mutator((seed, "headers"), (*HEADERS, *schedules), HEADER_NAMES)
         self._bodies = Mutator((seed, "bodies"), BODIES)
-        self._advisories = Mutator((seed, "advisories"), (json.dumps(ADVISORY).replace("JOBS", namespace.upper()).encode(),))
+        self._advisories = Mutator(
+            (seed, "advisories"), (json.dumps(ADVISORY).replace("JOBS", namespace.upper()).encode(),)
+        )
         self._words = Mutator((seed, "words"), (b"echo", b"normal-7", b"at-x", b"a.b", b"customer-42"))
         self._schedules = Mutator((seed, "schedules"), schedules, HEADER_NAMES)
 
@@ -166,7 +168,7 @@ class Raw:
         self._address = urlsplit(url)
         self.errors: list[bytes] = []
 
-    async def __aenter__(self) -> "Raw":
+    async def __aenter__(self) -> Self:
         self._reader, self._writer = await asyncio.open_connection(self._address.hostname, self._address.port)
         await self._reader.readline()
         self._writer.write(b'CONNECT {"verbose":false,"pedantic":false,"headers":true,"no_responders":true}\r\n')
@@ -241,11 +243,7 @@ async def drained(jobs: JobService, router: Any, report: Report) -> None:
     while left := {each: n for each in streams if (n := (await js.stream_info(each)).state.messages)}:
         await router.sweep()
         if time.monotonic() > deadline:
-            kept = [
-                message.subject
-                for each in left
-                async for message in stored(jobs.connection, each)
-            ]
+            kept = [message.subject for each in left async for message in stored(jobs.connection, each)]
             report.wrong.append(f"messages are left: {left}, such as {kept[:5]}")
             return
         await asyncio.sleep(0.2)

@@ -80,6 +80,7 @@ HOSTILE_WORDS: tuple[bytes, ...] = (
     b"2026-11-22T12:00:00",
     b"2026-11-22T12:00:00.123456789+23:59",
 )
+MOST_BYTES = 2**20
 _MOST_REPEATED = 60_000
 _HOSTILE_VALUES: tuple[Any, ...] = (
     None,
@@ -128,7 +129,10 @@ class Mutator:
         self._values = [_json_or_none(each) for each in corpus]
 
     def next(self) -> bytes:
-        """One input."""
+        """One input, no larger than a server's message."""
+        return self._made()[:MOST_BYTES]
+
+    def _made(self) -> bytes:
         rng = self._rng
         kind = rng.random()
         if kind < 0.02:
@@ -186,7 +190,10 @@ def _changed(rng: random.Random, value: Any) -> Any:
             case 0:
                 return {each: kept for each, kept in value.items() if each != name}
             case 1:
-                return {**value, rng.choice(("", "\0", "x" * 300, "job_id", "extra", "\ud800")): rng.choice(_HOSTILE_VALUES)}
+                return {
+                    **value,
+                    rng.choice(("", "\0", "x" * 300, "job_id", "extra", "\ud800")): rng.choice(_HOSTILE_VALUES),
+                }
             case _:
                 return {**value, name: _changed(rng, value[name])}
     if isinstance(value, list) and value and rng.random() < 0.7:

@@ -17,6 +17,7 @@ import traceback
 
 import bucket_targets
 import caller_targets
+import hostile_traffic
 import wire_targets
 from target import Outcome, Target, fuzzed
 
@@ -39,8 +40,6 @@ def main() -> int:
     chosen = [TARGETS[given.target]] if given.target else list(TARGETS.values())
     is_sound = pure(chosen, given.seed, given.count)
     if given.messages and not given.target:
-        import hostile_traffic
-
         is_sound &= hostile_traffic.run(given.seed, given.messages)
     return 0 if is_sound else 1
 
@@ -55,7 +54,10 @@ def pure(targets: list[Target], seed: int, count: int) -> bool:
         total += outcome.count
         columns = (outcome.count, outcome.taken, outcome.refused)
         slowest = f"{outcome.slowest * 1000:.1f} ms"
-        print(f"{target.name:26}{''.join(f'{each:10,}' for each in columns)}{len(outcome.crashes):9}{slowest:>12}", flush=True)
+        print(
+            f"{target.name:26}{''.join(f'{each:10,}' for each in columns)}{len(outcome.crashes):9}{slowest:>12}",
+            flush=True,
+        )
         is_sound &= report(target, outcome)
     print(f"{total:,} inputs in {time.monotonic() - began:.0f} s")
     return is_sound

@@ -60,7 +60,7 @@ class Outcome:
                 self.taken += 1
             else:
                 self.refused += 1
-        except (Exception, RecursionError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is found
             self.crashes.append((data, error))
         took = time.thread_time() - began
         if took > self.slowest:
@@ -81,6 +81,12 @@ def parts(data: bytes, count: int) -> list[bytes]:
     """The parts of an input, the last with what is left; those that are missing are empty."""
     found = data.split(SEPARATOR, count - 1)
     return found + [b""] * (count - len(found))
+
+
+def refused(message: str) -> bool:
+    """That an input was refused, in words that are not as long as an input may be."""
+    assert len(message) <= LONGEST_ERROR
+    return False
 
 
 def text_of(data: bytes) -> str:

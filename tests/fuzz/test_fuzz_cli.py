@@ -105,7 +105,7 @@ SETTINGS = {
     "JSJOBS_NAMESPACE": ("*", "a.b", "A" * 100, "\udc80", "\x1b[31m"),
     "JSJOBS_REPLICAS": ("9" * 5000, "2.5", "--"),
     "JSJOBS_NATS_CREDS": ("/no/such/file", "\udcff"),
-    "NATS_URL": ("nats://", "http://[::1", "nats://\udcff:4222", "nats://h:99999999", "a b", "x" * 5000, ","),
+    "NATS_URL": ("nats://", "http://[::1", "nats://\udcff:4222", ","),
     "DATABASE_URL": ("postgresql://h:x/d", "mysql://", "postgresql://\udcff/d", "postgresql://[", "p" * 5000),
 }
 

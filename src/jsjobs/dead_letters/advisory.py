@@ -21,7 +21,7 @@ class Advisory(NamedTuple):
 
 
 def read_advisory(data: bytes, queues: Collection[str]) -> Advisory | None:
-    """The advisory, or None where it can be none of a queue: a question that the server refuses would be asked for ever.
+    """The advisory; None where it can be none of a queue: a question that the server refuses would be asked for ever.
 
     Args:
         data: The message's body.

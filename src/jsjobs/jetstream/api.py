@@ -33,7 +33,7 @@ class ApiError(JobError):
         super().__init__(reason, f"{what}: {self.description} (code {self.err_code})")
 
 
-class Garbled(ApiError):
+class Garbled(ApiError):  # noqa: N818 - reads as what it is
     """An answer that is none of the server's: somebody who may read the question may answer it too."""
 
     def __init__(self, answer: bytes, what: str) -> None:

@@ -30,9 +30,7 @@ class NoDelivery(JobError):  # noqa: N818 - it is a JobError, and reads as what 
         super().__init__(Reason.VALIDATION, f"a message on {subject[:200]!r}, to be answered on {reply[:200]!r}")
 
 
-def read_delivery(
-    connection: Connection, subject: bytes, reply: bytes, header: bytes, data: bytes
-) -> Delivery | None:
+def read_delivery(connection: Connection, subject: bytes, reply: bytes, header: bytes, data: bytes) -> Delivery | None:
     """What came on a deliver subject; None for what no consumer sent, which a line in the log tells of."""
     try:
         return Delivery(connection, subject, reply, header, data)

@@ -68,7 +68,9 @@ async def find_at_leader(connection: Connection, stream: str, request: dict[str,
     try:
         message = answer["message"]
         header, data = (base64.b64decode(message.get(part) or "") for part in ("hdrs", "data"))
-        return StoredMessage(int(message["seq"]), message["subject"].encode(), parse_time(message["time"]), header, data)
+        return StoredMessage(
+            int(message["seq"]), message["subject"].encode(), parse_time(message["time"]), header, data
+        )
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
         raise Garbled(repr(answer).encode(), f"reading a message of {stream}") from None
 
