@@ -7,9 +7,9 @@ from datetime import timedelta
 from random import Random
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from corpus import ENTRIES, FOUND, HEADERS, PERIODIC, SCHEDULED, STORED
+from pydantic import ValidationError
 from target import NAMES, NOW, SEPARATOR, Answering, Target, at_once, in_a_loop, parts, refused
-from wire_targets import HEADERS, STORED
 
 from jsjobs import JobService
 from jsjobs.cli.job_view import print_status
@@ -33,10 +33,8 @@ from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import JobStatusResponse, Status, new_status
 from jsjobs.model.retry import Retry
 from jsjobs.worker.decision import decide
-from jsjobs.worker.registry import read_handler
 
 batches_module._LAG = 0  # no replica lags behind here
-FOUND = b"NATS/1.0\r\nNats-Sequence: 7\r\nNats-Time-Stamp: 2026-11-22T12:00:00.5Z\r\nNats-Subject: $KV.jobs.normal-7\r\n\r\n"
 JOB = read_job(NAMES, STORED, b"", b"1", sequence=7, stored_at=NOW)
 POLICY = Retry()
 
@@ -187,88 +185,6 @@ async def _published(connection: Any) -> None:
     int(answer["seq"])
 
 
-class Tree(BaseModel):
-    name: str = ""
-    size: int = 0
-    children: "list[Tree]" = []
-
-
-def _any(payload: Any) -> Any: ...
-def _tree(payload: Tree) -> Tree: ...  # type: ignore[empty-body]
-def _numbers(payload: dict[str, list[float]]) -> None: ...
-
-
-HANDLERS = [read_handler(f"t{number}", each) for number, each in enumerate((_any, _tree, _numbers))]
-
-
-def payload(data: bytes) -> bool:
-    """A job's body: read for its handler; what was read can be written, and be read again."""
-    taken = False
-    for handler in HANDLERS:
-        try:
-            value = handler.read_payload(data)
-            raw = handler.write_result(value)
-        except JobError as error:
-            assert error.reason is Reason.VALIDATION
-            refused(error.message)
-            continue
-        taken = True
-        if raw is not None:
-            handler.read_payload(raw)
-            found = JobStatusResponse.model_validate_json(new_status(job_id="x", status=Status.COMPLETE).to_json(raw))
-            found.to_json()
-    return taken
-
-
-_MOMENT = "2026-11-22T12:00:00.123456Z"
-ENTRIES = tuple(
-    json.dumps(each).encode()
-    for each in (
-        {"job_id": "normal-7", "status": "queued", "type": "a.b", "created_at": _MOMENT},
-        {
-            "job_id": "normal-7",
-            "status": "processing",
-            "attempts": 1,
-            "type": "email.send",
-            "priority": "high",
-            "entity": "e",
-            "tenant": "acme",
-            "batch_id": "b",
-            "created_at": _MOMENT,
-            "worker": "w",
-            "max_attempts": 3,
-            "history": [{"status": "processing", "timestamp": _MOMENT, "attempt": 1}],
-            "carrier": {"stream": "JOBS_HIGH", "sequence": 7, "stored_at": _MOMENT},
-        },
-        {
-            "job_id": "at-x",
-            "status": "queued",
-            "attempts": 0,
-            "next_attempt_at": _MOMENT,
-            "snoozed_until": _MOMENT,
-            "scheduled_for": _MOMENT,
-            "retry": {"failures": 2, "backoff": 0.3, "due": _MOMENT},
-            "history": [{"status": "queued", "timestamp": _MOMENT, "attempt": 1, "error": "no"}],
-        },
-        {
-            "job_id": "low-9",
-            "status": "complete",
-            "result": {"a": [1, None]},
-            "completed_at": _MOMENT,
-            "created_at": _MOMENT,
-        },
-        {"job_id": "low-9", "status": "failed", "error_reason": "Timeout", "last_error": "Timeout: x", "attempts": 3},
-    )
-)
-SCHEDULED = (
-    b"NATS/1.0\r\nNats-Schedule: @at 2026-12-01T00:00:00Z\r\nNats-Schedule-Target: jobs.due.high.e.note\r\n"
-    b"Jsjobs-Id: at-x\r\nJsjobs-Entity: e\r\n\r\n"
-)
-PERIODIC = (
-    b"NATS/1.0\r\nNats-Schedule: 0 0 3 * * *\r\nNats-Schedule-Target: jobs.due.high.e.note\r\nJsjobs-Schedule: nightly\r\n"
-    b"Jsjobs-Timetable: 0 3 * * *\r\nJsjobs-Time-Zone: Europe/Berlin\r\nJsjobs-Owner: app\r\n\r\n"
-)
-
 TARGETS = (
     Target("state entry", entry, ENTRIES, (b'"timestamp"', b'"2026-11-22T12:00:00"', b'"snoozed_until"'), 2),
     Target("entry on a terminal", shown_entry, ENTRIES, (), 0.05),
@@ -322,17 +238,5 @@ TARGETS = (
             ),
         ),
         (b'{"error":', b'"err_code":10077'),
-    ),
-    Target(
-        "payload",
-        payload,
-        (
-            b'{"name": "a", "size": 1, "children": [{"name": "b", "size": 2, "children": []}]}',
-            b'{"a": [1.5, 2e10], "b": []}',
-            b'[1, "two", null, true, {"three": [3.0]}]',
-            b'"text"',
-        ),
-        (b'{"children": [' * 180, b"[" * 199 + b"]" * 199, b'"a":1,"a":2'),
-        2,
     ),
 )

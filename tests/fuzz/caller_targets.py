@@ -1,34 +1,26 @@
 """What people and programs hand over: ids, times, timetables, settings, lines on standard input, texts to show."""
 
-import io
 import json
 import logging
 import os
-import sys
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any
 
-from pydantic import ValidationError
+from corpus import HEADERS
 from target import NAMES, NOW, SEPARATOR, Target, parts, refused, text_of
-from wire_targets import FORMS, HEADERS
 
 from jsjobs.cli.durations import format_duration, parse_duration, parse_moment
-from jsjobs.cli.editor import readable
 from jsjobs.cli.output import dumps, plain
-from jsjobs.cli.payloads import read_lines, read_one
-from jsjobs.cli.problems import WrongUse
 from jsjobs.jetstream.errors import without_secrets
 from jsjobs.jetstream.ids import checked_id, digest_of, is_given_id, parse_plain_id
 from jsjobs.jetstream.subjects import Names, checked_type, entity_token
-from jsjobs.jetstream.wire import encode_json, parse_attempts, parse_timeout
+from jsjobs.jetstream.wire import parse_attempts, parse_timeout
 from jsjobs.jetstream.wire import parse_duration as parse_duration_word
 from jsjobs.logs import JobFields, JsonFormatter, TextFormatter
 from jsjobs.model.batch import ids_of, runs_of
 from jsjobs.model.context import RequestContext, checked_name, enter_context
 from jsjobs.model.due import checked_due
 from jsjobs.model.errors import JobError
-from jsjobs.model.payload import JobPayload
 from jsjobs.model.times import parse_rfc3339, rfc3339
 from jsjobs.model.timetable import Timetable
 from jsjobs.model.trace import Trace
@@ -99,23 +91,6 @@ def timetables(data: bytes) -> bool:
     return bool(ticks)
 
 
-def submit_forms(data: bytes) -> bool:
-    """What a submit asks for, from Python or JSON."""
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):
-        return False
-    if not isinstance(value, dict):
-        return False
-    try:
-        form = JobPayload(**{str(name): each for name, each in value.items()})
-    except ValidationError:
-        return False
-    with suppress(JobError):
-        encode_json(form.payload, "the payload")
-    return form.due(NOW) is None or True
-
-
 def settings(data: bytes) -> bool:
     """The environment."""
     before = dict(os.environ)
@@ -134,44 +109,6 @@ def settings(data: bytes) -> bool:
         os.environ.update(before)
     assert "hunter2" not in repr(config.model_dump(exclude={"nats_url"}))
     return True
-
-
-def batch_lines(data: bytes) -> bool:
-    """JSON lines on standard input."""
-    before, sys.stdin = sys.stdin, io.TextIOWrapper(io.BytesIO(data))
-    try:
-        lines = read_lines()
-    except WrongUse as error:
-        assert "nothing was queued" in str(error)
-        return False
-    finally:
-        sys.stdin = before
-    assert len(lines.payloads) == len(lines.numbers)
-    return bool(lines.payloads)
-
-
-def payload_argument(data: bytes) -> bool:
-    text = text_of(data.replace(b"\0", b""))
-    if text.startswith("@"):
-        text = f"@no-such-folder/{text[1:]}"
-    try:
-        read_one(text)
-    except WrongUse as error:
-        assert "Traceback" not in str(error)
-        return False
-    return True
-
-
-def edited_payload(data: bytes) -> bool:
-    """A dead letter's body on its way into an editor and into the table."""
-    shown = readable(data)
-    if shown != data:
-        assert repr(json.loads(shown)) == repr(json.loads(data))
-    document = sanitise.json_text(data)
-    if document is not None:
-        sanitise.read_json(document)
-    sanitise.read_json(data.decode("utf-8", "replace"))
-    return document is not None
 
 
 def urls(data: bytes) -> bool:
@@ -214,10 +151,6 @@ def shown_text(data: bytes) -> bool:
     return True
 
 
-def _form(form: dict[str, Any]) -> bytes:
-    return json.dumps({name: value for name, value in form.items() if name != "request_id"}).encode()
-
-
 _TIMES = (
     b"1h30m",
     b"250ms",
@@ -242,7 +175,6 @@ TARGETS = (
         (b"*/", b"fri-mon", b"L", b"#", b"29 2", b"America/Havana", b"Asia/Beirut", b"../../etc/passwd", b"every "),
         0.4,
     ),
-    Target("submit form", submit_forms, tuple(_form(form) for form in FORMS[:3]), (b'"payload"',), 0.5),
     Target(
         "settings",
         settings,
@@ -259,11 +191,6 @@ TARGETS = (
             b"\nJSJOBS_NATS_TOKEN=hunter2",
         ),
         0.1,
-    ),
-    Target("lines on standard input", batch_lines, (b'{"a": 1}\n[2]\n\n"three"\n', b"\xef\xbb\xbf1\n2\r\n"), (b"\n",)),
-    Target("payload argument", payload_argument, (b'{"a": 1}', b'"text"', b"@file.json", b"null")),
-    Target(
-        "edited payload", edited_payload, (b'{"a":1,"b":[1.5,null]}', b'{"a": 1e100}', b'"\xc3\xbc"'), (b"1e131071",)
     ),
     Target(
         "server address",

@@ -18,10 +18,13 @@ import traceback
 import bucket_targets
 import caller_targets
 import hostile_traffic
+import payload_targets
+import request_targets
 import wire_targets
 from target import Outcome, Target, fuzzed
 
-TARGETS = {each.name: each for each in (*wire_targets.TARGETS, *bucket_targets.TARGETS, *caller_targets.TARGETS)}
+MODULES = (wire_targets, request_targets, bucket_targets, payload_targets, caller_targets)
+TARGETS = {each.name: each for module in MODULES for each in module.TARGETS}
 SLOWEST = 2.0
 """Seconds of processor time that one input may take."""
 

@@ -83,6 +83,11 @@ def parts(data: bytes, count: int) -> list[bytes]:
     return found + [b""] * (count - len(found))
 
 
+def joined(*pieces: bytes) -> bytes:
+    """An input of such parts."""
+    return SEPARATOR.join(pieces)
+
+
 def refused(message: str) -> bool:
     """That an input was refused, in words that are not as long as an input may be."""
     assert len(message) <= LONGEST_ERROR

@@ -142,7 +142,7 @@ def test_times_of_the_server_are_always_aware() -> None:
 
 
 def test_many_problems_are_counted_and_a_few_told() -> None:
-    handler = run.bucket_targets.HANDLERS[2]
+    handler = run.payload_targets.HANDLERS[2]
     with pytest.raises(JobError) as caught:
         handler.read_payload(b'{"a": [' + b'"x",' * 50_000 + b'"x"]}')
     assert "a.0: " in caught.value.message

@@ -1,19 +1,17 @@
 """What comes over the connection: protocol lines, messages, deliveries, letters, requests of other programs."""
 
 import json
-from functools import cache
 from typing import Any
 
+from corpus import HEADER_NAMES, HEADERS, REPLY, REPLY_2, STORED
 from nats.errors import ProtocolError
-from target import NAMES, NOW, SEPARATOR, Recording, Target, at_once, parts, refused
+from target import NAMES, NOW, Recording, Target, joined, parts, refused
 
 from jsjobs import JobService
-from jsjobs.dead_letters.advisory import read_advisory
 from jsjobs.dead_letters.build import row
 from jsjobs.jetstream.delivery import Delivery
 from jsjobs.jetstream.incoming import read_job
 from jsjobs.jetstream.letters import read_letter
-from jsjobs.jetstream.micro import Refused, ServiceRequest, one_line
 from jsjobs.jetstream.parser import WireParser
 from jsjobs.jetstream.subjects import Generation, Shard, entity_token
 from jsjobs.jetstream.wire import (
@@ -26,28 +24,6 @@ from jsjobs.jetstream.wire import (
 )
 from jsjobs.model.errors import JobError
 from jsjobs.postgres import sanitise
-from jsjobs.rpc.endpoints import endpoints
-from jsjobs.worker.cancel_requests import CancelRequests
-
-HEADERS = (
-    b"NATS/1.0\r\n\r\n",
-    b"NATS/1.0\r\nJsjobs-Entity: customer-42\r\nJsjobs-Tenant: acme\r\nJsjobs-Request-Id: r-1\r\nJsjobs-Batch: b1\r\n\r\n",
-    b"NATS/1.0\r\nJsjobs-Max-Attempts: 5\r\nJsjobs-Duration: long\r\nJsjobs-Timeout: 2.5\r\nNats-Msg-Id: k\r\n\r\n",
-    b"NATS/1.0\r\nJsjobs-Expires: 2026-11-22T12:00:00Z\r\nJsjobs-Expired: drop\r\nJsjobs-Id: replay-1-3f2a9c\r\n\r\n",
-    (
-        b"NATS/1.0\r\nJsjobs-Schedule: nightly\r\nJsjobs-Timetable: 0 3 * * *\r\nJsjobs-Time-Zone: Europe/Berlin\r\n"
-        b"Nats-Schedule-Next: 2026-11-23T03:00:00Z\r\n\r\n"
-    ),
-    b"NATS/1.0\r\nJsjobs-Schedule: often\r\nJsjobs-Timetable: every 30s\r\nNats-Schedule-Next: 2026-11-22T12:00:30Z\r\n\r\n",
-    b"NATS/1.0\r\ntraceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\ntracestate: a=1,b=2\r\n\r\n",
-    b"NATS/1.0\r\nNats-Sequence: 7\r\nNats-Time-Stamp: 2026-11-22T12:00:00.123456789Z\r\nNats-Subject: a.b\r\n\r\n",
-)
-HEADER_NAMES = tuple(
-    name for block in HEADERS for name in (line.partition(b":")[0] + b": " for line in block.split(b"\r\n")[1:] if line)
-)
-STORED = b"jobs.work.critical.1x4.3.email.send"
-REPLY = b"$JS.ACK.JOBS_CRITICAL.critical-1x4-3.1.1795318823879006.17.1795350000000000000.4"
-REPLY_2 = b"$JS.ACK.hub.AbCdEf.JOBS_CRITICAL.critical-1x4-3.1.1795318823879006.17.1795350000000000000.4.tok"
 
 
 def protocol(data: bytes) -> bool:
@@ -187,68 +163,6 @@ def letter(data: bytes) -> bool:
     return document is not None
 
 
-def advisory(data: bytes) -> bool:
-    read = read_advisory(data, {"JOBS_CRITICAL", "JOBS_NORMAL"})
-    if read is None:
-        return False
-    assert 0 < read.sequence < 2**63
-    assert read.consumer.isascii()
-    return True
-
-
-def cancel_request(data: bytes) -> bool:
-    subject, reply, block, body = parts(data, 4)
-    connection = Recording()
-    requests = CancelRequests(connection, NAMES, "worker", {})  # type: ignore[arg-type]
-    requests._on_request(subject, reply, block, body)
-    assert not any(each.startswith((b"$", b"jobs.")) for each in connection.posted)
-    return bool(connection.posted)
-
-
-def service_request(data: bytes) -> bool:
-    """A request to the micro service: its form is read, its job composed; then there is no server to ask."""
-    number, subject, block, body = parts(data, 4)
-    known = _endpoints()
-    endpoint = known[(number or b"\0")[0] % len(known)]
-    asked = subject.decode("utf-8", "backslashreplace")
-    request = ServiceRequest(asked if "." in asked else "jobs.rpc.tenant.acme.submit", block, body)
-    answers = endpoint.serve(request)
-    try:
-        at_once(anext(answers))  # type: ignore[arg-type]
-    except Refused as refused:
-        said = one_line(str(refused))
-        assert len(said) <= 1000
-        assert said.isprintable()
-        return refused.code != 400
-    finally:
-        at_once(answers.aclose())
-    raise AssertionError("there is no server to ask")
-
-
-@cache
-def _endpoints() -> list[Any]:
-    jobs = JobService(JobService.Config(nats_url="nats://127.0.0.1:1", database_url="postgresql://127.0.0.1:1/x"))
-
-    @jobs.handler("count")
-    async def count(payload: dict[str, int]) -> None: ...
-
-    return endpoints(jobs)
-
-
-def _joined(*pieces: bytes) -> bytes:
-    return SEPARATOR.join(pieces)
-
-
-FORMS: tuple[dict[str, Any], ...] = (
-    {"type": "email.send", "payload": {"to": "a"}, "priority": "high", "entity": "e", "dedupe_key": "k", "timeout": 5},
-    {"type": "count", "payload": {"a": 1}, "delay": 2.5, "debounce_key": "k", "tenant": "acme", "request_id": "r"},
-    {"type": "x", "payload": [1], "at": "2030-01-01T00:00:00Z", "expires": 60, "expired": "drop", "max_attempts": 3},
-    {"job_id": "normal-7", "timeout": 1},
-    {"job_id": "at-0123456789abcdef", "delay": 3},
-    {"dlq_id": "3f2a9c", "priority": "low", "force": True},
-)
-ADVISORY = {"stream": "JOBS_CRITICAL", "consumer": "critical-1x4-3", "stream_seq": 1795318823879006, "deliveries": 100}
-
 TARGETS = (
     Target(
         "wire protocol",
@@ -262,13 +176,13 @@ TARGETS = (
         (b"MSG ", b"HMSG ", b"INFO ", b"-ERR ", b"PING\r\n"),
     ),
     Target(
-        "message frame", message, (_joined(b"a.b", b"r", HEADERS[0], b"hello"), _joined(b"a", b"", b"", b"")), HEADERS
+        "message frame", message, (joined(b"a.b", b"r", HEADERS[0], b"hello"), joined(b"a", b"", b"", b"")), HEADERS
     ),
     Target("headers", header, HEADERS, HEADER_NAMES, 2),
     Target(
         "queued message",
         queued_message,
-        tuple(_joined(STORED, block, b'{"to": "a"}') for block in HEADERS),
+        tuple(joined(STORED, block, b'{"to": "a"}') for block in HEADERS),
         (*HEADER_NAMES, b"jobs.work.", b"critical", b"1x4"),
         2,
     ),
@@ -278,45 +192,22 @@ TARGETS = (
     Target(
         "delivery",
         delivery,
-        (_joined(STORED, REPLY, HEADERS[1], b"{}"), _joined(STORED, REPLY_2, b"", b"[1]")),
+        (joined(STORED, REPLY, HEADERS[1], b"{}"), joined(STORED, REPLY_2, b"", b"[1]")),
         (REPLY, b"jobs.deliver.critical.1x4.3", b"jobs.normal.a.b.1.2.3.4.5", b"$KV.jobs.x.1.2.3.4.5.6"),
     ),
     Target(
         "dead letter",
         letter,
         (
-            _joined(
+            joined(
                 b"jobs.dead.critical-17", b"NATS/1.0\r\nJsjobs-Reason: Timeout\r\nJsjobs-Headers-Size: 0\r\n\r\n", b"{}"
             ),
-            _joined(
+            joined(
                 b"jobs.dead.replay-1-x",
                 b"NATS/1.0\r\nJsjobs-Reason: Validation\r\nJsjobs-Headers-Size: 12\r\n\r\n",
                 HEADERS[0] + b'{"a": 1e5}',
             ),
         ),
         (*HEADER_NAMES, b"Jsjobs-Headers-Size: "),
-    ),
-    Target("advisory", advisory, (json.dumps(ADVISORY).encode(),), (b"JOBS_NORMAL", b"normal-1x2-0")),
-    Target(
-        "cancel request",
-        cancel_request,
-        (
-            _joined(b"jobs.cancel.anybody", b"_INBOX.x.1", b"", b""),
-            _joined(b"jobs.cancel.normal-7", b"_INBOX.y", b"", b""),
-        ),
-        (b"jobs.normal.a.b", b"$KV.jobs.normal-7", b"anybody"),
-    ),
-    Target(
-        "service request",
-        service_request,
-        tuple(
-            _joined(bytes([number]), b"jobs.rpc.tenant.acme.submit", block, json.dumps(form).encode())
-            for form, numbers, block in zip(
-                FORMS, (b"\0\1", b"\0\1", b"\0\1", b"\2\3\4\5", b"\6", b"\7"), (b"", *HEADERS), strict=False
-            )
-            for number in numbers
-        ),
-        (b'"tenant"', b'"payload"', b"%20"),
-        0.5,
     ),
 )
