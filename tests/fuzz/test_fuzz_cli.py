@@ -82,7 +82,7 @@ def ended(arguments: list[str], stdin: bytes, monkeypatch: pytest.MonkeyPatch) -
 def test_no_arguments_end_in_a_traceback(seed: int, nowhere: None, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = Random(seed)
     codes = set()
-    for _ in range(60):
+    for _ in range(30):
         arguments = list(rng.choice(COMMANDS))
         for _ in range(rng.choice((1, 1, 2))):
             place = rng.randrange(1, len(arguments))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jsjobs.jetstream.api import Garbled, read_answer
+from jsjobs.jetstream.api import MOST_TEXT, Garbled, read_answer
 from jsjobs.jetstream.connection import Reply
 from jsjobs.jetstream.errors import ConnectionLost
 from jsjobs.model.errors import JobError
@@ -34,7 +34,7 @@ def unknown(error: ConnectionLost, advice: str) -> JobError:
 
 def refusal(error: dict[str, Any]) -> JobError:
     """Why the server queued nothing."""
-    code, text = error.get("err_code"), error.get("description", "")
+    code, text = error.get("err_code"), str(error.get("description", ""))[:MOST_TEXT]
     if code == IN_PROCESS:
         return JobError.from_runner_unavailable(
             "another submit of the same dedupe_key is not decided yet, as without a majority of the replicas: "

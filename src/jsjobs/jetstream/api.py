@@ -16,6 +16,8 @@ from jsjobs.model.errors import JobError, Reason
 CONSUMER_NOT_FOUND = 10014
 STREAM_NOT_FOUND = 10059
 MESSAGE_NOT_FOUND = 10037
+MOST_TEXT = 1000
+"""Characters of what the server says of an error that are repeated."""
 
 
 class ApiError(JobError):
@@ -27,7 +29,7 @@ class ApiError(JobError):
     def __init__(self, error: dict[str, Any], what: str) -> None:
         self.code = _number(error.get("code"))
         self.err_code = _number(error.get("err_code"))
-        self.description = str(error.get("description", ""))
+        self.description = str(error.get("description", ""))[:MOST_TEXT]
         unavailable = self.code >= 500  # noqa: PLR2004 - as in HTTP: the server's trouble, not the caller's
         reason = Reason.RUNNER_UNAVAILABLE if unavailable else Reason.VALIDATION
         super().__init__(reason, f"{what}: {self.description} (code {self.err_code})")
