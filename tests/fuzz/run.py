@@ -11,6 +11,7 @@ import argparse
 import ast
 import contextlib
 import io
+import math
 import sys
 import time
 import traceback
@@ -53,7 +54,7 @@ def pure(targets: list[Target], seed: int, count: int) -> bool:
     print(f"seed {seed}\n{'target':26}{'inputs':>10}{'taken':>10}{'refused':>10}{'crashes':>9}{'slowest':>12}")
     for target in targets:
         with quiet():
-            outcome = fuzzed(target, seed, round(count * target.weight / whole))
+            outcome = fuzzed(target, seed, math.ceil(count * target.weight / whole))
         total += outcome.count
         columns = (outcome.count, outcome.taken, outcome.refused)
         slowest = f"{outcome.slowest * 1000:.1f} ms"

@@ -98,6 +98,8 @@ def test_a_crash_is_found_and_told(capsys: pytest.CaptureFixture[str]) -> None:
         ("settings", b"JSJOBS_POOLS={"),
         ("settings", b"JSJOBS_RETRY=" + b"[" * 5000),
         ("server address", b"postgresql://a..b/d"),
+        ("server address", b"postgresql://h:" + b"9" * 5000 + b"/d"),
+        ("server's answer", b'\x1f{"error": {"code": 400, "description": "' + b"x" * 50_000 + b'"}}'),
     ],
 )
 def test_what_was_found_is_refused(name: str, data: bytes) -> None:

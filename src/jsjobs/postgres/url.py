@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from jsjobs.postgres.errors import InvalidDatabaseUrl
 
 _ESCAPE = "in a user name or password write @ as %40, : as %3A, / as %2F, ? as %3F and # as %23"
+
+_PORT = re.compile(r"0{0,99}[1-9][0-9]{0,4}")
+_LAST_PORT = 65535
 
 
 def place(url: str) -> str:
@@ -63,5 +67,5 @@ def _checked_host(host: str) -> str:
 
 def _check_ports(ports: list[str]) -> None:
     for port in ports:
-        if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):  # noqa: PLR2004 -- the last TCP port
+        if not _PORT.fullmatch(port) or int(port) > _LAST_PORT:
             raise InvalidDatabaseUrl(f"a port must be a number from 1 to 65535; {_ESCAPE}")
