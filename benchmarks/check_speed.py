@@ -22,12 +22,12 @@ DRAIN_JOBS = 4_000
 ENQUEUE_FACTOR = 0.25
 ROUNDS = 3
 COUNTED_JOBS = 300
-RATES = {"drain": 0.45, "enqueue, pipelined": 0.3, "enqueue, batches": 0.4}
+RATES = {"drain": 0.6, "enqueue, pipelined": 0.5, "enqueue, batches": 0.4}
 """Of the bare loop's rate, each side's best round: what is left of the ratios asked for (`workloads/`) on a busy machine."""
-CPU = {"drain": 2.2, "enqueue, pipelined": 2.6, "enqueue, batches": 2.0}
+CPU = {"drain": 1.5, "enqueue, pipelined": 1.6, "enqueue, batches": 2.0}
 """Times the bare loop's CPU a job, medians: others on the machine disturb it less."""
-COUNTS = {"submit calls": 160.0, "run calls": 395.0, "blocks kept": 2.0}
-"""Function calls of a submit and of a worker's run of one job (Python 3.11 makes 150 and 376), and blocks of memory that
+COUNTS = {"submit calls": 112.0, "run calls": 255.0, "blocks kept": 2.0}
+"""Function calls of a submit and of a worker's run of one job (Python 3.11 makes 107 and 246), and blocks of memory that
 stay of it: none, but for what lists and tables hold in reserve."""
 
 

@@ -9,6 +9,7 @@ from jsjobs.model.job import JobStatusResponse, Priority, Status, utc_now
 from jsjobs.model.retry import Retry
 from jsjobs.worker.context import JobContext
 from jsjobs.worker.executor import Handling, Places, execute
+from jsjobs.worker.limits import TimeLimits
 from jsjobs.worker.processes.pool import Processes
 from jsjobs.worker.registry import Registry
 from jsjobs.worker.verdict import Verdict
@@ -16,7 +17,7 @@ from jsjobs.worker.verdict import Verdict
 
 def new_handling(job_type: str = "t", **given) -> Handling:
     values = {"job_id": "normal-1", "type": job_type, "priority": Priority.NORMAL, "shard": 0, "attempt": 1, "fence": 7}
-    return Handling(JobContext(**{**values, **given}), grace=10)
+    return Handling(JobContext(**{**values, **given}), grace=10, limits=TimeLimits())
 
 
 class Runs:

@@ -13,8 +13,9 @@ import time
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
+from jsjobs.jetstream.answers import Reply
 from jsjobs.jetstream.api import ApiError, call
-from jsjobs.jetstream.connection import Connection, Reply
+from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionLost
 from jsjobs.jetstream.follow import looks
 from jsjobs.jetstream.ids import checked_id

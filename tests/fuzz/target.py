@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from mutating import Mutator
 
-from jsjobs.jetstream.connection import Reply
+from jsjobs.jetstream.answers import Reply
 from jsjobs.jetstream.subjects import Names
 
 T = TypeVar("T")

@@ -150,7 +150,29 @@ async def test_asks_under_way_together_get_their_own_answers(connection: Connect
     bodies = [b"%d" % number for number in range(2000)]
     replies = await asyncio.gather(*(connection.ask(namespace.encode(), body) for body in bodies))
     assert [reply.data for reply in replies] == bodies
-    assert connection._waiting == {}
+    assert connection._answers._waiting == {}
+
+
+async def test_a_reply_subject_serves_again_only_once_it_was_answered(connection: Connection, namespace: str) -> None:
+    asked: list[bytes] = []
+
+    def answer(_subject: bytes, reply: bytes, _header: bytes, data: bytes) -> None:
+        asked.append(reply)
+        if data != b"silence":
+            connection.post(reply, data)
+
+    subject = namespace.encode()
+    await connection.receive(subject, answer)
+    assert [(await connection.store(subject, body)).data for body in (b"1", b"2", b"3")] == [b"1", b"2", b"3"]
+    assert len(set(asked)) == 1
+    with pytest.raises(ConnectionLost):
+        await connection.store(subject, b"silence", timeout=0.1)
+    silent = asked[-1]
+    later = [connection.store_soon(subject, b"%d" % number) for number in range(20)]
+    connection.post(silent, b"a late answer, which is nobody's")
+    assert [reply.data for reply in await asyncio.gather(*later)] == [b"%d" % number for number in range(20)]
+    assert silent not in asked[4:]
+    assert len(set(asked[4:])) == 20
 
 
 async def test_nobody_there_and_nobody_answering_are_told_apart(connection: Connection, namespace: str) -> None:
@@ -173,7 +195,7 @@ async def test_cancelled_asks_leave_nothing_that_breaks_later(connection: Connec
     for reply in asked[:10]:
         connection.post(reply, b"too late")
         connection.post(reply, b"and twice")
-    await eventually(lambda: not connection._waiting)
+    await eventually(lambda: not connection._answers._waiting)
     assert connection.stats["reconnects"] == 0
     await echo(connection, f"{namespace}.echo")
     assert (await connection.ask(f"{namespace}.echo".encode(), b"fine")).data == b"fine"
@@ -345,12 +367,10 @@ async def test_what_was_pending_before_an_outage_is_not_sent_later(
     inbox = Inbox()
     await connection.receive(namespace.encode(), inbox)
     await connection.flush()
-    ours._flusher_task.cancel()  # the break comes before its turn
-    await asyncio.sleep(0)
     for _ in range(3):
         ours.post(namespace.encode(), b"too late")
     assert ours._pending
-    await ours._process_op_err(OSError("broken"))  # as the read loop does, before the flusher's turn
+    await ours._process_op_err(OSError("broken"))  # as the read loop does, before they are sent
     with pytest.raises(ConnectionLost):
         ours.post(namespace.encode(), b"refused")
     await came_back(ours)

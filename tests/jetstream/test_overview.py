@@ -12,8 +12,9 @@ from nats.aio.client import Client
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.jetstream import declared
+from jsjobs.jetstream.answers import Reply
 from jsjobs.jetstream.api import call
-from jsjobs.jetstream.connection import Connection, Reply
+from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.generations import live_shards
 from jsjobs.jetstream.overview import Observer, Overview
 from jsjobs.jetstream.rates import with_rates

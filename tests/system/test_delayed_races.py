@@ -121,7 +121,7 @@ class Race:
 
 @pytest.fixture
 def config(settings_of: Callable[..., JobService.Config]) -> JobService.Config:
-    return settings_of(ack_wait=1, scale=4)
+    return settings_of(ack_wait=3, scale=4)
 
 
 async def test_what_is_done_to_a_job_while_it_fires_is_done_or_refused(

@@ -21,6 +21,7 @@ from jsjobs.model.retry import Retry, RetryState
 from jsjobs.model.snooze import Snooze
 from jsjobs.worker.context import JobContext
 from jsjobs.worker.executor import Handling, Places, Stop, describe, execute
+from jsjobs.worker.limits import TimeLimits
 from jsjobs.worker.processes.pool import Processes
 from jsjobs.worker.registry import Registry
 from jsjobs.worker.verdict import Cancelled, Complete, DeadLetter, Lost, Release, RetryAfter, SnoozeFor, Verdict
@@ -33,7 +34,9 @@ def threads() -> Iterator[ThreadPoolExecutor]:
 
 
 def handling() -> Handling:
-    return Handling(JobContext("normal-1", "t", Priority.NORMAL, shard=0, attempt=1, fence=7), grace=10)
+    return Handling(
+        JobContext("normal-1", "t", Priority.NORMAL, shard=0, attempt=1, fence=7), grace=10, limits=TimeLimits()
+    )
 
 
 def entry(attempts: int = 1, max_attempts: int = 3, retry: RetryState | None = None) -> JobStatusResponse:

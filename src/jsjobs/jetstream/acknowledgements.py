@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from jsjobs.jetstream.answers import Reply
 from jsjobs.jetstream.api import MOST_TEXT, Garbled, read_answer
-from jsjobs.jetstream.connection import Reply
 from jsjobs.jetstream.errors import ConnectionLost
 from jsjobs.model.errors import JobError
 

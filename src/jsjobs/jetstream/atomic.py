@@ -34,11 +34,10 @@ async def send_batch(
         NoResponders: If the stream does not exist.
         JobError: `Validation`, if a message is too large; `RunnerUnavailable`: nothing was sent.
     """
-    batch, blocks = random_token(), []
+    batch, blocks = b"Nats-Batch-Id: %b\r\nNats-Batch-Sequence: " % random_token().encode(), []
     for number, message in enumerate(messages, 1):
-        own = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
-        commit = {"Nats-Batch-Commit": "1"} if number == len(messages) else {}
-        blocks.append(header_block({**own, **commit, **message.headers}))
+        commit = b"Nats-Batch-Commit: 1\r\n" if number == len(messages) else b""
+        blocks.append(header_block(message.headers, b"%b%d\r\n%b" % (batch, number, commit)))
         if (size := len(blocks[-1]) + len(message.data)) > most_bytes:
             # The server would only say that something of the batch is missing.
             raise JobError.from_validation(
@@ -48,7 +47,8 @@ async def send_batch(
     await connection.when_up(timeout)
     for message, block in zip(messages[:-1], blocks, strict=False):
         connection.post(message.subject, message.data, header=block)
-        await connection.room()
+        if connection.is_crowded:
+            await connection.room()
     last = messages[-1]
     answer = answer_of(await connection.ask(last.subject, last.data, header=blocks[-1], timeout=timeout))
     if (answer.get("error") or {}).get("err_code") == _INCOMPLETE:

@@ -15,8 +15,9 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from jsjobs.jetstream.acknowledgements import answer_of
+from jsjobs.jetstream.answers import Reply
 from jsjobs.jetstream.api import ApiError
-from jsjobs.jetstream.connection import Connection, Reply
+from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionLost, NoResponders, no_streams
 from jsjobs.jetstream.ids import parse_plain_id
 from jsjobs.jetstream.subjects import Names

@@ -7,17 +7,16 @@ acts on a newer delivery); what was sent and not answered ends with `ConnectionL
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import random
-import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from nats.aio.client import Client
 from nats.nuid import NUID
 
-from jsjobs.jetstream.errors import ConnectionClosed, ConnectionLost, NoResponders, TooLarge, without_secrets
+from jsjobs.jetstream.answers import Answers, Reply
+from jsjobs.jetstream.errors import ConnectionClosed, ConnectionLost, TooLarge, without_secrets
 from jsjobs.jetstream.hardened import HardenedClient
 from jsjobs.model.errors import JobError
 
@@ -26,14 +25,6 @@ logger = logging.getLogger("jsjobs.connection")
 MIN_SERVER = (2, 15)
 """Source consumers, message schedules with cron, and the fixes for max-delivered messages came with 2.15."""
 DEFAULT_TIMEOUT = 5.0
-_SWEEP = 0.25  # seconds between two looks for unanswered requests
-
-
-class Reply(NamedTuple):
-    """An answer as it came."""
-
-    header: bytes
-    data: bytes
 
 
 class Connection(HardenedClient):
@@ -42,9 +33,7 @@ class Connection(HardenedClient):
     def __init__(self) -> None:
         super().__init__()
         self._up = asyncio.Event()
-        self._ids = itertools.count()
-        self._inbox = b""
-        self._waiting: dict[bytes, tuple[asyncio.Future[Reply], float]] = {}
+        self._answers = Answers()
         self._sweeper: asyncio.Task[None] | None = None
         self._fatal: asyncio.Future[Exception] | None = None
         self._refusals = 0
@@ -99,10 +88,10 @@ class Connection(HardenedClient):
             raise JobError.from_runner_unavailable(
                 f"nats-server 2.15 or later is needed, {without_secrets(servers)} runs {version}: please upgrade it"
             )
-        self._inbox = bytes(self._inbox_prefix) + b"." + bytes(NUID().next()) + b"."
+        inbox = self._answers.inbox = bytes(self._inbox_prefix) + b"." + bytes(NUID().next()) + b"."
         self._up.set()
-        await self.receive(self._inbox + b"*", self._on_reply)
-        self._sweeper = asyncio.ensure_future(self._sweep())
+        await self.receive(inbox + b"*", self._answers.take)
+        self._sweeper = asyncio.ensure_future(self._answers.sweep())
 
     async def close(self) -> None:
         """Send what is waiting to be sent, then close for good."""
@@ -110,7 +99,7 @@ class Connection(HardenedClient):
             self._sweeper.cancel()
             self._sweeper = None
         await super().close()
-        self._fail_waiting("the connection was closed")
+        self._answers.fail("the connection was closed")
         self._up.clear()
 
     async def when_up(self, timeout: float = DEFAULT_TIMEOUT) -> None:
@@ -168,12 +157,35 @@ class Connection(HardenedClient):
         Raises:
             ConnectionLost, JobError: As `post`.
         """
-        token = b"%x" % next(self._ids)
-        self.post(subject, data, reply=self._inbox + token, header=header)
-        # The loop is known: to ask for it is a system call each time, up to Python 3.11.
-        future: asyncio.Future[Reply] = self._loop.create_future()
-        self._waiting[token] = (future, time.monotonic() + timeout)
-        return future
+        answers = self._answers
+        token = answers.token()
+        self.post(subject, data, reply=answers.inbox + token, header=header)
+        return answers.expect(token, timeout)
+
+    def store_soon(
+        self, subject: bytes, data: bytes, *, header: bytes = b"", timeout: float = DEFAULT_TIMEOUT
+    ) -> asyncio.Future[Reply]:
+        """As `ask_soon`, for a message that a stream stores and acknowledges once: cheaper for the server.
+
+        Raises:
+            ConnectionLost, JobError: As `post`.
+        """
+        answers = self._answers
+        token = answers.used_token()
+        self.post(subject, data, reply=answers.inbox + token, header=header)
+        return answers.expect(token, timeout)
+
+    async def store(
+        self, subject: bytes, data: bytes, *, header: bytes = b"", timeout: float = DEFAULT_TIMEOUT
+    ) -> Reply:
+        """As `ask`, for such a message.
+
+        Raises:
+            ConnectionLost, NoResponders, JobError: As `ask`.
+        """
+        if not self._up.is_set():
+            await self.when_up(timeout)
+        return await self.store_soon(subject, data, header=header, timeout=timeout)
 
     async def ask(
         self,
@@ -194,32 +206,6 @@ class Connection(HardenedClient):
             await self.when_up(timeout)
         return await self.ask_soon(subject, data, header=header, timeout=timeout)
 
-    def _on_reply(self, subject: bytes, _reply: bytes, header: bytes, data: bytes) -> None:
-        waiting = self._waiting.pop(subject[len(self._inbox) :], None)
-        if waiting is None or waiting[0].done():
-            return
-        if not data and header.startswith(b"NATS/1.0 503"):
-            waiting[0].set_exception(
-                NoResponders("nobody answers: is JetStream on, and was `jsjobs streams apply` run?")
-            )
-        else:
-            waiting[0].set_result(Reply(header, data))
-
-    async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(_SWEEP)
-            now = time.monotonic()
-            for token in [t for t, (_, deadline) in self._waiting.items() if deadline < now]:
-                future, _ = self._waiting.pop(token)
-                if not future.done():
-                    future.set_exception(ConnectionLost("NATS did not answer in time"))
-
-    def _fail_waiting(self, why: str) -> None:
-        waiting, self._waiting = self._waiting, {}
-        for future, _ in waiting.values():
-            if not future.done():
-                future.set_exception(ConnectionLost(why))
-
     async def _process_op_err(self, e: Exception) -> None:
         if self._up.is_set():
             text = str(e).removeprefix("nats: ") or type(e).__name__
@@ -232,7 +218,7 @@ class Connection(HardenedClient):
         self._up.clear()
         self._pending.clear()
         self._pending_data_size = 0
-        self._fail_waiting("the connection to NATS broke while a request was under way")
+        self._answers.fail("the connection to NATS broke while a request was under way")
 
     async def _on_reconnect(self) -> None:
         self._up.set()

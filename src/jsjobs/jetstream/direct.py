@@ -68,11 +68,10 @@ class DirectWire(asyncio.Protocol):
         if self._parser.aside:
             self._wake()
 
-    def eof_received(self) -> bool | None:
-        """The server says no more."""
+    def eof_received(self) -> None:
+        """The server says no more: nothing is to be said to it either, and the transport closes."""
         self._fail(UnexpectedEOF())
-        heard: bool | None = self._stream.eof_received()
-        return heard
+        self._stream.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""

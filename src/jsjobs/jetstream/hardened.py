@@ -43,10 +43,15 @@ class HardenedClient(Client):
         self._kick.set_result(None)  # wakes nats-py's flusher; nobody waits for it
         self._ps = self._parser  # type: ignore[assignment] # stands in for nats-py's
 
+    @property
+    def is_crowded(self) -> bool:
+        """Whether more was posted than is on its way, so that there is something to wait for in `room`."""
+        return bool(self._pending_data_size > self._max_pending_size)
+
     async def room(self) -> None:
         """Wait until what was posted is mostly on its way, so that a fast publisher does not fill the memory."""
         flusher = self._flush_queue
-        if flusher is not None and self._pending_data_size > self._max_pending_size:
+        if flusher is not None and self.is_crowded:
             # Not nats-py's `_flush_pending`: it swallows the caller's cancellation.
             sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             with contextlib.suppress(TimeoutError):

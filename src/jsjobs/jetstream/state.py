@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
+from jsjobs.jetstream.answers import Reply
 from jsjobs.jetstream.api import ApiError, Garbled, read_answer
-from jsjobs.jetstream.connection import Connection, Reply
+from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionClosed, ConnectionLost, NoResponders, TooLargeForStream
 from jsjobs.jetstream.stored import place_of
 from jsjobs.jetstream.subjects import Names
@@ -115,7 +116,7 @@ class StateStore:
         )
         subject, body = self._names.state(entry.job_id), entry.to_json(result)
         try:
-            return _revision(await self._connection.ask_soon(subject, body, header=header), entry.job_id)
+            return _revision(await self._connection.store_soon(subject, body, header=header), entry.job_id)
         except ConnectionClosed:
             raise
         except JobError as error:

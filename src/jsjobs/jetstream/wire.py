@@ -80,10 +80,15 @@ class UnreadableHeaders(JobError):  # noqa: N818 - it is a JobError, and reads a
         self.readable = readable
 
 
-def header_block(pairs: dict[str, str]) -> bytes:
-    """The pairs as a header block; names and values must have been checked."""
-    lines = "".join(f"{name}: {value}\r\n" for name, value in pairs.items())
-    return b"%b%b\r\n" % (_FIRST, lines.encode())
+def header_block(pairs: dict[str, str], before: bytes = b"") -> bytes:
+    """The pairs as a header block; names and values must have been checked.
+
+    Args:
+        pairs: Names and values.
+        before: Lines that stand before theirs, each with its line end.
+    """
+    lines = "".join([f"{name}: {value}\r\n" for name, value in pairs.items()])
+    return b"%b%b%b\r\n" % (_FIRST, before, lines.encode())
 
 
 def parse_block(raw: bytes) -> list[tuple[str, str]]:

@@ -58,6 +58,13 @@ class Duration(Word):
     LONG = "long"
 
 
+# What a model is made of, set without a look-up of the name each time; a frozen model's own `__setattr__` refuses.
+_set_values, _set_given, _set_extra, _set_private = (
+    BaseModel.__dict__[name].__set__
+    for name in ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
+)
+
+
 @cache
 def _all_fields(kind: type[BaseModel]) -> set[str]:
     # One for all: models are frozen, and their copies copy it.
@@ -72,11 +79,10 @@ def built(kind: type[M], fields: dict[str, Any]) -> M:
         fields: All of its fields, in their order.
     """
     made = kind.__new__(kind)
-    put = object.__setattr__
-    put(made, "__dict__", fields)
-    put(made, "__pydantic_fields_set__", _all_fields(kind))
-    put(made, "__pydantic_extra__", None)
-    put(made, "__pydantic_private__", None)
+    _set_values(made, fields)
+    _set_given(made, _all_fields(kind))
+    _set_extra(made, None)
+    _set_private(made, None)
     return made
 
 
@@ -210,12 +216,13 @@ class JobStatusResponse(BaseModel):
             # A programming error, not a race: races are decided by the entry's revision.
             raise JobError(Reason.PROCESSING, f"job {self.job_id} has ended as {self.status}", job_id=self.job_id)
         item = built(HistoryItem, {"status": status, "timestamp": now, "attempt": attempt, "error": error})
-        history, dropped = (*self.history, item), self.history_dropped
+        fields = self.__dict__ | changes
+        history = (*self.history, item)
         if len(history) > HISTORY_FIRST + HISTORY_LAST:
-            dropped += len(history) - HISTORY_FIRST - HISTORY_LAST
+            fields["history_dropped"] += len(history) - HISTORY_FIRST - HISTORY_LAST
             history = history[:HISTORY_FIRST] + history[-HISTORY_LAST:]
-        told = {"status": status, "history": history, "history_dropped": dropped}
-        return built(JobStatusResponse, {**self.__dict__, **changes, **told})
+        fields["status"], fields["history"] = status, history
+        return built(JobStatusResponse, fields)
 
 
 _NEW = {name: field.get_default() for name, field in JobStatusResponse.model_fields.items()}
@@ -223,7 +230,7 @@ _NEW = {name: field.get_default() for name, field in JobStatusResponse.model_fie
 
 def new_status(**fields: Any) -> JobStatusResponse:
     """The first entry of a job, of values that are known to be right; fields that are not given have their defaults."""
-    return built(JobStatusResponse, {**_NEW, **fields})
+    return built(JobStatusResponse, _NEW | fields)
 
 
 def clipped(text: str) -> str:

@@ -41,7 +41,10 @@ _PLACE_WITHIN = 0.1  # seconds; then another process may have a place sooner
 class Earlier(Protocol):
     """A run of the same message which this worker began before."""
 
-    ended: asyncio.Event
+    @property
+    def ended(self) -> asyncio.Event:
+        """Set when it is over."""
+        ...
 
     def lose(self, why: str) -> None:
         """End it, with nothing more sent for its delivery."""

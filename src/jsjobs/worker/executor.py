@@ -19,6 +19,7 @@ from jsjobs.model.job import JobStatusResponse, clipped
 from jsjobs.model.retry import Retry, RetryState
 from jsjobs.model.snooze import Snooze
 from jsjobs.worker.context import JobContext
+from jsjobs.worker.limits import TimeLimits
 from jsjobs.worker.processes.pool import Processes
 from jsjobs.worker.processes.process import HandlerFailed
 from jsjobs.worker.registry import Registration
@@ -49,20 +50,21 @@ class Places:
 class Handling:
     """The part of a job's task that may be interrupted: while its handler runs, never while a write is under way."""
 
-    def __init__(self, context: JobContext, grace: float) -> None:
+    def __init__(self, context: JobContext, grace: float, limits: TimeLimits) -> None:
         """An attempt that is about to run.
 
         Args:
             context: What its handler is told.
             grace: Seconds that an interrupted handler gets to end, before what it still does is interrupted too.
+            limits: What tells when its time is up.
         """
         self.context = context
         self._grace = grace
+        self._limits = limits
         self.why = ""
         self._stop: Stop | None = None
         self._task: asyncio.Task[Any] | None = None
         self._again: asyncio.TimerHandle | None = None
-        self._timer: asyncio.TimerHandle | None = None
 
     def stop(self, reason: Stop, why: str = "") -> None:
         """Ask the handler to end. A lost lease overrules what was asked before; otherwise the first reason stands.
@@ -101,14 +103,17 @@ class Handling:
             return await self._in_thread(registration, arguments, places.threads)
         finally:
             self._task = None
-            if self._timer is not None:
-                self._timer.cancel()
+            self._limits.end(self)
             if self._again is not None:
                 self._again.cancel()
 
     def _end_after(self, limit: float | None) -> None:
         if limit is not None:
-            self._timer = asyncio.get_running_loop().call_later(limit, self.stop, Stop.TIMEOUT)
+            self._limits.begin(self, limit)
+
+    def time_is_up(self) -> None:
+        """The handler has had all the time it may take."""
+        self.stop(Stop.TIMEOUT)
 
     async def _in_thread(self, registration: Registration, arguments: tuple[Any, ...], threads: Executor) -> Any:
         loop = asyncio.get_running_loop()

@@ -40,11 +40,21 @@ class JobRun:
         self._earlier = runs.get(self.key)
         self.revision = 0
         self.renewing = False
-        self.ended = asyncio.Event()
+        self._is_over = False
+        self._ended: asyncio.Event | None = None
         self._claiming = Claiming(tools, delivery, self.job, place)
         self._attempt: JobAttempt | None = None
         self._is_cancelled = False
         self._snoozed: float | None = None
+
+    @property
+    def ended(self) -> asyncio.Event:
+        """Set when the run is over; made when it is asked for, since for most nobody waits."""
+        if self._ended is None:
+            self._ended = asyncio.Event()
+            if self._is_over:
+                self._ended.set()
+        return self._ended
 
     @property
     def _handling(self) -> Handling | None:
@@ -108,7 +118,9 @@ class JobRun:
         finally:
             self._attempt = None
             if not self.is_snoozed:
-                self.ended.set()
+                self._is_over = True
+                if self._ended is not None:
+                    self._ended.set()
 
     def _asked_early(self) -> Stop | None:
         if self._is_cancelled:

@@ -13,6 +13,7 @@ from jsjobs.jetstream.subjects import Names
 from jsjobs.model.retry import Retry
 from jsjobs.worker.executor import Places
 from jsjobs.worker.lease import LeaseTime
+from jsjobs.worker.limits import TimeLimits
 from jsjobs.worker.registry import Registry
 from jsjobs.worker.settle import Settlement
 
@@ -30,6 +31,7 @@ class Tools:
     settlement: Settlement
     registry: Registry
     places: Places
+    limits: TimeLimits
     progress: ProgressSender
     retry: Retry
     lease_time: LeaseTime

@@ -25,6 +25,7 @@ from jsjobs.worker.bounded import BoundedTaking
 from jsjobs.worker.cancel_requests import CancelRequests
 from jsjobs.worker.executor import Places, Stop
 from jsjobs.worker.lease import LeaseKeeper, LeaseTime
+from jsjobs.worker.limits import TimeLimits
 from jsjobs.worker.place import Place
 from jsjobs.worker.processes.pool import Processes
 from jsjobs.worker.registry import Registry
@@ -113,6 +114,7 @@ class Worker:
             ),
             registry=self._registry,
             places=Places(threads, Processes(self._config.processes, functions)),
+            limits=TimeLimits(),
             progress=ProgressSender(self._connection, self._names),
             retry=self._config.retry,
             lease_time=self._time,
@@ -163,6 +165,7 @@ class Worker:
             task.cancel()
         await self._cancels.stop()
         keeping.cancel()
+        tools.limits.close()
         await tools.places.processes.close()
         tools.places.threads.shutdown(wait=False, cancel_futures=True)
         await self._flush()
