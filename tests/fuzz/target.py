@@ -133,8 +133,7 @@ class Answering:
     async def ask(self, *_: Any, **__: Any) -> Reply:
         return self._reply
 
-    async def ask_soon(self, *_: Any, **__: Any) -> Reply:
-        return self._reply
+    ask_soon = store_soon = ask
 
 
 class Recording:
