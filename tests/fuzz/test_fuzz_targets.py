@@ -2,8 +2,8 @@
 
 import json
 
+import fuzz_targets_run as run
 import pytest
-import run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from target import Target, fuzzed, parts, text_of

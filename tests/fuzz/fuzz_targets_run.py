@@ -1,8 +1,8 @@
 """Feed every fuzz target with many inputs, then a real server with hostile traffic; `just fuzz`.
 
-    python tests/fuzz/run.py --count 1000000 --seed 7          # all of them
-    python tests/fuzz/run.py --target headers --count 50000    # one
-    python tests/fuzz/run.py --target headers --input "b'...'" # one input again, with the traceback of its crash
+    python tests/fuzz/fuzz_targets_run.py --count 1000000 --seed 7          # all of them
+    python tests/fuzz/fuzz_targets_run.py --target headers --count 50000    # one
+    python tests/fuzz/fuzz_targets_run.py --target headers --input "b'...'" # one input again, with the traceback of its crash
 
 The same seed and count give the same inputs. A crash ends the run with exit code 1, and its input is printed.
 """
@@ -88,7 +88,7 @@ def report(target: Target, outcome: Outcome) -> bool:
     for data, error in outcome.crashes:
         print(f"\nCRASH of {target.name}: {type(error).__name__}: {str(error)[:300]}")
         traceback.print_exception(error, limit=-6, file=sys.stdout)
-        print(f'again: python tests/fuzz/run.py --target "{target.name}" --input {shown(data)}\n')
+        print(f'again: python tests/fuzz/fuzz_targets_run.py --target "{target.name}" --input {shown(data)}\n')
     if outcome.slowest > SLOWEST:
         print(f"TOO SLOW, {target.name}: {outcome.slowest:.1f} s for {shown(outcome.slowest_input)}")
     return not outcome.crashes and outcome.slowest <= SLOWEST
