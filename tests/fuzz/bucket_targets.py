@@ -1,8 +1,9 @@
 """What is read back from the server: entries, schedules, records, progress, and the server's own answers."""
 
 import base64
+import io
 import json
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from datetime import timedelta
 from random import Random
 from typing import Any
@@ -85,7 +86,9 @@ def shown_entry(data: bytes) -> bool:
         status = JobStatusResponse.model_validate_json(data)
     except ValidationError:
         return False
-    print_status(status)  # the run looks at what was printed
+    with redirect_stdout(io.StringIO()) as shown:
+        print_status(status)
+    assert all(char.isprintable() or char == "\n" for char in shown.getvalue())
     return True
 
 

@@ -11,6 +11,7 @@ from target import Target, fuzzed, parts, text_of
 from jsjobs.dead_letters.advisory import read_advisory
 from jsjobs.jetstream.api import Garbled, parse_time, read_answer
 from jsjobs.jetstream.delivery import Delivery, NoDelivery
+from jsjobs.jetstream.subjects import Names
 from jsjobs.model.errors import JobError
 
 TARGETS = list(run.TARGETS.values())
@@ -158,3 +159,13 @@ def test_many_problems_are_counted_and_a_few_told() -> None:
 def test_parts_and_texts() -> None:
     assert parts(b"a\x1fb", 3) == [b"a", b"b", b""]
     assert text_of(b"\xff") == "\udcff"
+
+
+def test_what_a_worker_remembers_of_subjects_is_bounded() -> None:
+    names = Names("jobs")
+    for number in range(12_000):
+        names.parse_stored(b"jobs.work.low.1x1.0.t%d" % number)
+        names.parse_stored(b"jobs.work.low.1x1.0.%b%d" % (b"t" * 3000, number))
+    remembered = names._parsed
+    assert len(remembered) <= 10_000
+    assert max(map(len, remembered)) <= 512
