@@ -143,11 +143,11 @@ async def test_who_may_publish_jobs_alone_submits_lists_without_a_record(
             all_rights.register_handler("t", lambda payload: payload)
             ids = await jobs.submit("t", [1, 2])
             assert (await jobs.status(ids[1])).batch_id == ids[1].batch_id
-            assert "may not publish on $KV.jobs.batch.>" in caplog.text
+            assert 'Permissions Violation for Publish to "$KV.jobs.batch.' in caplog.text
             with pytest.raises(JobError, match="no batch"):
                 await jobs.batch(str(ids[0].batch_id))
             waiting = asyncio.ensure_future(jobs.results(ids))  # without hints, which it may not subscribe to either
-            await eventually(lambda: "violation for subscription" in caplog.text)
+            await eventually(lambda: "Violation for Subscription" in caplog.text)
             async with all_rights.worker():
                 assert await waiting == [1, 2]
                 assert [update async for update in jobs.progress(ids[0])] == []

@@ -49,7 +49,9 @@ def test_the_wheel_holds_streams_example_and_sql(tmp_path: Path) -> None:
     )
     names = set(zipfile.ZipFile(tmp_path / done.stdout.split()[-1]).namelist())
     for folder in ("streams", "examples/files"):
-        files = {path.relative_to(ROOT) for path in (ROOT / folder).rglob("*") if path.suffix in {".json", ".py"}}
+        files = {
+            path.relative_to(ROOT) for path in (ROOT / folder).rglob("*") if path.suffix in {".json", ".py", ".conf"}
+        }
         assert files
         assert {f"jsjobs/_shipped/{path}" for path in files} <= names
     assert any(name.startswith("jsjobs/postgres/migrations/") and name.endswith(".sql") for name in names)

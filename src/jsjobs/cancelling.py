@@ -20,6 +20,7 @@ from jsjobs.jetstream.errors import ConnectionLost
 from jsjobs.jetstream.follow import looks
 from jsjobs.jetstream.ids import checked_id
 from jsjobs.jetstream.incoming import fetch_job
+from jsjobs.jetstream.rights import NotPermitted
 from jsjobs.jetstream.schedules import ScheduleChanged, Schedules
 from jsjobs.jetstream.state import Conflict, Found, StateStore
 from jsjobs.jetstream.subjects import Names
@@ -66,6 +67,7 @@ class _Cancelling:
         self._deadline = 0.0
         self._asked_at: float | None = None
         self._is_stopping = False
+        self._refused: NotPermitted | None = None
 
     async def run(self, timeout: float) -> JobStatusResponse:
         self._deadline = time.monotonic() + timeout
@@ -83,6 +85,8 @@ class _Cancelling:
                 if found.entry is None or found.entry.status is not Status.PROCESSING:
                     return await self._judged(found)
                 self._ask_worker()
+                if self._refused is not None:
+                    raise self._refused
                 if self._left() == 0:
                     break
         raise self._undecided(timeout)
@@ -189,7 +193,10 @@ class _Cancelling:
 
     def _on_answer(self, answer: asyncio.Future[Reply]) -> None:
         # The last one counts: a worker that answered before may be lost by now.
-        self._is_stopping = not answer.cancelled() and answer.exception() is None
+        error = None if answer.cancelled() else answer.exception()
+        self._is_stopping = not answer.cancelled() and error is None
+        if isinstance(error, NotPermitted):
+            self._refused = error
 
     def _undecided(self, timeout: float) -> JobError:
         if self._is_stopping:

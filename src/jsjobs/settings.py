@@ -35,19 +35,24 @@ class Config(BaseSettings):
         extra="forbid",
         frozen=True,
         populate_by_name=True,
+        hide_input_in_errors=True,  # it may be a password
         env_ignore_empty=True,  # `NATS_URL=` is how a compose file says that there is none
     )
 
     nats_url: str = Field(
-        default="nats://127.0.0.1:4222", validation_alias=AliasChoices("JSJOBS_NATS_URL", "NATS_URL", "nats_url")
+        default="nats://127.0.0.1:4222",
+        validation_alias=AliasChoices("JSJOBS_NATS_URL", "NATS_URL", "nats_url"),
+        repr=False,
     )
-    """One URL, or several with commas between them."""
+    """One URL, or several with commas between them; what holds a password is not shown."""
     nats_creds: Path | None = None
     nats_user: str | None = None
     nats_password: SecretStr | None = None
     nats_token: SecretStr | None = None
     nats_nkey: Path | None = None
     """File with an nkey seed."""
+    nats_inbox_prefix: str = Field(default="_INBOX", pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")
+    """Begin of the subjects on which answers come: with one of its own a user's answers are not for others to read."""
     nats_tls_ca: Path | None = None
     nats_tls_cert: Path | None = None
     nats_tls_key: Path | None = None

@@ -45,7 +45,8 @@ class Reader:
         unwanted = ("JSJOBS_", "NATS_URL", "DATABASE_URL", "COV_", "COVERAGE_")
         self.env = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
         self.env["PATH"] = f"{Path(sys.executable).parent}:{self.env['PATH']}"
-        (folder / "benchmarks").symlink_to(ROOT / "benchmarks")
+        for name in ("benchmarks", "streams"):
+            (folder / name).symlink_to(ROOT / name)
         (folder / "readers_app.py").write_text(READERS_APP)
         # As root the database's data are outside of the folder.
         stack.callback(LocalServers(folder).remove)

@@ -324,7 +324,7 @@ async def test_a_permission_error_is_told_and_costs_nothing(tmp_path: Path, capl
         async with opened(server.url.replace("//", "//u:pw@")) as connection:
             connection.post(b"closed", b"x")
             await connection.flush()
-            assert "permissions violation" in caplog.text
+            assert "Permissions Violation" in caplog.text
             assert connection.is_connected
             assert connection.stats["reconnects"] == 0
 

@@ -69,7 +69,7 @@ CONTROLS = {
     b"PONG\r\n": ("pong",),
     b"+OK\r\n": None,
     b'INFO {"max_payload": 7}\r\n': ("info", {"max_payload": 7}),
-    b"-ERR 'Stale Connection'\r\n": ("err", "'stale connection'"),
+    b"-ERR 'Stale Connection'\r\n": ("err", "'Stale Connection'"),
 }
 
 

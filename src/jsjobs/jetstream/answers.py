@@ -8,6 +8,7 @@ import time
 from typing import NamedTuple
 
 from jsjobs.jetstream.errors import ConnectionLost, NoResponders
+from jsjobs.jetstream.rights import NotPermitted, Refusal
 
 _SWEEP = 0.25  # seconds between two looks for unanswered requests
 
@@ -26,7 +27,7 @@ class Answers:
         # The loop is known: to ask for it is a system call each time, up to Python 3.11.
         self._loop = asyncio.get_running_loop()
         self._ids = itertools.count()
-        self._waiting: dict[bytes, tuple[asyncio.Future[Reply], float]] = {}
+        self._waiting: dict[bytes, tuple[asyncio.Future[Reply], float, bytes]] = {}
         self._used: list[bytes] = []
         self.inbox = b""
         """What stands before each token in a reply subject."""
@@ -44,10 +45,10 @@ class Answers:
         """
         return self._used.pop() if self._used else b"s%x" % next(self._ids)
 
-    def expect(self, token: bytes, timeout: float) -> asyncio.Future[Reply]:
-        """The answer to what was just sent; `ConnectionLost` after so many seconds without one."""
+    def expect(self, token: bytes, timeout: float, subject: bytes) -> asyncio.Future[Reply]:
+        """The answer to what was just sent to a subject; `ConnectionLost` after so many seconds without one."""
         future: asyncio.Future[Reply] = self._loop.create_future()
-        self._waiting[token] = (future, time.monotonic() + timeout)
+        self._waiting[token] = (future, time.monotonic() + timeout, subject)
         return future
 
     def take(self, subject: bytes, _reply: bytes, header: bytes, data: bytes) -> None:
@@ -70,16 +71,25 @@ class Answers:
     def fail(self, why: str) -> None:
         """None will come."""
         waiting, self._waiting = self._waiting, {}
-        for future, _ in waiting.values():
+        for future, *_ in waiting.values():
             if not future.done():
                 future.set_exception(ConnectionLost(why))
+
+    def refuse(self, refusal: Refusal) -> bool:
+        """None will come to what was sent to a subject that this user may not publish on; whether somebody waited."""
+        refused = [token for token, (_, _, subject) in self._waiting.items() if subject == refusal.subject]
+        for token in refused:
+            future = self._waiting.pop(token)[0]
+            if not future.done():
+                future.set_exception(NotPermitted(refusal))
+        return bool(refused)
 
     async def sweep(self) -> None:
         """End what waits for too long; until cancelled."""
         while True:
             await asyncio.sleep(_SWEEP)
             now = time.monotonic()
-            for token in [t for t, (_, deadline) in self._waiting.items() if deadline < now]:
-                future, _ = self._waiting.pop(token)
+            for token in [t for t, (_, deadline, _) in self._waiting.items() if deadline < now]:
+                future = self._waiting.pop(token)[0]
                 if not future.done():
                     future.set_exception(ConnectionLost("NATS did not answer in time"))

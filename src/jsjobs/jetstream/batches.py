@@ -34,8 +34,6 @@ _OUTLIVES = 30 * 24 * 3600.0
 _IN_FLIGHT = 128
 _LAG = 0.05
 """Seconds in which a replica has caught up with a record that was written just now."""
-_DENIED_WITHIN = 0.1
-"""Seconds in which the server has surely said that a publish is not allowed."""
 _BATCH_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 R = TypeVar("R", bound=BatchRuns)
@@ -80,25 +78,12 @@ class Batches:
         header = b"NATS/1.0\r\nNats-TTL: %ds\r\n\r\n" % self._ttl
         body = content.model_dump_json().encode()
         try:
-            reply = await self._ask_allowed(subject, body, header)
+            reply = await self._connection.ask(subject, body, header=header, timeout=self._timeout)
         except ConnectionLost:  # the same once more does no harm
-            reply = await self._ask_allowed(subject, body, header)
+            reply = await self._connection.ask(subject, body, header=header, timeout=self._timeout)
         answer = answer_of(reply)
         if "error" in answer:
             raise ApiError(answer["error"], "writing the record of a batch")
-
-    async def _ask_allowed(self, subject: bytes, body: bytes, header: bytes) -> Reply:
-        """As the connection's `ask`, but who may publish jobs and nothing else does not wait for an answer in vain."""
-        await self._connection.when_up(self._timeout)
-        answer = self._connection.ask_soon(subject, body, header=header, timeout=self._timeout)
-        await asyncio.wait({answer}, timeout=_DENIED_WITHIN)
-        # A refusal comes as an error of the connection, in lower case, not as an answer.
-        if not answer.done() and subject.decode().lower() in str(self._connection.last_error):
-            answer.cancel()
-            raise JobError.from_runner_unavailable(
-                f"this user of NATS may not publish on $KV.{self._names.bucket}.batch.>"
-            )
-        return await answer
 
     async def status(self, batch_id: str) -> BatchStatus:
         """How far a batch is.

