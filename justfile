@@ -53,6 +53,14 @@ fuzz *args: setup
 check-speed: setup
     {{python}} benchmarks/check_speed.py
 
+# Jobs under faults, and a checker of what was recorded: docs/survival.md. `just survival --servers 3 --minutes 30 --seed 7`.
+survival *args: setup
+    PYTHONPATH=tests {{python}} -m survival {{args}}
+
+# An hour of steady load, and whether memory, tasks, connections or files grow: docs/survival.md. `just soak --minutes 60`.
+soak *args: setup
+    PYTHONPATH=tests {{python}} -m survival.soak {{args}}
+
 # Format the sources.
 format: setup
     .venv/bin/ruff format

@@ -19,6 +19,11 @@ class TcpProxy:
         self._cut_at: tuple[str, Callable[[bytes], bool]] | None = None
         self.deaf = False
         """While true, new connections are refused."""
+        self.delay = 0.0
+        """Seconds that everything takes longer, each way."""
+        self.swallows: set[str] = set()
+        """`request`, `answer`: what is read and never passed on, as by a half-open connection. What follows it would
+        make no sense: `cut` before this is taken back."""
         self.lost: list[bytes] = []
         """What was dropped when a connection was cut."""
 
@@ -44,6 +49,11 @@ class TcpProxy:
         for writer in self._writers:
             writer.transport.abort()
         self._writers.clear()
+
+    @property
+    def connections(self) -> int:
+        """How many stand."""
+        return len(self._pipes) // 2
 
     def cut_before_answer(self, is_it: Callable[[bytes], bool]) -> None:
         """Drop the first bytes from the server for which this is true, and cut the connections: the answer is lost."""
@@ -76,6 +86,10 @@ class TcpProxy:
                     self.lost.append(data)
                     self.cut()
                     return
+                if what in self.swallows:
+                    continue
+                if self.delay:
+                    await asyncio.sleep(self.delay)
                 sink.write(data)
                 await sink.drain()
         sink.close()

@@ -16,7 +16,7 @@ INFO = b'INFO {"version":"2.15.1","headers":true,"max_payload":1048576}\r\n'
 @asynccontextmanager
 async def server_that(after_connect: bytes) -> AsyncIterator[tuple[str, asyncio.Event]]:
     """Greets, says what it is told to in the packet that ends the greeting, and reads no more until it may."""
-    may_read = asyncio.Event()
+    may_read, has_ended = asyncio.Event(), asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(INFO)
@@ -26,10 +26,13 @@ async def server_that(after_connect: bytes) -> AsyncIterator[tuple[str, asyncio.
         while await reader.read(2**20):
             pass
         writer.close()
+        await writer.wait_closed()
+        has_ended.set()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     yield f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}", may_read
     may_read.set()
+    await has_ended.wait()  # with the connection, which the test has closed
     server.close()
 
 

@@ -6,9 +6,9 @@ from jsjobs.jetstream.incoming import IncomingJob
 from jsjobs.jetstream.state import Found
 from jsjobs.jetstream.wire import JobHeaders
 from jsjobs.model.errors import JobError
-from jsjobs.model.job import Carrier, JobStatusResponse, Priority, Status
+from jsjobs.model.job import Carrier, Duration, JobStatusResponse, Priority, Status
 from jsjobs.model.retry import RetryState
-from jsjobs.worker.decision import Bury, Decision, Ended, Expire, Rebury, Sleep, Start, Wait, decide
+from jsjobs.worker.decision import Bury, Decision, Ended, Expire, LetGo, Rebury, Sleep, Start, Wait, decide
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 STORED = NOW - timedelta(minutes=1)
@@ -23,13 +23,16 @@ def job(
     expires: datetime | None = None,
     drop: bool = False,
     problem: JobError | None = None,
+    duration: Duration = Duration.SHORT,
 ) -> IncomingJob:
     return IncomingJob(
         job_id=given or job_id,
         type="t",
         priority=Priority.NORMAL,
         shard=0,
-        headers=JobHeaders(given_id=given, max_attempts=2, tenant="acme", expires=expires, drop_expired=drop),
+        headers=JobHeaders(
+            given_id=given, max_attempts=2, tenant="acme", duration=duration, expires=expires, drop_expired=drop
+        ),
         problem=problem,
         carrier=Carrier(stream="JOBS_NORMAL", sequence=sequence, stored_at=stored),
         data=b"{}",
@@ -48,7 +51,7 @@ def decided(
     found = None
     if entry is not None or marker:
         found = Found(entry, 42, NOW - timedelta(seconds=age), b"w", expires)
-    return decide(found, of or job(), worker="w2", now=NOW, server_now=NOW, ack_wait=30, sleeps=sleeps)
+    return decide(found, of or job(), worker="w2", now=NOW, server_now=NOW, ack_wait=30, margin=5, sleeps=sleeps)
 
 
 def processing(attempts: int = 1) -> JobStatusResponse:
@@ -149,6 +152,14 @@ def test_a_job_that_started_once_does_not_expire() -> None:
 
 def test_a_header_that_cannot_be_read_is_what_an_expired_job_dies_of() -> None:
     assert isinstance(decided(None, job(expires=PAST, problem=JobError.from_validation("bad"))), Start)
+
+
+def test_a_long_job_that_is_delivered_long_before_its_lease_is_over_is_let_go() -> None:
+    long = job(duration=Duration.LONG)
+    assert isinstance(decided(processing(), long, age=24.9), LetGo)
+    assert isinstance(decided(processing(), age=24.9), Wait)
+    assert isinstance(decided(processing(), long, age=25.1), Wait)
+    assert isinstance(decided(processing(), long, age=30.1), Start)
 
 
 def test_a_young_lease_is_waited_out_and_never_longer_than_ack_wait() -> None:

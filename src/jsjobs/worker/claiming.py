@@ -19,6 +19,7 @@ from jsjobs.worker.decision import (
     Decision,
     Ended,
     Expire,
+    LetGo,
     Rebury,
     Sleep,
     Start,
@@ -146,6 +147,7 @@ class Claiming:
             now=now,
             server_now=server_now,
             ack_wait=tools.lease_time.ack_wait,
+            margin=tools.lease_time.margin,
             sleeps=tools.settlement.sleeps and not self._is_awake,
         )
 
@@ -241,12 +243,14 @@ class Claiming:
                 await delivery.renew(max(0.1, lease - delivery.age()))
         return True
 
-    async def _end(self, decision: Ended | Cancelled | Rebury | Bury | Expire) -> None:
+    async def _end(self, decision: Ended | LetGo | Cancelled | Rebury | Bury | Expire) -> None:
         settlement, delivery = self._tools.settlement, self._delivery
         match decision:
             case Ended(why):
                 logger.debug("job %s: not run, %s", self._job.job_id, why)
                 delivery.ack()
+            case LetGo():
+                logger.debug("job %s: not run, another worker may run it for long", self._job.job_id)
             case Cancelled(entry, expected):
                 delivery.ack()
                 await settlement.let_age(entry, expected)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from jsjobs.jetstream.incoming import IncomingJob
 from jsjobs.jetstream.state import Found
 from jsjobs.model.errors import Reason
-from jsjobs.model.job import JobStatusResponse, Status
+from jsjobs.model.job import Duration, JobStatusResponse, Status
 from jsjobs.model.times import rfc3339
 
 WORKER_LOST = "the worker was lost while it ran the job"
@@ -57,6 +57,16 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True)
+class LetGo:
+    """It came too early, while another worker may run it for long: answer nothing.
+
+    A server that was started again, or a new leader, delivers at once what had waited for longer than `ack_wait` before
+    it was delivered (measured on nats-server 2.15.1: it keeps the time when the message was stored). Where that worker
+    lives, its heartbeats and its end count for this delivery; else it comes back after `ack_wait`.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class Sleep:
     """Its handler snoozed: keep the delivery alive for so many seconds, then look again."""
 
@@ -86,7 +96,7 @@ class Expire:
     """Whether no letter is wanted."""
 
 
-Decision = Start | Ended | Cancelled | Rebury | Wait | Sleep | Bury | Expire
+Decision = Start | Ended | Cancelled | Rebury | Wait | LetGo | Sleep | Bury | Expire
 
 
 def decide(
@@ -97,6 +107,7 @@ def decide(
     now: datetime,
     server_now: datetime,
     ack_wait: float,
+    margin: float,
     sleeps: bool = True,
 ) -> Decision:
     """What to do with a delivered job.
@@ -108,6 +119,7 @@ def decide(
         now: The worker's clock, for the history.
         server_now: The server's clock, which also stamped the entry: the age of a lease is counted on one clock.
         ack_wait: Seconds that a lease lasts.
+        margin: Seconds by which a server may deliver early that has heard nothing of the job's worker.
         sleeps: Whether a snoozed job waits until it is due.
     """
     if found is None:
@@ -131,8 +143,8 @@ def decide(
         case Status.QUEUED:
             return _begun(entry, found.revision, job, now, server_now, worker)
         case Status.PROCESSING:
-            left = ack_wait - (server_now - found.stored_at).total_seconds()
-            return Wait(min(left, ack_wait)) if left > 0 else taken_over(entry, found.revision, now, worker)
+            left = min(ack_wait, ack_wait - (server_now - found.stored_at).total_seconds())
+            return taken_over(entry, found.revision, now, worker) if left <= 0 else _not_yet(job, left, margin)
 
 
 def new_start(job: IncomingJob, now: datetime, worker: str) -> Start:
@@ -147,6 +159,11 @@ def taken_over(entry: JobStatusResponse, revision: int, now: datetime, worker: s
         return Bury(entry, revision, Reason.MAX_RETRIES, error)
     queued = entry.retried(now, error, due=now, retry=entry.retry)
     return Start(queued.started(now, worker), revision, after_loss=True)
+
+
+def _not_yet(job: IncomingJob, left: float, margin: float) -> Wait | LetGo:
+    """What to do while another worker's lease lasts: the time of a short job ends with it, a long one may live on."""
+    return LetGo() if left > margin and job.headers.duration is Duration.LONG else Wait(left)
 
 
 def _left_to_sleep(entry: JobStatusResponse, stored_at: datetime, server_now: datetime) -> float:

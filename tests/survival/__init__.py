@@ -1,0 +1,1 @@
+"""Jobs under faults: a harness that hurts real servers and processes, and a checker of what was recorded meanwhile."""

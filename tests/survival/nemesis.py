@@ -1,0 +1,198 @@
+"""Does the planned faults, each in its lane, and writes each down once it took effect."""
+
+import asyncio
+import signal
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
+
+from facts import eventually
+from jsjobs.embedded import NatsServer, PostgresServer
+from jsjobs.jetstream.api import ApiError, call
+from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.subjects import Names
+from jsjobs.model.errors import JobError
+from jsjobs.model.job import Priority
+from survival.journal import Journal
+from survival.network import Network
+from survival.plan import Fault
+from survival.processes import Processes, Role
+from survival.servers import Servers
+
+IN_SYNC_WITHIN = 90.0
+RESTORED_WITHIN = 60.0
+SLOW = 0.15
+"""Seconds that a slow network adds, each way."""
+
+
+@dataclass
+class Stage:
+    """All that can be hurt."""
+
+    servers: Servers
+    processes: Processes
+    networks: list[Network]
+    connection: Connection
+    """To look at the servers with, past every proxy."""
+    names: Names
+    journal: Journal
+    done: Counter[str] = field(default_factory=Counter)
+    """Faults that took effect, by kind."""
+
+
+class Nemesis:
+    """Hurts the stage as planned."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+
+    async def run(self, faults: list[Fault]) -> None:
+        """Do all of them; what was hurt is whole again when this returns."""
+        began = asyncio.get_running_loop().time()
+        lanes = groupby(sorted(faults, key=lambda fault: (fault.lane, fault.at)), key=lambda fault: fault.lane)
+        async with asyncio.TaskGroup() as group:
+            for _, lane in [(name, list(some)) for name, some in lanes]:
+                group.create_task(self._lane(lane, began))
+
+    async def _lane(self, faults: list[Fault], began: float) -> None:
+        for fault in faults:
+            await asyncio.sleep(max(0.0, began + fault.at - asyncio.get_running_loop().time()))
+            what, _, how = fault.kind.partition(".")
+            await getattr(self, f"_{what}")(fault, how)
+
+    def _took_effect(self, fault: Fault, on: str) -> None:
+        self._stage.done[fault.kind] += 1
+        self._stage.journal.note("fault", kind=fault.kind, on=on, planned=fault.at, seconds=fault.seconds)
+
+    def _is_over(self, fault: Fault, on: str) -> None:
+        self._stage.journal.note("healed", kind=fault.kind, on=on)
+
+    # -- processes
+
+    async def _worker(self, fault: Fault, how: str) -> None:
+        await self._hurt_process(fault, how, self._stage.processes.of("worker"))
+
+    async def _router(self, fault: Fault, how: str) -> None:
+        await self._hurt_process(fault, how, self._stage.processes.of("router"))
+
+    async def _publisher(self, fault: Fault, how: str) -> None:
+        await self._hurt_process(fault, how, self._stage.processes.of("publisher"))
+
+    async def _canceller(self, fault: Fault, how: str) -> None:
+        await self._hurt_process(fault, how, self._stage.processes.of("canceller"))
+
+    async def _hurt_process(self, fault: Fault, how: str, roles: list[Role]) -> None:
+        role, processes = roles[fault.target % len(roles)], self._stage.processes
+        await eventually(lambda: role.is_running)  # one that ended by itself is just being started again
+        if how in {"freeze", "nap"}:
+            async with processes.frozen(role):
+                self._took_effect(fault, role.name)
+                await asyncio.sleep(fault.seconds)
+        else:
+            await processes.end(role, signal.SIGKILL if how == "kill" else signal.SIGTERM)
+            self._took_effect(fault, role.name)
+            await asyncio.sleep(fault.seconds)
+            processes.start(role)
+        self._is_over(fault, role.name)
+
+    # -- network
+
+    async def _net(self, fault: Fault, how: str) -> None:
+        network = self._stage.networks[fault.target % len(self._stage.networks)]
+        await eventually(lambda: network.connections, within=60)
+        match how:
+            case "slow":
+                network.slow_down(SLOW)
+            case "half-open":
+                network.swallow([{"request"}, {"answer"}, {"request", "answer"}][fault.target % 3])
+            case "refuse":
+                network.refuse(True)
+                network.cut()
+            case _:
+                network.cut()
+        self._took_effect(fault, network.name)
+        await asyncio.sleep(fault.seconds)
+        if how == "half-open":
+            network.cut()
+        network.swallow(set())
+        network.slow_down(0)
+        network.refuse(False)
+        self._is_over(fault, network.name)
+
+    # -- servers
+
+    async def _server(self, fault: Fault, how: str) -> None:
+        await self._hurt_server(fault, how, self._stage.servers.nodes[fault.target % len(self._stage.servers.nodes)])
+
+    async def _hurt_server(self, fault: Fault, how: str, node: NatsServer) -> None:
+        if how == "freeze":
+            node.suspend()
+            self._took_effect(fault, node.home.name)
+            await asyncio.sleep(fault.seconds)
+            node.resume()
+        else:
+            await asyncio.to_thread(node.kill if how == "kill" else node.stop)
+            self._took_effect(fault, node.home.name)
+            await asyncio.sleep(fault.seconds)
+            await asyncio.to_thread(node.start)
+        await self._until_in_sync()
+        self._is_over(fault, node.home.name)
+
+    async def _until_in_sync(self) -> None:
+        await eventually(partial(self._stage.servers.is_in_sync, self._stage.connection), within=IN_SYNC_WITHIN)
+
+    async def _leader(self, fault: Fault, how: str) -> None:
+        stage = self._stage
+        streams = [*(stage.names.stream(priority) for priority in Priority), stage.names.state_stream]
+        streams += [stage.names.dead_stream, stage.names.schedule_stream]
+        stream = streams[fault.target % len(streams)]
+        if how == "kill":
+            leader = await self._insist(f"STREAM.INFO.{stream}")
+            name = leader["cluster"]["leader"]
+            [node] = [node for node in stage.servers.nodes if node.home.name == name]
+            await self._hurt_server(fault, "kill", node)
+            return
+        await self._insist(f"STREAM.LEADER.STEPDOWN.{stream}")
+        self._took_effect(fault, stream)
+        await self._until_in_sync()
+        self._is_over(fault, stream)
+
+    # -- storage
+
+    async def _full(self, fault: Fault, how: str) -> None:
+        """A stream takes nothing more, as where the disk is full: its limit is below what it holds."""
+        names = self._stage.names
+        queue = names.stream(list(Priority)[fault.target % len(Priority)])
+        stream = {"queue": queue, "state": names.state_stream, "dead": names.dead_stream}[how]
+        before = (await self._insist(f"STREAM.INFO.{stream}"))["config"]
+        await self._insist(f"STREAM.UPDATE.{stream}", {**before, "max_bytes": 1})
+        self._took_effect(fault, stream)
+        try:
+            await asyncio.sleep(fault.seconds)
+        finally:
+            await self._insist(f"STREAM.UPDATE.{stream}", before)
+        self._is_over(fault, stream)
+
+    async def _insist(self, endpoint: str, body: dict[str, object] | None = None) -> dict[str, object]:
+        """Ask until there is an answer: other faults go on meanwhile."""
+        async with asyncio.timeout(RESTORED_WITHIN):
+            while True:
+                try:
+                    return await call(self._stage.connection, endpoint, body, timeout=3)
+                except ApiError as error:
+                    if not error.is_transient:
+                        raise
+                except JobError:
+                    pass
+                await asyncio.sleep(0.2)
+
+    # -- Postgres
+
+    async def _postgres(self, fault: Fault, how: str) -> None:
+        postgres: PostgresServer = self._stage.servers.postgres
+        await asyncio.to_thread(postgres.kill if how == "kill" else postgres.stop)
+        self._took_effect(fault, "postgres")
+        await asyncio.sleep(fault.seconds)
+        await asyncio.to_thread(postgres.start)
+        self._is_over(fault, "postgres")

@@ -1,0 +1,27 @@
+"""Some hundred jobs while workers, routers, publishers, servers and the network are hurt; `just survival` goes on for longer."""
+
+from pathlib import Path
+
+import pytest
+
+from survival.checker import check
+from survival.history import read_history
+from survival.run import Settings, run
+
+SETTINGS = Settings(seed=5, seconds=16, jobs=500, faults=12, ack_wait=2)
+
+
+@pytest.mark.timeout(180)
+async def test_jobs_survive(tmp_path: Path) -> None:
+    told: list[str] = []
+    outcome = await run(SETTINGS, tmp_path, told.append)
+    history = read_history(tmp_path)
+    assert {rule: found for rule, found in check(history).items() if found} == {}
+    assert sum(outcome.faults.values()) == SETTINGS.faults
+    assert len(outcome.faults) > SETTINGS.faults / 2
+    assert outcome.accepted >= SETTINGS.jobs
+    assert len({receipt.job for receipt in history.receipts}) >= SETTINGS.jobs - len(history.asked)
+    assert {version.status for versions in history.versions.values() for version in versions[-1:]} >= {
+        "complete",
+        "failed",
+    }
