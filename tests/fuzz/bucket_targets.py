@@ -53,7 +53,7 @@ def entry(data: bytes) -> bool:
     status = found.entry
     given = JOB._replace(carrier=status.carrier) if status.carrier is not None else JOB
     for job in (JOB, given):
-        at = {"worker": "w", "now": NOW, "server_now": NOW + timedelta(days=1), "ack_wait": 30.0}
+        at = {"worker": "w", "now": NOW, "server_now": NOW + timedelta(days=1), "ack_wait": 30.0, "margin": 2.0}
         decide(found, job, sleeps=True, **at)
         decide(found, job, sleeps=False, **at)
     for after in _afterwards(status):
