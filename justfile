@@ -45,6 +45,10 @@ bench *args: setup
     .venv/bin/pip install -q -c constraints.txt -e ".[dev,bench]"
     {{python}} benchmarks/run.py {{args}}
 
+# A million mutated inputs to everything that reads what comes from outside, then hostile traffic to a real server; minutes.
+fuzz *args: setup
+    {{python}} tests/fuzz/fuzz_targets_run.py {{args}}
+
 # A cheap look for a regression: rates beside bare loops with generous bounds, and calls and memory per job; under a minute.
 check-speed: setup
     {{python}} benchmarks/check_speed.py

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from jsjobs.model.checks import problems
 from jsjobs.model.errors import JobError
@@ -112,3 +112,7 @@ def load(**given: object) -> Config:
     except ValidationError as error:
         text = f"settings: {problems(error)} (in the environment each is JSJOBS_<NAME>)"
         raise JobError.from_validation(text) from None
+    except SettingsError as error:  # names the setting, and not what was in it
+        raise JobError.from_validation(f"settings: {error}: it must be JSON") from None
+    except RecursionError:
+        raise JobError.from_validation("settings: the JSON in one of them is nested too deeply") from None

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -58,7 +59,11 @@ def dumps(value: Any) -> str:
 
 def local_time(moment: datetime | None) -> str:
     """A moment on the clock of the person who reads it."""
-    return "" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    if moment is None:
+        return ""
+    with suppress(OverflowError, ValueError):
+        moment = moment.astimezone()
+    return moment.strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _escaped(match: re.Match[str]) -> str:

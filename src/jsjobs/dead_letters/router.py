@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import re
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
+from jsjobs.dead_letters.advisory import read_advisory
 from jsjobs.dead_letters.lookout import Lookout
 from jsjobs.dead_letters.sweep import Sweep
 from jsjobs.dead_letters.undertaker import Undertaker
 from jsjobs.jetstream.api import find
 from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.delivery import Delivery
+from jsjobs.jetstream.delivery import Delivery, read_delivery
 from jsjobs.jetstream.given_up import is_given_up
 from jsjobs.jetstream.letters import read_letter
 from jsjobs.jetstream.state import StateStore
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("jsjobs.router")
 
 _ADVISORY = b"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES."
-_SHARD_CONSUMER = re.compile(r"(critical|high|normal|low)-[0-9]{1,9}x[0-9]{1,9}-[0-9]{1,9}")
-_MAX_SEQUENCE = 2**63
 _PATIENT_DELIVERIES = 5
 _TRY_AGAIN = 0.5
 _LONGEST_PAUSE = 10.0
@@ -130,7 +127,10 @@ class Router:
             await asyncio.sleep(SWEEP_EVERY)
 
     def _on_delivery(self, subject: bytes, reply: bytes, header: bytes, data: bytes) -> None:
-        task = asyncio.ensure_future(self._handle(Delivery(self._connection, subject, reply, header, data)))
+        delivery = read_delivery(self._connection, subject, reply, header, data)
+        if delivery is None:
+            return
+        task = asyncio.ensure_future(self._handle(delivery))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -163,13 +163,10 @@ class Router:
 
     async def _advised(self, data: bytes) -> None:
         """Act on a max-deliver advisory if it is true: anybody may have forged it."""
-        advisory = _object(data)
-        stream, consumer, sequence = advisory.get("stream"), advisory.get("consumer"), advisory.get("stream_seq")
-        if not isinstance(stream, str) or not isinstance(consumer, str) or type(sequence) is not int:
+        advisory = read_advisory(data, self._queues)
+        if advisory is None:
             return
-        # Only what the server can be asked is asked: a refused question would be repeated for ever.
-        if stream not in self._queues or not _SHARD_CONSUMER.fullmatch(consumer) or not 0 < sequence < _MAX_SEQUENCE:
-            return
+        stream, consumer, sequence = advisory
         info = await find(self._connection, f"CONSUMER.INFO.{stream}.{consumer}")
         if info is not None and is_given_up(info, sequence):
             await self._undertaker.bury(stream, sequence, info["config"]["filter_subject"])
@@ -180,11 +177,3 @@ class Router:
         elif self.trouble and not trouble:
             logger.info("letters flow again")
         self.trouble = trouble
-
-
-def _object(data: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}

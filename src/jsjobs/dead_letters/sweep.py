@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from jsjobs.dead_letters.fired import Fired
+from jsjobs.dead_letters.strays import NOT_TAKEN, Strays
 from jsjobs.dead_letters.undertaker import Undertaker
 from jsjobs.jetstream.api import call
 from jsjobs.jetstream.connection import Connection
@@ -13,13 +14,14 @@ from jsjobs.jetstream.given_up import given_up
 from jsjobs.jetstream.steps import Action
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.topology import Topology
+from jsjobs.model.job import Priority
 from jsjobs.settings import Config
 
 
 class Sweep:
     """Buries what was seen given up twice, `ack_wait` apart; restores consumers; goes on with changes of shards.
 
-    It also clears away what fired, once the queues have it.
+    It also buries what no shard takes, and clears away what fired, once the queues have it.
     """
 
     def __init__(self, connection: Connection, names: Names, config: Config, undertaker: Undertaker) -> None:
@@ -28,6 +30,7 @@ class Sweep:
         self._topology = Topology(connection, names, config)
         self._undertaker = undertaker
         self._fired = Fired(connection, names)
+        self._strays = Strays(connection, names)
         self._seen: dict[tuple[str, int], float] = {}
 
     async def once(self) -> None:
@@ -40,15 +43,29 @@ class Sweep:
         await self._restore()
         now, seen = time.monotonic(), self._seen
         self._seen = {}
-        for shard, info in (await live_shards(self._connection, self._names)).items():
+        await self._strays.begin()
+        shards = await live_shards(self._connection, self._names)
+        for shard, info in shards.items():
             stream = self._names.stream(shard.priority)
             for sequence in await given_up(self._connection, stream, info):
                 first_seen = self._seen[stream, sequence] = seen.get((stream, sequence), now)
                 if now - first_seen >= info["config"]["ack_wait"] / 1e9:
                     await self._undertaker.bury(stream, sequence, info["config"]["filter_subject"])
+        for priority in Priority:
+            infos = [info for shard, info in shards.items() if shard.priority is priority]
+            await self._bury_strays(priority, infos, seen, now)
         await self._fired.clear()
         # New shards wait for their change to be finished: whoever began it may be gone.
         await self._topology.finish(wait=False)
+
+    async def _bury_strays(
+        self, priority: Priority, infos: list[dict[str, Any]], seen: dict[tuple[str, int], float], now: float
+    ) -> None:
+        stream = self._names.stream(priority)
+        for sequence in await self._strays.of(priority, infos):
+            first_seen = self._seen[stream, sequence] = seen.get((stream, sequence), now)
+            if now - first_seen >= max(info["config"]["ack_wait"] for info in infos) / 1e9:
+                await self._undertaker.bury(stream, sequence, ">", NOT_TAKEN)
 
     async def _restore(self) -> None:
         """A missing consumer is never a reason to bury: it is made again, and its jobs are delivered."""

@@ -93,13 +93,14 @@ class Undertaker:
         if found is not None and found.entry is not None and not found.expires:
             await self._let_age(found.entry, found)
 
-    async def bury(self, stream: str, sequence: int, filter_subject: str) -> None:
+    async def bury(self, stream: str, sequence: int, filter_subject: str, why: JobError | None = None) -> None:
         """End a message that no worker could: write `failed` where nobody has, store it, delete it from its queue.
 
         Args:
             stream: The queue.
             sequence: The message's place in it.
             filter_subject: What the consumer takes that gave it up: a message of another shard is not its to give up.
+            why: What the job dies of; None: its deliveries are spent.
 
         Raises:
             DatabaseError: If Postgres cannot take it now.
@@ -113,7 +114,7 @@ class Undertaker:
             logger.warning("message %d of %s is not one of %s and is left alone", sequence, stream, filter_subject)
             return
         job = read_job(self._names, subject, header, body, sequence=sequence, stored_at=stored_at)
-        entry, needs_letter = await self._ended(job)
+        entry, needs_letter = await self._ended(job, why)
         if entry is not None and needs_letter:
             reason = entry.error_reason or Reason.MAX_RETRIES
             await self.store(Letter(entry.job_id, reason, header, body), patient=False)
@@ -122,7 +123,7 @@ class Undertaker:
             await self._let_cancelled_age(job.job_id)
         logger.warning("job %s was given up by the server and is %s", job.job_id, entry.status if entry else "ended")
 
-    async def _ended(self, job: IncomingJob) -> tuple[JobStatusResponse | None, bool]:
+    async def _ended(self, job: IncomingJob, why: JobError | None) -> tuple[JobStatusResponse | None, bool]:
         """The job's entry once it has ended: by somebody else, or here and now; None if the message is only a copy.
 
         And whether its letter is still to be stored: an entry that expires has it behind it, or, dropped, wants none.
@@ -135,9 +136,8 @@ class Undertaker:
             if entry is None or entry.status.is_terminal:
                 is_dead = entry is not None and entry.status is Status.FAILED
                 return entry, is_dead and found is not None and not found.expires
-            released = bool(entry.history) and entry.history[-1].status is Status.QUEUED and not entry.history[-1].error
-            reason = Reason.RUNNER_UNAVAILABLE if released else Reason.MAX_RETRIES
-            dead = entry.failed(utc_now(), reason, "the server delivered it as often as it may, and it never ended")
+            error = why or _spent(entry)
+            dead = entry.failed(utc_now(), error.reason, error.message)
             try:
                 await self._state.write(dead, expected=found.revision if found else 0)
             except Conflict:
@@ -145,3 +145,10 @@ class Undertaker:
             if self._telemetry is not None:
                 self._telemetry.count("jobs.dead_lettered", dead.type, "bury", dead.priority)
             return dead, True
+
+
+def _spent(entry: JobStatusResponse) -> JobError:
+    last = entry.history[-1] if entry.history else None
+    released = last is not None and last.status is Status.QUEUED and not last.error
+    reason = Reason.RUNNER_UNAVAILABLE if released else Reason.MAX_RETRIES
+    return JobError(reason, "the server delivered it as often as it may, and it never ended")

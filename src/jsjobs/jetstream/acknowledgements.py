@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic_core import from_json
-
 from jsjobs.jetstream.answers import Reply
+from jsjobs.jetstream.api import MOST_TEXT, Garbled, read_answer
 from jsjobs.jetstream.errors import ConnectionLost
 from jsjobs.model.errors import JobError
 
@@ -22,9 +21,9 @@ def answer_of(reply: Reply) -> dict[str, Any]:
     Raises:
         JobError: `RunnerUnavailable`, if somebody else answered.
     """
-    answer = from_json(reply.data)
-    if not isinstance(answer, dict) or not ("error" in answer or "seq" in answer):
-        raise JobError.from_runner_unavailable(f"not a JetStream acknowledgement: {reply.data[:100]!r}")
+    answer = read_answer(reply.data, "publishing")
+    if "error" not in answer and type(answer.get("seq")) is not int:
+        raise Garbled(reply.data, "publishing")
     return answer
 
 
@@ -35,7 +34,7 @@ def unknown(error: ConnectionLost, advice: str) -> JobError:
 
 def refusal(error: dict[str, Any]) -> JobError:
     """Why the server queued nothing."""
-    code, text = error.get("err_code"), error.get("description", "")
+    code, text = error.get("err_code"), str(error.get("description", ""))[:MOST_TEXT]
     if code == IN_PROCESS:
         return JobError.from_runner_unavailable(
             "another submit of the same dedupe_key is not decided yet, as without a majority of the replicas: "

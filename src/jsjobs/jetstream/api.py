@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
+
+from pydantic_core import from_json
 
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import NoResponders
@@ -14,6 +16,8 @@ from jsjobs.model.errors import JobError, Reason
 CONSUMER_NOT_FOUND = 10014
 STREAM_NOT_FOUND = 10059
 MESSAGE_NOT_FOUND = 10037
+MOST_TEXT = 1000
+"""Characters of what the server says of an error that are repeated."""
 
 
 class ApiError(JobError):
@@ -23,12 +27,19 @@ class ApiError(JobError):
     """
 
     def __init__(self, error: dict[str, Any], what: str) -> None:
-        self.code = int(error.get("code", 0))
-        self.err_code = int(error.get("err_code", 0))
-        self.description = str(error.get("description", ""))
+        self.code = _number(error.get("code"))
+        self.err_code = _number(error.get("err_code"))
+        self.description = str(error.get("description", ""))[:MOST_TEXT]
         unavailable = self.code >= 500  # noqa: PLR2004 - as in HTTP: the server's trouble, not the caller's
         reason = Reason.RUNNER_UNAVAILABLE if unavailable else Reason.VALIDATION
         super().__init__(reason, f"{what}: {self.description} (code {self.err_code})")
+
+
+class Garbled(ApiError):  # noqa: N818 - reads as what it is
+    """An answer that is none of the server's: somebody who may read the question may answer it too."""
+
+    def __init__(self, answer: bytes, what: str) -> None:
+        super().__init__({"code": 503, "description": f"not an answer of the server: {answer[:100]!r}"}, what)
 
 
 class IncompleteList(JobError):  # noqa: N818 - it is a JobError, and reads as what happened
@@ -65,7 +76,7 @@ async def call(
         reply = await ask(f"$JS.API.{endpoint}".encode(), data, timeout=timeout)
     except NoResponders:
         raise JobError.from_runner_unavailable("JetStream is not enabled on this server or for this account") from None
-    answer: dict[str, Any] = json.loads(reply.data)
+    answer = read_answer(reply.data, endpoint)
     if "error" in answer:
         raise ApiError(answer["error"], endpoint)
     return answer
@@ -108,11 +119,35 @@ def server_time(answer: dict[str, Any]) -> datetime:
     return parse_time(answer["ts"])
 
 
+def read_answer(answer: bytes, what: str) -> dict[str, Any]:
+    """What the server answered, a refusal included: a JSON object, whose `error`, if there is one, is another.
+
+    Raises:
+        Garbled: If it is something else.
+    """
+    try:
+        value = from_json(answer)
+    except ValueError:
+        raise Garbled(answer, what) from None
+    if not isinstance(value, dict) or not isinstance(value.get("error", {}), dict):
+        raise Garbled(answer, what)
+    return value
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
 def parse_time(text: str) -> datetime:
-    """An RFC 3339 time of the server, its nanoseconds cut to microseconds."""
+    """An RFC 3339 time of the server, its nanoseconds cut to microseconds.
+
+    Raises:
+        ValueError: If it is none.
+    """
     head, dot, tail = text.partition(".")
     if not dot:
-        return datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text)
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     digits = tail.rstrip("Z").partition("+")[0].partition("-")[0]
     zone = tail[len(digits) :]
     return datetime.fromisoformat(f"{head}.{digits[:6]:0<6}{zone.replace('Z', '+00:00') or '+00:00'}")

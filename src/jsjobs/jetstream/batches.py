@@ -7,7 +7,6 @@ One too large for a message goes on under `batch.<batch id>.1` and so on, writte
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from jsjobs.jetstream.acknowledgements import answer_of
 from jsjobs.jetstream.answers import Reply
 from jsjobs.jetstream.api import ApiError
 from jsjobs.jetstream.connection import Connection
@@ -81,7 +81,7 @@ class Batches:
             reply = await self._connection.ask(subject, body, header=header, timeout=self._timeout)
         except ConnectionLost:  # the same once more does no harm
             reply = await self._connection.ask(subject, body, header=header, timeout=self._timeout)
-        answer = json.loads(reply.data)
+        answer = answer_of(reply)
         if "error" in answer:
             raise ApiError(answer["error"], "writing the record of a batch")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -11,11 +12,31 @@ from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionLost
 from jsjobs.jetstream.incoming import IncomingJob, read_job
 from jsjobs.jetstream.subjects import Names
+from jsjobs.model.errors import JobError, Reason
+
+logger = logging.getLogger("jsjobs.connection")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _V1_WORDS = 9  # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<stored at>.<pending>
 _ASKED = 2.0  # seconds for an answer about the consumer
 _V2_EXTRA = 2  # later servers put a domain and an account hash before the stream
+_ACKNOWLEDGES = b"$JS.ACK."
+
+
+class NoDelivery(JobError):  # noqa: N818 - it is a JobError, and reads as what happened
+    """What came on a deliver subject was published there by somebody, and sent by no consumer: nothing answers it."""
+
+    def __init__(self, subject: bytes, reply: bytes) -> None:
+        super().__init__(Reason.VALIDATION, f"a message on {subject[:200]!r}, to be answered on {reply[:200]!r}")
+
+
+def read_delivery(connection: Connection, subject: bytes, reply: bytes, header: bytes, data: bytes) -> Delivery | None:
+    """What came on a deliver subject; None for what no consumer sent, which a line in the log tells of."""
+    try:
+        return Delivery(connection, subject, reply, header, data)
+    except NoDelivery as error:
+        logger.warning("dropped, since no consumer sent it: %s", error.message)
+        return None
 
 
 class Delivery:
@@ -23,6 +44,9 @@ class Delivery:
 
     Answers other than `renew` are sent without a receipt: a lost one brings the job back, and its entry then tells what
     to do.
+
+    Raises:
+        NoDelivery: If no consumer can have sent it.
     """
 
     __slots__ = (
@@ -32,6 +56,7 @@ class Delivery:
         "data",
         "header",
         "lost",
+        "pending",
         "reply",
         "sequence",
         "stored_at",
@@ -42,16 +67,24 @@ class Delivery:
     def __init__(self, connection: Connection, subject: bytes, reply: bytes, header: bytes, data: bytes) -> None:
         words = reply.split(b".")
         at = 4 if len(words) == _V1_WORDS else 4 + _V2_EXTRA
+        # A consumer's message has the subject it is stored under; one with the deliver subject itself is a stranger's.
+        if not reply.startswith(_ACKNOWLEDGES) or subject.partition(b".")[2].startswith(b"deliver."):
+            raise NoDelivery(subject, reply)
+        try:
+            self._consumer = words[at - 2], words[at - 1]
+            self.attempt = int(words[at])
+            """How often the server has delivered this message."""
+            self.sequence = int(words[at + 1])
+            self.stored_at = _EPOCH + timedelta(microseconds=int(words[at + 3]) // 1000)
+            self.pending = int(words[at + 4])
+            """How many messages the consumer had behind this one when it was sent."""
+        except (ValueError, IndexError, OverflowError):
+            raise NoDelivery(subject, reply) from None
         self._connection = connection
-        self._consumer = words[at - 2], words[at - 1]
         self.subject = subject
         self.reply = reply
         self.header = header
         self.data = data
-        self.attempt = int(words[at])
-        """How often the server has delivered this message."""
-        self.sequence = int(words[at + 1])
-        self.stored_at = _EPOCH + timedelta(microseconds=int(words[at + 3]) // 1000)
         self.taken_at = time.monotonic()
         """Since when the server counts `ack_wait`, at the latest."""
         self.lost = False

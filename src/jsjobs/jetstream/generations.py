@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from pydantic_core import from_json
+
+from jsjobs.jetstream.acknowledgements import answer_of
 from jsjobs.jetstream.api import ApiError, consumers, find, parse_time
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.sourcing import unheard
@@ -53,7 +56,7 @@ async def read_live(connection: Connection, names: Names, priority: Priority) ->
     if not message.data:
         return Live(revision=message.sequence)  # deleted by somebody
     try:
-        value = json.loads(message.data)
+        value = from_json(message.data, allow_inf_nan=False)
         generations = tuple(Generation.parse(name) for name in value["generations"])
         copies = value.get("copies")
         return Live(
@@ -63,7 +66,7 @@ async def read_live(connection: Connection, names: Names, priority: Priority) ->
             operators_pause=_moment(value.get("operators_pause")),
             revision=message.sequence,
         )
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, OverflowError, TypeError, KeyError, AttributeError):
         raise JobError.from_validation(
             f"the entry {names.topology_key(priority)} in the bucket {names.bucket} cannot be read: delete it and run "
             "`jsjobs streams apply`, which finds the generations again by what the queue holds"
@@ -87,7 +90,7 @@ async def write_live(connection: Connection, names: Names, priority: Priority, l
         value["operators_pause"] = live.operators_pause.isoformat()
     header = b"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: %d\r\n\r\n" % live.revision
     reply = await connection.ask(f"$KV.{names.bucket}.{key}".encode(), json.dumps(value).encode(), header=header)
-    error = json.loads(reply.data).get("error")
+    error = answer_of(reply).get("error")
     if error is not None and error.get("err_code") in WRONG_REVISION:
         raise Conflict(key)
     if error is not None:

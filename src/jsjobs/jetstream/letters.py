@@ -8,10 +8,10 @@ header such as `Nats-Expected-Last-Sequence` has no effect on the letter.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from dataclasses import dataclass
 
+from jsjobs.jetstream.acknowledgements import answer_of
 from jsjobs.jetstream.api import ApiError
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionClosed, ConnectionLost
@@ -66,7 +66,7 @@ async def send_letter(
     subject, block, data = names.dead(entry.job_id), header_block(pairs), header + body
     while True:
         try:
-            reply = await connection.ask(subject, data, header=block)
+            answer = answer_of(await connection.ask(subject, data, header=block))
         except ConnectionLost:
             await asyncio.sleep(_TRY_AGAIN)
             continue
@@ -78,7 +78,6 @@ async def send_letter(
             logger.warning("the letter of %s waits: %s", entry.job_id, error)
             await asyncio.sleep(_TRY_AGAIN)
             continue
-        answer = json.loads(reply.data)
         if "error" in answer:
             raise ApiError(answer["error"], f"the letter of {entry.job_id}")
         return

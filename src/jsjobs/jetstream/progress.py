@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionLost, TooLarge
@@ -27,7 +27,7 @@ class ProgressUpdate(BaseModel):
     pct: float = Field(ge=0, le=100)
     """Percent done, 0 to 100."""
     message: str | None = None
-    timestamp: datetime
+    timestamp: AwareDatetime
 
 
 class ProgressSender:

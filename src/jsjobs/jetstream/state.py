@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import re
 import time
 from datetime import datetime
@@ -13,9 +12,10 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from jsjobs.jetstream.answers import Reply
-from jsjobs.jetstream.api import ApiError, parse_time
+from jsjobs.jetstream.api import ApiError, Garbled, read_answer
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionClosed, ConnectionLost, NoResponders, TooLargeForStream
+from jsjobs.jetstream.stored import place_of
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.wire import value_of
 from jsjobs.model.checks import problems
@@ -26,7 +26,7 @@ WRONG_REVISION = frozenset({10071, 10164})
 """The server's codes for a write whose revision is not the last one; the second, of replicated streams only, where the
 other write is still on its way to the replicas."""
 _OVER_MAX_MSG_SIZE = 10054
-_ACK = re.compile(rb'\{"stream": ?"[^"]*", ?"seq": ?([1-9][0-9]*)')
+_ACK = re.compile(rb'\{"stream": ?"[^"]*", ?"seq": ?([1-9][0-9]{0,18})[,}]')
 _RETRY_EVERY = 0.05
 _LAG = 0.25
 """Seconds in which a replica has surely caught up with a write that its leader told of."""
@@ -172,8 +172,9 @@ def _revision(reply: Reply, job_id: str) -> int:
     acknowledged = _ACK.match(data)
     if acknowledged is not None:
         return int(acknowledged[1])
-    answer = json.loads(data)
-    error = answer.get("error") or {"description": f"an answer that is no acknowledgement: {data[:100]!r}"}
+    error = read_answer(data, f"writing the entry of {job_id}").get("error")
+    if error is None:
+        raise Garbled(data, f"writing the entry of {job_id}")
     if error.get("err_code") in WRONG_REVISION:
         raise Conflict(job_id)
     if error.get("err_code") == _OVER_MAX_MSG_SIZE:
@@ -185,9 +186,10 @@ def _found(reply: Reply) -> Found | None:
     header = reply.header
     if header.startswith(_NO_MESSAGE):
         return None
-    revision, stored = value_of(header, b"Nats-Sequence"), value_of(header, b"Nats-Time-Stamp")
-    if revision is None or stored is None:
-        raise ApiError({"description": f"an answer that is no message: {header[:100]!r}"}, "reading an entry")
+    place = place_of(header)
+    if place is None:
+        raise Garbled(header, "reading an entry")
+    revision, stored_at = place
     entry = None
     if reply.data:
         try:
@@ -195,7 +197,7 @@ def _found(reply: Reply) -> Found | None:
         except ValidationError as error:
             raise _unreadable(header, error) from None
     writer, ttl = value_of(header, b"Jsjobs-Writer"), value_of(header, b"Nats-TTL")
-    return Found(entry, int(revision), parse_time(stored.decode()), writer, ttl is not None)
+    return Found(entry, revision, stored_at, writer, ttl is not None)
 
 
 def _unreadable(header: bytes, error: ValidationError) -> JobError:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from jsjobs.jetstream.api import find, parse_time
+from jsjobs.jetstream.api import Garbled, find, parse_time
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.wire import value_of
 
@@ -36,11 +36,24 @@ async def find_stored(connection: Connection, stream: str, request: dict[str, An
         JobError: `RunnerUnavailable`, if the server cannot be reached.
     """
     header, data = await connection.ask(f"$JS.API.DIRECT.GET.{stream}".encode(), json.dumps(request).encode())
-    sequence, subject = value_of(header, b"Nats-Sequence"), value_of(header, b"Nats-Subject")
-    stored_at = value_of(header, b"Nats-Time-Stamp")
-    if sequence is None or subject is None or stored_at is None:
+    place, subject = place_of(header), value_of(header, b"Nats-Subject")
+    if place is None or subject is None:
         return None
-    return StoredMessage(int(sequence), subject, parse_time(stored_at.decode()), header, data)
+    return StoredMessage(place[0], subject, place[1], header, data)
+
+
+def place_of(header: bytes) -> tuple[int, datetime] | None:
+    """The sequence of a message that was looked up, and when it was stored, as the server added them to its headers.
+
+    None where it did not: there is no such message, or somebody else answered.
+    """
+    sequence, stored_at = value_of(header, b"Nats-Sequence"), value_of(header, b"Nats-Time-Stamp")
+    if sequence is None or stored_at is None:
+        return None
+    try:
+        return int(sequence), parse_time(stored_at.decode())
+    except ValueError:
+        return None
 
 
 async def find_at_leader(connection: Connection, stream: str, request: dict[str, Any]) -> StoredMessage | None:
@@ -52,9 +65,14 @@ async def find_at_leader(connection: Connection, stream: str, request: dict[str,
     answer = await find(connection, f"STREAM.MSG.GET.{stream}", request)
     if answer is None:
         return None
-    message = answer["message"]
-    header, data = (base64.b64decode(message.get(part) or "") for part in ("hdrs", "data"))
-    return StoredMessage(message["seq"], message["subject"].encode(), parse_time(message["time"]), header, data)
+    try:
+        message = answer["message"]
+        header, data = (base64.b64decode(message.get(part) or "") for part in ("hdrs", "data"))
+        return StoredMessage(
+            int(message["seq"]), message["subject"].encode(), parse_time(message["time"]), header, data
+        )
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
+        raise Garbled(repr(answer).encode(), f"reading a message of {stream}") from None
 
 
 async def stored(

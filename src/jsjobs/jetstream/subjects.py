@@ -22,7 +22,9 @@ MAX_TYPE = 200
 _GENERATION = re.compile(r"([1-9][0-9]{0,8})x([1-9][0-9]{0,8})")
 _SHARD = re.compile(r"(critical|high|normal|low)-([0-9]+x[0-9]+)-(0|[1-9][0-9]{0,8})")
 _MOST_PARSED = 10_000
-"""Stored subjects are few, some per type and shard; a stranger's may be many."""
+"""Stored subjects are few, some per type and shard; a stranger's may be many,"""
+_LONGEST_PARSED = 512
+"""and long."""
 _MAX_TOKEN = 1024  # the server's control line is 4,096 bytes at most, subject and reply subject included
 
 
@@ -176,7 +178,9 @@ class Names:
         raise JobError.from_validation(f"{subject[:200]!r} is not a subject from which a queue takes jobs that are due")
 
     def parse_stored(self, subject: bytes) -> StoredSubject:
-        """Read the subject of a delivered job; its type may be anything a stranger can publish.
+        """Read the subject that a job is stored under; its type may be anything a stranger can publish.
+
+        Where a word of it is a wildcard, the server stores it under the subject it came with: in no shard.
 
         Raises:
             JobError: `Validation`, if it is not a subject of a queue.
@@ -186,14 +190,20 @@ class Names:
             return known
         words = subject.decode("utf-8", "backslashreplace").split(".", 5)
         try:
-            _, _, priority, generation, shard, job_type = words
+            if words[1:2] == ["work"]:
+                _, _, priority, generation, shard, job_type = words
+            else:
+                words = words[2:] if words[1:2] == ["due"] else words[1:]
+                (priority, _, *kind), generation, shard = words, "", "0"
+                job_type = ".".join(kind)
             stream, prefix = self.stream(priority), plain_id(Priority(priority), "")
             parsed = StoredSubject(Priority(priority), generation, int(shard), job_type, stream, prefix)
         except ValueError:
             raise JobError.from_validation(f"{subject[:200]!r} is not a subject of a queue") from None
-        if len(self._parsed) >= _MOST_PARSED:
-            self._parsed.clear()
-        self._parsed[subject] = parsed
+        if len(subject) <= _LONGEST_PARSED:
+            if len(self._parsed) >= _MOST_PARSED:
+                self._parsed.clear()
+            self._parsed[subject] = parsed
         return parsed
 
     def state(self, job_id: str) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from jsjobs.model.job import Status
 
@@ -30,7 +30,7 @@ class BatchRecord(BatchRuns):
     """What is kept of a batch, from its submit on."""
 
     batch_id: str
-    created_at: datetime
+    created_at: AwareDatetime
     total: int = Field(ge=0, le=MAX_IDS)
     parts: int = Field(default=1, ge=1, le=100_000)
     """Messages that hold its ids, this one included."""

@@ -5,15 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError, from_json
 
 from jsjobs.model.errors import JobError
 
 T = TypeVar("T")
 
 _MAX_PROBLEMS = 20
+_MANY = 1000
+"""Problems that are taken for a stranger's work: as Python objects those of one payload are a second's, and 200 MB."""
+_SOME = 100_000
+"""Characters of such a list, as JSON, in which the first of them surely stand."""
+_MAX_PLACE = 200
+"""Characters of where a problem is: names in a payload may be as long as that."""
 
 
 def checked_text(what: str, value: object) -> str:
@@ -66,14 +73,26 @@ def checked_list(what: str, value: Iterable[T]) -> list[T]:
 
 def problems(error: ValidationError) -> str:
     """What pydantic found, in one line; without the values, which may be anything."""
-    items = error.errors(include_url=False, include_input=False, include_context=False)
-    found = [_problem(item["type"], item["loc"], item["msg"]) for item in items]
-    more = f"; and {len(found) - _MAX_PROBLEMS} more" if len(found) > _MAX_PROBLEMS else ""
-    return "; ".join(found[:_MAX_PROBLEMS]) + more
+    found = [_problem(item["type"], item["loc"], item["msg"]) for item in _first(error)]
+    left = error.error_count() - len(found)
+    return "; ".join([*found, f"and {left} more"] if left else found)
 
 
-def _problem(kind: str, place: tuple[int | str, ...], text: str) -> str:
+def _first(error: ValidationError) -> list[Any]:
+    if error.error_count() <= _MANY:
+        return error.errors(include_url=False, include_input=False, include_context=False)[:_MAX_PROBLEMS]
+    try:
+        listed = error.json(include_url=False, include_input=False, include_context=False)
+    except (PydanticSerializationError, ValueError):
+        return []  # a place in what is no JSON
+    items = from_json(listed[:_SOME], allow_partial=True)[:_MAX_PROBLEMS]
+    return [item for item in items if item.keys() >= {"type", "loc", "msg"}]
+
+
+def _problem(kind: str, place: Iterable[int | str], text: str) -> str:
     where = ".".join(str(part) for part in place)
+    if len(where) > _MAX_PLACE:
+        where = f"{where[:_MAX_PLACE]}…"
     if kind != "value_error":
         return f"{where or 'value'}: {text}"
     # What a check of ours, or of a handler's own model, said.

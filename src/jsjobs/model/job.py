@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.retry import RetryState
@@ -92,7 +92,7 @@ class HistoryItem(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     status: Status
-    timestamp: datetime
+    timestamp: AwareDatetime
     attempt: int
     error: str | None = None
 
@@ -104,7 +104,7 @@ class Carrier(BaseModel):
 
     stream: str
     sequence: int
-    stored_at: datetime
+    stored_at: AwareDatetime
 
 
 class JobStatusResponse(BaseModel):
@@ -125,17 +125,17 @@ class JobStatusResponse(BaseModel):
     entity: str | None = None
     tenant: str | None = None
     batch_id: str | None = None
-    created_at: datetime | None = None
+    created_at: AwareDatetime | None = None
     """When the server stored the job."""
-    completed_at: datetime | None = None
+    completed_at: AwareDatetime | None = None
     """When it ended, however it ended."""
     last_error: str | None = None
     error_reason: Reason | None = None
     """Why a failed job is dead."""
-    next_attempt_at: datetime | None = None
-    snoozed_until: datetime | None = None
+    next_attempt_at: AwareDatetime | None = None
+    snoozed_until: AwareDatetime | None = None
     """Of a job that waits because its handler snoozed."""
-    scheduled_for: datetime | None = None
+    scheduled_for: AwareDatetime | None = None
     worker: str | None = None
     """The worker that runs it, or ran it last."""
     max_attempts: int = Field(default=DEFAULT_MAX_ATTEMPTS, ge=1)

@@ -6,7 +6,7 @@ import random
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 """Up to some thirty years: what a date and the server can count."""
@@ -22,7 +22,7 @@ class RetryState(BaseModel):
     """Failures in the present streak."""
     backoff: float = 0.0
     """Seconds of delay given in the present streak."""
-    due: datetime | None = None
+    due: AwareDatetime | None = None
     """When its last retry was due, where the job's entry tells something else by now: it snoozed since."""
 
 

@@ -17,6 +17,7 @@ _LOCK = int.from_bytes(b"jsjobs", "big")
 # Building an index on a large table, or waiting for another process that does.
 _TIMEOUT = 600.0
 
+_RECORD = "insert into jsjobs_migrations (version, name) values ($1, $2)"
 _CREATE_HISTORY = """
 create table if not exists jsjobs_migrations (
     version int primary key,
@@ -73,8 +74,7 @@ async def _apply(database: Database, migration: _Migration) -> bool:
         if migration.version in await _applied(database, connection):
             return False
         await connection.execute(migration.sql, timeout=_TIMEOUT)
-        insert = "insert into jsjobs_migrations (version, name) values ($1, $2)"
-        await connection.execute(insert, migration.version, migration.name)
+        await connection.execute(_RECORD, migration.version, migration.name)
     return True
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from jsjobs.postgres.errors import InvalidDatabaseUrl
 
 _ESCAPE = "in a user name or password write @ as %40, : as %3A, / as %2F, ? as %3F and # as %23"
+
+_PORT = re.compile(r"0{0,99}[1-9][0-9]{0,4}")
+_LAST_PORT = 65535
 
 
 def place(url: str) -> str:
@@ -21,6 +25,10 @@ def place(url: str) -> str:
     """
     if not url.lower().startswith(("postgresql://", "postgres://")):
         raise InvalidDatabaseUrl("it must begin with postgresql:// or postgres://")
+    try:
+        url.encode()
+    except UnicodeError:
+        raise InvalidDatabaseUrl("some of it is no UTF-8") from None
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -43,12 +51,21 @@ def _with_port(host: str, default: str) -> str:
     name, colon, port = host.rpartition(":")
     # The colons of an IPv6 address stand inside its brackets.
     if not colon or port.endswith("]"):
-        return f"{unquote(host)}:{default}"
+        return f"{_checked_host(unquote(host))}:{default}"
     _check_ports([port])
-    return f"{unquote(name)}:{port}"
+    return f"{_checked_host(unquote(name))}:{port}"
+
+
+def _checked_host(host: str) -> str:
+    try:
+        if not host.startswith("/"):  # a socket's folder
+            host.encode("idna")
+    except UnicodeError:
+        raise InvalidDatabaseUrl("its host can be no name of one") from None
+    return host
 
 
 def _check_ports(ports: list[str]) -> None:
     for port in ports:
-        if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):  # noqa: PLR2004 -- the last TCP port
+        if not _PORT.fullmatch(port) or int(port) > _LAST_PORT:
             raise InvalidDatabaseUrl(f"a port must be a number from 1 to 65535; {_ESCAPE}")

@@ -18,7 +18,7 @@ from collections.abc import Callable, Container
 from functools import partial
 
 from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.delivery import Delivery
+from jsjobs.jetstream.delivery import Delivery, read_delivery
 from jsjobs.jetstream.subjects import Names, Shard
 from jsjobs.worker.lease import LeaseTime
 from jsjobs.worker.place import Place
@@ -176,7 +176,9 @@ class BoundedTaking:
     # -- deliveries
 
     def _arrived(self, shard: Shard, subject: bytes, reply: bytes, header: bytes, data: bytes) -> None:
-        delivery = Delivery(self._connection, subject, reply, header, data)
+        delivery = read_delivery(self._connection, subject, reply, header, data)
+        if delivery is None:
+            return
         if self._is_closing:
             delivery.nak()
             return
@@ -198,7 +200,7 @@ class BoundedTaking:
             self._watch(LINGER)
 
     def _start(self, shard: Shard, delivery: Delivery) -> None:
-        if _pending(delivery):
+        if delivery.pending:
             self._more[shard] = time.monotonic()
             if self._claimants or self._expected:
                 # Others wait too. This is the moment to unsubscribe: nothing else can be under way.
@@ -266,9 +268,3 @@ class BoundedTaking:
         waiting += [patience - (now - since) for since in self._expected.values()]
         if waiting:
             self._watch(min(waiting))
-
-
-def _pending(delivery: Delivery) -> int:
-    """How many jobs the shard had behind this one when it was sent."""
-    words = delivery.reply.split(b".")
-    return int(words[8] if len(words) == 9 else words[10])  # noqa: PLR2004 - see `Delivery`

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from jsjobs.jetstream.api import IncompleteList
 from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.delivery import Delivery
+from jsjobs.jetstream.delivery import Delivery, read_delivery
 from jsjobs.jetstream.generations import live_shards
 from jsjobs.jetstream.progress import ProgressSender
 from jsjobs.jetstream.state import StateStore
@@ -226,7 +226,8 @@ class Worker:
         )
 
     def _on_delivery(self, subject: bytes, reply: bytes, header: bytes, data: bytes) -> None:
-        self._begin(Delivery(self._connection, subject, reply, header, data))
+        if delivery := read_delivery(self._connection, subject, reply, header, data):
+            self._begin(delivery)
 
     def _begin(self, delivery: Delivery, place: Place | None = None) -> None:
         if self._stopping or self._tools is None:
