@@ -84,9 +84,10 @@ def test_users_code_is_checked_by_mypy_strict(tmp_path: Path) -> None:
 
 
 def test_every_file_of_the_tests_has_a_name_of_its_own() -> None:
-    """They are imported by their names alone: of two, one would be taken for the other."""
+    """They are imported by their names alone, but in packages: of two, one would be taken for the other."""
     files = [path for path in (ROOT / "tests").rglob("*.py") if "node_modules" not in path.parts]
-    names = Counter(path.name for path in files if path.name != "conftest.py")
+    alone = [path for path in files if not (path.parent / "__init__.py").exists() or path.name.startswith("test_")]
+    names = Counter(path.name for path in alone if path.name != "conftest.py")
     assert names["test_packaging.py"] == 1
     assert [name for name, count in names.items() if count > 1] == []
 

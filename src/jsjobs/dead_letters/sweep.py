@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from jsjobs.dead_letters.fired import Fired
 from jsjobs.dead_letters.strays import NOT_TAKEN, Strays
