@@ -1,8 +1,13 @@
-"""A server that was started again delivers at once what had waited long before its delivery: nobody else's job is taken."""
+"""A delivery that comes too early, or too late, takes no job from a worker that lives."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 from facts import eventually
 from jsjobs import JobService
@@ -49,3 +54,46 @@ async def test_a_long_job_that_runs_is_not_taken_over_when_it_is_delivered_early
                     assert await holder.result(job_id, timeout=20) == "done"
                     assert taker.running == 0
         assert runs == [1]
+
+
+async def test_a_delivery_that_waited_in_a_buffer_takes_no_job_from_a_worker_that_lives(
+    settings_of: Callable[..., JobService.Config], deploy: Callable[..., Any], plain: Client
+) -> None:
+    config = settings_of(ack_wait=1)
+    await deploy(config)
+    holder, woken = JobService(config), JobService(config)
+    runs, go_on = [], asyncio.Event()
+
+    async def slow(payload: object, ctx: JobService.Context) -> str:
+        runs.append(ctx.attempt)
+        await go_on.wait()
+        return "done"
+
+    for service in (holder, woken):
+        service.register_handler("slow", slow)
+    taken: list[Msg] = []
+
+    async def take(message: Msg) -> None:
+        taken.append(message)
+
+    subscription = await plain.subscribe(f"{config.namespace}.deliver.low.1x1.0", queue="workers", cb=take)
+    async with holder, woken:
+        job_id = await holder.submit("slow", None, priority="low", duration="long")
+        await eventually(lambda: taken)  # by a worker that stands still from here on
+        await subscription.unsubscribe()
+        async with holder.worker():
+            await eventually(lambda: runs)
+            began = time.monotonic()
+            async with woken.worker() as worker:
+                [shard] = [shard for shard in worker.taken if shard.priority == "low"]
+                await worker._taking.drop(shard)
+                for age in (0.5, 1.5):
+                    await asyncio.sleep(began + age * config.ack_wait - time.monotonic())
+                    header = b"NATS/1.0\r\nJsjobs-Duration: long\r\n\r\n"
+                    subject, reply = taken[0].subject.encode(), taken[0].reply.encode()
+                    worker._on_delivery(subject, reply, header, taken[0].data)
+                    await eventually(lambda: worker.running == 0)
+                go_on.set()
+                assert await holder.result(job_id) == "done"
+        assert (await holder.status(job_id)).attempts == 1
+    assert runs == [1]

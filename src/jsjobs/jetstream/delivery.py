@@ -6,6 +6,7 @@ import logging
 import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from jsjobs.jetstream.api import find
 from jsjobs.jetstream.connection import Connection
@@ -52,6 +53,7 @@ class Delivery:
     __slots__ = (
         "_connection",
         "_consumer",
+        "_number",
         "attempt",
         "data",
         "header",
@@ -75,6 +77,7 @@ class Delivery:
             self.attempt = int(words[at])
             """How often the server has delivered this message."""
             self.sequence = int(words[at + 1])
+            self._number = int(words[at + 2])
             self.stored_at = _EPOCH + timedelta(microseconds=int(words[at + 3]) // 1000)
             self.pending = int(words[at + 4])
             """How many messages the consumer had behind this one when it was sent."""
@@ -116,9 +119,23 @@ class Delivery:
         Raises:
             JobError: If the server cannot be asked.
         """
-        stream, consumer = (word.decode() for word in self._consumer)
-        info = await find(self._connection, f"CONSUMER.INFO.{stream}.{consumer}", timeout=_ASKED)
+        info = await self._consumer_info()
         return info is not None and bool(info.get("paused"))
+
+    async def is_newest(self) -> bool:
+        """Whether its consumer has delivered nothing since: a shard has one delivery at a time.
+
+        If not, the server has given this one up: it waited in a buffer, while its worker stood still.
+
+        Raises:
+            JobError: If the server cannot be asked.
+        """
+        info = await self._consumer_info()
+        return info is None or int(info["delivered"]["consumer_seq"]) <= self._number
+
+    async def _consumer_info(self) -> dict[str, Any] | None:
+        stream, consumer = (word.decode() for word in self._consumer)
+        return await find(self._connection, f"CONSUMER.INFO.{stream}.{consumer}", timeout=_ASKED)
 
     async def renew(self, timeout: float) -> None:
         """Ask the server to wait for another `ack_wait`.

@@ -140,7 +140,7 @@ class Claiming:
         is_leased = entry is not None and (entry.status is Status.PROCESSING or entry.snoozed_until is not None)
         if is_leased or self._job.headers.expires is not None:
             server_now = await tools.server_now()
-        return decide(
+        decision = decide(
             found,
             self._job,
             worker=tools.worker,
@@ -150,6 +150,10 @@ class Claiming:
             margin=tools.lease_time.margin,
             sleeps=tools.settlement.sleeps and not self._is_awake,
         )
+        if isinstance(decision, Bury) or (isinstance(decision, Start) and decision.after_loss):
+            # The job may run where a newer delivery of it went, however old its entry is.
+            return decision if await self._is_newest() else LetGo()
+        return decision
 
     async def _start(self, decision: Start) -> Claim | None:
         """Write that an attempt begins.
@@ -169,6 +173,11 @@ class Claiming:
         if tools.telemetry is not None and decision.after_loss:
             tools.telemetry.settled(job.type, job.priority, Outcome.RETRY)
         return claim
+
+    async def _is_newest(self) -> bool:
+        with suppress(JobError):
+            return await self._delivery.is_newest()
+        return True
 
     async def _is_paused(self) -> bool:
         with suppress(JobError):  # who cannot be asked has paused nothing

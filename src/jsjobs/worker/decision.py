@@ -58,11 +58,12 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class LetGo:
-    """It came too early, while another worker may run it for long: answer nothing.
+    """Another worker may run the job for long, and this delivery came too early or too late: answer nothing.
 
-    A server that was started again, or a new leader, delivers at once what had waited for longer than `ack_wait` before
-    it was delivered (measured on nats-server 2.15.1: it keeps the time when the message was stored). Where that worker
-    lives, its heartbeats and its end count for this delivery; else it comes back after `ack_wait`.
+    Too early: a server that was started again, or a new leader, delivers at once what had waited for longer than
+    `ack_wait` before it was delivered (measured on nats-server 2.15.1: it keeps the time when the message was stored).
+    Too late: it waited in a buffer while this worker stood still, and the message was delivered again meanwhile. Where
+    the other worker lives, its heartbeats and its end count; else the job comes back after `ack_wait`.
     """
 
 
