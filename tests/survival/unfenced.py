@@ -1,9 +1,13 @@
 """What a worker would be without fences: shows that the checker catches what they prevent."""
 
+import asyncio
 from typing import Any
 
+from jsjobs.jetstream.errors import ConnectionLost
 from jsjobs.jetstream.state import Conflict, StateStore
 from jsjobs.worker.run import JobRun
+
+TRIES_EVERY = 0.05
 
 
 def take_fencing_out() -> None:
@@ -12,11 +16,11 @@ def take_fencing_out() -> None:
 
     async def overwrite(self: StateStore, entry: Any, *, expected: int, **how: Any) -> int:
         while True:
-            found = await self.read(entry.job_id)
             try:
+                found = await self.read(entry.job_id)
                 return await write(self, entry, expected=found.revision if found else 0, **how)
-            except Conflict:
-                continue
+            except (Conflict, ConnectionLost):
+                await asyncio.sleep(TRIES_EVERY)
 
     StateStore.write = overwrite  # type: ignore[method-assign]
     JobRun.lose = lambda *_: None  # type: ignore[method-assign]
