@@ -80,6 +80,7 @@ def environment_of(config: Config, folder: Path, register: Register) -> dict[str
         "JSJOBS_NATS_URL": config.nats_url,
         "JSJOBS_DATABASE_URL": config.database_url.get_secret_value(),
         "JSJOBS_NAMESPACE": config.namespace,
+        "JSJOBS_SCALE": str(config.scale),
         "JSJOBS_ACK_WAIT": str(config.ack_wait),
         "JSJOBS_GRACE": str(config.grace),
         "JSJOBS_RETRY": config.retry.model_dump_json(),

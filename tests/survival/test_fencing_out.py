@@ -75,7 +75,7 @@ async def stopped_and_woken(folder: Path, environment: dict[str, str]) -> Histor
     async with scene(folder) as stage:
         sleeper = stage.add_worker("sleeper", {"JSJOBS_NATS_URL": stage.network.url, **environment})
         job = await stage.submit("p.1", "careless")
-        await stage.seen(sleeper, "start")
+        await eventually(lambda: list(read_all(folder, "register")))  # its handler is in the middle
         async with stage.processes.frozen(sleeper):
             stage.network.cut()  # else the server goes on delivering to it
             stage.add_worker("other", {})

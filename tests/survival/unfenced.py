@@ -3,9 +3,11 @@
 import asyncio
 from typing import Any
 
+from jsjobs.jetstream.errors import ConnectionLost
 from jsjobs.jetstream.state import Conflict, StateStore
-from jsjobs.model.errors import JobError
 from jsjobs.worker.run import JobRun
+
+TRIES_EVERY = 0.05
 
 
 def take_fencing_out() -> None:
@@ -17,12 +19,8 @@ def take_fencing_out() -> None:
             try:
                 found = await self.read(entry.job_id)
                 return await write(self, entry, expected=found.revision if found else 0, **how)
-            except Conflict:
-                continue
-            except JobError as error:  # its connection may have been cut while it stood still
-                if not error.is_transient:
-                    raise
-                await asyncio.sleep(0.05)
+            except (Conflict, ConnectionLost):
+                await asyncio.sleep(TRIES_EVERY)
 
     StateStore.write = overwrite  # type: ignore[method-assign]
     JobRun.lose = lambda *_: None  # type: ignore[method-assign]
