@@ -1,7 +1,6 @@
 """`just survival`: a run of any length, the checker's verdict as JSON, exit code 1 if a rule was broken."""
 
 import argparse
-import asyncio
 import importlib.metadata
 import json
 import shutil
@@ -16,6 +15,7 @@ from pathlib import Path
 from jsjobs.embedded.nats import _find_binary
 from survival.checker import check
 from survival.history import History, read_history
+from survival.interrupted import CODE, run_until_told
 from survival.run import Outcome, Settings, run
 
 
@@ -82,7 +82,9 @@ def main() -> int:
         faults=given.faults or int(seconds / 5.5),
     )
     say(f"the record is in {folder}")
-    outcome = asyncio.run(run(settings, folder.resolve(), say))
+    outcome = run_until_told(run(settings, folder.resolve(), say))
+    if outcome is None:
+        return CODE
     shutil.rmtree(folder / "servers", ignore_errors=True)
     say("checking")
     began = time.monotonic()

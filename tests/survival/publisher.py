@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -48,7 +49,9 @@ class Desk:
         for drawn in orders(seed, self._name, self._ack_wait):
             left = began + done / rate - time.monotonic()
             if left > 0:
-                await asyncio.wait({asyncio.ensure_future(stop.wait())}, timeout=left)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(left):
+                        await stop.wait()
             if stop.is_set():
                 return
             done += len(drawn)

@@ -22,6 +22,7 @@ import psutil
 from jsjobs.jetstream.api import call
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.subjects import Names
+from survival.interrupted import CODE, run_until_told
 from survival.journal import Journal, read_all
 from survival.processes import JSJOBS, Processes
 from survival.register import Register
@@ -167,7 +168,9 @@ def main() -> int:
     folder = (given.folder or Path(tempfile.mkdtemp(prefix="soak-"))).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     say(f"the record is in {folder}")
-    told = asyncio.run(soak(folder, seconds=given.minutes * 60, rate=given.rate, seed=given.seed))
+    told = run_until_told(soak(folder, seconds=given.minutes * 60, rate=given.rate, seed=given.seed))
+    if told is None:
+        return CODE
     text = json.dumps(told, indent=2)
     (folder / "soak.json").write_text(text)
     sys.stdout.write(f"{text}\n")
