@@ -203,3 +203,10 @@ async def test_a_tenant_submits_its_own_jobs_alone(as_user: Settings, folder: Pa
                 assert await plain.is_refused(subject)
             other = await all_tenants.request("jobs.rpc.tenant.other.submit", b'{"type": "echo"}', timeout=10)
             assert (await viewer.status(json.loads(other.data)["job_id"])).tenant == "other"
+
+
+async def test_an_operator_may_ask_all_that_the_doctor_does(as_user: Settings) -> None:
+    [examined] = await commands((environment(as_user("operator")), ("doctor", "--json")))
+    found = {finding["check"]: finding for finding in json.loads(examined.out)["findings"]}
+    assert found["rights"]["severity"] == "ok", found["rights"]
+    assert "Violation" not in examined.err
