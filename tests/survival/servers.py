@@ -4,13 +4,14 @@ import asyncio
 import json
 import socket
 import urllib.request
+from base64 import b64decode
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 from facts import eventually
 from jsjobs.embedded import NatsServer, PostgresServer
-from jsjobs.jetstream.api import call, consumers
+from jsjobs.jetstream.api import call, consumers, find
 from jsjobs.jetstream.connect import connect
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.subjects import Names
@@ -108,11 +109,20 @@ async def leftovers(connection: Connection, names: Names, queues: list[str]) -> 
         async for consumer in consumers(connection, stream):
             left[f"{stream}/{consumer['name']}"] = consumer["num_ack_pending"]
     schedule = names.schedule_stream
-    state = (await call(connection, f"STREAM.INFO.{schedule}", {"subjects_filter": f"{names.namespace}.at.>"}))["state"]
-    left[schedule] = sum((state.get("subjects") or {}).values())
+    left[schedule] = await _live_schedules(connection, names)
     async for consumer in consumers(connection, schedule):
         left[f"{schedule}/{consumer['name']}"] = consumer["num_pending"]
     return left
+
+
+async def _live_schedules(connection: Connection, names: Names) -> int:
+    """Those that are to fire; a cancelled one leaves a tombstone for a minute."""
+    stream, count = names.schedule_stream, 0
+    asked = {"subjects_filter": f"{names.namespace}.at.>"}
+    for subject in (await call(connection, f"STREAM.INFO.{stream}", asked))["state"].get("subjects") or ():
+        found = await find(connection, f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
+        count += found is not None and b"\r\nNats-Schedule:" in b64decode(found["message"].get("hdrs", ""))
+    return count
 
 
 def _configuration(number: int, routes: list[int], monitor: int) -> str:

@@ -8,7 +8,7 @@ from survival.checker import check
 from survival.history import read_history
 from survival.run import Settings, run
 
-SETTINGS = Settings(seed=5, seconds=16, jobs=500, faults=12, ack_wait=2)
+SETTINGS = Settings(seed=5, seconds=13, jobs=400, faults=12, ack_wait=2)
 
 
 @pytest.mark.timeout(180)
