@@ -120,7 +120,7 @@ async def test_what_strangers_answer_in_the_place_of_servers_is_left_out(
             b"[]",
             b"{}",
             b'{"server": 1}',
-            b'{"server": {"name": "x", "ver": 1, "time": "2026-01-01T00:00:00"}}',
+            b'{"server": {"name": "x", "ver": 1, "time": "yesterday"}}',
         ):
             await plain.publish(message.reply, said)
 
