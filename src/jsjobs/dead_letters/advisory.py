@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from typing import NamedTuple
 
 from pydantic_core import from_json
 
-_SHARD_CONSUMER = re.compile(r"(critical|high|normal|low)-[0-9]{1,9}x[0-9]{1,9}-[0-9]{1,9}")
+from jsjobs.jetstream.subjects import Shard
+
 _MAX_SEQUENCE = 2**63
 
 
@@ -36,6 +36,6 @@ def read_advisory(data: bytes, queues: Collection[str]) -> Advisory | None:
     stream, consumer, sequence = value.get("stream"), value.get("consumer"), value.get("stream_seq")
     if not isinstance(stream, str) or not isinstance(consumer, str) or type(sequence) is not int:
         return None
-    if stream not in queues or not _SHARD_CONSUMER.fullmatch(consumer) or not 0 < sequence < _MAX_SEQUENCE:
+    if stream not in queues or Shard.of(consumer) is None or not 0 < sequence < _MAX_SEQUENCE:
         return None
     return Advisory(stream, consumer, sequence)

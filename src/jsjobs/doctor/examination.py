@@ -22,11 +22,12 @@ from jsjobs.doctor import (
     shards,
 )
 from jsjobs.doctor.finding import Finding, Severity
-from jsjobs.doctor.patient import Patient, utc_now
+from jsjobs.doctor.patient import Patient
 from jsjobs.jetstream.connect import connect
 from jsjobs.jetstream.errors import ServerTooOld, without_secrets
 from jsjobs.jetstream.subjects import Names
 from jsjobs.model.errors import JobError, Reason
+from jsjobs.model.job import utc_now
 from jsjobs.settings import Config
 
 _WITHIN = 30.0

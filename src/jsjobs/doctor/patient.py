@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from jsjobs.jetstream.api import find
@@ -17,7 +17,7 @@ from jsjobs.jetstream.rights import Rights, read_rights
 from jsjobs.jetstream.servers import ServerLook, look_at_servers
 from jsjobs.jetstream.subjects import Names
 from jsjobs.model.errors import JobError
-from jsjobs.model.job import Priority
+from jsjobs.model.job import Priority, utc_now
 from jsjobs.settings import Config
 
 ANSWERS_WITHIN = 4.0
@@ -25,11 +25,6 @@ ANSWERS_WITHIN = 4.0
 
 StreamInfo = dict[str, Any]
 """A stream as the server describes it."""
-
-
-def utc_now() -> datetime:
-    """This machine's clock."""
-    return datetime.now(UTC)
 
 
 @dataclass(slots=True)

@@ -6,11 +6,12 @@ import asyncio
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from jsjobs.jetstream.api import parse_time
 from jsjobs.jetstream.connection import Connection
+from jsjobs.model.job import utc_now
 
 ASKED_FOR_VERSIONS = "$SYS.REQ.ACCOUNT.PING.STATZ"
 """Every server answers here, in every account, unless its user may not publish there."""
@@ -55,7 +56,7 @@ async def look_at_servers(connection: Connection, *, now: Callable[[], datetime]
     Raises:
         JobError: `RunnerUnavailable`, if there is no connection.
     """
-    clock = now or _utc_now
+    clock = now or utc_now
     asked = clock()
     answers = await _ask_all(connection, ASKED_FOR_VERSIONS, b'{"include_unused": true}', clock)
     looks = (_server_look(told, asked, at) for told, at in answers)
@@ -68,7 +69,7 @@ async def look_at_sync(connection: Connection) -> list[SyncLook]:
     Raises:
         JobError: `RunnerUnavailable`, if there is no connection.
     """
-    answers = await _ask_all(connection, ASKED_FOR_SYNC, b"", _utc_now)
+    answers = await _ask_all(connection, ASKED_FOR_SYNC, b"", utc_now)
     looks = (_sync_look(told) for told, _ in answers)
     return sorted(look for look in looks if look is not None)
 
@@ -131,7 +132,3 @@ def _object(data: bytes) -> dict[str, Any]:
         if isinstance(told := json.loads(data), dict):
             return told
     return {}
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
