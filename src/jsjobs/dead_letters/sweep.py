@@ -33,6 +33,9 @@ class Sweep:
         self._fired = Fired(connection, names)
         self._strays = Strays(connection, names)
         self._seen: dict[tuple[str, int], float] = {}
+        """When each message was first found, of those that this look has found so far."""
+        self._before: dict[tuple[str, int], float] = {}
+        """Of those that the look before found."""
 
     async def once(self) -> None:
         """Look at every shard.
@@ -42,31 +45,32 @@ class Sweep:
             JobError: If the server cannot be asked.
         """
         await self._restore()
-        now, seen = time.monotonic(), self._seen
-        self._seen = {}
+        self._before, self._seen = self._seen, {}
         await self._strays.begin()
         shards = await live_shards(self._connection, self._names)
         for shard, info in shards.items():
             stream = self._names.stream(shard.priority)
             for sequence in await given_up(self._connection, stream, info):
-                first_seen = self._seen[stream, sequence] = seen.get((stream, sequence), now)
-                if now - first_seen >= info["config"]["ack_wait"] / 1e9:
+                if self._stays(stream, sequence, info["config"]["ack_wait"]):
                     await self._undertaker.bury(stream, sequence, info["config"]["filter_subject"])
         for priority in Priority:
             infos = [info for shard, info in shards.items() if shard.priority is priority]
-            await self._bury_strays(priority, infos, seen, now)
+            await self._bury_strays(priority, infos)
         await self._fired.clear()
         # New shards wait for their change to be finished: whoever began it may be gone.
         await self._topology.finish(wait=False)
 
-    async def _bury_strays(
-        self, priority: Priority, infos: list[dict[str, Any]], seen: dict[tuple[str, int], float], now: float
-    ) -> None:
+    async def _bury_strays(self, priority: Priority, infos: list[dict[str, Any]]) -> None:
         stream = self._names.stream(priority)
         for sequence in await self._strays.of(priority, infos):
-            first_seen = self._seen[stream, sequence] = seen.get((stream, sequence), now)
-            if now - first_seen >= max(info["config"]["ack_wait"] for info in infos) / 1e9:
+            if self._stays(stream, sequence, max(info["config"]["ack_wait"] for info in infos)):
                 await self._undertaker.bury(stream, sequence, ">", NOT_TAKEN)
+
+    def _stays(self, stream: str, sequence: int, ack_wait: int) -> bool:
+        """Note what this look found; whether looks before have found it for so many nanoseconds."""
+        now = time.monotonic()
+        first_seen = self._seen[stream, sequence] = self._before.get((stream, sequence), now)
+        return now - first_seen >= ack_wait / 1e9
 
     async def _restore(self) -> None:
         """A missing consumer is never a reason to bury: it is made again, and its jobs are delivered."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from jsjobs.jetstream.errors import ConnectionLost, NoResponders
 from jsjobs.jetstream.refusals import NotPermitted, Refusal
+from jsjobs.model.errors import JobError
 
 _SWEEP = 0.25  # seconds between two looks for unanswered requests
 
@@ -70,18 +72,12 @@ class Answers:
 
     def fail(self, why: str) -> None:
         """None will come."""
-        waiting, self._waiting = self._waiting, {}
-        for future, *_ in waiting.values():
-            if not future.done():
-                future.set_exception(ConnectionLost(why))
+        self._give_up(list(self._waiting), lambda: ConnectionLost(why))
 
     def refuse(self, refusal: Refusal) -> bool:
         """None will come to what was sent to a subject that this user may not publish on; whether somebody waited."""
         refused = [token for token, (_, _, subject) in self._waiting.items() if subject == refusal.subject]
-        for token in refused:
-            future = self._waiting.pop(token)[0]
-            if not future.done():
-                future.set_exception(NotPermitted(refusal))
+        self._give_up(refused, lambda: NotPermitted(refusal))
         return bool(refused)
 
     async def sweep(self) -> None:
@@ -89,7 +85,11 @@ class Answers:
         while True:
             await asyncio.sleep(_SWEEP)
             now = time.monotonic()
-            for token in [t for t, (_, deadline, _) in self._waiting.items() if deadline < now]:
-                future = self._waiting.pop(token)[0]
-                if not future.done():
-                    future.set_exception(ConnectionLost("NATS did not answer in time"))
+            late = [token for token, (_, deadline, _) in self._waiting.items() if deadline < now]
+            self._give_up(late, lambda: ConnectionLost("NATS did not answer in time"))
+
+    def _give_up(self, tokens: list[bytes], error: Callable[[], JobError]) -> None:
+        for token in tokens:
+            future = self._waiting.pop(token)[0]
+            if not future.done():
+                future.set_exception(error())
