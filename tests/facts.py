@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import time
+import urllib.request
 from collections.abc import Awaitable, Callable
 from typing import TypeVar, overload
 
@@ -35,3 +36,12 @@ async def eventually(look: Callable[[], Awaitable[T] | T], *, within: float = 20
 
 async def is_processing(service: JobService, job_id: str) -> bool:
     return (await service.status(job_id)).status == "processing"
+
+
+def is_ok(url: str) -> bool:
+    """Whether something answers there, and well."""
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return answer.status == 200
+    except OSError:  # nothing listens yet, or it says that it is unavailable
+        return False

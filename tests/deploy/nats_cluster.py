@@ -3,14 +3,13 @@
 import asyncio
 import socket
 import subprocess
-import urllib.request
 from functools import partial
 from pathlib import Path
 from typing import IO
 
 from deployed import NODES, SERVICES
 
-from facts import eventually
+from facts import eventually, is_ok
 from jsjobs.embedded.nats import _find_binary
 
 PORTS = (4222, 6222, 8222)
@@ -65,7 +64,7 @@ class Cluster:
     async def is_healthy(self, name: str) -> bool:
         """What the compose file's own health check says."""
         assert self.processes[name].poll() is None, (self.folder / f"{name}.log").read_text()
-        return await asyncio.to_thread(_is_ok, self.here(name, SERVICES[name]["healthcheck"]["test"][-1]))
+        return await asyncio.to_thread(is_ok, self.here(name, SERVICES[name]["healthcheck"]["test"][-1]))
 
     def kill(self, name: str) -> None:
         self.processes[name].kill()
@@ -76,11 +75,3 @@ class Cluster:
             self.kill(name)
         for log in self.logs:
             log.close()
-
-
-def _is_ok(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as answer:
-            return answer.status == 200
-    except OSError:  # nothing listens yet, or it says that it is unavailable
-        return False

@@ -3,13 +3,12 @@
 import asyncio
 import json
 import socket
-import urllib.request
 from base64 import b64decode
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from facts import eventually
+from facts import eventually, is_ok
 from jsjobs.embedded import NatsServer, PostgresServer
 from jsjobs.jetstream.api import call, consumers, find
 from jsjobs.jetstream.connect import connect
@@ -61,7 +60,7 @@ class Servers:
 
     async def is_healthy(self, number: int) -> bool:
         """Whether the node says that it is up, and has caught up with all its streams and consumers."""
-        return await asyncio.to_thread(_is_ok, f"http://127.0.0.1:{self._monitors[number]}/healthz")
+        return await asyncio.to_thread(is_ok, f"http://127.0.0.1:{self._monitors[number]}/healthz")
 
     async def is_in_sync(self, connection: Connection) -> bool:
         """Whether every node is healthy, and every stream has a leader whose followers have all it has."""
@@ -148,11 +147,3 @@ def _free_ports(count: int) -> list[int]:
     for found in sockets:
         found.close()
     return ports
-
-
-def _is_ok(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as answer:
-            return answer.status == 200
-    except OSError:  # nothing listens yet, or it says that it is unavailable
-        return False
