@@ -5,7 +5,9 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
+from facts import eventually
 from jsjobs import JobService
 from jsjobs.jetstream.api import consumers
 from jsjobs.jetstream.overview import Observer
@@ -67,10 +69,9 @@ async def fill_each_shard(jobs: JobService, job_type: str, each: int) -> list[st
         while len(found) < shards:
             entity = f"e{number}"
             number += 1
-            before = await pending(jobs)
+            before = await eventually(partial(_counted, jobs, len(ids)))
             job_id = await jobs.submit(job_type, 0, priority=priority, entity=entity)
-            after = await pending(jobs)
-            shard = next(name for name in after if after[name] > before[name])
+            shard = await eventually(partial(_grown, jobs, before))
             if shard in found:
                 await jobs.cancel(job_id)
                 continue
@@ -114,3 +115,14 @@ def watch_deliveries(monkeypatch: object) -> dict[str, int]:
 
     monkeypatch.setattr(JobRun, "run", noted)  # type: ignore[attr-defined]
     return counts
+
+
+async def _counted(jobs: JobService, count: int) -> dict[str, int] | None:
+    """What waits in each shard, once consumers have counted all jobs: they do so a moment after the receipt."""
+    found = await pending(jobs)
+    return found if sum(found.values()) == count else None
+
+
+async def _grown(jobs: JobService, before: dict[str, int]) -> str | None:
+    after = await pending(jobs)
+    return next((name for name in after if after[name] > before[name]), None)
