@@ -31,7 +31,7 @@ from jsjobs.jetstream.schedule import read_schedule
 from jsjobs.jetstream.state import StateStore
 from jsjobs.jetstream.stored import StoredMessage, find_at_leader, find_stored
 from jsjobs.model.errors import JobError, Reason
-from jsjobs.model.job import JobStatusResponse, Status, new_status
+from jsjobs.model.job import JobStatusResponse, new_status
 from jsjobs.model.retry import Retry
 from jsjobs.worker.decision import decide
 
@@ -161,7 +161,7 @@ def answers(data: bytes) -> bool:
     """An answer to any question, perhaps not the server's: read, or refused as such."""
     block, body = parts(data, 2)
     connection: Any = Answering(block, body)
-    queued = new_status(job_id="normal-7", status=Status.QUEUED)
+    queued = new_status({"job_id": "normal-7"})
     questions = (
         lambda: call(connection, "STREAM.INFO.JOBS_HIGH"),
         lambda: find_stored(connection, "JOBS_HIGH", {"seq": 7}),

@@ -53,7 +53,9 @@ def payload(data: bytes) -> bool:
         taken = True
         if raw is not None:
             handler.read_payload(raw)
-            found = JobStatusResponse.model_validate_json(new_status(job_id="x", status=Status.COMPLETE).to_json(raw))
+            found = JobStatusResponse.model_validate_json(
+                new_status({"job_id": "x", "status": Status.COMPLETE}).to_json(raw)
+            )
             found.to_json()
     return taken
 

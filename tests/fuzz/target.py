@@ -133,7 +133,7 @@ class Answering:
     async def ask(self, *_: Any, **__: Any) -> Reply:
         return self._reply
 
-    ask_soon = store_soon = ask
+    ask_soon = ask
 
 
 class Recording:

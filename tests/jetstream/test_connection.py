@@ -164,12 +164,13 @@ async def test_a_reply_subject_serves_again_only_once_it_was_answered(connection
 
     subject = namespace.encode()
     await connection.receive(subject, answer)
-    assert [(await connection.store(subject, body)).data for body in (b"1", b"2", b"3")] == [b"1", b"2", b"3"]
+    for body in (b"1", b"2", b"3"):
+        assert (await connection.ask(subject, body, once=True)).data == body
     assert len(set(asked)) == 1
     with pytest.raises(ConnectionLost):
-        await connection.store(subject, b"silence", timeout=0.1)
+        await connection.ask(subject, b"silence", timeout=0.1, once=True)
     silent = asked[-1]
-    later = [connection.store_soon(subject, b"%d" % number) for number in range(20)]
+    later = [connection.ask_soon(subject, b"%d" % number, once=True) for number in range(20)]
     connection.post(silent, b"a late answer, which is nobody's")
     assert [reply.data for reply in await asyncio.gather(*later)] == [b"%d" % number for number in range(20)]
     assert silent not in asked[4:]

@@ -11,7 +11,7 @@ import pytest
 from facts import eventually
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.lookup import Lookup
-from jsjobs.jetstream.progress import INTERVAL, ProgressSender
+from jsjobs.jetstream.progress import INTERVAL, ProgressSender, Reporter
 from jsjobs.jetstream.state import StateStore
 from jsjobs.jetstream.subjects import Names
 from jsjobs.model.job import MAX_ERROR_BYTES, JobStatusResponse, Priority, Status, utc_now
@@ -34,7 +34,7 @@ async def kept(connection: Connection, names: Names, state: StateStore) -> list[
 async def test_a_chatty_handler_is_joined_and_its_last_report_kept(
     sender: ProgressSender, connection: Connection, names: Names, state: StateStore
 ) -> None:
-    reporter = sender.reporter("high-7")
+    reporter = Reporter(sender, "high-7")
     for number in range(1001):
         reporter.report(number / 10, f"{number}")
     await asyncio.to_thread(reporter.report, 100, "from a thread")
@@ -56,7 +56,7 @@ async def test_reports_wake_the_loop_at_most_20_times_a_second(
     monkeypatch: pytest.MonkeyPatch,
     in_thread: bool,
 ) -> None:
-    reporter, woken, wake = sender.reporter("high-7"), [], sender.wake
+    reporter, woken, wake = Reporter(sender, "high-7"), [], sender.wake
     monkeypatch.setattr(sender, "wake", lambda reporter: (woken.append(time.monotonic()), wake(reporter)))
 
     def report_for_half_a_second() -> int:
@@ -89,7 +89,7 @@ async def test_reports_wake_the_loop_at_most_20_times_a_second(
 async def test_a_report_made_while_the_loop_looks_is_not_left_behind(
     sender: ProgressSender, connection: Connection, names: Names, state: StateStore
 ) -> None:
-    reporter = sender.reporter("high-7")
+    reporter = Reporter(sender, "high-7")
     for number in range(3):
         await asyncio.to_thread(reporter.report, number, f"{number}")
         # Sent without a close.
@@ -100,7 +100,7 @@ async def test_a_report_made_while_the_loop_looks_is_not_left_behind(
 async def test_a_message_is_clipped_and_cleaned(
     sender: ProgressSender, connection: Connection, names: Names, state: StateStore
 ) -> None:
-    reporter = sender.reporter("high-7")
+    reporter = Reporter(sender, "high-7")
     reporter.report(1, "\ud800\x00" + "x" * 10_000)
     reporter.close()
     [message] = await kept(connection, names, state)

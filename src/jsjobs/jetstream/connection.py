@@ -162,41 +162,20 @@ class Connection(HardenedClient):
         *,
         header: bytes = b"",
         timeout: float = DEFAULT_TIMEOUT,
+        once: bool = False,
     ) -> asyncio.Future[Reply]:
         """Like `ask`, but sends at once: the future ends as `ask` would, and several can be under way together.
 
         Raises:
             ConnectionLost, JobError: As `post`.
         """
-        answers = self._answers
-        token = answers.token()
-        self.post(subject, data, reply=answers.inbox + token, header=header)
-        return answers.expect(token, timeout, subject)
-
-    def store_soon(
-        self, subject: bytes, data: bytes, *, header: bytes = b"", timeout: float = DEFAULT_TIMEOUT
-    ) -> asyncio.Future[Reply]:
-        """As `ask_soon`, for a message that a stream stores and acknowledges once: cheaper for the server.
-
-        Raises:
-            ConnectionLost, JobError: As `post`.
-        """
-        answers = self._answers
-        token = answers.used_token()
-        self.post(subject, data, reply=answers.inbox + token, header=header)
-        return answers.expect(token, timeout, subject)
-
-    async def store(
-        self, subject: bytes, data: bytes, *, header: bytes = b"", timeout: float = DEFAULT_TIMEOUT
-    ) -> Reply:
-        """As `ask`, for such a message.
-
-        Raises:
-            ConnectionLost, NoResponders, JobError: As `ask`.
-        """
-        if not self._up.is_set():
-            await self.when_up(timeout)
-        return await self.store_soon(subject, data, header=header, timeout=timeout)
+        reply, future = self._answers.expect(subject, timeout, once=once)
+        try:
+            self.post(subject, data, reply=reply, header=header)
+        except JobError:
+            self._answers.forget(reply)
+            raise
+        return future
 
     async def ask(
         self,
@@ -205,8 +184,16 @@ class Connection(HardenedClient):
         *,
         header: bytes = b"",
         timeout: float = DEFAULT_TIMEOUT,
+        once: bool = False,
     ) -> Reply:
         """Send a request when the connection stands, and wait for its answer.
+
+        Args:
+            subject: Where to.
+            data: What.
+            header: A whole header block, or none.
+            timeout: Seconds to wait for the answer.
+            once: Whether one answer comes and no more, as to what a stream stores: cheaper for the server.
 
         Raises:
             ConnectionLost: If the connection broke, or `timeout` seconds passed, with the request under way.
@@ -216,7 +203,7 @@ class Connection(HardenedClient):
         """
         if not self._up.is_set():
             await self.when_up(timeout)
-        return await self.ask_soon(subject, data, header=header, timeout=timeout)
+        return await self.ask_soon(subject, data, header=header, timeout=timeout, once=once)
 
     async def _process_err(self, err_msg: str) -> None:
         refusal = refusal_in(err_msg)

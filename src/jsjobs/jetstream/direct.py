@@ -7,6 +7,7 @@ cost as much as its messages. The stream still makes the connection; then its pl
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from nats.errors import UnexpectedEOF
@@ -17,8 +18,16 @@ from jsjobs.jetstream.parser import WireParser
 class DirectWire(asyncio.Protocol):
     """Stands in for the stream's protocol on a transport, once the first words with the server are over."""
 
-    def __init__(self, parser: WireParser, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, parser: WireParser, writer: asyncio.StreamWriter, after: Callable[[], None]) -> None:
+        """Reads and writes nothing yet.
+
+        Args:
+            parser: What comes goes there.
+            writer: Of the stream.
+            after: Called when something has come and was parsed.
+        """
         self._parser = parser
+        self._after = after
         self._transport: Any = writer.transport
         # It goes on hearing of pauses and of the end: whoever drains or closes the stream waits for them there.
         self._stream: Any = self._transport.get_protocol()
@@ -67,6 +76,7 @@ class DirectWire(asyncio.Protocol):
             self._fail(error)
         if self._parser.aside:
             self._wake()
+        self._after()
 
     def eof_received(self) -> None:
         """The server says no more: nothing is to be said to it either, and the transport closes."""

@@ -13,7 +13,7 @@ from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.wire import NO_HEADERS, JobHeaders, UnreadableHeaders, parse_job_headers
 from jsjobs.model.context import RequestContext
 from jsjobs.model.errors import JobError
-from jsjobs.model.job import Carrier, HistoryItem, JobStatusResponse, Priority, Status, built, new_status
+from jsjobs.model.job import Carrier, JobStatusResponse, Priority, Status, built, history_item, new_status
 
 
 class IncomingJob(NamedTuple):
@@ -43,10 +43,15 @@ class IncomingJob(NamedTuple):
             own.tenant, own.request_id, own.entity, self.type, self.shard, job_id=self.job_id, trace=own.trace
         )
 
-    def entry(self) -> JobStatusResponse:
-        """The entry of a job that nobody has written of yet."""
-        more = {"carrier": self.carrier, "scheduled_for": self.scheduled_for}
-        return new_entry(self.job_id, self.type, self.priority, self.headers, self.carrier.stored_at, **more)
+    def entry(self, **more: Any) -> JobStatusResponse:
+        """The entry of a job that nobody has written of yet, with further fields."""
+        more["carrier"], more["scheduled_for"] = self.carrier, self.scheduled_for
+        return new_entry(self.job_id, self.type, self.priority, self.headers, self.carrier.stored_at, more)
+
+    def begun(self, now: datetime, worker: str) -> JobStatusResponse:
+        """The entry of its first attempt: what `entry` gives, `started`, in one step less."""
+        item = history_item(Status.PROCESSING, now, 1)
+        return self.entry(status=Status.PROCESSING, attempts=1, history=(item,), worker=worker)
 
     def own(self, entry: JobStatusResponse) -> JobStatusResponse | None:
         """What an entry under this job's id says of this job.
@@ -61,7 +66,7 @@ class IncomingJob(NamedTuple):
 
 
 def new_entry(
-    job_id: str, job_type: str, priority: Priority, headers: JobHeaders, created_at: datetime, **more: Any
+    job_id: str, job_type: str, priority: Priority, headers: JobHeaders, created_at: datetime, more: dict[str, Any]
 ) -> JobStatusResponse:
     """The first entry of a job.
 
@@ -71,19 +76,20 @@ def new_entry(
         priority: Its queue.
         headers: What its message says.
         created_at: When it was submitted.
-        **more: Further fields of the entry.
+        more: Further fields of the entry; without them it is queued.
     """
     return new_status(
-        job_id=job_id,
-        status=Status.QUEUED,
-        type=job_type,
-        priority=priority,
-        entity=headers.entity,
-        tenant=headers.tenant,
-        batch_id=headers.batch_id,
-        created_at=created_at,
-        max_attempts=headers.max_attempts,
-        **more,
+        {
+            "job_id": job_id,
+            "type": job_type,
+            "priority": priority,
+            "entity": headers.entity,
+            "tenant": headers.tenant,
+            "batch_id": headers.batch_id,
+            "created_at": created_at,
+            "max_attempts": headers.max_attempts,
+        }
+        | more
     )
 
 
@@ -100,8 +106,8 @@ def given_entry(
         now: When it is submitted.
         **more: Further fields of the entry.
     """
-    history = (built(HistoryItem, {"status": Status.QUEUED, "timestamp": now, "attempt": 0, "error": None}),)
-    return new_entry(job_id, job_type, priority, headers, now, history=history, **more)
+    more["history"] = (history_item(Status.QUEUED, now, 0),)
+    return new_entry(job_id, job_type, priority, headers, now, more)
 
 
 async def fetch_job(connection: Connection, names: Names, priority: Priority, sequence: int) -> IncomingJob | None:
@@ -160,14 +166,6 @@ def read_job(
     if job_id is None and headers.firing is not None:
         due = headers.firing.due(stored_at)
         job_id = headers.firing.job_id(due)
-    return IncomingJob(
-        job_id=job_id or f"{place.prefix}{sequence}",
-        type=place.type,
-        priority=place.priority,
-        shard=place.shard,
-        headers=headers,
-        problem=problem,
-        carrier=built(Carrier, {"stream": place.stream, "sequence": sequence, "stored_at": stored_at}),
-        data=data,
-        scheduled_for=due,
-    )
+    carrier = built(Carrier, {"stream": place.stream, "sequence": sequence, "stored_at": stored_at})
+    job_id = job_id or f"{place.prefix}{sequence}"
+    return IncomingJob(job_id, place.type, place.priority, place.shard, headers, problem, carrier, data, due)

@@ -55,49 +55,32 @@ class WireParser:
             ProtocolError: If they are no NATS protocol: the connection must be made anew.
         """
         buffer = self._rest + data if self._rest else data
-        position = 0
+        position, size, receivers = 0, len(buffer), self.receivers
         while (end := buffer.find(_CRLF, position)) >= 0:
             line = buffer[position:end]
-            if line.startswith(_MESSAGE):
-                after = self._message(line, buffer, end + 2)
-                if not after:
-                    break
-                position = after
-            else:
+            if not line.startswith(_MESSAGE):
                 position = end + 2
                 self._control(line)
+                continue
+            subject, sid, reply, header_size, whole = _read_line(line)
+            start = end + 2
+            if size < start + whole + 2:
+                break
+            body_at, position = start + header_size, start + whole + 2
+            header, body = buffer[start:body_at], buffer[body_at : start + whole]
+            receiver = receivers.get(sid)
+            if receiver is None:
+                self.aside.append(partial(self._hand_on, sid, subject, reply, body, header))
+                continue
+            # One message that cannot be handled must cost nothing but itself.
+            try:
+                receiver(subject, reply, header, body)
+            except (Exception, asyncio.CancelledError):  # a plain function's is never this task's own cancellation
+                logger.exception("a message on %.200r could not be handled and was skipped", subject)
         else:
-            if len(buffer) - position > _MAX_LINE:
+            if size - position > _MAX_LINE:
                 raise ProtocolError
         self._rest = buffer[position:]
-
-    def _message(self, line: bytes, buffer: bytes, start: int) -> int:
-        """Deliver one message; where the next one begins, or 0 while this one has not come whole."""
-        words = line.split(b" ")
-        with_header = words[0] == b"HMSG"
-        try:
-            end = start + int(words[-1])
-            header_end = start + int(words[-2]) if with_header else start
-            subject, sid = words[1], words[2]
-            optional = len(words) - (5 if with_header else 4)
-            reply = words[3] if optional else b""
-        except (ValueError, IndexError) as error:
-            raise ProtocolError from error
-        if not (start <= header_end <= end and 0 <= optional <= 1):
-            raise ProtocolError
-        if len(buffer) < end + 2:
-            return 0
-        header, body = buffer[start:header_end], buffer[header_end:end]
-        receiver = self.receivers.get(sid)
-        if receiver is None:
-            self.aside.append(partial(self._hand_on, sid, subject, reply, body, header))
-            return end + 2
-        # One message that cannot be handled must cost nothing but itself.
-        try:
-            receiver(subject, reply, header, body)
-        except (Exception, asyncio.CancelledError):  # a plain function's is never this task's own cancellation
-            logger.exception("a message on %.200r could not be handled and was skipped", subject)
-        return end + 2
 
     async def _hand_on(self, sid: bytes, subject: bytes, reply: bytes, body: bytes, header: bytes) -> None:
         try:
@@ -119,3 +102,19 @@ class WireParser:
             self.aside.append(partial(client._process_err, text))  # noqa: SLF001
         elif not word.startswith(b"+OK"):
             raise ProtocolError
+
+
+def _read_line(line: bytes) -> tuple[bytes, bytes, bytes, int, int]:
+    """Subject, subscription, reply subject (empty: none), size of the header block and of the whole, in bytes."""
+    words = line.split(b" ")
+    try:
+        if line.startswith(b"H"):
+            header_size, optional = int(words[-2]), len(words) - 5
+        else:
+            header_size, optional = 0, len(words) - 4
+        whole = int(words[-1])
+        if not (0 <= header_size <= whole and 0 <= optional <= 1):
+            raise ProtocolError
+        return words[1], words[2], words[3] if optional else b"", header_size, whole
+    except (ValueError, IndexError) as error:
+        raise ProtocolError from error

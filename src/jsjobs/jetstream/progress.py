@@ -39,10 +39,6 @@ class ProgressSender:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
 
-    def reporter(self, job_id: str) -> Reporter:
-        """Where one attempt reports."""
-        return Reporter(self, job_id)
-
     def send(self, job_id: str, update: ProgressUpdate) -> None:
         """Publish one update."""
         data = update.model_dump_json(exclude_none=True).encode()
@@ -107,7 +103,8 @@ class Reporter:
         self._is_awake = self._is_closed = True
         if self._timer is not None:
             self._timer.cancel()
-        self._send()
+        if self._latest is not None:
+            self._send()
 
     def _send(self) -> None:
         latest, self._latest = self._latest, None

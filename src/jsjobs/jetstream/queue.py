@@ -67,7 +67,8 @@ class JobQueue:
         while True:
             tries -= 1
             try:
-                reply = await self._connection.store(job.subject, job.data, header=header, timeout=self._timeout)
+                ask = self._connection.ask(job.subject, job.data, header=header, timeout=self._timeout, once=True)
+                reply = await ask
             except NoResponders:
                 if not await self._comes_back(job.subject, deadline):
                     raise self._no_stream() from None

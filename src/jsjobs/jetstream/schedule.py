@@ -69,7 +69,7 @@ class Schedule:
         """
         priority, job_type = names.queue_of_due(self.headers.get(TARGET, "").encode())
         headers = parse_job_headers(header_block(self.own_headers))
-        return new_entry(self.job_id or "", job_type, priority, headers, self.stored_at, scheduled_for=self.due)
+        return new_entry(self.job_id or "", job_type, priority, headers, self.stored_at, {"scheduled_for": self.due})
 
 
 def delayed(names: Names, subject: bytes, headers: dict[str, str], due: datetime) -> dict[str, str]:

@@ -19,6 +19,7 @@ from jsjobs.jetstream.stored import place_of
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.wire import value_of
 from jsjobs.model.checks import problems
+from jsjobs.model.entry_text import EntryText
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import JobStatusResponse, random_token
 
@@ -27,6 +28,8 @@ WRONG_REVISION = frozenset({10071, 10164})
 other write is still on its way to the replicas."""
 _OVER_MAX_MSG_SIZE = 10054
 _ACK = re.compile(rb'\{"stream": ?"[^"]*", ?"seq": ?([1-9][0-9]{0,18})[,}]')
+_HEADER = b"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: %d\r\nJsjobs-Writer: %b-%x\r\n\r\n"
+_EXPIRING = _HEADER[:-2] + b"Nats-TTL: %ds\r\n\r\n"
 _RETRY_EVERY = 0.05
 _LAG = 0.25
 """Seconds in which a replica has surely caught up with a write that its leader told of."""
@@ -80,7 +83,7 @@ class StateStore:
 
     async def write(
         self,
-        entry: JobStatusResponse,
+        entry: JobStatusResponse | EntryText,
         *,
         expected: int,
         result: bytes | None = None,
@@ -95,7 +98,7 @@ class StateStore:
         Args:
             entry: What to write.
             expected: The revision the decision was made on.
-            result: The handler's result, JSON already.
+            result: The handler's result, JSON already; an `EntryText` has it in itself.
             ttl: Seconds until the entry expires; None: never.
             within: Seconds to try on, once a first try has failed; None: for ever.
 
@@ -107,16 +110,15 @@ class StateStore:
             ConnectionLost: If the server could not be reached in that time; the entry may have been written.
             JobError: `RunnerUnavailable` if the bucket does not exist; `Validation` if the entry is too large.
         """
-        writer = b"%b-%x" % (self._token, next(self._writes))
-        expires = b"" if ttl is None else b"Nats-TTL: %ds\r\n" % max(1, int(ttl))
-        header = b"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: %d\r\nJsjobs-Writer: %b\r\n%b\r\n" % (
-            expected,
-            writer,
-            expires,
-        )
-        subject, body = self._names.state(entry.job_id), entry.to_json(result)
+        number = next(self._writes)
+        if ttl is None:
+            header = _HEADER % (expected, self._token, number)
+        else:
+            header = _EXPIRING % (expected, self._token, number, max(1, ttl))
+        subject = self._names.state(entry.job_id)
+        body = entry.text if isinstance(entry, EntryText) else entry.to_json(result)
         try:
-            return _revision(await self._connection.store_soon(subject, body, header=header), entry.job_id)
+            return _revision(await self._connection.ask_soon(subject, body, header=header, once=True), entry.job_id)
         except ConnectionClosed:
             raise
         except JobError as error:
@@ -124,6 +126,7 @@ class StateStore:
                 raise
         try:
             async with asyncio.timeout(within):
+                writer = b"%b-%x" % (self._token, number)
                 return await self._write_again(entry.job_id, subject, body, header, expected, writer)
         except TimeoutError:
             raise ConnectionLost("NATS could not be reached; the job's entry may yet have been written") from None

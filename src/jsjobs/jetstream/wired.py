@@ -140,7 +140,8 @@ class WiredClient(Client):
         reader, writer = transport._io_reader, transport._io_writer  # noqa: SLF001 - nats-py has no other word for them
         assert reader is not None
         assert writer is not None
-        wire = self._wire = DirectWire(self._parser, writer)
+        # What is read wakes tasks that have something to send: it goes behind them, in the same turn of the loop.
+        wire = self._wire = DirectWire(self._parser, writer, self._send_pending)
         try:
             await wire.run(reader)
         finally:

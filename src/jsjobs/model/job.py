@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from datetime import UTC, datetime
-from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
@@ -65,10 +64,16 @@ _set_values, _set_given, _set_extra, _set_private = (
 )
 
 
-@cache
-def _all_fields(kind: type[BaseModel]) -> set[str]:
-    # One for all: models are frozen, and their copies copy it.
-    return set(kind.model_fields)
+class _Given(dict[type[BaseModel], set[str]]):
+    """All fields of a model; one set for all its objects: models are frozen, and their copies copy it."""
+
+    def __missing__(self, kind: type[BaseModel]) -> set[str]:
+        given = self[kind] = set(kind.model_fields)
+        return given
+
+
+_ALL_FIELDS = _Given()
+_new = object.__new__
 
 
 def built(kind: type[M], fields: dict[str, Any]) -> M:
@@ -78,9 +83,9 @@ def built(kind: type[M], fields: dict[str, Any]) -> M:
         kind: Which model.
         fields: All of its fields, in their order.
     """
-    made = kind.__new__(kind)
+    made = _new(kind)
     _set_values(made, fields)
-    _set_given(made, _all_fields(kind))
+    _set_given(made, _ALL_FIELDS[kind])
     _set_extra(made, None)
     _set_private(made, None)
     return made
@@ -95,6 +100,11 @@ class HistoryItem(BaseModel):
     timestamp: AwareDatetime
     attempt: int
     error: str | None = None
+
+
+def history_item(status: Status, now: datetime, attempt: int, error: str | None = None) -> HistoryItem:
+    """An item of values that are known to be right."""
+    return built(HistoryItem, {"status": status, "timestamp": now, "attempt": attempt, "error": error})
 
 
 class Carrier(BaseModel):
@@ -148,7 +158,7 @@ class JobStatusResponse(BaseModel):
         Args:
             result: The handler's result, which is JSON already and is not encoded a second time.
         """
-        body = self.__pydantic_serializer__.to_json(self, exclude_none=True)
+        body: bytes = _write_json(self, exclude_none=True)
         return body if result is None else b'%b,"result":%b}' % (body[:-1], result)
 
     # -- transitions: each gives the next entry and leaves this one as it is ------------------------------------------
@@ -212,12 +222,11 @@ class JobStatusResponse(BaseModel):
     def _next(
         self, status: Status, now: datetime, attempt: int, error: str | None = None, **changes: Any
     ) -> JobStatusResponse:
-        if self.status in TERMINAL_STATUSES:
+        fields = self.__dict__ | changes  # looked up there: a model's attributes take longer
+        if fields["status"] in TERMINAL_STATUSES:
             # A programming error, not a race: races are decided by the entry's revision.
             raise JobError(Reason.PROCESSING, f"job {self.job_id} has ended as {self.status}", job_id=self.job_id)
-        item = built(HistoryItem, {"status": status, "timestamp": now, "attempt": attempt, "error": error})
-        fields = self.__dict__ | changes
-        history = (*self.history, item)
+        history = (*fields["history"], history_item(status, now, attempt, error))
         if len(history) > HISTORY_FIRST + HISTORY_LAST:
             fields["history_dropped"] += len(history) - HISTORY_FIRST - HISTORY_LAST
             history = history[:HISTORY_FIRST] + history[-HISTORY_LAST:]
@@ -225,11 +234,17 @@ class JobStatusResponse(BaseModel):
         return built(JobStatusResponse, fields)
 
 
-_NEW = {name: field.get_default() for name, field in JobStatusResponse.model_fields.items()}
+_write_json = JobStatusResponse.__pydantic_serializer__.to_json
+
+_NEW = {name: field.get_default() for name, field in JobStatusResponse.model_fields.items()} | {"status": Status.QUEUED}
 
 
-def new_status(**fields: Any) -> JobStatusResponse:
-    """The first entry of a job, of values that are known to be right; fields that are not given have their defaults."""
+def new_status(fields: dict[str, Any]) -> JobStatusResponse:
+    """The first entry of a job, of values that are known to be right.
+
+    Args:
+        fields: Those that are not given have their defaults; without a status it is queued.
+    """
     return built(JobStatusResponse, _NEW | fields)
 
 

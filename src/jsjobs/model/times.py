@@ -15,7 +15,8 @@ _RFC_3339 = re.compile(
 
 def rfc3339(moment: datetime) -> str:
     """An aware moment as the wire writes it: RFC 3339, UTC, such as `2026-11-22T12:00:00Z`."""
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    text = (moment if moment.tzinfo is UTC else moment.astimezone(UTC)).isoformat()
+    return text[:-6] + "Z"  # instead of +00:00
 
 
 def parse_rfc3339(text: str) -> datetime:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from jsjobs.jetstream.delivery import Delivery
 from jsjobs.jetstream.incoming import IncomingJob
 from jsjobs.jetstream.state import Conflict, Found
+from jsjobs.model.entry_text import text_of
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Status
 from jsjobs.worker.decision import (
@@ -163,8 +164,9 @@ class Claiming:
         """
         tools, job = self._tools, self._job
         self._left = 0
-        revision = await tools.state.write(decision.entry, expected=decision.expected)
-        claim = Claim(decision.entry, revision, self._delivery)
+        text = text_of(decision.entry)
+        revision = await tools.state.write(text, expected=decision.expected)
+        claim = Claim(decision.entry, revision, self._delivery, text)
         if (decision.after_snooze or self._waited) and not self._is_awake and await self._is_paused():
             # Looked at after the write: whoever pauses sees one of the two, and the handler does not begin.
             logger.debug("job %s: it has waited here, and its priority is paused meanwhile", job.job_id)

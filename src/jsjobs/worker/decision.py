@@ -150,7 +150,7 @@ def decide(
 
 def new_start(job: IncomingJob, now: datetime, worker: str) -> Start:
     """The first attempt at a job that has no entry yet and does not expire."""
-    return Start(job.entry().started(now, worker), 0)
+    return Start(job.begun(now, worker), 0)
 
 
 def taken_over(entry: JobStatusResponse, revision: int, now: datetime, worker: str) -> Start | Bury:

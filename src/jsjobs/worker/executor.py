@@ -61,8 +61,10 @@ class Handling:
         self.context = context
         self._grace = grace
         self._limits = limits
+        self.loop = limits.loop  # to ask for it costs a system call, up to Python 3.11
         self.why = ""
-        self._stop: Stop | None = None
+        self.asked: Stop | None = None
+        """Why the handler was asked to end; None if it was not."""
         self._task: asyncio.Task[Any] | None = None
         self._again: asyncio.TimerHandle | None = None
 
@@ -71,9 +73,9 @@ class Handling:
 
         Asked again it is not interrupted again: what it does to end has its grace time, however many ask.
         """
-        is_first = self._stop is None
+        is_first = self.asked is None
         if is_first or reason is Stop.LOST:
-            self._stop, self.why = reason, why or reason
+            self.asked, self.why = reason, why or reason
         self.context.cancelled = True
         if is_first:
             self._interrupt()
@@ -83,20 +85,24 @@ class Handling:
             self._task.cancel()
             if self._again is not None:
                 self._again.cancel()
-            self._again = asyncio.get_running_loop().call_later(self._grace, self._interrupt)
+            self._again = self.loop.call_later(self._grace, self._interrupt)
 
-    def asked(self) -> Stop | None:
-        """Why the handler was asked to end; None if it was not."""
-        return self._stop
-
-    async def run(self, registration: Registration, payload: Any, places: Places, limit: float | None) -> Any:
+    async def run(
+        self,
+        registration: Registration,
+        payload: Any,
+        places: Places,
+        limit: float | None,
+        task: asyncio.Task[Any] | None,
+    ) -> Any:
         """The handler's value; an interruption ends it with `CancelledError` once the handler has really ended."""
-        self._task = asyncio.current_task()
+        self._task = task
         try:
             if registration.in_process:
                 begun = partial(self._end_after, limit)  # waiting for a process takes none of the handler's time
                 return await places.processes.run(registration.function, payload, self.context, begun=begun)
-            self._end_after(limit)
+            if limit is not None:
+                self._limits.begin(self, limit)
             arguments = (payload, self.context) if registration.takes_context else (payload,)
             if registration.is_async:
                 return await registration.function(*arguments)
@@ -160,16 +166,16 @@ async def execute(
         policy: When to try again, unless the handler brought its own.
         clock: The time now.
     """
-    if handling.asked() is not None:
+    if handling.asked is not None:
         return _stopped(handling, entry, policy, limit, clock())
-    task = asyncio.current_task()
+    task = asyncio.current_task(handling.loop)
     try:
         registration, payload = read()
         policy = registration.retry or policy
-        value = await handling.run(registration, payload, places, limit)
+        value = await handling.run(registration, payload, places, limit, task)
         verdict: Verdict = Complete(registration.write_result(value))
     except asyncio.CancelledError:
-        if handling.asked() is None:
+        if handling.asked is None:
             if task is not None and task.cancelling():
                 raise  # the whole process is being torn down
             return _failed(entry, JobError.from_processing("the handler was cancelled from within"), policy, clock())
@@ -183,7 +189,7 @@ async def execute(
     while task is not None and task.cancelling():
         task.uncancel()  # our own request has been answered, and must not end the settlement too
     try:
-        if _stands(handling):
+        if handling.asked is None or _stands(handling):
             return verdict
         return _stopped(handling, entry, policy, limit, clock())
     finally:
@@ -193,8 +199,7 @@ async def execute(
 
 def _stands(handling: Handling) -> bool:
     """Whether what the handler ended in counts: it does where it ended by itself though the worker is stopping."""
-    asked = handling.asked()
-    return asked is None or asked is Stop.RELEASE
+    return handling.asked is None or handling.asked is Stop.RELEASE
 
 
 def _failed_in_stopping(entry: JobStatusResponse, error: BaseException) -> Release:
@@ -206,7 +211,7 @@ def _failed_in_stopping(entry: JobStatusResponse, error: BaseException) -> Relea
 def _stopped(
     handling: Handling, entry: JobStatusResponse, policy: Retry, limit: float | None, now: datetime
 ) -> Verdict:
-    match handling.asked():
+    match handling.asked:
         case Stop.TIMEOUT:
             return _failed(entry, JobError.from_timeout(f"the handler ran longer than {limit or 0:g} s"), policy, now)
         case Stop.CANCEL:

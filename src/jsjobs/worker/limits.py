@@ -21,18 +21,18 @@ class TimeLimits:
     """Tells each, once, when its time is up."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._due: dict[Limited, float] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, limited: Limited, seconds: float) -> None:
         """Its time runs from now on."""
-        due = self._due[limited] = self._loop.time() + seconds
+        due = self._due[limited] = self.loop.time() + seconds
         if self._timer is None:
-            self._timer = self._loop.call_at(due, self._ring)
+            self._timer = self.loop.call_at(due, self._ring)
         elif due < self._timer.when():
             self._timer.cancel()
-            self._timer = self._loop.call_at(due, self._ring)
+            self._timer = self.loop.call_at(due, self._ring)
 
     def end(self, limited: Limited) -> None:
         """It has ended, or never had a limit."""
@@ -46,8 +46,8 @@ class TimeLimits:
             self._timer.cancel()
 
     def _ring(self) -> None:
-        now = self._loop.time() + _AT_ONCE
+        now = self.loop.time() + _AT_ONCE
         for limited in [limited for limited, due in self._due.items() if due <= now]:
             del self._due[limited]
             limited.time_is_up()
-        self._timer = self._loop.call_at(min(self._due.values()), self._ring) if self._due else None
+        self._timer = self.loop.call_at(min(self._due.values()), self._ring) if self._due else None

@@ -53,7 +53,7 @@ class Registration:
             return parse_json(data, "the payload")
         check_numbers(data, "the payload")
         try:
-            return self.payload.validate_json(data)
+            return self.payload.validator.validate_json(data)  # the adapter's own method costs as much again
         except ValidationError as error:
             raise JobError.from_validation(f"the payload of {self.type} does not fit: {problems(error)}") from None
 
@@ -69,7 +69,7 @@ class Registration:
             return None
         if self.result is not None:
             try:
-                value = self.result.validate_python(value)
+                value = self.result.validator.validate_python(value)
             except ValidationError as error:
                 raise JobError.from_validation(f"the result of {self.type} does not fit: {problems(error)}") from None
         return encode_json(value, f"the result of {self.type}")

@@ -68,7 +68,7 @@ class JobRun:
     def needs_renewal(self) -> bool:
         """Whether a handler runs, long or short: a short one that is past its limit may still need time to end."""
         handling = self._handling
-        return handling is not None and handling.asked() is not Stop.LOST
+        return handling is not None and handling.asked is not Stop.LOST
 
     def lose(self, why: str) -> None:
         """End the handler, or do not begin it; nothing more is sent for this delivery."""
@@ -95,6 +95,10 @@ class JobRun:
         if (handling := self._handling) is not None:
             handling.stop(Stop.CANCEL)
         return is_news
+
+    def begin(self) -> asyncio.Task[None]:
+        """`run`, in a task of its own."""
+        return self._tools.limits.loop.create_task(self.run(), name=self.job_id)
 
     async def run(self) -> None:
         """Claim the job, run its handler, settle it; whatever goes wrong, the job comes back by its own redelivery.

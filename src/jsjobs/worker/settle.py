@@ -19,6 +19,7 @@ from jsjobs.jetstream.letters import send_letter
 from jsjobs.jetstream.state import Conflict, StateStore
 from jsjobs.jetstream.subjects import Names
 from jsjobs.model.context import current_context
+from jsjobs.model.entry_text import EntryText, completed_text, text_of
 from jsjobs.model.errors import Reason
 from jsjobs.model.job import JobStatusResponse
 from jsjobs.worker.lease import LeaseTime
@@ -27,6 +28,7 @@ from jsjobs.worker.verdict import (
     Complete,
     DeadLetter,
     Lost,
+    NotComplete,
     Outcome,
     Release,
     RetryAfter,
@@ -46,6 +48,8 @@ class Claim(NamedTuple):
     entry: JobStatusResponse
     revision: int
     delivery: Delivery
+    text: EntryText | None = None
+    """The entry as it is stored, where an attempt begins."""
 
 
 class Settlement:
@@ -87,7 +91,10 @@ class Settlement:
     async def apply(self, claim: Claim, verdict: Verdict) -> Outcome:
         """Settle the job, or nothing at all where the claim no longer holds; what it came to."""
         try:
-            outcome = await self._apply(claim, verdict)
+            if isinstance(verdict, Complete):
+                outcome = await self._complete(claim, verdict.result)
+            else:
+                outcome = await self._apply(claim, verdict)
         except Conflict:
             logger.warning(
                 "job %s: another worker has it, the outcome %s of attempt %d is dropped",
@@ -100,11 +107,9 @@ class Settlement:
             self._telemetry.settled(claim.entry.type, claim.entry.priority, outcome)
         return outcome
 
-    async def _apply(self, claim: Claim, verdict: Verdict) -> Outcome:
+    async def _apply(self, claim: Claim, verdict: NotComplete) -> Outcome:
         entry, now = claim.entry, self._clock()
         match verdict:
-            case Complete(result):
-                return await self._complete(claim, result, now)
             case RetryAfter(delay, error, retry):
                 due = now + timedelta(seconds=delay)
                 queued = entry.retried(now, error, due=due, retry=retry)
@@ -131,13 +136,14 @@ class Settlement:
                 logger.warning("job %s: %s; attempt %d is dropped", entry.job_id, why, entry.attempts)
                 return Outcome.LOST
 
-    async def _complete(self, claim: Claim, result: bytes | None, now: datetime) -> Outcome:
-        entry = claim.entry.completed(now)
+    async def _complete(self, claim: Claim, result: bytes | None) -> Outcome:
+        entry, now = claim.entry, self._clock()
+        text = completed_text(entry, claim.text or text_of(entry), now, result)
         try:
-            await self._state.write(entry, expected=claim.revision, result=result, ttl=self._ttl)
+            await self._state.write(text, expected=claim.revision, ttl=self._ttl)
         except TooLarge as error:
-            text = f"the result of {len(result or b'')} bytes cannot be kept: {error.message}"
-            await self.bury(claim, Reason.VALIDATION, text)
+            why = f"the result of {len(result or b'')} bytes cannot be kept: {error.message}"
+            await self.bury(claim, Reason.VALIDATION, why)
             return Outcome.DEAD
         claim.delivery.ack()
         logger.debug("job %s (%s): complete", entry.job_id, entry.type)

@@ -78,4 +78,5 @@ class Outcome(StrEnum):
     """Nothing was written: the job was another's, or could not be settled and comes back."""
 
 
-Verdict = Complete | RetryAfter | SnoozeFor | DeadLetter | Cancelled | Release | Lost
+NotComplete = RetryAfter | SnoozeFor | DeadLetter | Cancelled | Release | Lost
+Verdict = Complete | NotComplete

@@ -240,7 +240,7 @@ class Worker:
         self._run(run)
 
     def _run(self, run: JobRun) -> None:
-        task = asyncio.get_running_loop().create_task(run.run())
+        task = run.begin()
         self._tasks.add(task)
         task.add_done_callback(partial(self._on_end, run))
 
