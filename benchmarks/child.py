@@ -16,7 +16,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import uvloop
@@ -54,20 +54,24 @@ async def serve(side: Side, place: Place) -> dict[str, Any]:
 
 
 async def send(side: Side, place: Place) -> dict[str, Any]:
-    """Submit one job at a time, so that nothing queues; seconds to its start, and to its result."""
+    """Submit one job at a time, so that nothing queues; seconds to its start, then of others to their results.
+
+    Who waits for a result asks the server for it meanwhile, which a side that keeps none never does: starts are of jobs
+    that are only submitted.
+    """
     bell = Bell(place.home)
     await bell.listen()
-    starts, results = [], []
     async with side.client(place) as client:
-        for _ in range(place.jobs):
-            begin = time.time()
-            if side.results:
-                await client.call({"sent": begin})
-                results.append(time.time() - begin)
-            else:
-                await client.submit({"sent": begin})
-            starts.append(await bell.next())
+        starts = [(await _timed(client.submit, bell))[1] for _ in range(place.jobs)]
+        results = [(await _timed(client.call, bell))[0] for _ in range(place.jobs if side.results else 0)]
     return {"starts": starts, "results": results}
+
+
+async def _timed(send: Callable[[Any], Awaitable[Any]], bell: Bell) -> tuple[float, float]:
+    """Seconds until this has sent a job, and until its handler was called."""
+    begin = time.time()
+    await send({"sent": begin})
+    return time.time() - begin, await bell.next()
 
 
 async def calls(_: Side, place: Place) -> dict[str, float]:

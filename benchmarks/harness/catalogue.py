@@ -8,11 +8,13 @@ from functools import cache
 from harness.side import Side
 
 OURS = "jsjobs"
+SCALED = "jsjobs-scaled"
 ACK_ONLY = "ack-only"
 BARE = "bare"
 PEERS = ("taskiq-nats", "taskiq-nats-results", "faststream", "saq", "arq", "procrastinate", "pgqueuer")
 _CLASSES = {
     OURS: "sides.ours:Ours",
+    SCALED: "sides.ours:Scaled",
     ACK_ONLY: "sides.raw:AckOnly",
     BARE: "sides.raw:Bare",
     "taskiq-nats": "peers.taskiq_nats:TaskiqNats",
@@ -42,4 +44,4 @@ def side(name: str) -> Side:
 
 def is_peer(name: str) -> bool:
     """Whether it is somebody else's library."""
-    return name not in {OURS, ACK_ONLY, BARE}
+    return name not in {OURS, SCALED, ACK_ONLY, BARE}

@@ -22,9 +22,9 @@ from jsjobs.settings import Config, load
 NAMESPACE = "bench"
 
 
-def settings(place: Place) -> Config:
+def settings(place: Place, scale: int = 1) -> Config:
     """Those of a user who set nothing, but for what is being measured."""
-    return load(nats_url=place.url, namespace=NAMESPACE, scale=place.scale)
+    return load(nats_url=place.url, namespace=NAMESPACE, scale=place.scale * scale)
 
 
 class _Client(Client):
@@ -49,16 +49,21 @@ class Ours(Side):
     results = True
     setting = "as it comes: file storage, ten shards"
     ways = ("one by one", "pipelined", "batches")
+    scale = 1
+
+    def settings(self, place: Place) -> Config:
+        """Of this side."""
+        return settings(place, self.scale)
 
     async def prepare(self, place: Place) -> None:
         connection = Connection()
         await connection.open(place.url)
-        await Topology(connection, Names(NAMESPACE), settings(place)).apply()
+        await Topology(connection, Names(NAMESPACE), self.settings(place)).apply()
         await connection.close()
 
     @asynccontextmanager
     async def client(self, place: Place) -> AsyncIterator[Client]:
-        async with JobService(settings(place)) as service:
+        async with JobService(self.settings(place)) as service:
             yield _Client(service)
 
     async def fill(self, place: Place) -> None:
@@ -67,7 +72,7 @@ class Ours(Side):
         await connection.open(place.url)
         queue = JobQueue(connection, Names(NAMESPACE))
         body = encode_json(place.payload, "the payload")
-        shards = {priority: settings(place).shards(priority) for priority in Priority}
+        shards = {priority: self.settings(place).shards(priority) for priority in Priority}
         # Few bytes at once, so that large payloads do not pile up in memory.
         window = min(WINDOW, max(10, 10_000_000 // len(body)))
         queued = 0
@@ -83,10 +88,18 @@ class Ours(Side):
         await connection.close()
 
     async def work(self, place: Place, handle: Handle) -> None:
-        service = JobService(settings(place))
+        service = JobService(self.settings(place))
         _HANDLERS[place.failing](service, handle)
         async with service, service.worker():
             await asyncio.Event().wait()
+
+
+class Scaled(Ours):
+    """As many jobs at once as libraries without an order run by themselves, or nearly."""
+
+    title = "jsjobs, scale 4"
+    setting = "the same with forty shards"
+    scale = 4
 
 
 def _plain(service: JobService, handle: Handle) -> None:

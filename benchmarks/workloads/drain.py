@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness import catalogue, figures, plots, taking_part
-from harness.catalogue import ACK_ONLY, BARE, OURS
+from harness.catalogue import ACK_ONLY, BARE, OURS, SCALED
 from harness.figures import Ratio, Rounds, count, megabytes
 from harness.rounds import Plan, one_drain, take_turns
 
@@ -18,7 +18,7 @@ Found = dict[str, Rounds]
 
 def measure(plan: Plan) -> Found:
     """Every side in turn."""
-    names = taking_part.installed((OURS, BARE, ACK_ONLY, *plan.peers))
+    names = taking_part.installed((OURS, SCALED, BARE, ACK_ONLY, *plan.peers))
     return take_turns(
         names,
         plan.rounds,
@@ -44,6 +44,9 @@ def ratios(found: Found) -> list[Ratio]:
         if name in found:
             what = f"drain: jsjobs / {catalogue.side(name).title}, which keeps no results"
             asked.append(figures.ratio(what, ours, found[name], 1))
+    if LAST[0] in found:
+        what = f"drain: jsjobs at scale 4 / {catalogue.side(LAST[0]).title}, which runs a hundred at once"
+        asked.append(figures.ratio(what, found[SCALED], found[LAST[0]], 1))
     return asked
 
 
@@ -75,7 +78,7 @@ def report(found: Found) -> list[str]:
 def _row(name: str, rounds: Rounds) -> tuple[str, ...]:
     side = catalogue.side(name)
     return (
-        f"**{side.title}**" if name == OURS else side.title,
+        f"**{side.title}**" if name in {OURS, SCALED} else side.title,
         count(figures.median(rounds, "rate")),
         figures.scatter(rounds, "rate", count),
         f"{figures.median(rounds, 'cpu') * 1e6:.0f} µs",
@@ -104,12 +107,12 @@ def plot(found: Found, folder: Any) -> None:
         "Draining no-op jobs, one process",
         "jobs/s",
         {_label(name): figures.of(found[name], "rate") for name in ordered},
-        ours="jsjobs (history, results, order)",
+        ours="jsjobs",
     )
 
 
 def _label(name: str) -> str:
     side = catalogue.side(name)
-    if name == OURS:
-        return "jsjobs (history, results, order)"
+    if name in {OURS, SCALED}:
+        return f"{side.title} (history, results, order)"
     return f"{side.title}{' (results)' if side.results and 'results' not in side.title else ''}"

@@ -68,7 +68,8 @@ def report(found: Found) -> list[str]:
     return [
         (
             f"Milliseconds, one job at a time, medians of {len(found[OURS])} rounds of {found[OURS][0]['jobs']} jobs (of peers "
-            f"{PEER_JOBS} at most). Start: the handler is called, and of jsjobs `processing` is stored by then."
+            f"{PEER_JOBS} at most). Start: the handler is called, and of jsjobs `processing` is stored by then; its submitter waits "
+            "for nothing else. Result, of as many jobs more: the submitter has it."
         ),
         "",
         *figures.table(
