@@ -54,7 +54,7 @@ async def serve(side: Side, place: Place) -> dict[str, Any]:
 
 
 async def send(side: Side, place: Place) -> dict[str, Any]:
-    """Submit one job at a time, so that nothing queues; seconds to its start, then of others to their results.
+    """Submit one job at a time, each once the one before has started; seconds to the start, then of others to the result.
 
     Who waits for a result asks the server for it meanwhile, which a side that keeps none never does: starts are of jobs
     that are only submitted.
@@ -68,7 +68,7 @@ async def send(side: Side, place: Place) -> dict[str, Any]:
 
 
 async def _timed(send: Callable[[Any], Awaitable[Any]], bell: Bell) -> tuple[float, float]:
-    """Seconds until this has sent a job, and until its handler was called."""
+    """Seconds that it takes to send a job, or to send it and have its result, and until its handler is called."""
     begin = time.time()
     await send({"sent": begin})
     return time.time() - begin, await bell.next()

@@ -2,7 +2,8 @@
 
     python benchmarks/latency.py [--jobs 2000]
 
-The worker runs in a process of its own. One job at a time is submitted, and its result awaited, so that nothing queues.
+The worker runs in a process of its own. One job at a time is submitted, each once the one before has started; then others,
+each once the result of the one before is there.
 `raw` is the floor: a message through the same stream and shard to a bare nats-py subscriber, published to callback.
 Both clocks are this machine's.
 """

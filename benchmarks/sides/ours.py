@@ -98,7 +98,7 @@ class Scaled(Ours):
     """As many jobs at once as libraries without an order run by themselves, or nearly."""
 
     title = "jsjobs, scale 4"
-    setting = "the same with forty shards"
+    setting = "as it comes, but for forty shards"
     scale = 4
 
 

@@ -44,7 +44,7 @@ def ratios(found: Found) -> list[Ratio]:
         if name in found:
             what = f"drain: jsjobs / {catalogue.side(name).title}, which keeps no results"
             asked.append(figures.ratio(what, ours, found[name], 1))
-    if LAST[0] in found:
+    if LAST[0] in found and SCALED in found:
         what = f"drain: jsjobs at scale 4 / {catalogue.side(LAST[0]).title}, which runs a hundred at once"
         asked.append(figures.ratio(what, found[SCALED], found[LAST[0]], 1))
     return asked

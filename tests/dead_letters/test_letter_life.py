@@ -13,6 +13,7 @@ from facts import eventually
 from jsjobs import JobService
 from jsjobs.jetstream.state import Conflict, Found, StateStore
 from jsjobs.jetstream.subjects import Names
+from jsjobs.model.entry_text import text_of
 from jsjobs.model.errors import Reason
 from jsjobs.model.job import JobStatusResponse, Status, utc_now
 
@@ -164,7 +165,7 @@ async def test_a_job_that_ended_as_the_server_gave_it_up_is_only_removed(
         job_id = await jobs.submit("slow", 6, priority="low")
         running = (await jobs.status(job_id)).started(utc_now(), "it lost its connection after this")
         revision = await store.write(running, expected=0)
-        await store.write(running.completed(utc_now()), expected=revision, result=b"7", ttl=3600)
+        await store.write(text_of(running.completed(utc_now()), b"7"), expected=revision, ttl=3600)
 
         async def is_gone() -> bool:
             return await messages(plain, f"{config.namespace.upper()}_LOW") == 0

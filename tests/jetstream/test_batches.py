@@ -15,6 +15,7 @@ from jsjobs.jetstream.outgoing import Outgoing
 from jsjobs.jetstream.queue import JobQueue
 from jsjobs.jetstream.state import StateStore
 from jsjobs.jetstream.subjects import Names
+from jsjobs.model.entry_text import text_of
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import JobStatusResponse, Priority, Status, utc_now
 
@@ -42,7 +43,7 @@ async def test_a_batch_is_counted_by_the_statuses_of_its_jobs(
         started[5].completed(utc_now()),
     ]
     for entry in ends:
-        await state.write(entry, expected=0, ttl=1 if entry is ends[5] else None, result=b'{"status":"failed"}')
+        await state.write(text_of(entry, b'{"status":"failed"}'), expected=0, ttl=1 if entry is ends[5] else None)
     lost = ids[6]  # neither an entry nor a message: it ended long ago
     await call(connection, f"STREAM.MSG.DELETE.{names.stream('low')}", {"seq": int(lost.partition("-")[2])})
     await batches.record("b1", ids)

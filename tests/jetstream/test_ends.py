@@ -16,6 +16,7 @@ from jsjobs.jetstream.ends import WINDOW, Ends
 from jsjobs.jetstream.state import StateStore
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.topology import Topology
+from jsjobs.model.entry_text import text_of
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import JobStatusResponse, Status, utc_now
 from jsjobs.settings import Config
@@ -34,7 +35,7 @@ async def complete(state: StateStore, *job_ids: str) -> None:
     revisions = await asyncio.gather(*(state.write(started(job_id), expected=0) for job_id in job_ids))
     await asyncio.gather(
         *(
-            state.write(started(job_id).completed(utc_now()), expected=revision, result=b"1")
+            state.write(text_of(started(job_id).completed(utc_now()), b"1"), expected=revision)
             for job_id, revision in zip(job_ids, revisions, strict=True)
         )
     )
@@ -88,7 +89,7 @@ async def test_all_who_wait_for_one_job_share_a_subscription(
     waiting = [asyncio.ensure_future(ends.end("high-7", 30)) for _ in range(50)]
     await eventually(lambda: len(connection._subs) == 2)
     waiting[7].cancel()
-    await state.write(started().completed(utc_now()), expected=revision, result=b"[1]")
+    await state.write(text_of(started().completed(utc_now()), b"[1]"), expected=revision)
     outcomes = await asyncio.gather(*waiting, return_exceptions=True)
     assert sum(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes) == 1
     assert [outcome.result for outcome in outcomes if isinstance(outcome, JobStatusResponse)] == [[1]] * 49
@@ -156,7 +157,7 @@ async def test_waiting_goes_on_across_a_server_restart(tmp_path: Path) -> None:
             await eventually(lambda: len(connection._subs) == 21 and not ends._looking)
             server.kill()
             ending = [
-                asyncio.ensure_future(state.write(started(i).completed(utc_now()), expected=r, result=b"[1]"))
+                asyncio.ensure_future(state.write(text_of(started(i).completed(utc_now()), b"[1]"), expected=r))
                 for i, r in zip(ids, revisions, strict=True)
             ]
             server.start()

@@ -10,6 +10,7 @@ from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionClosed
 from jsjobs.jetstream.state import Conflict, StateStore
 from jsjobs.jetstream.subjects import Names
+from jsjobs.model.entry_text import text_of
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import JobStatusResponse, Status, utc_now
 from tcp_proxy import TcpProxy
@@ -38,7 +39,7 @@ async def test_what_was_written_is_read(state: StateStore) -> None:
     assert found is not None
     assert (found.entry, found.revision) == (STARTED, revision)
     assert abs((utc_now() - found.stored_at).total_seconds()) < 5
-    later = await state.write(STARTED.completed(utc_now()), expected=revision, result=b'{"a":[1]}')
+    later = await state.write(text_of(STARTED.completed(utc_now()), b'{"a":[1]}'), expected=revision)
     assert later > revision
     found = await state.read("high-7")
     assert found is not None
@@ -212,7 +213,7 @@ async def test_a_strangers_headers_on_an_entry_do_not_pass_for_the_servers(
 
 async def test_an_entry_that_is_too_large_is_refused_and_nothing_is_written(state: StateStore) -> None:
     with pytest.raises(JobError, match="max_payload") as caught:
-        await state.write(STARTED, expected=0, result=b'"' + b"x" * 2**20 + b'"')
+        await state.write(text_of(STARTED, b'"' + b"x" * 2**20 + b'"'), expected=0)
     assert caught.value.reason is Reason.VALIDATION
     assert await state.read("high-7") is None
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from jsjobs.model.entry_text import EntryText, completed_text, text_of
+from jsjobs.model.errors import JobError
 from jsjobs.model.job import Carrier, JobStatusResponse, Priority, Status, new_status
 from jsjobs.model.retry import RetryState
 
@@ -30,19 +31,34 @@ def retried(times: int) -> JobStatusResponse:
     return entry.started(NOW, "w")
 
 
-ENTRIES = {
+def failed(times: int, *, due: datetime | None = None) -> JobStatusResponse:
+    """So many items before the last, each with an error; with no `due`, as a text may be changed."""
+    return retried(times).model_copy(update={"next_attempt_at": due})
+
+
+PLAIN = {
     "plain": queued().started(NOW, "w"),
-    "names": queued(entity=NASTY, tenant=NASTY, batch_id=NASTY, type=NASTY).started(NOW, NASTY),
+    "names": queued(entity=NASTY, tenant=NASTY, batch_id=NASTY, type=NASTY, job_id=NASTY).started(NOW, NASTY),
     "released": queued().started(NOW, "v").released(NOW).started(NOW, "w"),
-    "snoozed": queued().started(NOW, "v").snoozed(NOW, LATER).started(NOW, "w"),
     "scheduled": queued(scheduled_for=LATER).started(NOW, "w"),
-    "retried": retried(1),
-    "long": retried(48),
-    "full": retried(50),
-    "overfull": retried(70),
-    "no errors, and full": queued().model_copy(update={"history": (retried(1).history[0],) * 99}).started(NOW, "w"),
-    "history left out": queued().model_copy(update={"history_dropped": 5}).started(NOW, "w"),
+    "errors": failed(3),
+    "almost full": failed(49),
+    "history left out": queued(history_dropped=5).started(NOW, "w"),
 }
+"""What is changed in the text."""
+OTHERS = {
+    "snoozed": queued().started(NOW, "v").snoozed(NOW, LATER).started(NOW, "w"),
+    "retried": retried(1),
+    "full": queued(history=(retried(1).history[0],) * 99).started(NOW, "w"),
+    "overfull": failed(70),
+    "with a result": queued(result={"x": [], "history_dropped": 3}).started(NOW, "w"),
+    "with a list as a result": queued(result={"status": "processing", "x": [1], "history_dropped": 3}).started(
+        NOW, "w"
+    ),
+    "without a history": queued(status=Status.PROCESSING, attempts=1),
+}
+"""What is made anew."""
+ENTRIES = PLAIN | OTHERS
 
 
 @pytest.mark.parametrize("result", RESULTS)
@@ -52,14 +68,35 @@ def test_it_is_what_the_model_writes(entry: JobStatusResponse, now: datetime, re
     job_id, text = completed_text(entry, text_of(entry), now, result)
     assert job_id == entry.job_id
     assert json.loads(text) == json.loads(entry.completed(now).to_json(result))
-    names = [name for name, _ in json.loads(text, object_pairs_hook=list)]
-    assert len(names) == len(set(names)), "each field stands once"
     assert JobStatusResponse.model_validate_json(text).status is Status.COMPLETE
 
 
-def test_a_text_of_another_kind_is_made_anew() -> None:
-    """Whatever stands there: the model decides what is written then."""
-    entry = ENTRIES["plain"]
-    for stored in (b"{}", b'{"status":"processing"}', b'{"history":[],"history_dropped":0}', b""):
-        text = completed_text(entry, EntryText(entry.job_id, stored), LATER, b"1").text
-        assert text == entry.completed(LATER).to_json(b"1")
+@pytest.mark.parametrize("name", ENTRIES)
+def test_what_is_plain_is_changed_and_all_else_made_anew(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry, made = ENTRIES[name], []
+    completed = JobStatusResponse.completed
+    monkeypatch.setattr(JobStatusResponse, "completed", lambda *of: made.append(of) or completed(*of))
+    text = completed_text(entry, text_of(entry), LATER, b"1").text
+    assert bool(made) == (name in OTHERS)
+    if not made:
+        fields = [field for field, _ in json.loads(text, object_pairs_hook=list)]
+        assert len(fields) == len(set(fields)), "each stands once"
+
+
+@pytest.mark.parametrize(
+    "stored", [None, b"{}", b'{"status":"processing"}', b'{"history":[],"history_dropped":0}', b""]
+)
+def test_without_a_text_of_its_kind_it_is_made_anew(stored: bytes | None) -> None:
+    entry = PLAIN["plain"]
+    text = completed_text(entry, None if stored is None else EntryText(entry.job_id, stored), LATER, b"1").text
+    assert text == entry.completed(LATER).to_json(b"1")
+
+
+@pytest.mark.parametrize("status", [status for status in Status if status is not Status.PROCESSING])
+def test_only_a_job_that_runs_can_complete(status: Status) -> None:
+    entry = PLAIN["released"].model_copy(update={"status": status})
+    if status.is_terminal:
+        with pytest.raises(JobError, match="has ended"):
+            completed_text(entry, text_of(entry), LATER, b"1")
+    else:
+        assert completed_text(entry, text_of(entry), LATER, b"1").text == entry.completed(LATER).to_json(b"1")

@@ -8,7 +8,7 @@ from jsjobs.jetstream.wire import JobHeaders
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Carrier, Duration, JobStatusResponse, Priority, Status
 from jsjobs.model.retry import RetryState
-from jsjobs.worker.decision import Bury, Decision, Ended, Expire, LetGo, Rebury, Sleep, Start, Wait, decide
+from jsjobs.worker.decision import Bury, Decision, Ended, Expire, LetGo, Rebury, Sleep, Start, Wait, decide, new_start
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 STORED = NOW - timedelta(minutes=1)
@@ -68,6 +68,13 @@ def test_a_new_job_starts_and_its_write_expects_no_entry() -> None:
     assert isinstance(decision, Start)
     assert (decision.expected, decision.entry.status, decision.entry.attempts) == (0, Status.PROCESSING, 1)
     assert (decision.entry.tenant, decision.entry.created_at, decision.entry.max_attempts) == ("acme", STORED, 2)
+
+
+def test_a_first_attempt_is_the_same_whether_the_entry_was_looked_for() -> None:
+    start = new_start(job(), NOW, "w2")
+    assert start == decided(None)
+    assert isinstance(start, Start)
+    assert start.entry.to_json() == job().entry().started(NOW, "w2").to_json()
 
 
 def test_an_ended_job_is_never_run() -> None:

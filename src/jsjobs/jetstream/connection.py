@@ -172,7 +172,7 @@ class Connection(HardenedClient):
         reply, future = self._answers.expect(subject, timeout, once=once)
         try:
             self.post(subject, data, reply=reply, header=header)
-        except JobError:
+        except Exception:
             self._answers.forget(reply)
             raise
         return future

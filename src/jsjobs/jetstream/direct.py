@@ -24,7 +24,7 @@ class DirectWire(asyncio.Protocol):
         Args:
             parser: What comes goes there.
             writer: Of the stream.
-            after: Called when something has come and was parsed.
+            after: Called when something has come, and was parsed where it could be.
         """
         self._parser = parser
         self._after = after

@@ -86,7 +86,6 @@ class StateStore:
         entry: JobStatusResponse | EntryText,
         *,
         expected: int,
-        result: bytes | None = None,
         ttl: float | None = None,
         within: float | None = None,
     ) -> int:
@@ -98,7 +97,6 @@ class StateStore:
         Args:
             entry: What to write.
             expected: The revision the decision was made on.
-            result: The handler's result, JSON already; an `EntryText` has it in itself.
             ttl: Seconds until the entry expires; None: never.
             within: Seconds to try on, once a first try has failed; None: for ever.
 
@@ -116,7 +114,7 @@ class StateStore:
         else:
             header = _EXPIRING % (expected, self._token, number, max(1, ttl))
         subject = self._names.state(entry.job_id)
-        body = entry.text if isinstance(entry, EntryText) else entry.to_json(result)
+        body = entry.text if isinstance(entry, EntryText) else entry.to_json()
         try:
             return _revision(await self._connection.ask_soon(subject, body, header=header, once=True), entry.job_id)
         except ConnectionClosed:

@@ -169,7 +169,7 @@ class JobStatusResponse(BaseModel):
         return self._next(Status.PROCESSING, now, attempt, attempts=attempt, worker=worker, snoozed_until=None)
 
     def completed(self, now: datetime) -> JobStatusResponse:
-        """The handler returned; its result is joined to the entry by `to_json`."""
+        """The handler returned; its result is joined to the entry where that is written."""
         return self._next(Status.COMPLETE, now, self.attempts, completed_at=now, next_attempt_at=None)
 
     def retried(self, now: datetime, error: str, *, due: datetime, retry: RetryState | None) -> JobStatusResponse:

@@ -61,7 +61,7 @@ class Handling:
         self.context = context
         self._grace = grace
         self._limits = limits
-        self.loop = limits.loop  # to ask for it costs a system call, up to Python 3.11
+        self.loop = limits.loop
         self.why = ""
         self.asked: Stop | None = None
         """Why the handler was asked to end; None if it was not."""
@@ -166,7 +166,8 @@ async def execute(
         policy: When to try again, unless the handler brought its own.
         clock: The time now.
     """
-    if handling.asked is not None:
+    early = handling.asked
+    if early is not None:
         return _stopped(handling, entry, policy, limit, clock())
     task = asyncio.current_task(handling.loop)
     try:
@@ -189,7 +190,7 @@ async def execute(
     while task is not None and task.cancelling():
         task.uncancel()  # our own request has been answered, and must not end the settlement too
     try:
-        if handling.asked is None or _stands(handling):
+        if _stands(handling):
             return verdict
         return _stopped(handling, entry, policy, limit, clock())
     finally:

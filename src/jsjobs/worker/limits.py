@@ -22,6 +22,7 @@ class TimeLimits:
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
+        """The worker's: to ask for it again costs a system call, up to Python 3.11."""
         self._due: dict[Limited, float] = {}
         self._timer: asyncio.TimerHandle | None = None
 

@@ -19,7 +19,7 @@ from jsjobs.jetstream.letters import send_letter
 from jsjobs.jetstream.state import Conflict, StateStore
 from jsjobs.jetstream.subjects import Names
 from jsjobs.model.context import current_context
-from jsjobs.model.entry_text import EntryText, completed_text, text_of
+from jsjobs.model.entry_text import EntryText, completed_text
 from jsjobs.model.errors import Reason
 from jsjobs.model.job import JobStatusResponse
 from jsjobs.worker.lease import LeaseTime
@@ -138,7 +138,7 @@ class Settlement:
 
     async def _complete(self, claim: Claim, result: bytes | None) -> Outcome:
         entry, now = claim.entry, self._clock()
-        text = completed_text(entry, claim.text or text_of(entry), now, result)
+        text = completed_text(entry, claim.text, now, result)
         try:
             await self._state.write(text, expected=claim.revision, ttl=self._ttl)
         except TooLarge as error:
