@@ -44,4 +44,9 @@ def side(name: str) -> Side:
 
 def is_peer(name: str) -> bool:
     """Whether it is somebody else's library."""
-    return name not in {OURS, SCALED, ACK_ONLY, BARE}
+    return not is_ours(name) and name not in {ACK_ONLY, BARE}
+
+
+def is_ours(name: str) -> bool:
+    """Whether it is jsjobs, however it is set."""
+    return name in {OURS, SCALED}

@@ -78,7 +78,7 @@ def report(found: Found) -> list[str]:
 def _row(name: str, rounds: Rounds) -> tuple[str, ...]:
     side = catalogue.side(name)
     return (
-        f"**{side.title}**" if name in {OURS, SCALED} else side.title,
+        f"**{side.title}**" if catalogue.is_ours(name) else side.title,
         count(figures.median(rounds, "rate")),
         figures.scatter(rounds, "rate", count),
         f"{figures.median(rounds, 'cpu') * 1e6:.0f} µs",
@@ -113,6 +113,6 @@ def plot(found: Found, folder: Any) -> None:
 
 def _label(name: str) -> str:
     side = catalogue.side(name)
-    if name in {OURS, SCALED}:
+    if catalogue.is_ours(name):
         return f"{side.title} (history, results, order)"
     return f"{side.title}{' (results)' if side.results and 'results' not in side.title else ''}"

@@ -31,9 +31,9 @@ def retried(times: int) -> JobStatusResponse:
     return entry.started(NOW, "w")
 
 
-def failed(times: int, *, due: datetime | None = None) -> JobStatusResponse:
-    """So many items before the last, each with an error; with no `due`, as a text may be changed."""
-    return retried(times).model_copy(update={"next_attempt_at": due})
+def failed(times: int) -> JobStatusResponse:
+    """So many attempts before the last, each with an error, and no time of a next one: the text is changed."""
+    return retried(times).model_copy(update={"next_attempt_at": None})
 
 
 PLAIN = {

@@ -103,8 +103,7 @@ class Reporter:
         self._is_awake = self._is_closed = True
         if self._timer is not None:
             self._timer.cancel()
-        if self._latest is not None:
-            self._send()
+        self._send()
 
     def _send(self) -> None:
         latest, self._latest = self._latest, None

@@ -101,8 +101,7 @@ class Handling:
             if registration.in_process:
                 begun = partial(self._end_after, limit)  # waiting for a process takes none of the handler's time
                 return await places.processes.run(registration.function, payload, self.context, begun=begun)
-            if limit is not None:
-                self._limits.begin(self, limit)
+            self._end_after(limit)
             arguments = (payload, self.context) if registration.takes_context else (payload,)
             if registration.is_async:
                 return await registration.function(*arguments)
