@@ -10,7 +10,8 @@ from hypothesis import settings
 from nats.aio.client import Client
 
 from jsjobs import JobService
-from jsjobs.embedded import NatsServer, PostgresServer
+from jsjobs.embedded.nats import NatsServer
+from jsjobs.embedded.postgres import PostgresServer
 from jsjobs.jetstream.api import call, find
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.subjects import Names

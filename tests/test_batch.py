@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.embedded import NatsServer
+from jsjobs.embedded.nats import NatsServer
 from jsjobs.jetstream.api import call
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.subjects import Names

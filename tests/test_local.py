@@ -3,7 +3,7 @@
 import pytest
 
 from jsjobs import local
-from jsjobs.embedded import Endpoints
+from jsjobs.embedded.discovery import Endpoints
 
 HERE = Endpoints("nats://127.0.0.1:1111", "postgresql://here")
 

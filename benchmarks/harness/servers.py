@@ -19,7 +19,8 @@ from typing import Any, Self
 import asyncpg
 import psutil
 
-from jsjobs.embedded import NatsServer, PostgresServer
+from jsjobs.embedded.nats import NatsServer
+from jsjobs.embedded.postgres import PostgresServer
 from jsjobs.embedded.processes import Child
 
 REDIS = ["--appendonly", "yes", "--appendfsync", "everysec", "--save", "", "--bind", "127.0.0.1"]

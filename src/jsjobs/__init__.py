@@ -1,5 +1,18 @@
 """Jobs on NATS JetStream."""
 
-from jsjobs.service import JobService
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jsjobs.service import JobService
 
 __all__ = ["JobService"]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when it is asked for: `jsjobs --help` does without it.
+    if name != "JobService":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from jsjobs.service import JobService
+
+    globals()[name] = JobService
+    return JobService

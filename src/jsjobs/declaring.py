@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from jsjobs.composing import Composer
@@ -41,27 +41,23 @@ class Declaration:
     options: PeriodicOptions
 
 
-@dataclass(slots=True)
-class Declarations:
-    """All that one application declares."""
+def definitions(
+    declared: Iterable[Declaration], names: Names, composer: Composer, registry: Registry, owner: str
+) -> dict[str, Definition]:
+    """What an application's declarations mean, by name.
 
-    declared: list[Declaration] = field(default_factory=list)
-
-    def definitions(self, names: Names, composer: Composer, registry: Registry, owner: str) -> dict[str, Definition]:
-        """What they mean, by name.
-
-        Raises:
-            JobError: `Validation`, if one cannot be used.
-        """
-        found: dict[str, Definition] = {}
-        for one in self.declared:
-            job_type = one.job_type or _type_of(one, registry)
-            name = one.name or job_type.replace(".", "-")
-            if name in found:
-                raise JobError.from_validation(f"two schedules are named {name!r}: give one of them another name")
-            form = schedule_form(job_type, one.payload, one.options)
-            found[name] = compose_definition(names, composer, name, one.timetable, form, owner=owner)
-        return found
+    Raises:
+        JobError: `Validation`, if one cannot be used.
+    """
+    found: dict[str, Definition] = {}
+    for one in declared:
+        job_type = one.job_type or _type_of(one, registry)
+        name = one.name or job_type.replace(".", "-")
+        if name in found:
+            raise JobError.from_validation(f"two schedules are named {name!r}: give one of them another name")
+        form = schedule_form(job_type, one.payload, one.options)
+        found[name] = compose_definition(names, composer, name, one.timetable, form, owner=owner)
+    return found
 
 
 def _type_of(one: Declaration, registry: Registry) -> str:

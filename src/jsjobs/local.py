@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from jsjobs.embedded import discover
+from jsjobs.embedded.discovery import discover
 from jsjobs.settings import Config, load
 
 NATS_VARIABLES = ("JSJOBS_NATS_URL", "NATS_URL")

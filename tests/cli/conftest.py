@@ -7,7 +7,7 @@ import pytest
 from cli_process import APP, Cli, bare_environment, environment_of
 
 from jsjobs import JobService
-from jsjobs.embedded import PostgresServer
+from jsjobs.embedded.postgres import PostgresServer
 from jsjobs.postgres.database import Database
 
 

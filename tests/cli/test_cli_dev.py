@@ -8,7 +8,7 @@ import psutil
 import pytest
 from cli_process import Cli
 
-from jsjobs.embedded import LocalServers
+from jsjobs.embedded.home import LocalServers
 
 
 @pytest.fixture

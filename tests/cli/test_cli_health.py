@@ -12,7 +12,7 @@ from http_probe import health_of
 
 from facts import eventually, is_processing
 from jsjobs import JobService
-from jsjobs.embedded import NatsServer
+from jsjobs.embedded.nats import NatsServer
 
 BLOCKING = """
 import time

@@ -13,7 +13,7 @@ from nats.errors import NoRespondersError
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.embedded import NatsServer
+from jsjobs.embedded.nats import NatsServer
 
 
 async def ask(client: Client, config: JobService.Config, endpoint: str, body: Any) -> tuple[str, Any]:

@@ -12,7 +12,7 @@ from cli_process import Cli, Process
 from terminal import at_terminal
 
 from jsjobs import JobService
-from jsjobs.embedded import NatsServer
+from jsjobs.embedded.nats import NatsServer
 
 ALTERNATE, NORMAL = "\x1b[?1049h", "\x1b[?1049l"
 

@@ -5,7 +5,7 @@ import asyncio
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.dead_letters import router as router_module
-from jsjobs.embedded import NatsServer
+from jsjobs.embedded.nats import NatsServer
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.topology import Topology
 from jsjobs.postgres.dead_letters import DeadLetters

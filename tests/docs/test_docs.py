@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from jsjobs.embedded import LocalServers
+from jsjobs.embedded.home import LocalServers
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

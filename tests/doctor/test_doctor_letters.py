@@ -11,7 +11,7 @@ from facts import eventually
 from jsjobs import JobService
 from jsjobs.doctor import Severity
 from jsjobs.doctor.database import judged
-from jsjobs.embedded import PostgresServer
+from jsjobs.embedded.postgres import PostgresServer
 from jsjobs.jetstream.subjects import Names
 from jsjobs.postgres.checkup import Checkup
 from jsjobs.postgres.database import Database

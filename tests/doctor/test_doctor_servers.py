@@ -16,7 +16,7 @@ from nats.aio.msg import Msg
 from diagnosis import ills, texts, the_ill
 from jsjobs import JobService
 from jsjobs.doctor import Severity
-from jsjobs.embedded import NatsServer
+from jsjobs.embedded.nats import NatsServer
 from jsjobs.jetstream.connect import connected
 from jsjobs.jetstream.servers import look_at_servers
 from jsjobs.jetstream.subjects import Names

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jsjobs.embedded import LocalServers, NatsServer, PostgresServer
+from jsjobs.embedded.home import LocalServers
+from jsjobs.embedded.nats import NatsServer
+from jsjobs.embedded.postgres import PostgresServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,7 +12,8 @@ import psutil
 import pytest
 from server_probes import all_ended, crash_owner, family, jetstream, store, stored, wait_until
 
-from jsjobs.embedded import EmbeddedError, NatsServer
+from jsjobs.embedded.errors import EmbeddedError
+from jsjobs.embedded.nats import NatsServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,7 @@ import psutil
 import pytest
 from server_probes import all_ended, family
 
-from jsjobs.embedded import EmbeddedError
+from jsjobs.embedded.errors import EmbeddedError
 from jsjobs.embedded.processes import Child, birth, is_alive
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from jsjobs.jetstream.follow import may_tell_end
 from jsjobs.jetstream.generations import read_live
 from jsjobs.jetstream.incoming import read_job
 from jsjobs.jetstream.letters import Letter
-from jsjobs.jetstream.lookup import failure
+from jsjobs.model.job import failure
 from jsjobs.jetstream.periodic import Periodic, definition_of
 from jsjobs.jetstream.progress import ProgressUpdate
 from jsjobs.jetstream.schedule import read_schedule

@@ -23,7 +23,8 @@ import psutil
 from hostile_messages import PRIORITIES, Hostile
 
 from jsjobs import JobService
-from jsjobs.embedded import NatsServer, PostgresServer
+from jsjobs.embedded.nats import NatsServer
+from jsjobs.embedded.postgres import PostgresServer
 from jsjobs.jetstream.connect import connected
 from jsjobs.jetstream.stored import stored
 from jsjobs.jetstream.subjects import Names

@@ -5,7 +5,7 @@ import pytest
 from opened import opened
 
 from jsjobs import JobService
-from jsjobs.embedded import NatsServer
+from jsjobs.embedded.nats import NatsServer
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.pausing import Pausing
 from jsjobs.jetstream.queue import JobQueue

@@ -15,7 +15,7 @@ from nats.aio.client import Client, Srv
 from opened import opened
 
 from facts import eventually
-from jsjobs.embedded import NatsServer
+from jsjobs.embedded.nats import NatsServer
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionClosed, ConnectionLost, NoResponders, TooLarge
 from jsjobs.jetstream.wire import header_block

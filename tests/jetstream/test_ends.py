@@ -9,7 +9,7 @@ import pytest
 from opened import opened
 
 from facts import eventually
-from jsjobs.embedded import NatsServer
+from jsjobs.embedded.nats import NatsServer
 from jsjobs.jetstream import ends as ends_module
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.ends import WINDOW, Ends

@@ -6,7 +6,7 @@ import pytest
 from opened import opened
 
 from facts import eventually
-from jsjobs.embedded import NatsServer
+from jsjobs.embedded.nats import NatsServer
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.lookup import Lookup
 from jsjobs.jetstream.outgoing import Outgoing

@@ -10,7 +10,7 @@ from nats.aio.client import Client
 from opened import opened
 
 from facts import eventually
-from jsjobs.embedded import NatsServer
+from jsjobs.embedded.nats import NatsServer
 from jsjobs.jetstream.api import call
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.lookup import Lookup

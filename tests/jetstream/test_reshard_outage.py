@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from facts import eventually
-from jsjobs.embedded import NatsServer
+from jsjobs.embedded.nats import NatsServer
 from jsjobs.jetstream import generation_consumers, queue_update
 from jsjobs.jetstream.api import call
 from jsjobs.jetstream.connection import Connection

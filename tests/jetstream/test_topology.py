@@ -12,7 +12,7 @@ from nats.js.api import RetentionPolicy
 from opened import opened
 
 from facts import eventually
-from jsjobs.embedded import NatsServer
+from jsjobs.embedded.nats import NatsServer
 from jsjobs.jetstream import declared
 from jsjobs.jetstream.api import call, find
 from jsjobs.jetstream.connection import Connection

@@ -16,7 +16,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from jsjobs import JobService
-from jsjobs.embedded import NatsServer, PostgresServer
+from jsjobs.embedded.nats import NatsServer
+from jsjobs.embedded.postgres import PostgresServer
 from jsjobs.jetstream.connect import connected
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.topology import Topology

@@ -11,7 +11,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from jsjobs.embedded import PostgresServer
+from jsjobs.embedded.postgres import PostgresServer
 from jsjobs.postgres.database import Database
 from jsjobs.postgres.dead_letters import DeadLetters, FailedAttempt, NewDeadLetter
 from jsjobs.postgres.errors import DatabaseRefused, LetterNotFound

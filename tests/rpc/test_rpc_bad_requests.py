@@ -11,7 +11,7 @@ from nats.aio.client import Client
 from rpc_client import Asking
 
 from jsjobs import JobService
-from jsjobs.embedded import NatsServer
+from jsjobs.embedded.nats import NatsServer
 from jsjobs.rpc import Rpc
 
 ENDPOINTS = ("submit", "tenant.acme.submit", "status", "result", "progress", "cancel", "reschedule", "replay")

@@ -5,7 +5,7 @@ import pytest
 from secured import apply, config_of, secured, server_config
 
 from jsjobs import JobService
-from jsjobs.embedded import NatsServer
+from jsjobs.embedded.nats import NatsServer
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from nats.aio.client import Client
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.embedded import NatsServer
+from jsjobs.embedded.nats import NatsServer
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.topology import Topology
 

@@ -14,7 +14,7 @@ from secured import AUTH, apply, environment
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.embedded import NatsServer
+from jsjobs.embedded.nats import NatsServer
 
 SECRET = "s3cr3t-" + "x" * 8
 Start = Callable[[str], str]

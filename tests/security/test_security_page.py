@@ -14,7 +14,7 @@ from commands import commands
 from secured import ROOT, apply, config_of, environment, secured
 
 from jsjobs import JobService
-from jsjobs.embedded import PostgresServer
+from jsjobs.embedded.postgres import PostgresServer
 
 PAGE = (ROOT / "docs" / "security.md").read_text()
 BLOCKS = re.findall(r"^```(text|sh)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)

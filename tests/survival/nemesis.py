@@ -8,7 +8,8 @@ from functools import partial
 from itertools import groupby
 
 from facts import eventually
-from jsjobs.embedded import NatsServer, PostgresServer
+from jsjobs.embedded.nats import NatsServer
+from jsjobs.embedded.postgres import PostgresServer
 from jsjobs.jetstream.api import ApiError, call
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.subjects import Names

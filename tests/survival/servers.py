@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from facts import eventually, is_ok
-from jsjobs.embedded import NatsServer, PostgresServer
+from jsjobs.embedded.nats import NatsServer
+from jsjobs.embedded.postgres import PostgresServer
 from jsjobs.jetstream.api import call, consumers, find
 from jsjobs.jetstream.connect import connect
 from jsjobs.jetstream.connection import Connection

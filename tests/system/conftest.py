@@ -8,7 +8,7 @@ import pytest
 from app_processes import Apps
 
 from jsjobs import JobService
-from jsjobs.embedded import NatsServer
+from jsjobs.embedded.nats import NatsServer
 from jsjobs.jetstream.connect import connected
 from jsjobs.jetstream.connection import Connection
 

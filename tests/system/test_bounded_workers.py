@@ -14,7 +14,7 @@ from app_processes import Apps, Event, assert_in_turn, by_entity
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.embedded import NatsServer
+from jsjobs.embedded.nats import NatsServer
 from jsjobs.jetstream.connect import connect
 from jsjobs.jetstream.delivery import Delivery
 from jsjobs.jetstream.subjects import Names

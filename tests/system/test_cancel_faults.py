@@ -12,7 +12,7 @@ from nats.aio.msg import Msg
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.embedded import NatsServer
+from jsjobs.embedded.nats import NatsServer
 from jsjobs.jetstream.api import call
 from jsjobs.jetstream.state import StateStore
 from jsjobs.jetstream.subjects import Names

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from jsjobs import JobService
-from jsjobs.embedded import NatsServer
+from jsjobs.embedded.nats import NatsServer
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.topology import Topology
 

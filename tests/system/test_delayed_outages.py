@@ -9,7 +9,7 @@ import pytest
 from delayed_load import AGAIN, DelayedLoad, due_after, source_of
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.embedded import NatsServer
+from jsjobs.embedded.nats import NatsServer
 from jsjobs.jetstream.api import call
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.subjects import Names

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jsjobs import JobService
-from jsjobs.embedded import NatsServer
+from jsjobs.embedded.nats import NatsServer
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.topology import Topology
 

@@ -7,7 +7,7 @@ import pytest
 
 from delayed_load import AGAIN, DelayedLoad, now
 from jsjobs import JobService
-from jsjobs.embedded import NatsServer
+from jsjobs.embedded.nats import NatsServer
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.generations import read_live
 from jsjobs.jetstream.subjects import Names

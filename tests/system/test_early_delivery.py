@@ -11,7 +11,7 @@ from nats.aio.msg import Msg
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.embedded import NatsServer
+from jsjobs.embedded.nats import NatsServer
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.topology import Topology
 

@@ -12,7 +12,7 @@ from nats.js.errors import APIError
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.embedded import NatsServer
+from jsjobs.embedded.nats import NatsServer
 
 LIMIT = 896 * 1024
 

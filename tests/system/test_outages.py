@@ -16,7 +16,8 @@ from nats.aio.client import Client
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.embedded import NatsServer, PostgresServer
+from jsjobs.embedded.nats import NatsServer
+from jsjobs.embedded.postgres import PostgresServer
 from jsjobs.jetstream.connect import connect
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.topology import Topology

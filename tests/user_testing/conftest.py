@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jsjobs.embedded import NatsServer
+from jsjobs.embedded.nats import NatsServer
 from jsjobs.testing import Harness
 
 CONFIG = """

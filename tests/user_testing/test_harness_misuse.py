@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from jsjobs import JobService
-from jsjobs.embedded import NatsServer
+from jsjobs.embedded.nats import NatsServer
 from jsjobs.testing import Harness
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.embedded import NatsServer
+from jsjobs.embedded.nats import NatsServer
 from jsjobs.testing import Harness
 
 HOURS = JobService.Retry(initial=7200, max_backoff=1e6)

@@ -1,21 +1,14 @@
-"""The command `jsjobs`: its commands, and what becomes of errors."""
+"""The command `jsjobs`: its options, and what becomes of errors."""
 
 import errno
 import os
 import sys
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
-from jsjobs.cli import bench, cancel, database, dlq, jobs, queues, reschedule, schedule, serve, streams
-from jsjobs.cli.demo import demo
-from jsjobs.cli.doctor import EXAMPLES as DOCTOR_EXAMPLES
-from jsjobs.cli.doctor import doctor
-from jsjobs.cli.options import is_verbose
-from jsjobs.cli.output import complain
-from jsjobs.cli.problems import FAILED, INTERRUPTED, judge, show_trace
-from jsjobs.cli.top import EXAMPLES, top
+from jsjobs.cli.command_table import CommandTable
+from jsjobs.cli.exit_codes import FAILED, INTERRUPTED
 
 _HELP = """Jobs on NATS JetStream: run workers, submit jobs, see what became of them.
 
@@ -23,11 +16,15 @@ Without a server at hand, `jsjobs dev` starts one in this folder, and every othe
 takes --namespace, --nats-url and --database-url after its name; the environment says the same with JSJOBS_NAMESPACE,
 NATS_URL and DATABASE_URL. Exit codes: 0 done, 1 the job or the request failed, 2 wrong use."""
 
-app = typer.Typer(help=_HELP, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
+app = typer.Typer(
+    cls=CommandTable, help=_HELP, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False
+)
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version
+
         typer.echo(f"jsjobs {version('jsjobs')}")
         raise typer.Exit
 
@@ -40,23 +37,6 @@ def _jsjobs(
     ] = False,
 ) -> None:
     """Takes the options that stand before a command."""
-
-
-_OPERATIONS = "Operations"
-
-serve.add_commands(app)
-jobs.add_commands(app)
-app.command(rich_help_panel="Jobs", epilog=cancel.EXAMPLES)(cancel.cancel)
-app.command(rich_help_panel="Jobs", epilog=reschedule.EXAMPLES)(reschedule.reschedule)
-app.add_typer(schedule.app, name="schedule", rich_help_panel="Jobs")
-app.command(rich_help_panel="Running")(demo)
-app.command(rich_help_panel=_OPERATIONS, epilog=EXAMPLES)(top)
-queues.add_commands(app, _OPERATIONS)
-app.command(rich_help_panel=_OPERATIONS, epilog=bench.EXAMPLES)(bench.bench)
-app.command(rich_help_panel=_OPERATIONS, epilog=DOCTOR_EXAMPLES)(doctor)
-app.add_typer(dlq.app, name="dlq", rich_help_panel=_OPERATIONS)
-app.add_typer(streams.app, name="streams", rich_help_panel=_OPERATIONS)
-app.add_typer(database.app, name="db", rich_help_panel=_OPERATIONS)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -72,10 +52,9 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         code = FAILED
     except Exception as error:  # noqa: BLE001 - nobody at a terminal wants a traceback
-        text, code = judge(error)
-        complain(text)
-        if is_verbose():
-            show_trace(error)
+        from jsjobs.cli.problems import report
+
+        code = report(error)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else FAILED
     sys.exit(_flushed(code))

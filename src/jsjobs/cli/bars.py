@@ -1,22 +1,19 @@
 """A progress bar for the person at a terminal; none in a pipe."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Column
 
 from jsjobs.cli.output import plain
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 
 class Bar:
@@ -51,6 +48,15 @@ def bar(total: float, text: str, *, shown: bool = True, stays: bool = False, cou
         stays: Whether it stands on the terminal when it is over; else it disappears.
         counted: Whether it says how many are done and how long the rest takes; else the percentage and the time so far.
     """
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     how_far = (
         (MofNCompleteColumn(), TimeRemainingColumn())
         if counted

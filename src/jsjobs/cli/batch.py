@@ -18,7 +18,8 @@ from jsjobs.model.batch import BatchStatus
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Status
 
-EXAMPLES = examples(
+app = typer.Typer()
+_EXAMPLES = examples(
     "jsjobs batch 5f0c3a9be1d24c77",
     "jsjobs batch 5f0c3a9be1d24c77 --watch",
     "jsjobs batch 5f0c3a9be1d24c77 --json | jq -r '.ids[]'",
@@ -28,6 +29,7 @@ _SHARE = 4
 """A long list takes its time to count: of the time that goes by, one part in five is spent so."""
 
 
+@app.command(epilog=_EXAMPLES)
 @with_servers
 def batch(
     *,

@@ -19,7 +19,8 @@ from jsjobs.jetstream.temporary import deploy, remove
 from jsjobs.model.job import Priority, random_token
 from jsjobs.settings import Config
 
-EXAMPLES = examples("jsjobs bench", "jsjobs bench --jobs 20000 --size 1000 --json")
+app = typer.Typer()
+_EXAMPLES = examples("jsjobs bench", "jsjobs bench --jobs 20000 --size 1000 --json")
 
 _BATCH = 1000
 _OVERHEAD = 2048
@@ -29,6 +30,7 @@ _PERCENT = 100
 Row = dict[str, Any]
 
 
+@app.command(epilog=_EXAMPLES)
 @with_servers
 def bench(
     *,

@@ -11,13 +11,15 @@ from rich.console import Console
 
 from jsjobs import JobService
 from jsjobs.cli.connect import run, service
+from jsjobs.cli.exit_codes import FAILED
 from jsjobs.cli.options import Json, duration_option, examples, with_servers
 from jsjobs.cli.output import complain, print_json, talk
-from jsjobs.cli.problems import FAILED, judge
+from jsjobs.cli.problems import judge
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import JobStatusResponse
 
-EXAMPLES = examples(
+app = typer.Typer()
+_EXAMPLES = examples(
     "jsjobs cancel normal-1795318823879006",
     "jsjobs cancel high-1795318823879006 high-1795318823879007 --timeout 1m --json",
 )
@@ -29,6 +31,7 @@ _TIMEOUT = 30.0
 Outcome = JobStatusResponse | JobError
 
 
+@app.command(epilog=_EXAMPLES)
 @with_servers
 def cancel(
     *,

@@ -84,7 +84,7 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """What makes event loops: uvloop, where it is installed."""
     try:
-        import uvloop  # noqa: PLC0415 - an extra
+        import uvloop
     except ModuleNotFoundError:
         return None
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop

@@ -19,7 +19,7 @@ from jsjobs.cli.demo_story.story import Story
 from jsjobs.cli.demo_story.summary import next_steps, summarise
 from jsjobs.cli.output import talk
 from jsjobs.cli.problems import Failed
-from jsjobs.embedded import EmbeddedError
+from jsjobs.embedded.errors import EmbeddedError
 from jsjobs.model.errors import JobError
 from jsjobs.postgres.errors import DatabaseError
 
@@ -27,6 +27,10 @@ DEADLINE_S = 120.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+app = typer.Typer()
+
+
+@app.command()
 def demo(
     folder: Annotated[
         Path | None,

@@ -11,17 +11,21 @@ import typer
 from jsjobs import JobService
 from jsjobs.cli.connect import has_database, has_nats, settings, use_database, use_nats
 from jsjobs.cli.load import check_target
-from jsjobs.cli.options import TARGET, is_verbose, with_servers
+from jsjobs.cli.options import TARGET, examples, is_verbose, with_servers
 from jsjobs.cli.output import talk
 from jsjobs.cli.reload import Reloading
 from jsjobs.cli.serving import Serving, run_until_stopped, start_logging
 from jsjobs.cli.streams import apply_streams, finish_changes
-from jsjobs.embedded import Endpoints, LocalServers
+from jsjobs.embedded.discovery import Endpoints
+from jsjobs.embedded.home import LocalServers
 from jsjobs.jetstream.errors import without_secrets
 from jsjobs.jetstream.steps import Action
 from jsjobs.postgres.migrate import migrate
 
+app = typer.Typer()
 
+
+@app.command(epilog=examples("jsjobs dev", "jsjobs dev app:jobs", "NATS_URL=nats://127.0.0.1:4222 jsjobs dev app:jobs"))
 @with_servers
 def dev(
     *,

@@ -14,10 +14,10 @@ from contextlib import suppress
 
 from jsjobs import JobService
 from jsjobs.cli.dev import prepare, serving
+from jsjobs.cli.exit_codes import BROKEN, WRONG_USE
 from jsjobs.cli.load import load_application
-from jsjobs.cli.options import be_verbose, is_verbose
-from jsjobs.cli.output import complain
-from jsjobs.cli.problems import BROKEN, WRONG_USE, judge, show_trace
+from jsjobs.cli.options import be_verbose
+from jsjobs.cli.problems import report
 from jsjobs.cli.serving import run_until_stopped, start_logging
 
 _ORPHANS_GRACE = 3.0
@@ -40,13 +40,13 @@ def main(target: str, line: str, *flags: str) -> int:
     try:
         service = load_application(target)
     except Exception as error:  # noqa: BLE001 - as for every command
-        code = _told(error)
+        code = report(error)
         return code if code == WRONG_USE else BROKEN
     start_logging()
     try:
         run_until_stopped(_serve(service, parent))
     except Exception as error:  # noqa: BLE001 - as above
-        return _told(error)
+        return report(error)
     return 0
 
 
@@ -57,14 +57,6 @@ async def _serve(service: JobService, parent: socket.socket) -> None:
             parent.sendall(str(service.config.grace).encode())
 
     await serving(service, works=True, before=before).run()
-
-
-def _told(error: Exception) -> int:
-    text, code = judge(error)
-    complain(text)
-    if is_verbose():
-        show_trace(error)
-    return code
 
 
 def _end_with(parent: socket.socket) -> None:

@@ -7,16 +7,19 @@ from typing import Any
 
 import typer
 
+from jsjobs.cli.command_table import CommandTable
 from jsjobs.cli.connect import run, settings
 from jsjobs.cli.doctor_view import print_findings
+from jsjobs.cli.exit_codes import FAILED
 from jsjobs.cli.options import Json, examples, with_servers
 from jsjobs.cli.output import print_json
-from jsjobs.cli.problems import FAILED
 from jsjobs.doctor import Severity, examine
 
-EXAMPLES = examples("jsjobs doctor", "jsjobs doctor --json | jq '.findings[] | select(.severity == \"problem\")'")
+app = typer.Typer()
+_EXAMPLES = examples("jsjobs doctor", "jsjobs doctor --json | jq '.findings[] | select(.severity == \"problem\")'")
 
 
+@app.command(epilog=_EXAMPLES)
 @with_servers
 def doctor(*, context: typer.Context, as_json: Json = False) -> None:
     """Look at the servers, streams, shards and the database, and say what is wrong and what to do about it.
@@ -42,5 +45,6 @@ def _variables(command: Any) -> Iterator[str]:
     for parameter in command.params:
         named = parameter.envvar
         yield from [named] if isinstance(named, str) else named or ()
-    for below in getattr(command, "commands", {}).values():
-        yield from _variables(below)
+    below = command.each_command() if isinstance(command, CommandTable) else getattr(command, "commands", {}).items()
+    for _, one in below:
+        yield from _variables(one)

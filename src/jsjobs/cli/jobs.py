@@ -6,33 +6,21 @@ from typing import Annotated
 
 import typer
 
-from jsjobs.cli import batch, submit
 from jsjobs.cli.bars import bar
 from jsjobs.cli.connect import run, service
 from jsjobs.cli.job_view import change_line, failed_as, print_status, progress_line
 from jsjobs.cli.options import Json, duration_option, examples, with_servers
 from jsjobs.cli.output import print_json, print_value, screen
-from jsjobs.jetstream.lookup import failure
 from jsjobs.model.errors import JobError, Reason
-from jsjobs.model.job import JobStatusResponse, Status
+from jsjobs.model.job import JobStatusResponse, Status, failure
 
 JobIdArgument = Annotated[str, typer.Argument(help="The job's id, such as critical-1795318823879006.")]
-_JOBS = "Jobs"
+_ONE = "normal-1795318823879006"
+
+app = typer.Typer()
 
 
-def add_commands(app: typer.Typer) -> None:
-    """Add the commands about jobs to the application."""
-    app.command(rich_help_panel=_JOBS, epilog=submit.EXAMPLES)(submit.submit)
-    one = "normal-1795318823879006"
-    status_examples = examples(f"jsjobs status {one}", f"jsjobs status {one} --watch --json")
-    app.command(rich_help_panel=_JOBS, epilog=status_examples)(status)
-    result_examples = examples(f"jsjobs result {one} --timeout 30s", f"jsjobs result {one} | jq .total")
-    app.command(rich_help_panel=_JOBS, epilog=result_examples)(result)
-    progress_examples = examples(f"jsjobs progress {one}", f"jsjobs progress {one} --json | jq .pct")
-    app.command(rich_help_panel=_JOBS, epilog=progress_examples)(progress)
-    app.command(rich_help_panel=_JOBS, epilog=batch.EXAMPLES)(batch.batch)
-
-
+@app.command(epilog=examples(f"jsjobs status {_ONE}", f"jsjobs status {_ONE} --watch --json"))
 @with_servers
 def status(
     *,
@@ -58,6 +46,7 @@ def status(
     run(go())
 
 
+@app.command(epilog=examples(f"jsjobs result {_ONE} --timeout 30s", f"jsjobs result {_ONE} | jq .total"))
 @with_servers
 def result(
     *,
@@ -82,6 +71,7 @@ _OWN_REASONS = {Reason.NOT_FOUND, Reason.RUNNER_UNAVAILABLE}
 """What waiting itself may end in; everything else is the job's."""
 
 
+@app.command(epilog=examples(f"jsjobs progress {_ONE}", f"jsjobs progress {_ONE} --json | jq .pct"))
 @with_servers
 def progress(*, job_id: JobIdArgument, as_json: Json = False) -> None:
     """Show how far a job is, until it has ended: a bar on a terminal, a line for each update in a pipe.

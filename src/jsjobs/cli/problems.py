@@ -3,18 +3,12 @@
 import sys
 import traceback
 
-from jsjobs.embedded import EmbeddedError
+from jsjobs.cli.exit_codes import FAILED, WRONG_USE
+from jsjobs.cli.options import is_verbose
+from jsjobs.cli.output import complain
+from jsjobs.embedded.errors import EmbeddedError
 from jsjobs.model.errors import AlreadyDue, AlreadyEnded, JobError, Reason
 from jsjobs.postgres.errors import DatabaseError, DatabaseUnavailable, InvalidDatabaseUrl, LetterError
-
-FAILED = 1
-"""Exit code: the job or the request failed."""
-WRONG_USE = 2
-"""Exit code: what was given cannot be used."""
-BROKEN = 3
-"""Exit code of the process that `jsjobs dev` runs an application in: it cannot be imported."""
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells know it."""
 
 HOW_TO_NATS = "start one with `jsjobs dev`, or set NATS_URL"
 HOW_TO_DATABASE = "start one with `jsjobs dev`, or set DATABASE_URL"
@@ -53,6 +47,10 @@ def judge(error: Exception) -> tuple[str, int]:
             return f"unexpected {type(error).__name__}: {error} (add -v to see where)", FAILED
 
 
-def show_trace(error: Exception) -> None:
-    """Print where an error came from, for `-v`."""
-    traceback.print_exception(error, file=sys.stderr)
+def report(error: Exception) -> int:
+    """Say what a command ended in, where it came from if `-v` was given, and return the exit code it means."""
+    text, code = judge(error)
+    complain(text)
+    if is_verbose():
+        traceback.print_exception(error, file=sys.stderr)
+    return code

@@ -27,19 +27,10 @@ _SAY_AFTER = 1.0
 """Seconds after which somebody who waits is told what for."""
 
 
-def add_commands(app: typer.Typer, panel: str) -> None:
-    """Add these commands.
-
-    Args:
-        app: To what.
-        panel: Under which heading of the help.
-    """
-    app.command(rich_help_panel=panel, epilog=examples("jsjobs queues", "jsjobs queues --json"))(queues)
-    pausing = examples("jsjobs pause low", "jsjobs pause normal low --for 30m")
-    app.command(rich_help_panel=panel, epilog=pausing)(pause)
-    app.command(rich_help_panel=panel, epilog=examples("jsjobs resume low", "jsjobs resume normal low --json"))(resume)
+app = typer.Typer()
 
 
+@app.command(epilog=examples("jsjobs queues", "jsjobs queues --json"))
 @with_servers
 def queues(*, as_json: Json = False) -> None:
     """Show what waits and runs, by priority and shard: how much, since when, and what is paused."""
@@ -65,6 +56,7 @@ async def _look() -> Queues:
         return Queues(overview, oldest)
 
 
+@app.command(epilog=examples("jsjobs pause low", "jsjobs pause normal low --for 30m"))
 @with_servers
 def pause(
     *,
@@ -89,6 +81,7 @@ def pause(
         print_json([_as_data(paused) for paused in found])
 
 
+@app.command(epilog=examples("jsjobs resume low", "jsjobs resume normal low --json"))
 @with_servers
 def resume(*, priorities: Priorities, as_json: Json = False) -> None:
     """Let jobs of a priority start again, whoever paused it."""

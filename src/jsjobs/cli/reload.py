@@ -6,9 +6,9 @@ from pathlib import Path
 from types import FrameType
 
 from jsjobs.cli.dev_process import DevProcess
+from jsjobs.cli.exit_codes import BROKEN, FAILED, WRONG_USE
 from jsjobs.cli.load import source_folders
 from jsjobs.cli.output import talk
-from jsjobs.cli.problems import BROKEN, FAILED, WRONG_USE
 from jsjobs.cli.watching import changes, forget_bytecode
 
 _SOON = 0.5

@@ -11,13 +11,15 @@ from jsjobs.cli.output import local_time, print_json, talk
 from jsjobs.cli.problems import WrongUse
 from jsjobs.model.job import JobStatusResponse
 
-EXAMPLES = examples(
+app = typer.Typer()
+_EXAMPLES = examples(
     "jsjobs reschedule at-3f9c2d71b5e8a604 --delay 2h",
     "jsjobs reschedule at-3f9c2d71b5e8a604 --at 2026-12-24T18:00:00Z --json",
     "jsjobs reschedule at-3f9c2d71b5e8a604 --now",
 )
 
 
+@app.command(epilog=_EXAMPLES)
 @with_servers
 def reschedule(
     *,

@@ -1,4 +1,4 @@
-"""Commands that stay: worker, router, rpc, dev."""
+"""Commands that stay: worker, router, rpc."""
 
 import os
 from typing import Annotated
@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from jsjobs.cli.connect import find_servers, service, service_with_database
-from jsjobs.cli.dev import dev
 from jsjobs.cli.health import HealthHost, HealthPlace, HealthPort
 from jsjobs.cli.load import check_target, load_application
 from jsjobs.cli.options import TARGET, examples, is_verbose, with_servers
@@ -14,24 +13,7 @@ from jsjobs.cli.serving import Serving, run_until_stopped, say_without_database,
 from jsjobs.cli.supervisor import Supervisor
 from jsjobs.cli.worker_child import NO_ROUTER, QUEUE_METRICS, VERBOSE
 
-_SERVING = "Running"
-
-
-def add_commands(app: typer.Typer) -> None:
-    """Add the commands to the application."""
-    dev_examples = examples("jsjobs dev", "jsjobs dev app:jobs", "NATS_URL=nats://127.0.0.1:4222 jsjobs dev app:jobs")
-    app.command(rich_help_panel=_SERVING, epilog=dev_examples)(dev)
-    worker_examples = examples(
-        "jsjobs worker app:jobs",
-        "jsjobs worker src/shop/tasks.py:jobs --no-router",
-        "jsjobs worker app:jobs --processes 4 --concurrency 2",
-    )
-    app.command(rich_help_panel=_SERVING, epilog=worker_examples)(worker)
-    router_examples = examples("jsjobs router", "jsjobs router --database-url postgresql://app@db.internal/app")
-    app.command(rich_help_panel=_SERVING, epilog=router_examples)(router)
-    rpc_examples = examples("jsjobs rpc", "jsjobs rpc --namespace shop --health-port 8080", "nats micro info jobs")
-    app.command(rich_help_panel=_SERVING, epilog=rpc_examples)(rpc)
-
+app = typer.Typer()
 
 QueueMetrics = Annotated[
     bool,
@@ -41,6 +23,13 @@ QueueMetrics = Annotated[
 ]
 
 
+@app.command(
+    epilog=examples(
+        "jsjobs worker app:jobs",
+        "jsjobs worker src/shop/tasks.py:jobs --no-router",
+        "jsjobs worker app:jobs --processes 4 --concurrency 2",
+    )
+)
 @with_servers
 def worker(
     *,
@@ -98,6 +87,7 @@ def supervise(target: str, processes: int, flags: list[str], health: HealthPlace
         raise typer.Exit(supervisor.code)
 
 
+@app.command(epilog=examples("jsjobs router", "jsjobs router --database-url postgresql://app@db.internal/app"))
 @with_servers
 def router(
     *, queue_metrics: QueueMetrics = False, health_port: HealthPort = None, health_host: HealthHost = None
@@ -109,6 +99,7 @@ def router(
     run_until_stopped(Serving(service, works=False, routes=True, health=health, measures=queue_metrics).run())
 
 
+@app.command(epilog=examples("jsjobs rpc", "jsjobs rpc --namespace shop --health-port 8080", "nats micro info jobs"))
 @with_servers
 def rpc(*, health_port: HealthPort = None, health_host: HealthHost = None) -> None:
     """Serve the micro service alone; any number of these may run, and every worker serves it too.

@@ -15,12 +15,12 @@ from jsjobs.cli.output import dumps, print_json, print_value, screen, talk
 from jsjobs.cli.payloads import Lines, read_lines, read_one
 from jsjobs.cli.problems import Failed, WrongUse
 from jsjobs.cli.waiting import wait_for_all, wait_for_one
-from jsjobs.jetstream.lookup import failure
 from jsjobs.model.errors import InvalidBatch
 from jsjobs.model.ids import JobId
-from jsjobs.model.job import Duration, Priority, Status
+from jsjobs.model.job import Duration, Priority, Status, failure
 
-EXAMPLES = examples(
+app = typer.Typer()
+_EXAMPLES = examples(
     """jsjobs submit email.send '{"to": "a@example.org"}' --entity customer-42""",
     """jsjobs submit report '"2026-01"' --priority high --duration long --wait""",
     "jsjobs submit import @order.json --dedupe-key order-7 --json",
@@ -29,6 +29,7 @@ EXAMPLES = examples(
 )
 
 
+@app.command(epilog=_EXAMPLES)
 @with_servers
 def submit(
     *,

@@ -6,9 +6,10 @@ others follow. From then on each is started again when it dies, however it does.
 
 import asyncio
 
+from jsjobs.cli.exit_codes import BROKEN, FAILED
 from jsjobs.cli.health import HealthPlace, health_endpoints
 from jsjobs.cli.options import announce
-from jsjobs.cli.problems import BROKEN, FAILED, Failed
+from jsjobs.cli.problems import Failed
 from jsjobs.cli.serving import Stop
 from jsjobs.cli.supervised import Supervised, pause
 from jsjobs.cli.worker_child import FIRST

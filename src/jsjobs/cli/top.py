@@ -24,7 +24,8 @@ from jsjobs.cli.top_view import View, lines_of, picture, running_shown
 from jsjobs.jetstream.errors import without_secrets
 from jsjobs.settings import Config
 
-EXAMPLES = examples(
+app = typer.Typer()
+_EXAMPLES = examples(
     "jsjobs top", "jsjobs top --interval 5s --namespace acme", "jsjobs top --count 1 --json | jq .running"
 )
 
@@ -40,6 +41,7 @@ Interval = Annotated[float | None, duration_option("Time between two looks [dim]
 Count = Annotated[int | None, typer.Option(help="End after so many looks.", min=1)]
 
 
+@app.command(epilog=_EXAMPLES)
 @with_servers
 def top(*, interval: Interval = None, count: Count = None, as_json: Json = False) -> None:
     """Show what happens now: queues, rates, running jobs, letters; until `q` or Ctrl-C.

@@ -69,7 +69,7 @@ def _begin(folders: list[Path]) -> tuple[set[Path], Iterator[set[Path]], set[Pat
 
 def _watch(folders: set[Path]) -> Iterator[set[Path]]:
     # An extra: who brings servers of their own may do without it.
-    from watchfiles import watch  # noqa: PLC0415
+    from watchfiles import watch
 
     # Not its own recursion: that watches hidden folders too, where servers write all the time, and one folder that
     # may not be read ends it half-way.

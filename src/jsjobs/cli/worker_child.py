@@ -13,9 +13,8 @@ import time
 from contextlib import suppress
 
 from jsjobs.cli.load import load_application
-from jsjobs.cli.options import be_verbose, is_verbose
-from jsjobs.cli.output import complain
-from jsjobs.cli.problems import judge, show_trace
+from jsjobs.cli.options import be_verbose
+from jsjobs.cli.problems import report
 from jsjobs.cli.serving import Serving, run_until_stopped, say_without_database, start_logging
 from jsjobs.health import Readiness
 
@@ -63,11 +62,7 @@ def main(target: str, line: str, *flags: str) -> int:
         )
         run_until_stopped(serving.run())
     except Exception as error:  # noqa: BLE001 - as for every command
-        text, code = judge(error)
-        complain(text)
-        if is_verbose():
-            show_trace(error)
-        return code
+        return report(error)
     return 0
 
 

@@ -8,33 +8,18 @@ import json
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
+from jsjobs.embedded.discovery import HOME, SERVERS_FILE, Endpoints
 from jsjobs.embedded.errors import EmbeddedError, ServersAlreadyRunning
 from jsjobs.embedded.nats import NatsServer
 from jsjobs.embedded.postgres import PostgresServer
-from jsjobs.embedded.processes import birth, is_alive
+from jsjobs.embedded.processes import birth
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-HOME = ".jsjobs"
-SERVERS_FILE = "servers.json"
-
-
-@dataclass(frozen=True)
-class Endpoints:
-    """Where the local servers are.
-
-    Attributes:
-        nats_url: The NATS server's address; None when it was not asked for.
-        database_url: The PostgreSQL server's; None when it was not asked for.
-    """
-
-    nats_url: str | None
-    database_url: str | None
 
 
 class LocalServers:
@@ -135,30 +120,6 @@ class LocalServers:
         new = self.home / f"{SERVERS_FILE}.new"
         new.write_text(text, encoding="utf-8")
         new.replace(self.home / SERVERS_FILE)
-
-
-def discover(start: Path) -> Endpoints | None:
-    """Find the running servers of this folder, or else of the nearest one above it that has any.
-
-    Servers whose owner died do not count: the owner's next start ends them.
-    """
-    folder = start.resolve()
-    for candidate in (folder, *folder.parents):
-        if (found := _read(candidate / HOME / SERVERS_FILE)) is not None:
-            return found
-    return None
-
-
-def _read(file: Path) -> Endpoints | None:
-    try:
-        if file.stat().st_uid != os.geteuid():  # anybody may leave one in /tmp, and jobs would go there
-            return None
-        state: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        processes = [(int(process["pid"]), float(process["born"])) for process in state["processes"]]
-        running = all(is_alive(pid, born) for pid, born in processes)
-        return Endpoints(state["nats_url"], state["database_url"]) if running else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _start_together(servers: Iterable[NatsServer | PostgresServer]) -> None:

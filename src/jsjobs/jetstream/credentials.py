@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import nkeys
-
 from jsjobs.model.errors import JobError
 
 _JWT = re.compile(rb"BEGIN NATS USER JWT-*\r?\n[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\r?\n")
@@ -43,6 +41,8 @@ def _read(file: Path, what: str) -> bytes:
 
 
 def _is_seed(text: bytes) -> bool:
+    import nkeys  # it brings cryptography, which few connections need
+
     try:
         nkeys.from_seed(bytearray(text)).wipe()
     except (nkeys.NkeysError, ValueError, IndexError):

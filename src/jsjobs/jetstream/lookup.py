@@ -15,8 +15,8 @@ from jsjobs.jetstream.progress_feed import follow_progress
 from jsjobs.jetstream.state import Found, StateStore
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.waiting import waiting_entry
-from jsjobs.model.errors import JobError, Reason
-from jsjobs.model.job import JobStatusResponse, Status
+from jsjobs.model.errors import JobError
+from jsjobs.model.job import JobStatusResponse
 
 _AGAIN = 0.05
 
@@ -92,12 +92,3 @@ class Lookup:
             return (await self.status(job_id)).status.is_terminal
 
         return follow_progress(self._connection, self._names, job_id, ended)
-
-
-def failure(status: JobStatusResponse) -> JobError:
-    """The error that waiting for the result of a failed or cancelled job ends in."""
-    if status.status is Status.CANCELLED:
-        return JobError.from_already_cancelled(f"job {status.job_id} was cancelled", job_id=status.job_id)
-    reason = status.error_reason or Reason.PROCESSING
-    text = (status.last_error or "the job failed").removeprefix(f"{reason}: ")
-    return JobError(reason, text, job_id=status.job_id)

@@ -268,3 +268,12 @@ def utc_now() -> datetime:
 def random_token() -> str:
     """64 random bits in hexadecimal, for ids and fences that must be nobody else's."""
     return secrets.token_hex(8)
+
+
+def failure(status: JobStatusResponse) -> JobError:
+    """The error that waiting for the result of a failed or cancelled job ends in."""
+    if status.status is Status.CANCELLED:
+        return JobError.from_already_cancelled(f"job {status.job_id} was cancelled", job_id=status.job_id)
+    reason = status.error_reason or Reason.PROCESSING
+    text = (status.last_error or "the job failed").removeprefix(f"{reason}: ")
+    return JobError(reason, text, job_id=status.job_id)

@@ -10,13 +10,12 @@ from urllib.parse import unquote
 
 from pydantic import BaseModel
 
-from jsjobs.jetstream.lookup import failure
 from jsjobs.jetstream.micro import Endpoint, Refused, ServiceRequest
 from jsjobs.jetstream.progress import ProgressUpdate
 from jsjobs.jetstream.subjects import entity_token
 from jsjobs.model.context import RequestContext, enter_context
 from jsjobs.model.errors import JobError
-from jsjobs.model.job import JobStatusResponse, Status
+from jsjobs.model.job import JobStatusResponse, Status, failure
 from jsjobs.rpc.forms import (
     JobRequest,
     ReplayRequest,

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-from jsjobs.dead_letters.table import database_of
-from jsjobs.declaring import Declarations
-from jsjobs.jetstream.connect import connect
-from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.subjects import Names
 from jsjobs.local import here
 from jsjobs.model.checks import checked_kind
 from jsjobs.model.errors import JobError
-from jsjobs.postgres.database import Database
 from jsjobs.settings import Config
 from jsjobs.telemetry.switch import find_telemetry
 from jsjobs.worker.registry import Registry
 
 if TYPE_CHECKING:
+    from jsjobs.declaring import Declaration
+    from jsjobs.jetstream.connection import Connection
+    from jsjobs.postgres.database import Database
     from jsjobs.telemetry.recorder import Telemetry
 
 
@@ -28,7 +26,7 @@ class Connections:
         self.config = checked_kind("the settings", config, Config) or here()
         self._names = Names(self.config.namespace)
         self._registry = Registry()
-        self._declarations = Declarations()
+        self._declared: list[Declaration] = []
         self._connection: Connection | None = None
         self._database: Database | None = None
         self._telemetry: Telemetry | None = None
@@ -47,7 +45,7 @@ class Connections:
     def sibling(self) -> Self:
         """Another service with the same settings and handlers, and connections of its own."""
         other = type(self)(self.config)
-        other._registry, other._declarations = self._registry, self._declarations  # noqa: SLF001 - of the same class
+        other._registry, other._declared = self._registry, self._declared  # noqa: SLF001 - of the same class
         return other
 
     async def connect(self) -> None:
@@ -57,6 +55,8 @@ class Connections:
             JobError: `RunnerUnavailable`, if no server can be reached or it is too old.
         """
         if self._connection is None:
+            from jsjobs.jetstream.connect import connect
+
             self._telemetry = find_telemetry(self.config.namespace)
             self._connection = await connect(self.config)
 
@@ -89,6 +89,8 @@ class Connections:
             JobError: `Validation`, if none is set or its URL cannot be read.
         """
         if self._database is None:
+            from jsjobs.dead_letters.table import database_of
+
             self._database = database_of(self.config)
         return self._database
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
-from jsjobs.cancelling import cancel_job
-from jsjobs.dead_letters.replay import replay_letter
-from jsjobs.jetstream.pausing import Paused, Pausing
-from jsjobs.model.due import checked_due
 from jsjobs.model.errors import JobError
 from jsjobs.model.ids import JobId
 from jsjobs.model.job import JobStatusResponse, Priority, utc_now
-from jsjobs.postgres.dead_letters import DeadLetters
-from jsjobs.rescheduling import reschedule_job
 from jsjobs.service.connections import Connections
+
+if TYPE_CHECKING:
+    from jsjobs.jetstream.pausing import Paused
+    from jsjobs.postgres.dead_letters import DeadLetters
 
 
 class Controls(Connections):
@@ -37,6 +36,8 @@ class Controls(Connections):
                 complete or dead; `Timeout`, if it is still stopping; `RunnerUnavailable`, if no worker has it, or the
                 server cannot be reached. After the last two the job may yet be cancelled: ask again, or its status.
         """
+        from jsjobs.cancelling import cancel_job
+
         return await cancel_job(self.connection, self.config, job_id, timeout=timeout, telemetry=self._telemetry)
 
     async def reschedule(
@@ -57,6 +58,9 @@ class Controls(Connections):
                 `Validation`), if it waits in its queue, runs or has ended; `AlreadyCancelled`; `Validation`, if what is
                 given cannot be used, or the job expires before that time; `RunnerUnavailable`.
         """
+        from jsjobs.model.due import checked_due
+        from jsjobs.rescheduling import reschedule_job
+
         if delay is None and at is None:
             raise JobError.from_validation("say when: delay or at; run_now() is for at once")
         due = checked_due(delay, at, utc_now())
@@ -74,6 +78,8 @@ class Controls(Connections):
         Raises:
             JobError: As `reschedule`.
         """
+        from jsjobs.rescheduling import reschedule_job
+
         return await reschedule_job(self.connection, self.config, job_id, None)
 
     async def pause(self, priority: Priority | str, seconds: float | None = None) -> Paused:
@@ -96,6 +102,8 @@ class Controls(Connections):
         """
         if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, int | float)):
             raise JobError.from_validation(f"seconds must be a number or None, not {seconds!r}")
+        from jsjobs.jetstream.pausing import Pausing
+
         return await Pausing(self.connection, self._names).pause(_checked(priority), seconds)
 
     async def resume(self, priority: Priority | str) -> bool:
@@ -108,10 +116,14 @@ class Controls(Connections):
             JobError: `Validation`, if the priority is none; `NotFound`, if there are no such shards;
                 `RunnerUnavailable`, if the server cannot be reached: some shards may still be paused then.
         """
+        from jsjobs.jetstream.pausing import Pausing
+
         return await Pausing(self.connection, self._names).resume(_checked(priority))
 
     def letters(self) -> DeadLetters:
         """The dead-letter table, where a database is set."""
+        from jsjobs.postgres.dead_letters import DeadLetters
+
         return DeadLetters(self.database(), self.config.namespace)
 
     async def replay(self, dlq_id: str, *, priority: Priority | str | None = None, force: bool = False) -> JobId:
@@ -129,6 +141,8 @@ class Controls(Connections):
             JobError: `NotFound`; `Validation`, if it was replayed or discarded before; `RunnerUnavailable`.
         """
         other = None if priority is None else _checked(priority)
+        from jsjobs.dead_letters.replay import replay_letter
+
         return await replay_letter(
             self.connection,
             self.config,

@@ -6,16 +6,17 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jsjobs.jetstream.ends import Ends
-from jsjobs.jetstream.lookup import Lookup, failure
-from jsjobs.jetstream.progress import ProgressUpdate
-from jsjobs.jetstream.state import StateStore
 from jsjobs.model.checks import checked_list, checked_text, checked_timeout
 from jsjobs.model.errors import JobError
-from jsjobs.model.job import JobStatusResponse, Status
+from jsjobs.model.job import JobStatusResponse, Status, failure
 from jsjobs.service.connections import Connections
+
+if TYPE_CHECKING:
+    from jsjobs.jetstream.ends import Ends
+    from jsjobs.jetstream.lookup import Lookup
+    from jsjobs.jetstream.progress import ProgressUpdate
 
 
 class Follows(Connections):
@@ -110,12 +111,17 @@ class Follows(Connections):
         return self._lookup().progress(job_id)
 
     def _lookup(self) -> Lookup:
+        from jsjobs.jetstream.lookup import Lookup
+        from jsjobs.jetstream.state import StateStore
+
         connection = self.connection
         return Lookup(connection, self._names, StateStore(connection, self._names))
 
     def _ends(self) -> Ends:
         connection = self.connection
         if self._shared_ends is None or self._shared_ends.connection is not connection:
+            from jsjobs.jetstream.ends import Ends
+
             self._shared_ends = Ends(connection, self._names)
         return self._shared_ends
 

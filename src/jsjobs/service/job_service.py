@@ -6,10 +6,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from functools import partial
-from typing import Any, TypeAlias, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Unpack
 
-from jsjobs.dead_letters.router import Router
-from jsjobs.declaring import Declaration, keep_in_line
 from jsjobs.model.batch import BatchStatus
 from jsjobs.model.context import RequestContext, current_context, request_context
 from jsjobs.model.errors import JobError
@@ -18,15 +16,18 @@ from jsjobs.model.payload import JobPayload
 from jsjobs.model.periodic import ScheduleStatus
 from jsjobs.model.retry import Retry
 from jsjobs.model.snooze import Snooze
-from jsjobs.queue_metrics import QueueMetrics
-from jsjobs.scheduling import PeriodicOptions, timetable_of
 from jsjobs.service.controls import Controls
 from jsjobs.service.follows import Follows
 from jsjobs.service.submits import Submits
 from jsjobs.settings import Config
 from jsjobs.worker.context import JobContext
 from jsjobs.worker.registry import Handler, RunIn
-from jsjobs.worker.worker import Worker
+
+if TYPE_CHECKING:
+    from jsjobs.dead_letters.router import Router
+    from jsjobs.queue_metrics import QueueMetrics
+    from jsjobs.scheduling import PeriodicOptions
+    from jsjobs.worker.worker import Worker
 
 H = TypeVar("H", bound=Handler)
 
@@ -129,11 +130,14 @@ class JobService(Submits, Follows, Controls):
         Raises:
             JobError: `Validation`, if the timetable cannot be one. What else cannot be used is told at `worker()`.
         """
+        from jsjobs.declaring import Declaration
+        from jsjobs.scheduling import timetable_of
+
         timetable = timetable_of(cron, every, zone)
 
         def declare(function: H) -> H:
             declaration = Declaration(timetable, function, job_type, name, payload, options)
-            self._declarations.declared.append(declaration)
+            self._declared.append(declaration)
             return function
 
         return declare
@@ -151,18 +155,25 @@ class JobService(Submits, Follows, Controls):
         Raises:
             JobError: `Validation`, if a periodic schedule that the code declares cannot be used.
         """
+        from jsjobs.declaring import definitions, keep_in_line
+        from jsjobs.worker.worker import Worker
+
         connection, config, names = self.connection, self.config, self._names
-        wanted = self._declarations.definitions(names, self._composer(), self._registry, config.app)
+        wanted = definitions(self._declared, names, self._composer(), self._registry, config.app)
         worker = Worker(connection, config, self._registry, self._telemetry)
         worker.beside.append(partial(keep_in_line, connection, names, wanted, config.app, timeout=config.timeout))
         return worker
 
     def router(self) -> Router:
         """A dead-letter router of this process, where a database is set; use it as an async context manager."""
+        from jsjobs.dead_letters.router import Router
+
         return Router(self.connection, self.config, self.letters(), self._telemetry)
 
     def queue_metrics(self) -> QueueMetrics:
         """Gauges of the queues' depths, where telemetry is on; use it as an async context manager."""
+        from jsjobs.queue_metrics import QueueMetrics
+
         return QueueMetrics(self.connection, self._names, self._telemetry)
 
     # -- context

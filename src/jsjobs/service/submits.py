@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Unpack, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
-from jsjobs.composing import Composer
-from jsjobs.jetstream.batches import Batches
-from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.debounced import Debounced
-from jsjobs.jetstream.delayed import Delayed
-from jsjobs.jetstream.periodic import Periodic
-from jsjobs.jetstream.queue import JobQueue
-from jsjobs.model.batch import BatchStatus
 from jsjobs.model.errors import JobError
 from jsjobs.model.ids import JobId
 from jsjobs.model.payload import JobPayload
-from jsjobs.publishing import OnQueued, Publisher, SubmitOptions
-from jsjobs.scheduling import Scheduler
 from jsjobs.service.connections import Connections
-from jsjobs.validating import Validator, validate_all
+
+if TYPE_CHECKING:
+    from jsjobs.composing import Composer
+    from jsjobs.jetstream.batches import Batches
+    from jsjobs.jetstream.connection import Connection
+    from jsjobs.jetstream.queue import JobQueue
+    from jsjobs.model.batch import BatchStatus
+    from jsjobs.publishing import OnQueued, Publisher, SubmitOptions
+    from jsjobs.scheduling import Scheduler
+    from jsjobs.validating import Validator
 
 
 class Submits(Connections):
@@ -90,6 +89,8 @@ class Submits(Connections):
             JobError: `InvalidBatch` (its reason is `Validation`), listing all that failed; its `errors` are their
                 texts by index. `Validation`, if the items are no list or the validator can be none.
         """
+        from jsjobs.validating import validate_all
+
         return await validate_all(items, validator)
 
     async def batch(self, batch_id: str) -> BatchStatus:
@@ -106,6 +107,9 @@ class Submits(Connections):
 
     def schedules(self) -> Scheduler:
         """The periodic schedules: to add, list, show, remove, pause, resume and run them."""
+        from jsjobs.jetstream.periodic import Periodic
+        from jsjobs.scheduling import Scheduler
+
         names, timeout = self._names, self.config.timeout
         periodic = Periodic(self.connection, names, timeout=timeout)
         return Scheduler(periodic, self._queue(), self._composer(), names)
@@ -117,6 +121,10 @@ class Submits(Connections):
         return self._shared_publisher[1]
 
     def _new_publisher(self) -> Publisher:
+        from jsjobs.jetstream.debounced import Debounced
+        from jsjobs.jetstream.delayed import Delayed
+        from jsjobs.publishing import Publisher
+
         config, connection, names = self.config, self.connection, self._names
         return Publisher(
             self._queue(),
@@ -128,12 +136,18 @@ class Submits(Connections):
         )
 
     def _queue(self) -> JobQueue:
+        from jsjobs.jetstream.queue import JobQueue
+
         return JobQueue(self.connection, self._names, timeout=self.config.timeout)
 
     def _composer(self) -> Composer:
+        from jsjobs.composing import Composer
+
         return Composer(self._queue(), self._registry)
 
     def _batches(self) -> Batches:
+        from jsjobs.jetstream.batches import Batches
+
         config = self.config
         return Batches(self.connection, self._names, result_ttl=config.result_ttl, timeout=config.timeout)
 

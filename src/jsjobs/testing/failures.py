@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import NoReturn
 
-from jsjobs.jetstream.lookup import failure
-from jsjobs.model.job import JobStatusResponse
+from jsjobs.model.job import JobStatusResponse, failure
 from jsjobs.testing.drain import Drained
 from jsjobs.worker.processes.process import HandlerFailed
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from jsjobs.embedded import NatsServer
+from jsjobs.embedded.nats import NatsServer
 from jsjobs.testing.harness import Harness
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
 
-from jsjobs.embedded import NatsServer
+from jsjobs.embedded.nats import NatsServer
 from jsjobs.jetstream.connect import connected
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.subjects import Names, checked_type

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from jsjobs.embedded import LocalServers
+from jsjobs.embedded.home import LocalServers
 from jsjobs.embedded.processes import Child
 from jsjobs.jetstream.api import find
 from jsjobs.jetstream.connect import connect

@@ -1,0 +1,51 @@
+"""Finding the local servers of a project folder that another process runs."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HOME = ".jsjobs"
+SERVERS_FILE = "servers.json"
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """Where the local servers are.
+
+    Attributes:
+        nats_url: The NATS server's address; None when it was not asked for.
+        database_url: The PostgreSQL server's; None when it was not asked for.
+    """
+
+    nats_url: str | None
+    database_url: str | None
+
+
+def discover(start: Path) -> Endpoints | None:
+    """Find the running servers of this folder, or else of the nearest one above it that has any.
+
+    Servers whose owner died do not count: the owner's next start ends them.
+    """
+    folder = start.resolve()
+    for candidate in (folder, *folder.parents):
+        if (found := _read(candidate / HOME / SERVERS_FILE)) is not None:
+            return found
+    return None
+
+
+def _read(file: Path) -> Endpoints | None:
+    try:
+        if file.stat().st_uid != os.geteuid():  # anybody may leave one in /tmp, and jobs would go there
+            return None
+        state: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        from jsjobs.embedded.processes import is_alive  # most folders have no servers
+
+        processes = [(int(process["pid"]), float(process["born"])) for process in state["processes"]]
+        running = all(is_alive(pid, born) for pid, born in processes)
+        return Endpoints(state["nats_url"], state["database_url"]) if running else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
