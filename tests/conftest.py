@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 from nats.aio.client import Client
 
+from forked import ForkServer
 from jsjobs import JobService
 from jsjobs.embedded.nats import NatsServer
 from jsjobs.embedded.postgres import PostgresServer
@@ -48,6 +49,13 @@ def database_url(postgres: PostgresServer) -> str:
 async def prepare(url: str) -> None:
     async with Database(url) as database:
         await migrate(database)
+
+
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[ForkServer]:
+    server = ForkServer()
+    yield server
+    server.close()
 
 
 @pytest.fixture

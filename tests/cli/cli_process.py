@@ -1,4 +1,4 @@
-"""The real executable, in processes of its own."""
+"""The command line in processes of its own: forked from one that has imported it, see `forked.py`."""
 
 import asyncio
 import contextlib
@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from forked import Forked, ForkServer
 from jsjobs import JobService
 
 JSJOBS = str(Path(sys.executable).with_name("jsjobs"))
@@ -58,7 +59,7 @@ class Ended:
 class Process:
     """A command that stays."""
 
-    child: asyncio.subprocess.Process
+    child: Forked
     said: str = field(default="")
 
     async def says(self, text: str) -> None:
@@ -85,14 +86,15 @@ class Process:
 @dataclass
 class Cli:
     executable = JSJOBS
+    """For what is started by a shell."""
     folder: Path
     env: dict[str, str]
+    fork_server: ForkServer
     processes: list[Process] = field(default_factory=list)
 
     async def start(self, *arguments: str, folder: Path | None = None, stdin: int | None = None, **env: str) -> Process:
         pipe = asyncio.subprocess.PIPE
-        child = await asyncio.create_subprocess_exec(
-            JSJOBS,
+        child = await self.fork_server.start(
             *arguments,
             cwd=folder or self.folder,
             env={**self.env, **env},

@@ -6,16 +6,17 @@ from uuid import uuid4
 import pytest
 from cli_process import APP, Cli, bare_environment, environment_of
 
+from forked import ForkServer
 from jsjobs import JobService
 from jsjobs.embedded.postgres import PostgresServer
 from jsjobs.postgres.database import Database
 
 
 @pytest.fixture
-async def bare_cli(tmp_path: Path) -> AsyncIterator[Cli]:
+async def bare_cli(tmp_path: Path, fork_server: ForkServer) -> AsyncIterator[Cli]:
     """The command in an empty folder with an application, where no server is known."""
     (tmp_path / "app.py").write_text(APP)
-    cli = Cli(tmp_path, bare_environment())
+    cli = Cli(tmp_path, bare_environment(), fork_server)
     yield cli
     await cli.close()
 

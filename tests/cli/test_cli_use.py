@@ -8,6 +8,7 @@ import pytest
 import typer
 
 from jsjobs.cli.app import app, main
+from jsjobs.cli.command_table import COMMANDS, imported
 
 NOWHERE = "nats://someone:secret@127.0.0.1:9"
 
@@ -21,7 +22,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
 
 def commands() -> list[list[str]]:
     found = []
-    for name, command in typer.main.get_group(app).commands.items():
+    for name, command in typer.main.get_group(app).each_command():
         if name == "demo":
             continue
         inner = getattr(command, "commands", None)
@@ -32,6 +33,13 @@ def commands() -> list[list[str]]:
 def test_version(alone: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "--version")
     assert (code, out.split()[0]) == (0, "jsjobs")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_says_what_a_command_says_of_itself(name: str) -> None:
+    command = imported(name)
+    assert command.help is not None
+    assert COMMANDS[name].summary == " ".join(command.help.split("\n\n")[0].split())
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)

@@ -9,6 +9,7 @@ from pydantic import AliasChoices
 from typer.core import TyperCommand, TyperGroup
 
 from jsjobs.cli.app import app
+from jsjobs.cli.command_table import CommandTable
 from jsjobs.settings import Config
 
 COMMAND = typer.main.get_command(app)
@@ -48,9 +49,9 @@ def flags(command: TyperGroup | TyperCommand) -> Iterator[str]:
     for parameter in command.params:
         names = parameter.envvar or ()
         yield from [names] if isinstance(names, str) else names
-    if isinstance(command, TyperGroup):
-        for sub in command.commands.values():
-            yield from flags(sub)
+    below = command.each_command() if isinstance(command, CommandTable) else getattr(command, "commands", {}).items()
+    for _, sub in below:
+        yield from flags(sub)
 
 
 def settings() -> set[str]:

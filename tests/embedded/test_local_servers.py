@@ -12,11 +12,10 @@ import psutil
 import pytest
 from server_probes import all_ended, ask, crash_owner, family, store, stored
 
-from jsjobs.embedded.errors import EmbeddedError
 from jsjobs.embedded.discovery import discover
+from jsjobs.embedded.errors import EmbeddedError, ServersAlreadyRunning
 from jsjobs.embedded.home import LocalServers
 from jsjobs.embedded.postgres import PostgresServer
-from jsjobs.embedded.errors import ServersAlreadyRunning
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -21,7 +21,8 @@ _RUN = r"^[a-z]+-([A-Za-z0-9_-]{1,100}|([A-Za-z0-9_-]{1,100}-)?[1-9][0-9]{0,15}:
 class BatchRuns(BaseModel):
     """The ids of a batch, in the order of its list: `normal-1795318823879006:500` is that one and the 499 after it."""
 
-    model_config = ConfigDict(frozen=True)
+    # The pattern's compilation takes longer than importing this module; few processes ever read a batch.
+    model_config = ConfigDict(defer_build=True, frozen=True)
 
     runs: tuple[Annotated[str, StringConstraints(pattern=_RUN)], ...]
 
