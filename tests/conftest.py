@@ -1,6 +1,7 @@
 """Real servers, one of each for every test process; every test has a namespace of its own."""
 
 import asyncio
+import signal
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
@@ -22,6 +23,9 @@ from jsjobs.postgres.migrate import migrate
 
 settings.register_profile("jsjobs", deadline=None, max_examples=60)
 settings.load_profile("jsjobs")
+
+# A shell starts what it puts into the background with SIGINT ignored, and so would be all that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

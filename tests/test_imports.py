@@ -48,6 +48,7 @@ def test_a_status_does_without_workers_letters_and_bars() -> None:
     }
 
 
+@pytest.mark.long
 def test_every_module_can_be_imported_first() -> None:
     names = [
         ".".join(file.relative_to(SOURCES.parent).with_suffix("").parts).removesuffix(".__init__")

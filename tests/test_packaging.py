@@ -92,10 +92,16 @@ def test_every_file_of_the_tests_has_a_name_of_its_own() -> None:
     assert [name for name, count in names.items() if count > 1] == []
 
 
-def test_no_module_is_long() -> None:
-    lengths = {path: len(path.read_text().splitlines()) for path in (ROOT / "src").rglob("*.py")}
-    assert lengths
-    assert {str(path.relative_to(ROOT)): length for path, length in lengths.items() if length > 275} == {}
+LONGER: dict[str, int] = {}
+"""Files above the ceiling, with their lengths; the list may only shrink."""
+
+
+def test_no_file_is_long() -> None:
+    sources = ROOT / "src" / "jsjobs"
+    lengths = {str(path.relative_to(sources)): len(path.read_text().splitlines()) for path in sources.rglob("*.py")}
+    assert lengths["service/job_service.py"] < 275
+    assert {name: length for name, length in lengths.items() if length > LONGER.get(name, 400)} == {}
+    assert {name for name in LONGER if lengths[name] <= 400} == set(), "no exceptions any more"
 
 
 def test_no_file_names_a_package_index() -> None:

@@ -65,6 +65,7 @@ async def test_every_line_that_cannot_be_a_job_is_listed_and_nothing_is_queued(c
     assert "no job" in before.err, "nothing was queued before"
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 async def test_a_hundred_thousand_lines(cli: Cli) -> None:
     cli.env["JSJOBS_TIMEOUT"] = "30"

@@ -59,6 +59,7 @@ def test_without_a_folder_it_packs_its_own_sources(perform: Perform) -> None:
     assert demo.err == ""
 
 
+@pytest.mark.long
 def test_every_visible_file_of_a_folder_is_packed_and_nothing_in_it_changes(perform: Perform, folder: Path) -> None:
     before = snapshot(folder)
     # What a user has set for other servers is not meant for these.
@@ -80,6 +81,7 @@ def test_a_folder_that_cannot_be_used_is_one_line(perform: Perform, tmp_path: Pa
         assert str(wrong) in demo.err
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("victim", ["worker", "router"])
 def test_it_goes_on_when_a_process_is_killed(perform: Perform, folder: Path, victim: str) -> None:
     demo = perform(folder)
@@ -92,6 +94,7 @@ def test_it_goes_on_when_a_process_is_killed(perform: Perform, folder: Path, vic
         assert text in demo.out
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("victim", ["nats-server", "postgres"])
 def test_it_says_so_when_a_server_is_killed(perform: Perform, folder: Path, victim: str) -> None:
     demo = perform(folder)
@@ -101,6 +104,7 @@ def test_it_says_so_when_a_server_is_killed(perform: Perform, folder: Path, vict
     assert f"error: the demo did not end as it should: the {victim} of the demo has ended" in demo.err
 
 
+@pytest.mark.long
 def test_it_gives_up_on_a_worker_that_keeps_dying(perform: Perform, folder: Path) -> None:
     demo = perform(folder)
     demo.until("one job each")
@@ -123,6 +127,7 @@ def test_what_it_says_to_type_next_exists(capsys: pytest.CaptureFixture[str]) ->
         assert f"jsjobs {' '.join(words)} " in help_text
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("moment", "number"),
     [
@@ -141,6 +146,7 @@ def test_a_signal_ends_it_and_clears_up(perform: Perform, folder: Path, moment: 
     assert "nothing is left on disk" in demo.err
 
 
+@pytest.mark.long
 def test_a_file_that_changes_meanwhile_is_found_out(perform: Perform, folder: Path) -> None:
     demo = perform(folder)
     demo.until("Servers and processes")
@@ -149,6 +155,7 @@ def test_a_file_that_changes_meanwhile_is_found_out(perform: Perform, folder: Pa
     assert "empty is not what it was: was it changed while the demo ran?" in demo.err
 
 
+@pytest.mark.long
 def test_a_file_that_goes_meanwhile_is_found_out(perform: Perform, folder: Path) -> None:
     demo = perform(folder)
     demo.until("Servers and processes")
@@ -158,6 +165,7 @@ def test_a_file_that_goes_meanwhile_is_found_out(perform: Perform, folder: Path)
     assert "job_dlq has rows for" in demo.err
 
 
+@pytest.mark.long
 def test_a_reader_that_goes_away_leaves_nothing_behind(perform: Perform, folder: Path) -> None:
     demo = perform(folder)
     demo.until("Servers and processes")

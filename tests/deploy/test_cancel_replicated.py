@@ -12,6 +12,8 @@ from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.topology import Topology
 from jsjobs.settings import Config
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.timeout(240)
 async def test_a_race_on_replicas(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,8 @@ from jsjobs.jetstream.topology import Topology
 from jsjobs.model.job import Priority
 from jsjobs.settings import Config
 
+pytestmark = pytest.mark.long
+
 HIGH = Priority.HIGH
 NAMES = Names("jobs")
 LATE = 40

@@ -18,6 +18,8 @@ from jsjobs.jetstream.connect import connect
 from jsjobs.jetstream.connection import Connection
 from jsjobs.settings import Config
 
+pytestmark = pytest.mark.long
+
 REQUEST_WITHIN = 3.0
 
 

@@ -11,6 +11,8 @@ from jsjobs.jetstream.connect import connected
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.topology import Topology
 
+pytestmark = pytest.mark.long
+
 NODES = """
 accounts {
   APP {

@@ -20,6 +20,8 @@ from jsjobs.jetstream.topology import Topology
 from jsjobs.model.job import Priority
 from jsjobs.settings import Config
 
+pytestmark = pytest.mark.long
+
 CRITICAL = Priority.CRITICAL
 NAMES = Names("jobs")
 ENTITIES = 60

@@ -16,6 +16,8 @@ from jsjobs.embedded.home import LocalServers
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+AT_ONCE = {"README.md", "publishing.md"}
+"""The pages that everybody starts with; the others are run with the long tests."""
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SERVING = ("jsjobs dev", "jsjobs worker", "jsjobs router", "jsjobs rpc")
 
@@ -124,7 +126,10 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=[] if page.name in AT_ONCE else pytest.mark.long, id=page.name) for page in PAGES],
+)
 def test_a_page_does_what_it_says(page: Path, reader: Reader) -> None:
     text = page.read_text()
     if "jsjobs dev" not in "".join(body for _, body in BLOCK.findall(text)):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-OWNER = "from jsjobs.embedded import LocalServers; LocalServers(home).start()"
+OWNER = "from jsjobs.embedded.home import LocalServers; LocalServers(home).start()"
 
 
 _others: set[psutil.Process] = set()

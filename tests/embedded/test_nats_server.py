@@ -151,7 +151,7 @@ def test_is_not_in_the_terminals_process_group(nats_server: NatsServer) -> None:
 
 
 async def test_a_server_left_over_by_a_crashed_owner_is_ended(tmp_path: Path) -> None:
-    crash_owner("from jsjobs.embedded import NatsServer; NatsServer(home).start()", tmp_path)
+    crash_owner("from jsjobs.embedded.nats import NatsServer; NatsServer(home).start()", tmp_path)
     left_over = psutil.Process(int((tmp_path / "nats.pid").read_text()))
     assert left_over.is_running()
     port = (tmp_path / "nats.port").read_text()

@@ -15,7 +15,9 @@ import psutil
 import pytest
 from server_probes import all_ended, ask, crash_owner, family, wait_until
 
-from jsjobs.embedded import EmbeddedError, PostgresServer, postgres_place
+from jsjobs.embedded import postgres_place
+from jsjobs.embedded.errors import EmbeddedError
+from jsjobs.embedded.postgres import PostgresServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     Make = Callable[[Path], PostgresServer]
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="root's PostgreSQL runs as another user")
-START = "from jsjobs.embedded import PostgresServer; server = PostgresServer(home); server.start(); print(server.url, server.pid, flush=True)"
+START = "from jsjobs.embedded.postgres import PostgresServer; server = PostgresServer(home); server.start(); print(server.url, server.pid, flush=True)"
 
 
 def data_of(server: PostgresServer) -> Path:
@@ -213,7 +215,7 @@ def test_works_as_an_ordinary_user(depth: int) -> None:
     os.chown(base, user.pw_uid, -1)
     home = base.joinpath(*["ten-letters"] * depth)
     # The interpreter itself may lie in a folder of root's: it gives up its rights once it has imported everything.
-    script = f"import os, sys, pathlib, psutil; from jsjobs.embedded import PostgresServer; home = pathlib.Path(sys.argv[1]); os.setgroups([]); os.setgid({user.pw_gid}); os.setuid({user.pw_uid}); {START}"
+    script = f"import os, sys, pathlib, psutil; from jsjobs.embedded.postgres import PostgresServer; home = pathlib.Path(sys.argv[1]); os.setgroups([]); os.setgid({user.pw_gid}); os.setuid({user.pw_uid}); {START}"
     script += "; print((home / 'postgres' / 'PG_VERSION').exists()); server.remove(); print(os.listdir(home))"
     command = [sys.executable, "-W", "error", "-c", script, str(home)]
     try:

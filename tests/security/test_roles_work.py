@@ -72,6 +72,7 @@ async def done(env: dict[str, str], *calls: str) -> list[str]:
     return [end.out for end in ended]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 async def test_a_deployment_of_roles(as_user: Settings, folder: Path) -> None:
     envs = {

@@ -5,6 +5,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.jetstream.subjects import Names
@@ -17,6 +19,8 @@ from survival.recording import record_letters, record_versions
 from survival.register import Register
 from survival.run import NAMESPACE, Settings, config_of, environment_of
 from survival.servers import Servers, declare, leftovers
+
+pytestmark = pytest.mark.long
 
 SETTINGS = Settings(ack_wait=1)
 ENTITY = "one"

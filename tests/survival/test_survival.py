@@ -8,6 +8,8 @@ from survival.checker import check
 from survival.history import read_history
 from survival.run import Settings, run
 
+pytestmark = pytest.mark.long
+
 SETTINGS = Settings(seed=5, seconds=13, jobs=400, faults=12, ack_wait=2)
 
 

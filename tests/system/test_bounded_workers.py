@@ -57,6 +57,7 @@ def most_at_once(events: list[Event]) -> int:
     return most
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 async def test_the_server_dies_twice_and_a_worker_once(
     settings_of: Callable[..., JobService.Config], own_nats: NatsServer, apps: Callable[..., Apps]
@@ -108,6 +109,7 @@ async def test_shards_are_changed_under_workers_at_their_bound(
         assert_in_turn(its_events)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 async def test_no_job_is_lost_on_the_way_to_a_worker_that_stops_listening(
     settings_of: Callable[..., JobService.Config], deploy: Callable[..., Any], monkeypatch: pytest.MonkeyPatch

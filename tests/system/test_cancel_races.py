@@ -8,6 +8,8 @@ from nats.aio.client import Client
 from cancel_race import run_race
 from jsjobs import JobService
 
+pytestmark = pytest.mark.long
+
 ROUNDS = 4000
 
 

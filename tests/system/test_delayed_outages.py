@@ -16,6 +16,8 @@ from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.topology import Topology
 from jsjobs.model.job import Priority
 
+pytestmark = pytest.mark.long
+
 HIGH = Priority.HIGH
 
 

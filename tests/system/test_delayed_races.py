@@ -15,6 +15,8 @@ from facts import eventually
 from jsjobs import JobService
 from jsjobs.model.errors import AlreadyDue, AlreadyEnded
 
+pytestmark = pytest.mark.long
+
 ROUNDS = 2400
 AT_ONCE = 300
 Moment = datetime

@@ -17,6 +17,8 @@ from jsjobs.jetstream.generations import live_shards, read_live, read_stored
 from jsjobs.jetstream.subjects import Generation, Names
 from jsjobs.model.job import Priority
 
+pytestmark = pytest.mark.long
+
 APPLY = Path(__file__).with_name("app_apply.py")
 ENTITIES = 500
 ROUNDS = 40

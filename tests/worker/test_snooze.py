@@ -125,6 +125,7 @@ async def test_more_snoozes_than_deliveries_do_not_kill_a_job(jobs: JobService) 
     assert status.history_dropped == 302 - 100
 
 
+@pytest.mark.long
 async def test_snoozes_without_end_leave_nothing_in_memory(jobs: JobService) -> None:
     left, attempts = list[int](), list[int]()
 
