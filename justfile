@@ -18,9 +18,14 @@ demo *folder: setup
 dev: setup
     .venv/bin/jsjobs dev examples/files/app.py:jobs
 
-# All tests, on real servers.
+# The tests, on real servers; random ones draw from `--seed`, which each run prints at its end.
 test *args: setup
     .venv/bin/pytest {{args}}
+
+# What takes minutes: faults under load, clusters of three servers, thousands of races, every command of the docs.
+test-long *args: setup
+    .venv/bin/pip install -q -c constraints.txt -e ".[dev,long]"
+    .venv/bin/pytest -m long {{args}}
 
 # The Node.js client tests; they need npm's registry.
 test-node: setup
@@ -35,7 +40,8 @@ lint: setup
 
 # Everything that CI checks.
 check: setup
-    .venv/bin/pytest
+    .venv/bin/pytest --cov --cov-report=
+    just test-long --cov --cov-report= --cov-append
     .venv/bin/coverage report --fail-under=90
     just test-node
     just lint

@@ -1,6 +1,7 @@
 """Real servers, one of each for every test process; every test has a namespace of its own."""
 
 import asyncio
+import random
 import signal
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -23,6 +24,27 @@ from jsjobs.postgres.migrate import migrate
 
 settings.register_profile("jsjobs", deadline=None, max_examples=60)
 settings.load_profile("jsjobs")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", type=int, help="What random tests draw from; printed at the end of each run.")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Before the processes of xdist start: they get the options as they are then.
+    if config.option.seed is None:
+        config.option.seed = random.SystemRandom().randrange(10**6)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    terminalreporter.write_line(f"random tests drew from --seed {config.option.seed}")
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """What a random test draws from: another one in each run, or the one that was given."""
+    return request.config.option.seed
+
 
 # A shell starts what it puts into the background with SIGINT ignored, and so would be all that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.long
 
 
 @pytest.mark.timeout(240)
-async def test_a_race_on_replicas(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_race_on_replicas(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     url = await cluster.form()
     config = Config(nats_url=url, replicas=3, queue_bytes=2**26, ack_wait=2, retry=JobService.Retry(initial=0.002))
 
@@ -32,6 +32,6 @@ async def test_a_race_on_replicas(cluster: Cluster, monkeypatch: pytest.MonkeyPa
         for _ in range(50):
             job_id = await jobs.submit("race", {}, priority="low")
             assert (await jobs.cancel(job_id)).status == "cancelled"
-    _, ends = await run_race(config, client, monkeypatch, seed=3, rounds=400)
+    _, ends = await run_race(config, client, monkeypatch, seed=seed, rounds=400)
     await client.close()
     assert set(ends) >= {"short cancelled 0", "short complete -1", "long cancelled 1"}, ends

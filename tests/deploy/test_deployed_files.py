@@ -27,6 +27,7 @@ from deployed import (
 # --- compose
 
 
+@pytest.mark.long
 def test_the_compose_file_follows_the_specification() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", "docker-compose.yml"],

@@ -3,7 +3,6 @@
 import json
 import re
 
-import kubernetes_validate
 import pytest
 import yaml
 from deployed import DEPLOY, MANIFESTS, SCALERS, containers, instruction, pods
@@ -24,17 +23,28 @@ TRIGGERS = {
 }
 
 
+def check(manifest: object, version: str) -> None:
+    import kubernetes_validate  # noqa: PLC0415 - of the extra `long`
+
+    try:
+        kubernetes_validate.validate(manifest, version, strict=True)
+    except kubernetes_validate.ValidationError as error:
+        raise ValueError(error.message) from error
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("version", KUBERNETES)
 @pytest.mark.parametrize("name", [name for name in MANIFESTS if name not in SCALERS])
 def test_a_manifest_is_one_that_kubernetes_takes(name: str, version: str) -> None:
-    kubernetes_validate.validate(MANIFESTS[name], version, strict=True)
+    check(MANIFESTS[name], version)
 
 
+@pytest.mark.long
 def test_a_manifest_with_a_misspelt_field_is_refused() -> None:
     wrong = json.loads(json.dumps(MANIFESTS["worker.yaml"]))
     wrong["spec"]["template"]["spec"]["terminationGracePeriod"] = 60
-    with pytest.raises(kubernetes_validate.ValidationError):
-        kubernetes_validate.validate(wrong, KUBERNETES[-1], strict=True)
+    with pytest.raises(ValueError, match="terminationGracePeriod"):
+        check(wrong, KUBERNETES[-1])
 
 
 def test_everything_kustomize_names_exists_and_runs_where_it_is_applied() -> None:

@@ -78,9 +78,9 @@ def ended(arguments: list[str], stdin: bytes, monkeypatch: pytest.MonkeyPatch) -
     raise AssertionError("a command ends the process")
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_no_arguments_end_in_a_traceback(seed: int, nowhere: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = Random(seed)
+@pytest.mark.parametrize("part", range(4))
+def test_no_arguments_end_in_a_traceback(seed: int, part: int, nowhere: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = Random(f"{seed}/{part}")
     codes = set()
     for _ in range(30):
         arguments = list(rng.choice(COMMANDS))

@@ -16,10 +16,11 @@ async def test_hostile_traffic_costs_good_jobs_nothing(
     settings_of: Callable[..., JobService.Config],
     deploy: Callable[[JobService.Config], Awaitable[None]],
     tmp_path: Path,
+    seed: int,
 ) -> None:
     config = settings_of(ack_wait=2)
     await deploy(config)
-    report = await hostile_traffic.flood(config, seed=3, messages=1000, folder=tmp_path)
+    report = await hostile_traffic.flood(config, seed=seed, messages=1000, folder=tmp_path)
     assert report.wrong == []
     assert report.complete == report.good == 100
     assert len(report.sent) == 11

@@ -22,9 +22,9 @@ JSON = st.recursive(
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
-def test_mutated_inputs_are_taken_or_refused(target: Target) -> None:
+def test_mutated_inputs_are_taken_or_refused(target: Target, seed: int) -> None:
     with run.quiet():
-        outcome = fuzzed(target, 2026, max(40, round(300 * min(1, target.weight))))
+        outcome = fuzzed(target, seed, max(40, round(300 * min(1, target.weight))))
     assert run.report(target, outcome)
     assert outcome.taken, "a target that takes nothing shows nothing"
 

@@ -56,9 +56,9 @@ class Follower:
         await eventually(lambda: self.seen[-1:] == [message])
 
 
-async def all_but_the_last_100_are_gone(connection: Connection, names: Names) -> bool:
+async def all_but_the_last_100_are_gone(connection: Connection, names: Names, sent: int = 130) -> bool:
     state = (await call(connection, f"STREAM.INFO.{names.progress_stream}"))["state"]
-    return (state["messages"], state["last_seq"]) == (100, 130)
+    return (state["messages"], state["last_seq"]) == (100, sent)
 
 
 async def test_progress_gives_the_last_100_then_live_ones_and_ends_with_the_job(
@@ -247,3 +247,19 @@ async def test_of_a_flood_none_is_told_twice_and_the_kept_ones_all(
     await asyncio.wait_for(follower.task, 30)
     assert len(set(follower.seen)) == len(follower.seen)
     assert follower.seen[-100:] == [f"{number}" for number in range(4900, 5000)]
+
+
+async def test_a_slow_reader_is_told_more_than_is_kept_in_order(
+    lookup: Lookup, state: StateStore, connection: Connection, names: Names, sender: ProgressSender
+) -> None:
+    revision = await state.write(STARTED, expected=0)
+    sender.send("high-7", update(0, "first"))
+    async with aclosing(lookup.progress("high-7")) as updates:
+        seen = [(await anext(updates)).message]
+        for number in range(300):
+            sender.send("high-7", update(number % 100, f"{number}"))
+        await eventually(lambda: all_but_the_last_100_are_gone(connection, names, 301))
+        await asyncio.sleep(1.3)  # the next look at what is kept is due, and finds the last 100 of those that wait here
+        await state.write(STARTED.completed(utc_now()), expected=revision)
+        seen += [one.message async for one in updates]
+    assert seen == ["first", *(f"{number}" for number in range(300))]

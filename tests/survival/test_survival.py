@@ -10,19 +10,18 @@ from survival.run import Settings, run
 
 pytestmark = pytest.mark.long
 
-SETTINGS = Settings(seed=5, seconds=13, jobs=400, faults=12, ack_wait=2)
-
 
 @pytest.mark.timeout(180)
-async def test_jobs_survive(tmp_path: Path) -> None:
+async def test_jobs_survive(tmp_path: Path, seed: int) -> None:
+    settings = Settings(seed=seed, seconds=13, jobs=400, faults=12, ack_wait=2)
     told: list[str] = []
-    outcome = await run(SETTINGS, tmp_path, told.append)
+    outcome = await run(settings, tmp_path, told.append)
     history = read_history(tmp_path)
     assert {rule: found for rule, found in check(history).items() if found} == {}
-    assert sum(outcome.faults.values()) == SETTINGS.faults
-    assert len(outcome.faults) > SETTINGS.faults / 2
-    assert outcome.accepted >= SETTINGS.jobs
-    assert len({receipt.job for receipt in history.receipts}) >= SETTINGS.jobs - len(history.asked)
+    assert sum(outcome.faults.values()) == settings.faults
+    assert len(outcome.faults) > settings.faults / 2
+    assert outcome.accepted >= settings.jobs
+    assert len({receipt.job for receipt in history.receipts}) >= settings.jobs - len(history.asked)
     assert {version.status for versions in history.versions.values() for version in versions[-1:]} >= {
         "complete",
         "failed",

@@ -112,12 +112,15 @@ async def test_shards_are_changed_under_workers_at_their_bound(
 @pytest.mark.long
 @pytest.mark.timeout(180)
 async def test_no_job_is_lost_on_the_way_to_a_worker_that_stops_listening(
-    settings_of: Callable[..., JobService.Config], deploy: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    settings_of: Callable[..., JobService.Config],
+    deploy: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    seed: int,
 ) -> None:
     """A job sent to a subscription that just ended would come back only after `ack_wait`, a minute here."""
     await deploy(settings_of(ack_wait=60))
     config = settings_of(ack_wait=60, concurrency=1)
-    rng, naks, counts, running = random.Random(7), 0, Counter[str](), Counter[str]()
+    rng, naks, counts, running = random.Random(seed), 0, Counter[str](), Counter[str]()
     nak, run = Delivery.nak, JobRun.run
 
     def counted(delivery: Delivery, delay: float = 0) -> None:

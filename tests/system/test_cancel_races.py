@@ -23,9 +23,10 @@ async def test_cancel_against_everything_else(
     deploy: Callable[..., Awaitable[None]],
     plain: Client,
     monkeypatch: pytest.MonkeyPatch,
+    seed: int,
 ) -> None:
     await deploy(config)
-    _, ends = await run_race(config, plain, monkeypatch, seed=20261122, rounds=ROUNDS)
+    _, ends = await run_race(config, plain, monkeypatch, seed=seed, rounds=ROUNDS)
     # The moments were well mixed: each kind of end, and cancels before, within and between attempts.
     assert set(ends) >= {"instant complete -1", "instant cancelled 0", "short cancelled 1", "short complete -1"}, ends
     assert set(ends) >= {"flaky cancelled 1", "flaky complete -1", "dies failed -1", "long cancelled 1"}, ends

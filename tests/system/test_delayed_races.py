@@ -127,9 +127,10 @@ async def test_what_is_done_to_a_job_while_it_fires_is_done_or_refused(
     deploy: Callable[..., Awaitable[None]],
     plain: Client,
     monkeypatch: pytest.MonkeyPatch,
+    seed: int,
 ) -> None:
     await deploy(config)
-    race = Race(20261126)
+    race = Race(seed)
     async with course(config, plain, monkeypatch, race) as around:
         await around.rounds(race.round, ROUNDS, at_once=AT_ONCE)
 

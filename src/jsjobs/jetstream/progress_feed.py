@@ -8,6 +8,7 @@ missed is told then, as long as the server keeps it.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import time
 from collections import Counter, deque
@@ -162,10 +163,18 @@ class _Feed:
 
     async def _new_kept(self) -> list[bytes]:
         kept, self._sequence = await _read_kept(self._connection, self._names, self._job_id, self._sequence)
+        # Live ones that wait here from before the oldest kept one come first: of a flood there are more than are kept.
+        known = set(kept)
+        older = list(itertools.takewhile(lambda body: body not in known, self._live))
+        if len(older) == len(self._live):
+            older = []  # nothing tells which came first; what is kept and was not heard is rather the older
+        for body in older:
+            self._live.popleft()
+            self._yielded_live.add(body)
         bodies = [body for body in kept if not self._yielded_live.take(body)]
         for body in bodies:
             self._read_first.add(body)
-        return bodies + self._new_live()
+        return older + bodies + self._new_live()
 
 
 class _Bodies:
