@@ -3,6 +3,8 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.jetstream.schedule import delayed, read_schedule
@@ -13,11 +15,12 @@ from jsjobs.jetstream.subjects import Names
 CROWD = 4000
 
 
+@pytest.mark.long
 async def test_many_are_replaced_while_the_server_fires_a_crowd(jobs: JobService) -> None:
     """Those of a crowd that come last are replaced when the server has read them, and fires the first ones."""
     names = Names(jobs.config.namespace)
     schedules = Schedules(jobs.connection, names)
-    due = datetime.now(UTC) + timedelta(seconds=7)
+    due = datetime.now(UTC) + timedelta(seconds=20)
     ids = await jobs.submit("crowd", list(range(CROWD)), at=due, priority="low")
     found = [await schedules.of_job(job_id) for job_id in ids[-300:]]
     later = delayed(names, f"{names.namespace}.low.e.crowd".encode(), {}, datetime.now(UTC) + timedelta(hours=1))

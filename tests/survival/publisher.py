@@ -1,6 +1,6 @@
 """A publisher in a process of its own: submits what its seed says, at a steady rate, and records every answer.
 
-    python -m survival.publisher NAME RATE SEED
+    python -m survival.publisher NAME RATE SEED [quick]
 
 A job whose answer never came may or may not be queued; what was refused must never run.
 """
@@ -43,10 +43,10 @@ class Desk:
         self._ack_wait = ack_wait
         self._spread = 0
 
-    async def run(self, seed: int, rate: float, stop: asyncio.Event) -> None:
+    async def run(self, seed: int, rate: float, stop: asyncio.Event, *, quick: bool) -> None:
         """Submit so many jobs a second; after an outage, as fast as it goes until it has caught up."""
         began, done = time.monotonic(), 0
-        for drawn in orders(seed, self._name, self._ack_wait):
+        for drawn in orders(seed, self._name, self._ack_wait, quick=quick):
             left = began + done / rate - time.monotonic()
             if left > 0:
                 with suppress(TimeoutError):
@@ -103,7 +103,7 @@ class Desk:
         return f"{order.priority}-{ack.seq}"
 
 
-async def main(name: str, rate: float, seed: int) -> None:
+async def main(name: str, rate: float, seed: int, *, quick: bool) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     journal = Journal(Path(os.environ["SURVIVAL_FOLDER"]), f"publisher-{name}")
@@ -112,9 +112,9 @@ async def main(name: str, rate: float, seed: int) -> None:
     plain = await nats.connect(config.nats_url.split(","), max_reconnect_attempts=-1, ping_interval=3)
     async with service:
         desks = [Desk(f"{name}.d{n}", journal, service, plain, config.ack_wait) for n in range(DESKS)]
-        await asyncio.gather(*(desk.run(seed, rate / DESKS, stop) for desk in desks))
+        await asyncio.gather(*(desk.run(seed, rate / DESKS, stop, quick=quick) for desk in desks))
     await plain.close()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], float(sys.argv[2]), int(sys.argv[3])))
+    asyncio.run(main(sys.argv[1], float(sys.argv[2]), int(sys.argv[3]), quick="quick" in sys.argv[4:]))

@@ -44,6 +44,8 @@ class Settings:
     ack_wait: float = 4.0
     patience: float = 60
     """Seconds after the last fault in which something must get less until nothing is left."""
+    quick: bool = False
+    """Whether all jobs are such that they end soon."""
 
 
 @dataclass
@@ -121,8 +123,10 @@ def _start_processes(stage: Stage, settings: Settings) -> None:
     rate = str(settings.jobs / settings.seconds / PUBLISHERS * 1.03)
     for number in range(PUBLISHERS):
         command = [sys.executable, "-m", "survival.publisher", f"p{number}-{{life}}", rate, str(settings.seed)]
+        command += ["quick"] if settings.quick else []
         add(f"publisher-{number}", "publisher", command, of_publishers if number else {})
-    add("canceller-0", "canceller", [sys.executable, "-m", "survival.canceller"], of_publishers)
+    if not settings.quick:
+        add("canceller-0", "canceller", [sys.executable, "-m", "survival.canceller"], of_publishers)
 
 
 async def run(settings: Settings, folder: Path, say: Callable[[str], None]) -> Outcome:

@@ -18,10 +18,13 @@ KINDS = {
     "late": 2,  # longer than its time limit
     "long": 2,  # longer than `ack_wait`
 }
-LIST_KINDS = {kind: KINDS[kind] for kind in ("ok", "flaky", "dies", "invalid", "progress")}
+QUICK_KINDS = {"ok": 900, "flaky": 50, "dies": 20, "invalid": 30}
+"""Of a run in which all jobs are to end soon after the last fault."""
+LIST_KINDS = ("ok", "flaky", "dies", "invalid", "progress")
 """A list's items have one type and one set of options."""
 DOORS = {"submit": 600, "keyed": 120, "raw": 180, "delayed": 60, "list": 20}
 """Ways to submit a job; `raw` is one message of plain NATS, `keyed` has a dedupe key and is submitted until it is in."""
+QUICK_DOORS = {door: weight for door, weight in DOORS.items() if door != "delayed"}
 SHARED_ENTITIES = 12
 OWN_ENTITIES = 10
 CANCELLED = 0.04
@@ -51,18 +54,20 @@ class Order:
         return "survival.plain" if self.kind == "plain" else "survival.work"
 
 
-def orders(seed: int, publisher: str, ack_wait: float) -> Iterator[list[Order]]:
+def orders(seed: int, publisher: str, ack_wait: float, *, quick: bool = False) -> Iterator[list[Order]]:
     """What a publisher submits, one after the other: single jobs, and lists of several for one entity."""
+    doors, kinds = (QUICK_DOORS, QUICK_KINDS) if quick else (DOORS, KINDS)
     draw = random.Random(f"{seed}/{publisher}")
     number = 0
     while True:
-        door = _one_of(draw, DOORS)
+        door = _one_of(draw, doors)
         priority = _one_of(draw, PRIORITIES)
         entity = _entity(draw, publisher)
         count = draw.randint(2, 12) if door == "list" else 1
         drawn = []
         for _ in range(count):
-            drawn.append(_order(draw, f"{publisher}.{number}", door, priority, entity, ack_wait))
+            kind = _one_of(draw, {one: kinds[one] for one in LIST_KINDS if one in kinds} if door == "list" else kinds)
+            drawn.append(_order(draw, f"{publisher}.{number}", kind, door, priority, entity, ack_wait))
             number += 1
         yield drawn
 
@@ -80,8 +85,9 @@ def _entity(draw: random.Random, publisher: str) -> str | None:
     return f"{publisher}-{draw.randrange(OWN_ENTITIES)}"
 
 
-def _order(draw: random.Random, uid: str, door: str, priority: str, entity: str | None, ack_wait: float) -> Order:
-    kind = _one_of(draw, LIST_KINDS if door == "list" else KINDS)
+def _order(
+    draw: random.Random, uid: str, kind: str, door: str, priority: str, entity: str | None, ack_wait: float
+) -> Order:
     max_attempts = 3 if door == "list" else draw.choice([3, 3, 3, 4, 5])
     payload = {
         "uid": uid,

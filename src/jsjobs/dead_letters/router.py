@@ -10,6 +10,7 @@ from jsjobs.dead_letters.advisory import read_advisory
 from jsjobs.dead_letters.lookout import Lookout
 from jsjobs.dead_letters.sweep import Sweep
 from jsjobs.dead_letters.undertaker import Undertaker
+from jsjobs.dead_letters.waker import Waker
 from jsjobs.jetstream.api import find
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.delivery import Delivery, read_delivery
@@ -57,7 +58,8 @@ class Router:
         self._lookout = Lookout(connection, self._names)
         self._tasks: set[asyncio.Task[None]] = set()
         self._subscription: int | None = None
-        self._sweeping: asyncio.Task[None] | None = None
+        self._waker = Waker(connection, self._names)
+        self._watching: list[asyncio.Task[None]] = []
         self.trouble = ""
         """Why letters wait at present; empty while they flow."""
 
@@ -75,18 +77,19 @@ class Router:
             except BaseException:
                 await self._lookout.stop()  # nobody would stop a router that never started
                 raise
-            self._sweeping = asyncio.ensure_future(self._sweep_on())
+            self._watching = [asyncio.ensure_future(one) for one in (self._sweep_on(), self._waker.watch())]
 
     async def stop(self) -> None:
         """Take no more letters and finish the ones in hand; those that cannot be stored now come back later."""
-        if self._subscription is None or self._sweeping is None:
+        if self._subscription is None:
             return
-        self._sweeping.cancel()
+        for task in self._watching:
+            task.cancel()
         await self._lookout.stop()
         await self._connection.stop_receiving(self._subscription)
         self._subscription = None
         for patience in (_LAST_WORD, _LAST_WORD / 5):
-            _, left = await asyncio.wait({*self._tasks, self._sweeping}, timeout=patience)
+            _, left = await asyncio.wait({*self._tasks, *self._watching}, timeout=patience)
             for task in left:
                 task.cancel()  # a write that waits for the server waits for as long as it takes
 

@@ -48,7 +48,7 @@ class GenerationConsumers:
         for shard, info in shards.items():
             until = paused_until(info)
             if shard.generation == generation and until != FOR_GOOD:
-                await pause(self._connection, self._stream, shard, FOR_GOOD)
+                await pause(self._connection, self._stream, shard.consumer, FOR_GOOD)
                 found = later(found, until)
         return found
 
@@ -69,7 +69,8 @@ class GenerationConsumers:
         return bool(created or held or noted)
 
     async def _resume(self, shards: list[Shard], until: datetime | None) -> None:
-        await asyncio.gather(*(resume(self._connection, self._stream, one, operators_pause=until) for one in shards))
+        names = [shard.consumer for shard in shards]
+        await asyncio.gather(*(resume(self._connection, self._stream, one, operators_pause=until) for one in names))
 
     async def _catch_up(self, live: Live, started: list[Shard]) -> None:
         """Do to shards just started what an operator decided meanwhile: whoever did so did not find them running."""

@@ -158,9 +158,9 @@ class Pausing:
         async def one(shard: Shard) -> None:
             try:
                 if until is None:
-                    await shard_consumers.resume(self._connection, stream, shard)
+                    await shard_consumers.resume(self._connection, stream, shard.consumer)
                 else:
-                    await shard_consumers.pause(self._connection, stream, shard, until)
+                    await shard_consumers.pause(self._connection, stream, shard.consumer, until)
             except ApiError as error:
                 if error.err_code != CONSUMER_NOT_FOUND:
                     raise

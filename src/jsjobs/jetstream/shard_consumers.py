@@ -43,18 +43,20 @@ async def create_consumer(
     await call(connection, f"CONSUMER.DURABLE.CREATE.{stream}.{shard.consumer}", request)
 
 
-async def pause(connection: Connection, stream: str, shard: Shard, until: datetime) -> bool:
+async def pause(connection: Connection, stream: str, consumer: str, until: datetime) -> bool:
     """Set when a consumer's pause ends; whether the server took that for a time to come.
 
     Raises:
         JobError: If the server refuses or cannot be reached.
     """
     body = {"pause_until": until.isoformat()}
-    answer = await call(connection, f"CONSUMER.PAUSE.{stream}.{shard.consumer}", body)
+    answer = await call(connection, f"CONSUMER.PAUSE.{stream}.{consumer}", body)
     return bool(answer["paused"])
 
 
-async def resume(connection: Connection, stream: str, shard: Shard, *, operators_pause: datetime | None = None) -> None:
+async def resume(
+    connection: Connection, stream: str, consumer: str, *, operators_pause: datetime | None = None
+) -> None:
     """End a consumer's pause in a moment, or when an operator's own pause ends.
 
     Raises:
@@ -62,9 +64,9 @@ async def resume(connection: Connection, stream: str, shard: Shard, *, operators
     """
     ahead = _MOMENT
     while True:
-        now = server_time(await call(connection, f"CONSUMER.INFO.{stream}.{shard.consumer}"))
+        now = server_time(await call(connection, f"CONSUMER.INFO.{stream}.{consumer}"))
         until = later(now + timedelta(seconds=ahead), operators_pause)
-        if until is None or await pause(connection, stream, shard, until):
+        if until is None or await pause(connection, stream, consumer, until):
             return
         ahead *= 2  # by the time it arrived it was over, and nobody woke the consumer
 

@@ -12,6 +12,8 @@ from jsjobs.jetstream.api import IncompleteList
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import no_streams
 from jsjobs.jetstream.generations import live_shards, read_live
+from jsjobs.jetstream.refusals import NotPermitted
+from jsjobs.jetstream.stalled import Stalls, wake
 from jsjobs.jetstream.subjects import Names, Shard
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
@@ -19,7 +21,7 @@ from jsjobs.settings import Config
 
 logger = logging.getLogger("jsjobs.worker")
 
-INTERVAL = 5.0
+INTERVAL = 3.0
 """Seconds between two looks."""
 _PATIENCE = 3
 """Looks in a row to which a cluster may answer in part, as it does while leaders change."""
@@ -49,7 +51,7 @@ class Taker(Protocol):
 
 
 class Watchdog:
-    """Looks seldom: subscribes to new shards, leaves removed ones, wakes stuck ones, and says why it is not ready."""
+    """Looks seldom: subscribes to new shards, leaves removed ones, wakes stalled ones, and says why it is not ready."""
 
     def __init__(self, connection: Connection, names: Names, taker: Taker, lease_is: Callable[[float], None]) -> None:
         self._connection = connection
@@ -59,7 +61,10 @@ class Watchdog:
         self._task: asyncio.Task[None] | None = None
         self._stopped = False
         self._soon = asyncio.Event()
-        self._stuck: dict[Shard, tuple[int, int]] = {}
+        # A router looks sooner, and may do more: where one runs, a worker finds nothing to wake.
+        self._stalls = Stalls(looks=2)
+        self._deaf: set[Shard] = set()
+        self._may_wake = True
         self._missing: set[Shard] = set()
         self._changes: int | None = None
         self._untold = 0
@@ -94,7 +99,7 @@ class Watchdog:
     async def _watch(self) -> None:
         while not self._stopped:  # a cancellation alone can be lost: Python 3.11's `wait_for` swallows some
             with suppress(TimeoutError):
-                async with asyncio.timeout(INTERVAL if self.ready and not (self._missing or self._untold) else FAST):
+                async with asyncio.timeout(INTERVAL if self._is_calm else FAST):
                     await self._soon.wait()
             self._soon.clear()
             await self._try()
@@ -123,7 +128,8 @@ class Watchdog:
         for shard in sorted(set(shards) - taker.taken, key=lambda shard: shard.consumer):
             await taker.take(shard)
         for shard, info in shards.items():
-            await self._wake(shard, info)
+            await self._listen_again(shard, info)
+        await self._wake(shards)
         first, waiting = await self._declared()
         # Shards that are about to run are not missed yet, and those that are being removed are missed only once.
         missing = {shard for shard in first if shard not in shards}
@@ -147,20 +153,32 @@ class Watchdog:
                 shards += [Shard(priority, generation, number) for number in range(generation.shards)]
         return first, waiting
 
-    async def _wake(self, shard: Shard, info: dict[str, Any]) -> None:
-        """Subscribe anew where jobs wait and none is delivered: the server lost sight of our interest."""
-        idle = bool(info["num_pending"]) and not info["num_ack_pending"] and not info.get("paused")
-        idle = idle and self._taker.listens_to(shard)
-        seen = (info["delivered"]["consumer_seq"], info["delivered"]["stream_seq"])
-        if idle and self._stuck.get(shard) == seen:
-            logger.warning("shard %s: jobs wait and none is delivered; subscribing again", shard.consumer)
+    @property
+    def _is_calm(self) -> bool:
+        return self.ready and not (self._missing or self._untold or self._deaf or self._stalls.suspected)
+
+    async def _listen_again(self, shard: Shard, info: dict[str, Any]) -> None:
+        """Subscribe anew where jobs wait and the server has lost sight of our interest."""
+        unheard = bool(info["num_pending"]) and not info.get("push_bound") and self._taker.listens_to(shard)
+        if unheard and shard in self._deaf:
+            logger.warning("shard %s: jobs wait and the server knows of no worker; subscribing again", shard.consumer)
             await self._taker.drop(shard)
             await self._taker.take(shard)
-            self._stuck.pop(shard)
-        elif idle:
-            self._stuck[shard] = seen
+            self._deaf.discard(shard)
+        elif unheard:
+            self._deaf.add(shard)
         else:
-            self._stuck.pop(shard, None)
+            self._deaf.discard(shard)
+
+    async def _wake(self, shards: dict[Shard, dict[str, Any]]) -> None:
+        """Wake the shards that stall, where this user may: with the rights of a worker alone only routers can."""
+        for place in self._stalls.stalled(info for shard, info in shards.items() if self._taker.listens_to(shard)):
+            if self._may_wake:
+                try:
+                    await wake(self._connection, self._names, place, logger)
+                except NotPermitted:
+                    self._may_wake = False
+                    logger.info("a router will wake %s: this user of NATS may not", place[1])
 
     def _say(self, why_not_ready: str) -> None:
         if why_not_ready != self.why_not_ready:

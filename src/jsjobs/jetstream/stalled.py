@@ -1,0 +1,88 @@
+"""Consumers that stall: messages wait, somebody listens, and the server delivers none; finding and waking them.
+
+nats-server 2.15.1 stops delivering at `max_ack_pending`. After a crash its record of what is pending may be older than
+its stream, which no longer has those messages. It drops them when `ack_wait` is over, and does not begin to deliver
+again until something stirs the consumer: a new message for it, or the end of a pause. See docs/server-quirks.md.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.generations import read_live
+from jsjobs.jetstream.shard_consumers import pause, resume
+from jsjobs.jetstream.subjects import Names, Shard
+
+LOOK_EVERY = 2.0
+"""Seconds between two looks for stalled consumers,"""
+LOOK_AGAIN = 0.5
+"""and to the next one while one seems to be stalled: a stall is a consumer in which nothing moves from look to look."""
+
+Place = tuple[str, str]
+"""A stream and its consumer."""
+
+
+def seems_stalled(info: dict[str, Any]) -> bool:
+    """Whether a push consumer could deliver now; one look alone cannot tell whether it is about to."""
+    return bool(
+        info["num_pending"]
+        and info["num_ack_pending"] < info["config"]["max_ack_pending"]
+        and info.get("push_bound")
+        and not info.get("paused")
+    )
+
+
+class Stalls:
+    """Tells which consumers stall, from look to look."""
+
+    def __init__(self, *, looks: int = 1) -> None:
+        """Begin without a memory.
+
+        Args:
+            looks: How many further looks must find a consumer as the first one did.
+        """
+        self._looks = looks
+        self._seen: dict[Place, tuple[tuple[int, ...], int]] = {}
+
+    @property
+    def suspected(self) -> bool:
+        """Whether the last look found any that may be stalled."""
+        return bool(self._seen)
+
+    def stalled(self, infos: Iterable[dict[str, Any]]) -> list[Place]:
+        """The consumers that stall, of those that this look found; each is told once, then watched anew."""
+        found: list[Place] = []
+        before, self._seen = self._seen, {}
+        for info in filter(seems_stalled, infos):
+            place = info["stream_name"], info["name"]
+            at = (info["delivered"]["consumer_seq"], info["delivered"]["stream_seq"], info["num_ack_pending"])
+            was_at, times = before.get(place, (at, -1))
+            times = times + 1 if was_at == at else 0
+            if times >= self._looks:
+                found.append(place)
+            else:
+                self._seen[place] = at, times
+        return found
+
+
+async def wake(connection: Connection, names: Names, place: Place, logger: logging.Logger) -> None:
+    """Let a consumer deliver again, by a pause of half a second, whose end stirs it.
+
+    An operator who pauses its priority in this very moment is not overruled.
+
+    Raises:
+        NotPermitted: If this user of NATS may not pause consumers: a router's and an operator's may.
+        JobError: If the server cannot be asked, or the consumer is gone.
+    """
+    stream, consumer = place
+    logger.warning("%s: messages wait and none is delivered; waking it", consumer)
+    await resume(connection, stream, consumer)
+    shard = Shard.of(consumer)
+    if shard is not None:
+        # Whoever pauses writes that down first: what was written before our pause ends is seen here.
+        noted = (await read_live(connection, names, shard.priority)).operators_pause
+        if noted is not None:
+            await pause(connection, stream, consumer, noted)

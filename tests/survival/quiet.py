@@ -1,0 +1,135 @@
+"""Six times workers and server are killed while jobs are published; then nobody publishes, and all jobs must end soon.
+
+    just survival-quiet --runs 20 --seed 7
+
+nats-server has faults that any further publish heals: only silence shows them.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from survival.checker import check
+from survival.history import read_history
+from survival.interrupted import CODE, run_until_told
+from survival.nemesis import Stage
+from survival.recording import record_letters, record_versions
+from survival.run import Accepted, Settings, drained, staged
+
+KILLS = 6
+JOBS = 3000
+SECONDS = 12.0
+ACK_WAIT = 4.0
+QUIET = 10.0
+"""Seconds beside `ack_wait` in which all jobs end after the last fault."""
+_WOKEN = re.compile(r"(\S+): messages wait and none is delivered; waking it")
+
+
+@dataclass
+class Told:
+    """What came of a run."""
+
+    seed: int
+    jobs: int
+    ended_within: float
+    """Seconds from the end of the last fault until no job was left; as long as it was waited for, where one was."""
+    left: dict[str, int]
+    woken: dict[str, int]
+    """How often each consumer was woken that had jobs and delivered none."""
+    broken: dict[str, list[object]]
+
+    @property
+    def held(self) -> bool:
+        return not self.broken and not self.left and self.ended_within <= ACK_WAIT + QUIET
+
+
+def woken(folder: Path) -> dict[str, int]:
+    """The consumers that workers and routers woke, by what their logs say."""
+    logs = (log.read_text(errors="replace") for log in folder.glob("*.log"))
+    return dict(Counter(name for log in logs for name in _WOKEN.findall(log)))
+
+
+async def run_quiet(seed: int, folder: Path, say: Callable[[str], None], *, servers: int = 1) -> Told:
+    """Do it once."""
+    draw = random.Random(f"{seed}/quiet/{servers}")
+    settings = Settings(seed=seed, servers=servers, seconds=SECONDS, jobs=JOBS, ack_wait=ACK_WAIT, quick=True)
+    async with staged(settings, folder) as stage:
+        accepted, began = Accepted(folder), time.monotonic()
+        for number in range(KILLS - 1):
+            await asyncio.sleep(max(0.0, began + (number + draw.uniform(0.3, 1)) * SECONDS / KILLS - time.monotonic()))
+            await _kill(stage, draw)
+        async with asyncio.timeout(120):
+            while accepted.count() < JOBS:  # noqa: ASYNC110 - other processes count them
+                await asyncio.sleep(0.1)
+        await stage.processes.stop("publisher")
+        await _kill(stage, draw)
+        last = time.monotonic()
+        say(f"seed {seed}: {accepted.count()} jobs, and now silence")
+        left = await drained(stage.connection, stage.names, 60)
+        ended_within = time.monotonic() - last
+        for kind in ("worker", "router"):
+            await stage.processes.stop(kind)
+        stage.journal.note("leftovers", left=left)
+        await record_versions(stage.servers.url, stage.names, folder)
+        await record_letters(stage.servers.postgres.url, stage.names, folder)
+        jobs = accepted.count()
+        accepted.close()
+    broken = {rule: [asdict(one) for one in found] for rule, found in check(read_history(folder)).items() if found}
+    waiting = {name: count for name, count in left.items() if count}
+    return Told(seed, jobs, round(ended_within, 1), waiting, woken(folder), broken)
+
+
+async def _kill(stage: Stage, draw: random.Random) -> None:
+    """Kill a server and some workers at once, and start them again."""
+    workers = stage.processes.of("worker")
+    hurt = draw.sample(workers, draw.randint(1, len(workers)))
+    node = draw.choice(stage.servers.nodes)
+    kills = [stage.processes.end(role, signal.SIGKILL) for role in hurt]
+    await asyncio.gather(asyncio.to_thread(node.kill), *kills)
+    stage.journal.note("fault", kind="server.kill", on=node.home.name, planned=0, seconds=0)
+    await asyncio.sleep(draw.uniform(0.1, 0.6))
+    await asyncio.to_thread(node.start)
+    for role in hurt:
+        stage.processes.start(role)
+    stage.journal.note("healed", kind="server.kill", on=node.home.name)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="just survival-quiet", description=__doc__)
+    parser.add_argument("--seed", type=int, default=1, help="of the first run; each further one has the next")
+    parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--servers", type=int, choices=(1, 3), default=1)
+    given = parser.parse_args()
+    all_held = True
+    for seed in range(given.seed, given.seed + given.runs):
+        folder = Path(tempfile.mkdtemp(prefix=f"survival-quiet-{given.servers}-{seed}-"))
+        told = run_until_told(run_quiet(seed, folder.resolve(), _say, servers=given.servers))
+        if told is None:
+            return CODE
+        all_held = all_held and told.held
+        sys.stdout.write(json.dumps({"held": told.held, **asdict(told)}) + "\n")
+        sys.stdout.flush()
+        if told.held:
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            _say(f"the record is in {folder}")
+    return int(not all_held)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
