@@ -31,6 +31,8 @@ KILLS = 6
 JOBS = 3000
 SECONDS = 12.0
 ACK_WAIT = 4.0
+LETTERS_WAIT = 30.0
+"""The `ack_wait` of the routers' consumer: a letter whose acknowledgement died with the server comes once more."""
 QUIET = 10.0
 """Seconds beside `ack_wait` in which all jobs end after the last fault."""
 _WOKEN = re.compile(r"(\S+): messages wait and none is delivered; waking it")
@@ -43,7 +45,9 @@ class Told:
     seed: int
     jobs: int
     ended_within: float
-    """Seconds from the end of the last fault until no job was left; as long as it was waited for, where one was."""
+    """Seconds from the end of the last fault until no job was left; as long as it was waited for, where one was,"""
+    stored_within: float
+    """and until no dead letter was on its way."""
     left: dict[str, int]
     woken: dict[str, int]
     """How often each consumer was woken that had jobs and delivered none."""
@@ -51,7 +55,8 @@ class Told:
 
     @property
     def held(self) -> bool:
-        return not self.broken and not self.left and self.ended_within <= ACK_WAIT + QUIET
+        in_time = self.ended_within <= ACK_WAIT + QUIET and self.stored_within <= LETTERS_WAIT + QUIET
+        return in_time and not self.broken and not self.left
 
 
 def woken(folder: Path) -> dict[str, int]:
@@ -76,8 +81,15 @@ async def run_quiet(seed: int, folder: Path, say: Callable[[str], None], *, serv
         await _kill(stage, draw)
         last = time.monotonic()
         say(f"seed {seed}: {accepted.count()} jobs, and now silence")
-        left = await drained(stage.connection, stage.names, 60)
-        ended_within = time.monotonic() - last
+        seen = {"jobs": 0.0, "letters": 0.0}
+
+        def note(left: dict[str, int]) -> None:
+            for name, count in left.items():
+                if count:
+                    what = "letters" if name.startswith(stage.names.dead_stream) else "jobs"
+                    seen[what] = time.monotonic() - last
+
+        left = await drained(stage.connection, stage.names, 60, on_look=note)
         for kind in ("worker", "router"):
             await stage.processes.stop(kind)
         stage.journal.note("leftovers", left=left)
@@ -87,7 +99,7 @@ async def run_quiet(seed: int, folder: Path, say: Callable[[str], None], *, serv
         accepted.close()
     broken = {rule: [asdict(one) for one in found] for rule, found in check(read_history(folder)).items() if found}
     waiting = {name: count for name, count in left.items() if count}
-    return Told(seed, jobs, round(ended_within, 1), waiting, woken(folder), broken)
+    return Told(seed, jobs, round(seen["jobs"], 1), round(seen["letters"], 1), waiting, woken(folder), broken)
 
 
 async def _kill(stage: Stage, draw: random.Random) -> None:

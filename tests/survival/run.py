@@ -165,7 +165,9 @@ async def run(settings: Settings, folder: Path, say: Callable[[str], None]) -> O
         return Outcome(dict(stage.done), jobs, time.monotonic() - began, drained_within, ended)
 
 
-async def drained(connection: Connection, names: Names, patience: float) -> dict[str, int]:
+async def drained(
+    connection: Connection, names: Names, patience: float, *, on_look: Callable[[dict[str, int]], None] | None = None
+) -> dict[str, int]:
     """What is left once all jobs had time to end: nothing, twice in a row, as it should be."""
     queues = [names.stream(priority) for priority in Priority]
     left: dict[str, int] = {}
@@ -174,6 +176,8 @@ async def drained(connection: Connection, names: Names, patience: float) -> dict
         with suppress(JobError):
             left = await leftovers(connection, names, queues)
             total = sum(left.values())
+            if on_look is not None:
+                on_look(left)
             empty = 0 if total else empty + 1
             if total < fewest:
                 fewest, since = total, time.monotonic()
