@@ -63,6 +63,10 @@ check-speed: setup
 survival *args: setup
     PYTHONPATH=tests {{python}} -m survival {{args}}
 
+# Workers and server killed six times, then silence, in which all jobs must end: `just survival-quiet --runs 20 --seed 7`.
+survival-quiet *args: setup
+    PYTHONPATH=tests {{python}} -m survival.quiet {{args}}
+
 # An hour of steady load, and whether memory, tasks, connections or files grow: docs/survival.md. `just soak --minutes 60`.
 soak *args: setup
     PYTHONPATH=tests {{python}} -m survival.soak {{args}}

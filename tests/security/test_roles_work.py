@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import logging
 import re
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,8 +16,11 @@ from secured import environment, plain_client, serving, wire
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.dead_letters.sweep import Sweep
+from jsjobs.jetstream.api import call
+from jsjobs.jetstream.stalled import wake
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.topology import Topology
+from jsjobs.model.job import Priority, utc_now
 
 APP = """
 import asyncio
@@ -66,8 +71,8 @@ def folder(tmp_path: Path) -> Path:
 async def done(env: dict[str, str], *calls: str) -> list[str]:
     """Run commands at once; what each prints. Words are split at spaces."""
     ended = await commands(*((env, tuple(call.split())) for call in calls))
-    for call, end in zip(calls, ended, strict=True):
-        assert end.code == 0, f"{call}: {end.err}"
+    for asked, end in zip(calls, ended, strict=True):
+        assert end.code == 0, f"{asked}: {end.err}"
         assert "Violation" not in end.err
     return [end.out for end in ended]
 
@@ -211,3 +216,37 @@ async def test_an_operator_may_ask_all_that_the_doctor_does(as_user: Settings) -
     found = {finding["check"]: finding for finding in json.loads(examined.out)["findings"]}
     assert found["rights"]["severity"] == "ok", found["rights"]
     assert "Violation" not in examined.err
+
+
+async def test_a_router_wakes_what_stalls_and_a_worker_leaves_that_to_routers(
+    as_user: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "jsjobs")
+    ran: list[int] = []
+    operator, worker = (
+        JobService(as_user("operator")),
+        JobService(as_user("worker", retry=JobService.Retry(initial=0.01))),
+    )
+
+    @worker.handler("echo")
+    async def echo(number: int) -> None:
+        ran.append(number)
+
+    async def stall() -> None:
+        """Let a job wait in a shard of which nobody tells the server that it may go on."""
+        place = f"CONSUMER.PAUSE.{names.stream(Priority.LOW)}.low-1x1-0"
+        await call(operator.connection, place, {"pause_until": (utc_now() + timedelta(hours=1)).isoformat()})
+        await operator.submit("echo", 1, priority="low")
+        await call(operator.connection, place, {})
+
+    names = Names(operator.config.namespace)
+    async with operator, worker, worker.worker():
+        await stall()
+        await eventually(lambda: "a router will wake low-1x1-0: this user of NATS may not" in caplog.text)
+        assert ran == []
+        router = JobService(as_user("router"))
+        async with router, router.router():
+            await eventually(lambda: ran == [1])
+            # It may wake the consumer of its letters too.
+            await wake(router.connection, names, (names.dead_stream, names.router), logging.getLogger("test"))
+    assert caplog.text.count("a router will wake") == 1

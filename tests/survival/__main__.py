@@ -43,6 +43,7 @@ def summary(settings: Settings, outcome: Outcome, history: History) -> dict[str,
         "faults": sum(outcome.faults.values()),
         "faults_by_kind": dict(sorted(outcome.faults.items())),
         "processes_started_again": outcome.ended_by_themselves,
+        "consumers_woken": outcome.woken,
         "rules": {rule: "held" if not found else [asdict(one) for one in found] for rule, found in broken.items()},
         "verdict": "broken" if any(broken.values()) else "held",
     }

@@ -1,6 +1,7 @@
 """Does the planned faults, each in its lane, and writes each down once it took effect."""
 
 import asyncio
+import random
 import signal
 from collections import Counter
 from dataclasses import dataclass, field
@@ -197,3 +198,18 @@ class Nemesis:
         await asyncio.sleep(fault.seconds)
         await asyncio.to_thread(postgres.start)
         self._is_over(fault, "postgres")
+
+
+async def kill_at_once(stage: Stage, draw: random.Random) -> None:
+    """Kill a server and some workers at once, and start them again."""
+    workers = stage.processes.of("worker")
+    hurt = draw.sample(workers, draw.randint(1, len(workers)))
+    node = draw.choice(stage.servers.nodes)
+    kills = [stage.processes.end(role, signal.SIGKILL) for role in hurt]
+    await asyncio.gather(asyncio.to_thread(node.kill), *kills)
+    stage.journal.note("fault", kind="server.kill", on=node.home.name, planned=0, seconds=0)
+    await asyncio.sleep(draw.uniform(0.1, 0.6))
+    await asyncio.to_thread(node.start)
+    for role in hurt:
+        stage.processes.start(role)
+    stage.journal.note("healed", kind="server.kill", on=node.home.name)

@@ -9,13 +9,10 @@ import argparse
 import asyncio
 import json
 import random
-import re
 import shutil
-import signal
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,9 +20,9 @@ from pathlib import Path
 from survival.checker import check
 from survival.history import read_history
 from survival.interrupted import CODE, run_until_told
-from survival.nemesis import Stage
+from survival.nemesis import kill_at_once
 from survival.recording import record_letters, record_versions
-from survival.run import Accepted, Settings, drained, staged
+from survival.run import Accepted, Settings, drained, staged, woken
 
 KILLS = 6
 JOBS = 3000
@@ -35,7 +32,6 @@ LETTERS_WAIT = 30.0
 """The `ack_wait` of the routers' consumer: a letter whose acknowledgement died with the server comes once more."""
 QUIET = 10.0
 """Seconds beside `ack_wait` in which all jobs end after the last fault."""
-_WOKEN = re.compile(r"(\S+): messages wait and none is delivered; waking it")
 
 
 @dataclass
@@ -59,12 +55,6 @@ class Told:
         return in_time and not self.broken and not self.left
 
 
-def woken(folder: Path) -> dict[str, int]:
-    """The consumers that workers and routers woke, by what their logs say."""
-    logs = (log.read_text(errors="replace") for log in folder.glob("*.log"))
-    return dict(Counter(name for log in logs for name in _WOKEN.findall(log)))
-
-
 async def run_quiet(seed: int, folder: Path, say: Callable[[str], None], *, servers: int = 1) -> Told:
     """Do it once."""
     draw = random.Random(f"{seed}/quiet/{servers}")
@@ -73,12 +63,12 @@ async def run_quiet(seed: int, folder: Path, say: Callable[[str], None], *, serv
         accepted, began = Accepted(folder), time.monotonic()
         for number in range(KILLS - 1):
             await asyncio.sleep(max(0.0, began + (number + draw.uniform(0.3, 1)) * SECONDS / KILLS - time.monotonic()))
-            await _kill(stage, draw)
+            await kill_at_once(stage, draw)
         async with asyncio.timeout(120):
             while accepted.count() < JOBS:  # noqa: ASYNC110 - other processes count them
                 await asyncio.sleep(0.1)
         await stage.processes.stop("publisher")
-        await _kill(stage, draw)
+        await kill_at_once(stage, draw)
         last = time.monotonic()
         say(f"seed {seed}: {accepted.count()} jobs, and now silence")
         seen = {"jobs": 0.0, "letters": 0.0}
@@ -100,21 +90,6 @@ async def run_quiet(seed: int, folder: Path, say: Callable[[str], None], *, serv
     broken = {rule: [asdict(one) for one in found] for rule, found in check(read_history(folder)).items() if found}
     waiting = {name: count for name, count in left.items() if count}
     return Told(seed, jobs, round(seen["jobs"], 1), round(seen["letters"], 1), waiting, woken(folder), broken)
-
-
-async def _kill(stage: Stage, draw: random.Random) -> None:
-    """Kill a server and some workers at once, and start them again."""
-    workers = stage.processes.of("worker")
-    hurt = draw.sample(workers, draw.randint(1, len(workers)))
-    node = draw.choice(stage.servers.nodes)
-    kills = [stage.processes.end(role, signal.SIGKILL) for role in hurt]
-    await asyncio.gather(asyncio.to_thread(node.kill), *kills)
-    stage.journal.note("fault", kind="server.kill", on=node.home.name, planned=0, seconds=0)
-    await asyncio.sleep(draw.uniform(0.1, 0.6))
-    await asyncio.to_thread(node.start)
-    for role in hurt:
-        stage.processes.start(role)
-    stage.journal.note("healed", kind="server.kill", on=node.home.name)
 
 
 def main() -> int:

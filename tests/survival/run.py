@@ -1,8 +1,11 @@
 """One run: servers and processes started, hurt while jobs flow, healed, drained, and all of it recorded in a folder."""
 
 import asyncio
+import random
+import re
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -17,7 +20,7 @@ from jsjobs.model.job import Priority
 from jsjobs.model.retry import Retry
 from jsjobs.settings import Config
 from survival.journal import Journal, Tail
-from survival.nemesis import Nemesis, Stage
+from survival.nemesis import Nemesis, Stage, kill_at_once
 from survival.network import Network
 from survival.plan import plan
 from survival.processes import JSJOBS, Processes
@@ -28,6 +31,7 @@ from survival.servers import Servers, declare, leftovers
 NAMESPACE = "survival"
 PUBLISHERS = 2
 EMPTY_LOOKS = 2
+_WOKEN = re.compile(r"(\S+): messages waited and none was delivered; it was woken")
 LONGER = 2.0
 """How often its planned time a run may take until all faults are done and all jobs accepted."""
 
@@ -58,6 +62,8 @@ class Outcome:
     drained_within: float
     """Seconds from the end of the load until nothing was left; as long as it was waited for, where something was."""
     ended_by_themselves: int
+    woken: dict[str, int]
+    """How often each consumer was woken that had messages and delivered none."""
 
 
 def config_of(settings: Settings, servers: Servers) -> Config:
@@ -150,6 +156,8 @@ async def run(settings: Settings, folder: Path, say: Callable[[str], None]) -> O
                 await asyncio.sleep(0.5)
         say("the faults are done; draining")
         await stage.processes.stop("publisher")
+        # The last fault comes when nobody publishes any more: what a publish would heal shows now.
+        await kill_at_once(stage, random.Random(f"{settings.seed}/last"))
         drain_began = time.monotonic()
         left = await drained(stage.connection, stage.names, settings.patience)
         drained_within = time.monotonic() - drain_began
@@ -162,7 +170,13 @@ async def run(settings: Settings, folder: Path, say: Callable[[str], None]) -> O
         ended = stage.processes.ended_by_themselves
         jobs = accepted.count()
         accepted.close()
-        return Outcome(dict(stage.done), jobs, time.monotonic() - began, drained_within, ended)
+        return Outcome(dict(stage.done), jobs, time.monotonic() - began, drained_within, ended, woken(folder))
+
+
+def woken(folder: Path) -> dict[str, int]:
+    """The consumers that workers and routers woke, by what their logs say."""
+    logs = (log.read_text(errors="replace") for log in folder.glob("*.log"))
+    return dict(Counter(name for log in logs for name in _WOKEN.findall(log)))
 
 
 async def drained(

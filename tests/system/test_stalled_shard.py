@@ -140,7 +140,7 @@ async def test_a_stalled_shard_goes_on_by_itself(
         async with service, service.router() if who == "router" else service.worker():
             await eventually(lambda: len(shard.got) + len(ran) >= shard.waiting, within=15)
         assert time.monotonic() - began < 5
-        assert f"{SHARD.consumer}: messages wait and none is delivered; waking it" in caplog.text
+        assert f"{SHARD.consumer}: messages waited and none was delivered; it was woken" in caplog.text
         assert len(shard.got) + len(ran) == shard.waiting
 
 

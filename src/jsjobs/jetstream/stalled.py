@@ -78,8 +78,8 @@ async def wake(connection: Connection, names: Names, place: Place, logger: loggi
         JobError: If the server cannot be asked, or the consumer is gone.
     """
     stream, consumer = place
-    logger.warning("%s: messages wait and none is delivered; waking it", consumer)
     await resume(connection, stream, consumer)
+    logger.warning("%s: messages waited and none was delivered; it was woken", consumer)
     shard = Shard.of(consumer)
     if shard is not None:
         # Whoever pauses writes that down first: what was written before our pause ends is seen here.
