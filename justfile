@@ -25,7 +25,7 @@ test *args: setup
 # What takes minutes: faults under load, clusters of three servers, thousands of races, every command of the docs.
 test-long *args: setup
     .venv/bin/pip install -q -c constraints.txt -e ".[dev,long]"
-    .venv/bin/pytest -m long {{args}}
+    .venv/bin/pytest -m long -n 2 {{args}}
 
 # The Node.js client tests; they need npm's registry.
 test-node: setup
