@@ -8,7 +8,6 @@ which would free its shard while the handler still runs.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
@@ -28,12 +27,13 @@ from jsjobs.jetstream.waiting import waiting_entry
 from jsjobs.model.checks import checked_timeout
 from jsjobs.model.errors import AlreadyEnded, JobError
 from jsjobs.model.job import Carrier, JobStatusResponse, Priority, Status, utc_now
+from jsjobs.safe_log import get_logger
 from jsjobs.settings import Config
 
 if TYPE_CHECKING:
     from jsjobs.telemetry.recorder import Telemetry
 
-logger = logging.getLogger("jsjobs.cancelling")
+logger = get_logger("jsjobs.cancelling")
 
 _ASK_EVERY = 0.5
 """Seconds between two requests to the worker of a running job, which may pass to another worker meanwhile."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +16,11 @@ from jsjobs.jetstream.schedules import ScheduleChanged
 from jsjobs.jetstream.subjects import Names
 from jsjobs.model.errors import JobError
 from jsjobs.model.timetable import Timetable
+from jsjobs.safe_log import get_logger
 from jsjobs.scheduling import PeriodicOptions, compose_definition, schedule_form
 from jsjobs.worker.registry import Registry
 
-logger = logging.getLogger("jsjobs.scheduling")
+logger = get_logger("jsjobs.scheduling")
 
 _TRY_AGAIN = 5.0
 """Seconds between two attempts to bring the server in line, while it cannot be reached or has no streams yet."""

@@ -11,7 +11,6 @@ import asyncio
 import errno
 import io
 import json
-import logging
 import socket
 import socketserver
 import threading
@@ -22,7 +21,9 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import Any, NamedTuple, Self
 
-logger = logging.getLogger("jsjobs.health")
+from jsjobs.safe_log import get_logger
+
+logger = get_logger("jsjobs.health")
 
 LIVE_WITHIN = 5.0
 """Seconds that the event loop may owe an answer before it counts as stalled."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -25,11 +24,12 @@ from jsjobs.model.ids import JobId
 from jsjobs.model.job import Duration, Priority, random_token, utc_now
 from jsjobs.model.payload import JobPayload
 from jsjobs.model.trace import Trace
+from jsjobs.safe_log import get_logger
 
 if TYPE_CHECKING:
     from jsjobs.telemetry.recorder import Telemetry
 
-logger = logging.getLogger("jsjobs.publishing")
+logger = get_logger("jsjobs.publishing")
 
 
 class SubmitOptions(TypedDict, total=False):

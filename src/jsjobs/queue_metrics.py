@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING, Self
 
 from jsjobs.jetstream.api import find
@@ -11,11 +10,12 @@ from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.generations import live_shards
 from jsjobs.jetstream.subjects import Names
 from jsjobs.model.errors import JobError
+from jsjobs.safe_log import get_logger
 
 if TYPE_CHECKING:
     from jsjobs.telemetry.recorder import Telemetry
 
-logger = logging.getLogger("jsjobs.telemetry")
+logger = get_logger("jsjobs.telemetry")
 
 EVERY = 10.0
 """Seconds between two looks."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, TypedDict, TypeVar, Unpack
@@ -25,8 +24,9 @@ from jsjobs.model.job import Duration, Priority, utc_now
 from jsjobs.model.payload import JobPayload
 from jsjobs.model.periodic import ScheduleStatus
 from jsjobs.model.timetable import Timetable
+from jsjobs.safe_log import get_logger
 
-logger = logging.getLogger("jsjobs.scheduling")
+logger = get_logger("jsjobs.scheduling")
 
 T = TypeVar("T")
 

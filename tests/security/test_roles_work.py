@@ -21,6 +21,7 @@ from jsjobs.jetstream.stalled import wake
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.topology import Topology
 from jsjobs.model.job import Priority, utc_now
+from jsjobs.safe_log import get_logger
 
 APP = """
 import asyncio
@@ -248,5 +249,5 @@ async def test_a_router_wakes_what_stalls_and_a_worker_leaves_that_to_routers(
         async with router, router.router():
             await eventually(lambda: ran == [1])
             # It may wake the consumer of its letters too.
-            await wake(router.connection, names, (names.dead_stream, names.router), logging.getLogger("test"))
+            await wake(router.connection, names, (names.dead_stream, names.router), get_logger("jsjobs.test"))
     assert caplog.text.count("a router will wake") == 1

@@ -22,9 +22,10 @@ from jsjobs.dead_letters.router import Router
 from jsjobs.health import Readiness
 from jsjobs.jetstream.errors import without_secrets
 from jsjobs.rpc import Rpc
+from jsjobs.safe_log import get_logger
 from jsjobs.worker.worker import Worker
 
-logger = logging.getLogger("jsjobs.cli")
+logger = get_logger("jsjobs.cli")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _LAST_WRITES = 2.0

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 import os
 import signal
 import socket
@@ -14,8 +13,9 @@ from typing import NamedTuple
 from jsjobs.cli.serving import Stop
 from jsjobs.cli.worker_child import PATIENCE
 from jsjobs.health import LIVE_WITHIN, stalled
+from jsjobs.safe_log import get_logger
 
-logger = logging.getLogger("jsjobs.cli")
+logger = get_logger("jsjobs.cli")
 
 _SOON = 0.5
 """Seconds until a process that died is started again; doubled each time that it dies young."""

@@ -5,7 +5,6 @@ What a queue can never take is set aside, so that it holds up nothing behind it.
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from jsjobs.jetstream.api import call, find
@@ -13,8 +12,9 @@ from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.unfit import set_unfit_aside
 from jsjobs.model.job import Priority
+from jsjobs.safe_log import get_logger
 
-logger = logging.getLogger("jsjobs.router")
+logger = get_logger("jsjobs.router")
 
 
 class Fired:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from contextlib import suppress
 
 from jsjobs.jetstream.api import find
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.subjects import Names
 from jsjobs.model.errors import JobError
+from jsjobs.safe_log import get_logger
 
-logger = logging.getLogger("jsjobs.router")
+logger = get_logger("jsjobs.router")
 
 _INTERVAL = 5.0
 _FAST = 0.5  # while something is missing

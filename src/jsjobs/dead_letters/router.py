@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING, Self
 
 from jsjobs.dead_letters.advisory import read_advisory
@@ -22,12 +21,13 @@ from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
 from jsjobs.postgres.dead_letters import DeadLetters
 from jsjobs.postgres.errors import DatabaseError
+from jsjobs.safe_log import get_logger
 from jsjobs.settings import Config
 
 if TYPE_CHECKING:
     from jsjobs.telemetry.recorder import Telemetry
 
-logger = logging.getLogger("jsjobs.router")
+logger = get_logger("jsjobs.router")
 
 _ADVISORY = b"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES."
 _PATIENT_DELIVERIES = 5

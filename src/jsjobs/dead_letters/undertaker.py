@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 from jsjobs.dead_letters.build import row
@@ -17,11 +16,12 @@ from jsjobs.jetstream.subjects import Names
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import JobStatusResponse, Status, utc_now
 from jsjobs.postgres.dead_letters import DeadLetters
+from jsjobs.safe_log import get_logger
 
 if TYPE_CHECKING:
     from jsjobs.telemetry.recorder import Telemetry
 
-logger = logging.getLogger("jsjobs.router")
+logger = get_logger("jsjobs.router")
 
 
 class Undertaker:

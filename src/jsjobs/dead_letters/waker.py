@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 
 from jsjobs.jetstream.api import find
 from jsjobs.jetstream.connection import Connection
@@ -12,8 +11,9 @@ from jsjobs.jetstream.refusals import NotPermitted
 from jsjobs.jetstream.stalled import LOOK_AGAIN, LOOK_EVERY, Stalls, wake
 from jsjobs.jetstream.subjects import Names
 from jsjobs.model.errors import JobError
+from jsjobs.safe_log import get_logger
 
-logger = logging.getLogger("jsjobs.router")
+logger = get_logger("jsjobs.router")
 
 
 class Waker:

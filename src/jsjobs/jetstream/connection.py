@@ -7,7 +7,6 @@ acts on a newer delivery); what was sent and not answered ends with `ConnectionL
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections.abc import Callable
 from typing import Any
@@ -20,8 +19,9 @@ from jsjobs.jetstream.errors import ConnectionClosed, ConnectionLost, ServerTooO
 from jsjobs.jetstream.hardened import HardenedClient, NoTls
 from jsjobs.jetstream.refusals import Refusals, refusal_in
 from jsjobs.model.errors import JobError
+from jsjobs.safe_log import get_logger
 
-logger = logging.getLogger("jsjobs.connection")
+logger = get_logger("jsjobs.connection")
 
 MIN_SERVER = (2, 15)
 """Source consumers, message schedules with cron, and the fixes for max-delivered messages came with 2.15."""

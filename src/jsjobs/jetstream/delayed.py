@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -31,8 +30,9 @@ from jsjobs.jetstream.wire import GIVEN_ID, MSG_ID, header_block, parse_job_head
 from jsjobs.model.errors import JobError
 from jsjobs.model.ids import JobId
 from jsjobs.model.job import JobStatusResponse, random_token, utc_now
+from jsjobs.safe_log import get_logger
 
-logger = logging.getLogger("jsjobs.publishing")
+logger = get_logger("jsjobs.publishing")
 
 _ENTRIES_IN_FLIGHT = 512
 _BATCHES_IN_FLIGHT = 32

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,8 +12,9 @@ from jsjobs.jetstream.errors import ConnectionLost
 from jsjobs.jetstream.incoming import IncomingJob, read_job
 from jsjobs.jetstream.subjects import Names
 from jsjobs.model.errors import JobError, Reason
+from jsjobs.safe_log import get_logger
 
-logger = logging.getLogger("jsjobs.connection")
+logger = get_logger("jsjobs.connection")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _V1_WORDS = 9  # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<stored at>.<pending>

@@ -8,7 +8,6 @@ and a slow poll, whose rate is bounded for the whole table, goes over them in tu
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 from collections import deque
 from collections.abc import AsyncGenerator, Coroutine, Iterable
@@ -26,8 +25,9 @@ from jsjobs.jetstream.subjects import Names
 from jsjobs.model.checks import checked_text
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import JobStatusResponse
+from jsjobs.safe_log import get_logger
 
-logger = logging.getLogger("jsjobs.following")
+logger = get_logger("jsjobs.following")
 
 WINDOW = 1000
 """Jobs of one list that are subscribed at once, at most; those behind them are only polled until it is their turn."""

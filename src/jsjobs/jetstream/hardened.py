@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +17,12 @@ from jsjobs.jetstream.credentials import check_creds
 from jsjobs.jetstream.refusals import refusal_in
 from jsjobs.jetstream.wired import WiredClient
 from jsjobs.model.errors import JobError
+from jsjobs.safe_log import get_logger
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
 
-logger = logging.getLogger("jsjobs.connection")
+logger = get_logger("jsjobs.connection")
 
 _PING = b"PING\r\n"
 _CLOSE_WITHIN = 2.0  # seconds to send what waits; a peer that takes nothing must not hold up a close

@@ -8,7 +8,6 @@ header such as `Nats-Expected-Last-Sequence` has no effect on the letter.
 from __future__ import annotations
 
 import asyncio
-import logging
 from dataclasses import dataclass
 
 from jsjobs.jetstream.acknowledgements import answer_of
@@ -20,8 +19,9 @@ from jsjobs.jetstream.wire import header_block, value_of
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import JobStatusResponse
 from jsjobs.model.trace import TRACEPARENT, read_traceparent
+from jsjobs.safe_log import get_logger
 
-logger = logging.getLogger("jsjobs.letters")
+logger = get_logger("jsjobs.letters")
 
 _SIZE = "Jsjobs-Headers-Size"
 _REASON = "Jsjobs-Reason"

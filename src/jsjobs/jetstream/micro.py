@@ -7,7 +7,6 @@ stop what was delivered and not begun, and answers on whatever subject a strange
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
@@ -26,8 +25,9 @@ from jsjobs.jetstream.parser import Receiver
 from jsjobs.jetstream.subjects import may_be_answered
 from jsjobs.jetstream.wire import header_block
 from jsjobs.model.errors import JobError, Reason
+from jsjobs.safe_log import get_logger
 
-logger = logging.getLogger("jsjobs.service")
+logger = get_logger("jsjobs.service")
 
 MOST_REQUESTS = 1000
 """Requests under way at one endpoint; one more is refused. Those that wait take no room from those that do not."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -21,7 +20,9 @@ from nats.errors import ProtocolError
 if TYPE_CHECKING:
     from nats.aio.client import Client
 
-logger = logging.getLogger("jsjobs.connection")
+from jsjobs.safe_log import get_logger
+
+logger = get_logger("jsjobs.connection")
 
 Receiver = Callable[[bytes, bytes, bytes, bytes], None]
 """Takes a message as it came: subject, reply subject (empty: none), raw header block (empty: none), body."""

@@ -5,7 +5,6 @@ The message is the whole definition. A paused one keeps everything but the heade
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import NamedTuple
@@ -23,8 +22,9 @@ from jsjobs.model.errors import JobError
 from jsjobs.model.job import utc_now
 from jsjobs.model.periodic import ScheduleStatus
 from jsjobs.model.timetable import Timetable
+from jsjobs.safe_log import get_logger
 
-logger = logging.getLogger("jsjobs.scheduling")
+logger = get_logger("jsjobs.scheduling")
 
 OWNER = "Jsjobs-Owner"
 PAUSED = "Jsjobs-Paused"

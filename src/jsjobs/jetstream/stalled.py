@@ -7,7 +7,6 @@ again until something stirs the consumer: a new message for it, or the end of a 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,6 +14,7 @@ from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.generations import read_live
 from jsjobs.jetstream.shard_consumers import pause, resume
 from jsjobs.jetstream.subjects import Names, Shard
+from jsjobs.safe_log import SafeLogger
 
 LOOK_EVERY = 2.0
 """Seconds between two looks for stalled consumers,"""
@@ -68,7 +68,7 @@ class Stalls:
         return found
 
 
-async def wake(connection: Connection, names: Names, place: Place, logger: logging.Logger) -> None:
+async def wake(connection: Connection, names: Names, place: Place, logger: SafeLogger) -> None:
     """Let a consumer deliver again, by a pause of half a second, whose end stirs it.
 
     An operator who pauses its priority in this very moment is not overruled.

@@ -6,7 +6,6 @@ does not fit with it for ever, before any other of the priority (nats-server 2.1
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from jsjobs.jetstream.acknowledgements import answer_of, refusal
@@ -17,8 +16,9 @@ from jsjobs.jetstream.stored import StoredMessage, find_at_leader
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.wire import header_block
 from jsjobs.model.job import Priority
+from jsjobs.safe_log import get_logger
 
-logger = logging.getLogger("jsjobs.jetstream")
+logger = get_logger("jsjobs.jetstream")
 
 _MAX_HEADERS = 65_535
 """Of one message, in bytes: the server's own limit."""

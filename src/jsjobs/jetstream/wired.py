@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 
 from nats import errors as nats_errors
 from nats.aio.client import Client
@@ -17,8 +16,9 @@ from nats.aio.transport import TcpTransport, Transport
 from jsjobs.jetstream.direct import DirectWire
 from jsjobs.jetstream.errors import ConnectionClosed
 from jsjobs.jetstream.parser import Receiver, WireParser
+from jsjobs.safe_log import get_logger
 
-logger = logging.getLogger("jsjobs.connection")
+logger = get_logger("jsjobs.connection")
 
 _READ_SIZE = 128 * 1024  # a burst of frames in one call
 _ROOM_WITHIN = 5.0  # seconds to wait for room; what is posted then only takes more memory

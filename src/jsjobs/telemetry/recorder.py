@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -20,12 +19,13 @@ from jsjobs.model.context import DEFAULT_TENANT, RequestContext, enter_context
 from jsjobs.model.errors import JobError
 from jsjobs.model.ids import JobId
 from jsjobs.model.job import JobStatusResponse, Priority
+from jsjobs.safe_log import get_logger
 from jsjobs.telemetry.measures import OTHER, Depths, Measures
 from jsjobs.telemetry.sdk import flush
 from jsjobs.telemetry.spans import EMPTY, Attempt, fail, parent_of, trace_of
 from jsjobs.telemetry.waiting import waited
 
-logger = logging.getLogger("jsjobs.telemetry")
+logger = get_logger("jsjobs.telemetry")
 
 _VERSION = version("jsjobs")
 _OUTCOMES = {

@@ -21,7 +21,9 @@ from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
 
-logger = logging.getLogger("jsjobs.telemetry")
+from jsjobs.safe_log import get_logger
+
+logger = get_logger("jsjobs.telemetry")
 
 _QUEUE = 8192  # spans; the SDK's own 2,048 are half a second's worth of a busy worker
 _SAY_AGAIN = 600.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from time import perf_counter
 
 from opentelemetry.context import Context
@@ -18,9 +17,10 @@ from opentelemetry.trace import (
 )
 
 from jsjobs.model.trace import NO_TRACE, Trace
+from jsjobs.safe_log import get_logger
 from jsjobs.telemetry.measures import Labels, Measures
 
-logger = logging.getLogger("jsjobs.telemetry")
+logger = get_logger("jsjobs.telemetry")
 
 EMPTY = Context()
 """No span is current in it."""

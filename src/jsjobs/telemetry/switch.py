@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -10,7 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from jsjobs.telemetry.recorder import Telemetry
 
-logger = logging.getLogger("jsjobs.telemetry")
+from jsjobs.safe_log import get_logger
+
+logger = get_logger("jsjobs.telemetry")
 
 SIGNALS = ("traces", "metrics")
 _KNOWN = {"otlp", "console", "none"}

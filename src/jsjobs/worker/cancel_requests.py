@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping
 from contextlib import suppress
 
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionLost
 from jsjobs.jetstream.subjects import ANYBODY, Names, may_be_answered
+from jsjobs.safe_log import get_logger
 from jsjobs.worker.run import JobRun, RunKey
 
-logger = logging.getLogger("jsjobs.worker")
+logger = get_logger("jsjobs.worker")
 
 
 class CancelRequests:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from contextlib import suppress
 from typing import Any, Protocol
@@ -14,6 +13,7 @@ from jsjobs.jetstream.state import Conflict, Found
 from jsjobs.model.entry_text import text_of
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Status
+from jsjobs.safe_log import get_logger
 from jsjobs.worker.decision import (
     Bury,
     Cancelled,
@@ -35,7 +35,7 @@ from jsjobs.worker.settle import Claim
 from jsjobs.worker.tools import Tools
 from jsjobs.worker.verdict import Outcome
 
-logger = logging.getLogger("jsjobs.worker")
+logger = get_logger("jsjobs.worker")
 _LOOK_AGAIN = 0.02  # seconds after a lost race
 _PLACE_WITHIN = 0.1  # seconds; then another process may have a place sooner
 

@@ -18,6 +18,7 @@ from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import JobStatusResponse, clipped
 from jsjobs.model.retry import Retry, RetryState
 from jsjobs.model.snooze import Snooze
+from jsjobs.safe_log import get_logger
 from jsjobs.worker.context import JobContext
 from jsjobs.worker.limits import TimeLimits
 from jsjobs.worker.processes.pool import Processes
@@ -25,7 +26,7 @@ from jsjobs.worker.processes.process import HandlerFailed
 from jsjobs.worker.registry import Registration
 from jsjobs.worker.verdict import Cancelled, Complete, DeadLetter, Lost, Release, RetryAfter, SnoozeFor, Verdict
 
-logger = logging.getLogger("jsjobs.worker")
+logger = get_logger("jsjobs.worker")
 
 _RNG = random.SystemRandom()
 

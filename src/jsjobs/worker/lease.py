@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from typing import Protocol
 
@@ -11,8 +10,9 @@ from jsjobs.jetstream.delivery import Delivery
 from jsjobs.jetstream.state import StateStore
 from jsjobs.model.context import RequestContext, enter_context
 from jsjobs.model.errors import JobError
+from jsjobs.safe_log import get_logger
 
-logger = logging.getLogger("jsjobs.worker")
+logger = get_logger("jsjobs.worker")
 
 
 class LeaseTime:

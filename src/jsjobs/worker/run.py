@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Mapping
 
 from jsjobs.jetstream.delivery import Delivery
@@ -11,13 +10,14 @@ from jsjobs.jetstream.incoming import IncomingJob
 from jsjobs.model.context import enter_context
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
+from jsjobs.safe_log import get_logger
 from jsjobs.worker.attempt import JobAttempt
 from jsjobs.worker.claiming import Claiming
 from jsjobs.worker.executor import Handling, Stop
 from jsjobs.worker.place import Place
 from jsjobs.worker.tools import Tools
 
-logger = logging.getLogger("jsjobs.worker")
+logger = get_logger("jsjobs.worker")
 RunKey = tuple[Priority, int]
 """Priority and stream sequence: the message that a run is of."""
 

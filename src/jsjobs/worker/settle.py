@@ -6,7 +6,6 @@ crashes at each.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -22,6 +21,7 @@ from jsjobs.model.context import current_context
 from jsjobs.model.entry_text import EntryText, completed_text
 from jsjobs.model.errors import Reason
 from jsjobs.model.job import JobStatusResponse
+from jsjobs.safe_log import get_logger
 from jsjobs.worker.lease import LeaseTime
 from jsjobs.worker.verdict import (
     Cancelled,
@@ -39,7 +39,7 @@ from jsjobs.worker.verdict import (
 if TYPE_CHECKING:
     from jsjobs.telemetry.recorder import Telemetry
 
-logger = logging.getLogger("jsjobs.worker")
+logger = get_logger("jsjobs.worker")
 
 
 class Claim(NamedTuple):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, Protocol
@@ -17,9 +16,10 @@ from jsjobs.jetstream.stalled import Stalls, wake
 from jsjobs.jetstream.subjects import Names, Shard
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
+from jsjobs.safe_log import get_logger
 from jsjobs.settings import Config
 
-logger = logging.getLogger("jsjobs.worker")
+logger = get_logger("jsjobs.worker")
 
 INTERVAL = 3.0
 """Seconds between two looks."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import socket
 from collections.abc import Callable, Coroutine
@@ -20,6 +19,7 @@ from jsjobs.jetstream.progress import ProgressSender
 from jsjobs.jetstream.state import StateStore
 from jsjobs.jetstream.subjects import Names, Shard
 from jsjobs.model.job import Priority, random_token, utc_now
+from jsjobs.safe_log import get_logger
 from jsjobs.settings import MAX_SHARDS, Config
 from jsjobs.worker.bounded import BoundedTaking
 from jsjobs.worker.cancel_requests import CancelRequests
@@ -39,7 +39,7 @@ from jsjobs.worker.watchdog import Watchdog, compare
 if TYPE_CHECKING:
     from jsjobs.telemetry.recorder import Telemetry
 
-logger = logging.getLogger("jsjobs.worker")
+logger = get_logger("jsjobs.worker")
 
 MAX_THREADS = len(Priority) * MAX_SHARDS
 """One for each shard there can be: a plain handler never waits for a thread while its time limit runs."""

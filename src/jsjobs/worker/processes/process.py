@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import socket
@@ -16,10 +15,11 @@ from typing import Any
 
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.snooze import Snooze
+from jsjobs.safe_log import get_logger
 from jsjobs.worker.processes import frames
 from jsjobs.worker.processes.loading import main_module, search_path
 
-logger = logging.getLogger("jsjobs.worker")
+logger = get_logger("jsjobs.worker")
 
 _CODE = (
     "import sys; sys.path[:] = sys.argv[3:]; sys.argv[3:] = [];from jsjobs.worker.processes.child import main; main()"
