@@ -1,19 +1,30 @@
 """A delivery that comes too early, or too late, takes no job from a worker that lives."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.embedded.nats import NatsServer
+from jsjobs.jetstream.api import call
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.topology import Topology
+from jsjobs.model.job import Priority
+from jsjobs.worker import watchdog
+
+
+@pytest.fixture(autouse=True)
+def _slow_watchdog(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shard that a test takes from a worker stays away from it."""
+    monkeypatch.setattr(watchdog, "INTERVAL", 60.0)
 
 
 async def test_a_long_job_that_runs_is_not_taken_over_when_it_is_delivered_early(
@@ -97,3 +108,48 @@ async def test_a_delivery_that_waited_in_a_buffer_takes_no_job_from_a_worker_tha
                 assert await holder.result(job_id) == "done"
         assert (await holder.status(job_id)).attempts == 1
     assert runs == [1]
+
+
+@pytest.mark.parametrize("to_itself", [False, True])
+async def test_a_consumer_that_is_made_anew_takes_no_long_job_from_a_worker_that_lives(
+    to_itself: bool, settings_of: Callable[..., JobService.Config], deploy: Callable[..., Any]
+) -> None:
+    config = settings_of(ack_wait=2)
+    await deploy(config)
+    holder, other = JobService(config), JobService(config)
+    at_work, runs = asyncio.Event(), []
+
+    async def slow(payload: object, ctx: JobService.Context) -> str:
+        runs.append(ctx.attempt)
+        at_work.set()
+        await asyncio.sleep(config.ack_wait * 4)
+        return "done"
+
+    for service in (holder, other):
+        service.register_handler("slow", slow)
+    names = Names(config.namespace)
+    async with holder, other, holder.worker() as worker:
+        job_id = await holder.submit("slow", None, priority="low", duration="long")
+        await at_work.wait()
+        [shard] = [shard for shard in worker.taken if shard.priority == "low"]
+        place = f"CONSUMER.INFO.{names.stream(shard.priority)}.{shard.consumer}"
+        if not to_itself:
+            await worker._taking.drop(shard)
+        await asyncio.sleep(config.ack_wait * 1.2)  # its entry is older than a lease
+        async with other.worker() if not to_itself else contextlib.nullcontext():
+            await call(holder.connection, place.replace("INFO", "DELETE"))
+            await Topology(holder.connection, names, config).apply()
+
+            async def is_delivered() -> bool:
+                return bool((await call(holder.connection, place))["num_ack_pending"])
+
+            await eventually(is_delivered)
+            assert await holder.result(job_id, timeout=20) == "done"
+            status = await holder.status(job_id)
+            assert (status.attempts, runs) == (1, [1])
+            await eventually(lambda: is_gone(holder, names, shard.priority))
+
+
+async def is_gone(service: JobService, names: Names, priority: str) -> bool:
+    """Whether nothing is left of the job in its queue: its end counts for the delivery that came last."""
+    return not (await call(service.connection, f"STREAM.INFO.{names.stream(Priority(priority))}"))["state"]["messages"]

@@ -6,10 +6,10 @@ import asyncio
 from typing import TYPE_CHECKING, Self
 
 from jsjobs.dead_letters.advisory import read_advisory
+from jsjobs.dead_letters.consumer_guard import ConsumerGuard
 from jsjobs.dead_letters.lookout import Lookout
 from jsjobs.dead_letters.sweep import Sweep
 from jsjobs.dead_letters.undertaker import Undertaker
-from jsjobs.dead_letters.waker import Waker
 from jsjobs.jetstream.api import find
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.delivery import Delivery, read_delivery
@@ -58,7 +58,7 @@ class Router:
         self._lookout = Lookout(connection, self._names)
         self._tasks: set[asyncio.Task[None]] = set()
         self._subscription: int | None = None
-        self._waker = Waker(connection, self._names)
+        self._guard = ConsumerGuard(connection, self._names, self._sweep.restore)
         self._watching: list[asyncio.Task[None]] = []
         self.trouble = ""
         """Why letters wait at present; empty while they flow."""
@@ -77,7 +77,7 @@ class Router:
             except BaseException:
                 await self._lookout.stop()  # nobody would stop a router that never started
                 raise
-            self._watching = [asyncio.ensure_future(one) for one in (self._sweep_on(), self._waker.watch())]
+            self._watching = [asyncio.ensure_future(one) for one in (self._sweep_on(), self._guard.watch())]
 
     async def stop(self) -> None:
         """Take no more letters and finish the ones in hand; those that cannot be stored now come back later."""

@@ -44,7 +44,7 @@ class Sweep:
             DatabaseError: If Postgres cannot take what was found.
             JobError: If the server cannot be asked.
         """
-        await self._restore()
+        await self.restore()
         self._before, self._seen = self._seen, {}
         await self._strays.begin()
         shards = await live_shards(self._connection, self._names)
@@ -72,8 +72,12 @@ class Sweep:
         first_seen = self._seen[stream, sequence] = self._before.get((stream, sequence), now)
         return now - first_seen >= ack_wait / 1e9
 
-    async def _restore(self) -> None:
-        """A missing consumer is never a reason to bury: it is made again, and its jobs are delivered."""
+    async def restore(self) -> None:
+        """Make again the consumers that are missing: that is never a reason to bury, their jobs are delivered.
+
+        Raises:
+            JobError: If the server cannot be asked.
+        """
         steps = await self._topology.plan()
         # What was never applied is for `streams apply` to decide.
         undecided = {step.priority for step in steps if step.kind == "generations" and step.action is Action.CREATE}

@@ -236,6 +236,10 @@ class Worker:
                 place.leave()
             return
         run = JobRun(self._tools, delivery, self._runs, place)
+        if run.is_in_hand:
+            if place is not None:
+                place.leave()
+            return
         self._runs[run.key] = run
         self._run(run)
 

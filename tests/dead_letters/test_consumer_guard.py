@@ -14,6 +14,7 @@ from nats.aio.msg import Msg
 
 from facts import eventually
 from jsjobs import JobService
+from jsjobs.dead_letters.sweep import Sweep
 from jsjobs.jetstream import stalled as stalled_module
 from jsjobs.jetstream.api import call
 from jsjobs.jetstream.connection import Connection
@@ -139,3 +140,27 @@ async def test_letters_that_are_not_handed_out_are_stirred_too(
         await lift(connection, names.dead_stream, names.router)
         assert await jobs.letters().list() == []
         await eventually(lambda: jobs.letters().find(job_id))
+
+
+async def test_a_lost_shard_is_back_in_seconds(
+    jobs: JobService,
+    connection: Connection,
+    names: Names,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ran: list[int] = []
+
+    @jobs.handler("work")
+    async def work(number: int) -> None:
+        ran.append(number)
+
+    async def none(_: Sweep) -> None:
+        """The sweep finds it too, but not for two minutes."""
+
+    monkeypatch.setattr(Sweep, "once", none)
+    async with jobs.router(), jobs.worker():
+        await call(connection, f"CONSUMER.DELETE.{names.stream(LOW.priority)}.{LOW.consumer}")
+        await jobs.submit("work", [1, 2, 3], priority="low")
+        await eventually(lambda: ran == [1, 2, 3])
+    assert "consumers are missing and made again: low-1x1-0" in caplog.text
