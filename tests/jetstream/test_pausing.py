@@ -91,7 +91,7 @@ async def test_those_who_decide_at_once_come_to_one_end(pausing: Pausing, connec
 
 async def test_a_pause_of_another_tool_is_lifted_too(pausing: Pausing, connection: Connection, names: Names) -> None:
     (shard,) = await live_shards(connection, names, (LOW,))
-    await pause(connection, names.stream(LOW), shard, datetime.now(UTC) + timedelta(days=1))
+    await pause(connection, names.stream(LOW), shard.consumer, datetime.now(UTC) + timedelta(days=1))
     assert await pausing.resume(LOW)
     assert await shards_of(connection, names, LOW) == {"low-1x1-0": None}
 

@@ -75,7 +75,7 @@ async def test_a_pause_in_the_middle_of_a_change_goes_over_to_the_new_shards(
     async with answering(connection, names) as answered:
         for shard in first:
             if shard.generation.number == 1:  # somebody lets the old ones run, by hand
-                await pause(connection, names.stream(HIGH), shard, datetime.now(UTC) + timedelta(seconds=0.5))
+                await pause(connection, names.stream(HIGH), shard.consumer, datetime.now(UTC) + timedelta(seconds=0.5))
         await changing
         assert len(answered) == 9
         shards = await shards_of(connection, names, HIGH)

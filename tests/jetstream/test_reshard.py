@@ -239,7 +239,7 @@ async def test_finishing_begins_nothing(bench: Bench) -> None:
 async def test_an_operators_pause_goes_over_to_the_new_shards(bench: Bench) -> None:
     tomorrow = datetime.now(UTC).replace(microsecond=0) + timedelta(days=1)
     for shard in await live_shards(bench.connection, bench.names, (HIGH,)):
-        await pause(bench.connection, bench.stream, shard, tomorrow)
+        await pause(bench.connection, bench.stream, shard.consumer, tomorrow)
     assert await bench.reshard().run(2)
     assert await bench.consumers() == {"high-2x2-0": tomorrow, "high-2x2-1": tomorrow}
     assert (await read_live(bench.connection, bench.names, HIGH)).paused_until is None
@@ -256,7 +256,7 @@ async def test_jobs_behind_an_operators_pause_are_waited_for(bench: Bench) -> No
     tomorrow = datetime.now(UTC).replace(microsecond=0) + timedelta(days=1)
     shards = await live_shards(bench.connection, bench.names, (HIGH,))
     for shard in shards:
-        await pause(bench.connection, bench.stream, shard, tomorrow)
+        await pause(bench.connection, bench.stream, shard.consumer, tomorrow)
     await bench.publish(1)
     assert not await bench.reshard().run(2, wait=False)
     assert f"paused until {tomorrow:%Y-%m-%d %H:%M:%S} UTC" == bench.told[-1].waits_for
@@ -269,7 +269,7 @@ async def test_a_pause_of_waiting_shards_is_kept_until_they_run_and_they_never_r
     soon = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
     for shard in await live_shards(bench.connection, bench.names, (HIGH,)):
         if shard.generation.number == 2:
-            await pause(bench.connection, bench.stream, shard, soon)
+            await pause(bench.connection, bench.stream, shard.consumer, soon)
     assert not await bench.reshard().run(wait=False)
     assert {until for name, until in (await bench.consumers()).items() if "2x2" in name} == {FOR_GOOD}
     await bench.take()
@@ -334,7 +334,7 @@ async def test_other_settings_of_a_queue_follow_the_list_too(bench: Bench) -> No
 
 async def test_a_half_resumed_generation_is_resumed(bench: Bench) -> None:
     shards = list(await live_shards(bench.connection, bench.names, (HIGH,)))
-    await pause(bench.connection, bench.stream, shards[0], FOR_GOOD)
+    await pause(bench.connection, bench.stream, shards[0].consumer, FOR_GOOD)
     await bench.publish(3)
     await bench.take()
     assert await bench.reshard().run()

@@ -80,14 +80,14 @@ async def test_a_consumer_that_another_one_removed_first_is_no_failure(
     """Between the list of consumers and the request about one of them it may go."""
     resume, gone = generation_consumers.resume, []
 
-    async def resumed(connection: Connection, stream: str, shard: Any, **given: Any) -> None:
+    async def resumed(connection: Connection, stream: str, consumer: str, **given: Any) -> None:
         if not gone:
-            gone.append(shard)
-            await call(connection, f"CONSUMER.DELETE.{stream}.{shard.consumer}")
-        await resume(connection, stream, shard, **given)
+            gone.append(consumer)
+            await call(connection, f"CONSUMER.DELETE.{stream}.{consumer}")
+        await resume(connection, stream, consumer, **given)
 
     monkeypatch.setattr(generation_consumers, "resume", resumed)
     assert await asyncio.wait_for(Reshard(connection, names, config, LOW).run(2), 30)
     assert gone
-    info = await call(connection, f"CONSUMER.INFO.{names.stream(LOW)}.{gone[0].consumer}")
+    info = await call(connection, f"CONSUMER.INFO.{names.stream(LOW)}.{gone[0]}")
     assert not info.get("paused")

@@ -4,7 +4,9 @@ Every start and end of a handler is in its process's journal before anything els
 """
 
 import asyncio
+import logging
 import os
+import random
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +28,18 @@ jobs = JobService()
 watching: set[asyncio.Task[None]] = set()
 if os.environ.get("SURVIVAL_UNFENCED"):
     take_fencing_out()
+
+
+class RaisingHandler(logging.Handler):
+    """An application's own, whose other end is away half of the time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if random.random() < 0.5:
+            raise OSError("the collector of logs is away")
+
+
+if os.environ.get("SURVIVAL_RAISING_LOGS"):
+    logging.getLogger("jsjobs").addHandler(RaisingHandler())
 
 
 async def tell_of_oneself(every: float) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import random
 import signal
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
@@ -11,9 +12,9 @@ from itertools import groupby
 from facts import eventually
 from jsjobs.embedded.nats import NatsServer
 from jsjobs.embedded.postgres import PostgresServer
-from jsjobs.jetstream.api import ApiError, call
+from jsjobs.jetstream.api import ApiError, call, find
 from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.subjects import Names, Shard
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
 from survival.journal import Journal
@@ -140,6 +141,38 @@ class Nemesis:
             await asyncio.to_thread(node.start)
         await self._until_in_sync()
         self._is_over(fault, node.home.name)
+
+    async def _early(self, fault: Fault, how: str) -> None:
+        """A worker is started while the server is away."""
+        stage = self._stage
+        node = stage.servers.nodes[fault.target % len(stage.servers.nodes)]
+        workers = stage.processes.of(how)
+        role = workers[fault.target % len(workers)]
+        await asyncio.to_thread(node.kill)
+        await stage.processes.end(role, signal.SIGKILL)
+        stage.processes.start(role)
+        self._took_effect(fault, role.name)
+        await asyncio.sleep(fault.seconds + 1)
+        await asyncio.to_thread(node.start)
+        await self._until_in_sync()
+        self._is_over(fault, role.name)
+
+    async def _consumer(self, fault: Fault, how: str) -> None:
+        """The consumer of a shard is deleted; the routers are to bring it back."""
+        names, priority = self._stage.names, list(Priority)[fault.target % len(Priority)]
+        stream = names.stream(priority)
+        found = await self._insist(f"CONSUMER.NAMES.{stream}")
+        consumers = [name for name in found["consumers"] if Shard.of(name) is not None]
+        consumer = consumers[fault.target // len(Priority) % len(consumers)]
+        with suppress(ApiError):  # deleted, and the answer was lost
+            await self._insist(f"CONSUMER.{how.upper()}.{stream}.{consumer}")
+        self._took_effect(fault, consumer)
+
+        async def is_back() -> bool:
+            return await find(self._stage.connection, f"CONSUMER.INFO.{stream}.{consumer}", timeout=2) is not None
+
+        await eventually(is_back, within=RESTORED_WITHIN)
+        self._is_over(fault, consumer)
 
     async def _until_in_sync(self) -> None:
         await eventually(partial(self._stage.servers.is_in_sync, self._stage.connection), within=IN_SYNC_WITHIN)

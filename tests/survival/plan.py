@@ -8,6 +8,8 @@ WEIGHTS = {
     "worker.freeze": 14,
     "worker.nap": 4,
     "worker.term": 9,
+    "early.worker": 4,
+    "consumer.delete": 5,
     "router.kill": 4,
     "router.freeze": 3,
     "router.term": 3,
@@ -47,7 +49,7 @@ class Fault:
         """Faults of one lane come one after the other, those of different lanes as they fall."""
         what = self.kind.partition(".")[0]
         return {"worker": "processes", "router": "processes", "publisher": "processes", "canceller": "processes"}.get(
-            what, "servers" if what in {"server", "leader", "full"} else what
+            what, "servers" if what in {"server", "leader", "full", "early"} else what
         )
 
 

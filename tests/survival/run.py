@@ -124,7 +124,7 @@ def _start_processes(stage: Stage, settings: Settings) -> None:
     worker, add = [JSJOBS, "worker", "survival.app:jobs"], stage.processes.add
     add("worker-0", "worker", worker, {})
     add("worker-1", "worker", [*worker, "--no-router"], {})
-    add("worker-2", "worker", worker, of_workers)
+    add("worker-2", "worker", worker, {**of_workers, "SURVIVAL_RAISING_LOGS": "1"})
     add("router-0", "router", [JSJOBS, "router"], of_workers)
     rate = str(settings.jobs / settings.seconds / PUBLISHERS * 1.03)
     for number in range(PUBLISHERS):

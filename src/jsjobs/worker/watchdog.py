@@ -155,7 +155,7 @@ class Watchdog:
 
     @property
     def _is_calm(self) -> bool:
-        return self.ready and not (self._missing or self._untold or self._deaf or self._stalls.suspected)
+        return self.ready and not (self._missing or self._untold or self._stalls.suspected)
 
     async def _listen_again(self, shard: Shard, info: dict[str, Any]) -> None:
         """Subscribe anew where jobs wait and the server has lost sight of our interest."""
