@@ -10,6 +10,10 @@ setup:
     test -x {{python}} || python3 -m venv .venv
     .venv/bin/pip install -q -c constraints.txt -e ".[dev]"
 
+# What the long tests and the survival runs need beside it.
+setup-long: setup
+    .venv/bin/pip install -q -c constraints.txt -e ".[dev,long]"
+
 # The whole story on embedded servers, in under a minute.
 demo *folder: setup
     .venv/bin/jsjobs demo {{folder}}
@@ -23,8 +27,7 @@ test *args: setup
     .venv/bin/pytest {{args}}
 
 # What takes minutes: faults under load, clusters of three servers, thousands of races, every command of the docs.
-test-long *args: setup
-    .venv/bin/pip install -q -c constraints.txt -e ".[dev,long]"
+test-long *args: setup-long
     .venv/bin/pytest -m long -n 2 {{args}}
 
 # The Node.js client tests; they need npm's registry.
@@ -60,15 +63,15 @@ check-speed: setup
     {{python}} benchmarks/check_speed.py
 
 # Jobs under faults, and a checker of what was recorded: docs/survival.md. `just survival --servers 3 --minutes 30 --seed 7`.
-survival *args: setup
+survival *args: setup-long
     PYTHONPATH=tests {{python}} -m survival {{args}}
 
 # Workers and server killed six times, then silence, in which all jobs must end: `just survival-quiet --runs 20 --seed 7`.
-survival-quiet *args: setup
+survival-quiet *args: setup-long
     PYTHONPATH=tests {{python}} -m survival.quiet {{args}}
 
 # An hour of steady load, and whether memory, tasks, connections or files grow: docs/survival.md. `just soak --minutes 60`.
-soak *args: setup
+soak *args: setup-long
     PYTHONPATH=tests {{python}} -m survival.soak {{args}}
 
 # Format the sources.

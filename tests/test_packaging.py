@@ -68,6 +68,7 @@ def test_the_package_exports_one_name() -> None:
     assert jsjobs.__all__ == ["JobService"]
 
 
+@pytest.mark.long
 def test_users_code_is_checked_by_mypy_strict(tmp_path: Path) -> None:
     (tmp_path / "user.py").write_text(USER_CODE)
     done = subprocess.run(

@@ -174,6 +174,7 @@ def test_a_reader_that_goes_away_leaves_nothing_behind(perform: Perform, folder:
     assert "Traceback" not in demo.process.stderr.read()
 
 
+@pytest.mark.long
 def test_in_a_terminal_it_is_drawn_live(tmp_path: Path, folder: Path) -> None:
     ours, its = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "50", "TMPDIR": str(tmp_path)}

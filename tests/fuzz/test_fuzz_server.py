@@ -12,6 +12,7 @@ from jsjobs import JobService
 from jsjobs.jetstream.connection import Connection
 
 
+@pytest.mark.long
 async def test_hostile_traffic_costs_good_jobs_nothing(
     settings_of: Callable[..., JobService.Config],
     deploy: Callable[[JobService.Config], Awaitable[None]],

@@ -21,6 +21,8 @@ LOOKS_EVERY = 0.05
 STALLED = 0.3
 """Seconds that the event loop is late, from which on the process is said to have stood still."""
 
+EPOCH = float(os.environ["SURVIVAL_EPOCH"])
+"""What makes a time of the machine's out of a duration: the clock of this process may be wrong."""
 folder = Path(os.environ["SURVIVAL_FOLDER"])
 journal = Journal(folder, f"handlers-{os.getpid()}")
 register = RegisterClient(int(os.environ["SURVIVAL_REGISTER"]))
@@ -62,7 +64,7 @@ def note_start(payload: dict[str, Any], ctx: JobService.Context) -> None:
     journal.note(
         "start",
         pid=os.getpid(),
-        wall=time.time(),
+        wall=time.monotonic() + EPOCH,
         job=ctx.job_id,
         uid=payload["uid"],
         lane=payload["lane"],

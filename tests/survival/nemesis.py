@@ -20,11 +20,13 @@ from jsjobs.model.job import Priority
 from survival.journal import Journal
 from survival.network import Network
 from survival.plan import Fault
-from survival.processes import Processes, Role
+from survival.processes import CLOCK_LAG, CLOCKS_JUMP, Processes, Role
 from survival.servers import Servers
 
 IN_SYNC_WITHIN = 90.0
 RESTORED_WITHIN = 60.0
+JUMPS = (-7 * 86400, -3600, -30, -2, 2, 30, 3600, 7 * 86400)
+"""Seconds that a clock jumps by: also further than a result is kept."""
 SLOW = 0.15
 """Seconds that a slow network adds, each way."""
 
@@ -97,6 +99,18 @@ class Nemesis:
             self._took_effect(fault, role.name)
             await asyncio.sleep(fault.seconds)
             processes.start(role)
+        self._is_over(fault, role.name)
+
+    async def _clock(self, fault: Fault, how: str) -> None:
+        """A process's clock jumps ahead, or back, and after a while to where it was."""
+        processes = self._stage.processes
+        roles = [role for kind in CLOCKS_JUMP for role in processes.of(kind)]
+        role = roles[fault.target % len(roles)]
+        processes.set_clock(role, JUMPS[fault.target // len(roles) % len(JUMPS)])
+        await asyncio.sleep(CLOCK_LAG)
+        self._took_effect(fault, role.name)
+        await asyncio.sleep(fault.seconds)
+        processes.set_clock(role, 0)
         self._is_over(fault, role.name)
 
     # -- network

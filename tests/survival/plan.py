@@ -10,6 +10,7 @@ WEIGHTS = {
     "worker.term": 9,
     "early.worker": 4,
     "consumer.delete": 5,
+    "clock.jump": 6,
     "router.kill": 4,
     "router.freeze": 3,
     "router.term": 3,
@@ -79,6 +80,8 @@ def _seconds(draw: random.Random, kind: str, ack_wait: float) -> float:
             return draw.uniform(0.2, 0.9) * ack_wait
         case "net.half-open":
             return draw.choice([0.3, 1.5]) * ack_wait
+        case "clock.jump":
+            return draw.uniform(1, 2 * ack_wait)
         case "net.slow":
             return draw.uniform(1, 4)
         case "net.cut" | "leader.stepdown":

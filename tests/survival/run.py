@@ -93,6 +93,7 @@ def environment_of(config: Config, folder: Path, register: Register) -> dict[str
         "JSJOBS_GRACE": str(config.grace),
         "JSJOBS_RETRY": config.retry.model_dump_json(),
         "SURVIVAL_FOLDER": str(folder),
+        "SURVIVAL_EPOCH": repr(time.time() - time.monotonic()),
         "SURVIVAL_REGISTER": str(register.port),
     }
 

@@ -40,6 +40,7 @@ async def jobs(
         yield jobs
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("killed", [False, True])
 async def test_a_source_consumer_is_deleted_and_made_again(
     killed: bool, jobs: JobService, over: Connection, names: Names, topology: Topology, server: NatsServer
@@ -75,6 +76,7 @@ async def test_a_source_consumer_is_deleted_and_made_again(
     assert stored == 900 or (killed and stored > 900)
 
 
+@pytest.mark.long
 async def test_a_queue_is_deleted_and_made_again(
     jobs: JobService, over: Connection, names: Names, topology: Topology
 ) -> None:
@@ -93,6 +95,7 @@ async def test_a_queue_is_deleted_and_made_again(
     load.check()
 
 
+@pytest.mark.long
 async def test_the_schedules_are_deleted_and_made_again(
     jobs: JobService, over: Connection, names: Names, topology: Topology
 ) -> None:
@@ -113,6 +116,7 @@ async def test_the_schedules_are_deleted_and_made_again(
     load.check()
 
 
+@pytest.mark.long
 async def test_a_namespace_from_before_gets_delayed_jobs_and_loses_none(
     jobs: JobService, over: Connection, names: Names, topology: Topology
 ) -> None:

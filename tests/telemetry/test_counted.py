@@ -8,6 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from otlp_receiver import Receiver
@@ -54,6 +55,7 @@ async def test_numbers_agree_with_what_ran(telemetry_apps: TelemetryApps, receiv
     assert receiver.units["jobs.wait.duration"] == "s"
 
 
+@pytest.mark.long
 async def test_a_snooze_is_no_failure_and_an_expired_job_no_attempt(
     telemetry_apps: TelemetryApps, receiver: Receiver, tmp_path: Path
 ) -> None:
@@ -77,6 +79,7 @@ async def test_a_snooze_is_no_failure_and_an_expired_job_no_attempt(
     assert [span.attributes["job.attempt"] for span in spans] == [1, 1]
 
 
+@pytest.mark.long
 async def test_a_cancel_counts_once_where_it_succeeds(telemetry_apps: TelemetryApps, receiver: Receiver) -> None:
     waiting = await telemetry_apps.submit("note", 1, priority="low")
     assert await telemetry_apps.cancel(waiting, waiting, "low-1") == ["cancelled", "AlreadyCancelled", "NotFound"]
@@ -99,6 +102,7 @@ async def test_a_cancel_counts_once_where_it_succeeds(telemetry_apps: TelemetryA
     assert span.attributes["job.outcome"] == "cancelled"
 
 
+@pytest.mark.long
 async def test_gauges_of_the_queues_come_from_who_is_asked(telemetry_apps: TelemetryApps, receiver: Receiver) -> None:
     await telemetry_apps.submit("note", list(range(5)), priority="low")
     for number in range(2):  # without an entity jobs cycle over the shards; these have one
@@ -120,6 +124,7 @@ async def test_gauges_of_the_queues_come_from_who_is_asked(telemetry_apps: Telem
     await router.stop()
 
 
+@pytest.mark.long
 async def test_dead_letters_say_their_trace(
     telemetry_apps: TelemetryApps, receiver: Receiver, plain: Client, namespace: str
 ) -> None:
@@ -166,6 +171,7 @@ def service(apps: TelemetryApps) -> JobService:
     return JobService(JobService.Config(**{name: env[f"JSJOBS_{name.upper()}"] for name in names}))
 
 
+@pytest.mark.long
 async def test_a_job_that_no_worker_could_end_is_counted_by_the_router(
     settings_of: Callable[..., JobService.Config],
     deploy: Callable[[JobService.Config], Awaitable[None]],
@@ -191,6 +197,7 @@ async def test_a_job_that_no_worker_could_end_is_counted_by_the_router(
     await apps.close()
 
 
+@pytest.mark.long
 async def test_an_attempt_that_ended_with_its_worker_is_a_failure(
     telemetry_apps: TelemetryApps, receiver: Receiver
 ) -> None:
@@ -211,6 +218,7 @@ async def test_an_attempt_that_ended_with_its_worker_is_a_failure(
     assert span.attributes["job.attempt"] == 2
 
 
+@pytest.mark.long
 async def test_the_command_keeps_gauges_where_it_is_told_to(telemetry_apps: TelemetryApps, receiver: Receiver) -> None:
     pipe = asyncio.subprocess.PIPE
     for switched, says in (({}, b"ready"), ({"OTEL_SDK_DISABLED": "true"}, b"queue metrics are asked for")):
@@ -232,6 +240,7 @@ async def test_the_command_keeps_gauges_where_it_is_told_to(telemetry_apps: Tele
         assert child.returncode == 0
 
 
+@pytest.mark.long
 async def test_types_of_strangers_do_not_take_the_room_of_those_that_have_a_handler(
     telemetry_apps: TelemetryApps, receiver: Receiver, plain: Client, namespace: str
 ) -> None:

@@ -83,6 +83,7 @@ def test_fixtures_of_one_loop_and_tests_of_another_do_not_matter(suite) -> None:
     assert "8 passed" in suite.run()
 
 
+@pytest.mark.long
 def test_each_process_of_xdist_has_its_own_server(suite) -> None:
     suite.write("app.py", APP)
     suite.write("test_app.py", TESTS)
