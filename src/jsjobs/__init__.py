@@ -16,3 +16,7 @@ def __getattr__(name: str) -> Any:
 
     globals()[name] = JobService
     return JobService
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

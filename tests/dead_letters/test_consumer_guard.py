@@ -80,6 +80,19 @@ async def test_a_router_wakes_a_shard_that_stalls(
     assert caplog.text.count("messages waited and none was delivered; it was woken") == 1
 
 
+async def test_a_pause_that_is_over_keeps_no_shard_asleep(
+    jobs: JobService, plain: Client, connection: Connection, names: Names
+) -> None:
+    await jobs.pause("low", 0.5)  # it stays written down when it is over
+    listener = Listener()
+    await listener.listen(plain, names)
+    await asyncio.sleep(1)
+    await stalled(jobs, connection, names, 5)
+    assert listener.got == []
+    async with jobs.router():
+        await eventually(lambda: len(listener.got) == 5)
+
+
 async def test_a_worker_wakes_it_where_no_router_runs(jobs: JobService, connection: Connection, names: Names) -> None:
     ran: list[int] = []
 
@@ -163,4 +176,4 @@ async def test_a_lost_shard_is_back_in_seconds(
         await call(connection, f"CONSUMER.DELETE.{names.stream(LOW.priority)}.{LOW.consumer}")
         await jobs.submit("work", [1, 2, 3], priority="low")
         await eventually(lambda: ran == [1, 2, 3])
-    assert "consumers are missing and made again: low-1x1-0" in caplog.text
+    assert "consumers were missing and are made again: low-1x1-0" in caplog.text

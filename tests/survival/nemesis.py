@@ -51,6 +51,8 @@ class Nemesis:
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
+        self._processes = asyncio.Lock()
+        """One process is hurt at a time, by whichever lane."""
 
     async def run(self, faults: list[Fault]) -> None:
         """Do all of them; what was hurt is whole again when this returns."""
@@ -88,7 +90,11 @@ class Nemesis:
         await self._hurt_process(fault, how, self._stage.processes.of("canceller"))
 
     async def _hurt_process(self, fault: Fault, how: str, roles: list[Role]) -> None:
-        role, processes = roles[fault.target % len(roles)], self._stage.processes
+        async with self._processes:
+            await self._hurt_one(fault, how, roles[fault.target % len(roles)])
+
+    async def _hurt_one(self, fault: Fault, how: str, role: Role) -> None:
+        processes = self._stage.processes
         await eventually(lambda: role.is_running)  # one that ended by itself is just being started again
         if how in {"freeze", "nap"}:
             async with processes.frozen(role):
@@ -163,8 +169,9 @@ class Nemesis:
         workers = stage.processes.of(how)
         role = workers[fault.target % len(workers)]
         await asyncio.to_thread(node.kill)
-        await stage.processes.end(role, signal.SIGKILL)
-        stage.processes.start(role)
+        async with self._processes:
+            await stage.processes.end(role, signal.SIGKILL)
+            stage.processes.start(role)
         self._took_effect(fault, role.name)
         await asyncio.sleep(fault.seconds + 1)
         await asyncio.to_thread(node.start)

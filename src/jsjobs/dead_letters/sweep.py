@@ -8,12 +8,13 @@ from typing import Any
 from jsjobs.dead_letters.fired import Fired
 from jsjobs.dead_letters.strays import NOT_TAKEN, Strays
 from jsjobs.dead_letters.undertaker import Undertaker
-from jsjobs.jetstream.api import call
+from jsjobs.jetstream.api import call, parse_time
 from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.generations import live_shards
+from jsjobs.jetstream.generations import live_shards, read_live
 from jsjobs.jetstream.given_up import given_up
-from jsjobs.jetstream.steps import Action
-from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.shard_consumers import resume
+from jsjobs.jetstream.steps import Action, Step
+from jsjobs.jetstream.subjects import Names, Shard
 from jsjobs.jetstream.topology import Topology
 from jsjobs.model.job import Priority
 from jsjobs.settings import Config
@@ -72,13 +73,18 @@ class Sweep:
         first_seen = self._seen[stream, sequence] = self._before.get((stream, sequence), now)
         return now - first_seen >= ack_wait / 1e9
 
-    async def restore(self) -> None:
+    async def restore(self) -> list[str]:
         """Make again the consumers that are missing: that is never a reason to bury, their jobs are delivered.
+
+        None is made while the shard count is being changed, nor where the streams are not there.
+
+        Returns:
+            The names of those that were made.
 
         Raises:
             JobError: If the server cannot be asked.
         """
-        steps = await self._topology.plan()
+        steps, made = await self._topology.plan(), []
         # What was never applied is for `streams apply` to decide.
         undecided = {step.priority for step in steps if step.kind == "generations" and step.action is Action.CREATE}
         absent = {step.name for step in steps if step.kind == "stream" and step.action is Action.CREATE}
@@ -87,3 +93,15 @@ class Sweep:
                 continue
             if step.priority not in undecided and step.body["stream_name"] not in absent:
                 await call(self._connection, step.endpoint, step.body)
+                await self._catch_up(step)
+                made.append(step.name)
+        return made
+
+    async def _catch_up(self, step: Step) -> None:
+        """Do to a shard that was just made what an operator decided since the plan: he did not find it."""
+        if step.priority is None or Shard.of(step.name) is None:
+            return
+        planned = step.body["config"].get("pause_until")
+        noted = (await read_live(self._connection, self._names, step.priority)).operators_pause
+        if noted != (None if planned is None else parse_time(planned)):
+            await resume(self._connection, step.body["stream_name"], step.name, operators_pause=noted)

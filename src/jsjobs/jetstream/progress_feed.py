@@ -168,8 +168,10 @@ class _Feed:
         older = list(itertools.takewhile(lambda body: body not in known, self._live))
         if len(older) == len(self._live):
             older = []  # nothing tells which came first; what is kept and was not heard is rather the older
-        for body in older:
+        for _ in older:
             self._live.popleft()
+        older = [body for body in older if not self._read_first.take(body)]
+        for body in older:
             self._yielded_live.add(body)
         bodies = [body for body in kept if not self._yielded_live.take(body)]
         for body in bodies:

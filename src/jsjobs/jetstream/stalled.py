@@ -8,11 +8,14 @@ again until something stirs the consumer: a new message for it, or the end of a 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
+from jsjobs.jetstream.api import find
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.generations import read_live
-from jsjobs.jetstream.shard_consumers import pause, resume
+from jsjobs.jetstream.shard_consumers import resume
 from jsjobs.jetstream.subjects import Names, Shard
 from jsjobs.safe_log import SafeLogger
 
@@ -21,8 +24,20 @@ LOOK_EVERY = 2.0
 LOOK_AGAIN = 0.5
 """and to the next one while one seems to be stalled: a stall is a consumer in which nothing moves from look to look."""
 
+_MOST_DOUBLINGS = 6
+
 Place = tuple[str, str]
 """A stream and its consumer."""
+
+
+@dataclass(slots=True)
+class _Sight:
+    """How a consumer was found, look after look."""
+
+    at: tuple[int, ...]
+    looks: int = -1
+    """Further ones that found the same."""
+    told: int = 0
 
 
 def seems_stalled(info: dict[str, Any]) -> bool:
@@ -45,26 +60,30 @@ class Stalls:
             looks: How many further looks must find a consumer as the first one did.
         """
         self._looks = looks
-        self._seen: dict[Place, tuple[tuple[int, ...], int]] = {}
+        self._seen: dict[Place, _Sight] = {}
 
     @property
     def suspected(self) -> bool:
-        """Whether the last look found any that may be stalled."""
-        return bool(self._seen)
+        """Whether the last look found any that may be stalled, and were not told yet."""
+        return any(not sight.told for sight in self._seen.values())
 
     def stalled(self, infos: Iterable[dict[str, Any]]) -> list[Place]:
-        """The consumers that stall, of those that this look found; each is told once, then watched anew."""
+        """The consumers that stall, of those that this look found.
+
+        One in which still nothing moves is told again, after twice as many looks each time.
+        """
         found: list[Place] = []
         before, self._seen = self._seen, {}
         for info in filter(seems_stalled, infos):
             place = info["stream_name"], info["name"]
             at = (info["delivered"]["consumer_seq"], info["delivered"]["stream_seq"], info["num_ack_pending"])
-            was_at, times = before.get(place, (at, -1))
-            times = times + 1 if was_at == at else 0
-            if times >= self._looks:
+            last = before.get(place)
+            sight = _Sight(at) if last is None or last.at != at else last
+            sight.looks += 1
+            if sight.looks >= self._looks << min(sight.told, _MOST_DOUBLINGS):
+                sight.looks, sight.told = 0, sight.told + 1
                 found.append(place)
-            else:
-                self._seen[place] = at, times
+            self._seen[place] = sight
         return found
 
 
@@ -78,11 +97,18 @@ async def wake(connection: Connection, names: Names, place: Place, logger: SafeL
         JobError: If the server cannot be asked, or the consumer is gone.
     """
     stream, consumer = place
-    await resume(connection, stream, consumer)
+    info = await find(connection, f"CONSUMER.INFO.{stream}.{consumer}")
+    if info is None or not seems_stalled(info):
+        return
+    noted = await _operators_pause(connection, names, consumer)
+    await resume(connection, stream, consumer, operators_pause=noted)
     logger.warning("%s: messages waited and none was delivered; it was woken", consumer)
+    # Whoever pauses writes that down before he pauses: what ours has replaced is written by now.
+    after = await _operators_pause(connection, names, consumer)
+    if after != noted:
+        await resume(connection, stream, consumer, operators_pause=after)
+
+
+async def _operators_pause(connection: Connection, names: Names, consumer: str) -> datetime | None:
     shard = Shard.of(consumer)
-    if shard is not None:
-        # Whoever pauses writes that down first: what was written before our pause ends is seen here.
-        noted = (await read_live(connection, names, shard.priority)).operators_pause
-        if noted is not None:
-            await pause(connection, stream, consumer, noted)
+    return None if shard is None else (await read_live(connection, names, shard.priority)).operators_pause

@@ -12,7 +12,7 @@ from jsjobs.jetstream.incoming import IncomingJob
 from jsjobs.jetstream.state import Conflict, Found
 from jsjobs.model.entry_text import text_of
 from jsjobs.model.errors import JobError
-from jsjobs.model.job import Duration, Status
+from jsjobs.model.job import Status
 from jsjobs.safe_log import get_logger
 from jsjobs.worker.decision import (
     Bury,
@@ -38,11 +38,6 @@ from jsjobs.worker.verdict import Outcome
 logger = get_logger("jsjobs.worker")
 _LOOK_AGAIN = 0.02  # seconds after a lost race
 _PLACE_WITHIN = 0.1  # seconds; then another process may have a place sooner
-
-
-def is_first_of_a_long_job(delivery: Delivery, job: IncomingJob) -> bool:
-    """Whether a consumer delivers for the first time what may have run for long: it may have been made anew."""
-    return delivery.attempt == 1 and job.headers.duration is Duration.LONG
 
 
 class Earlier(Protocol):
@@ -159,11 +154,7 @@ class Claiming:
         if isinstance(decision, Bury) or (isinstance(decision, Start) and decision.after_loss):
             # The job may run where a newer delivery of it went, however old its entry is; or where one went that a
             # consumer made anew knows nothing of: its worker's signs of life count for this delivery too.
-            return (
-                LetGo()
-                if is_first_of_a_long_job(self._delivery, self._job) or not await self._is_newest()
-                else decision
-            )
+            return LetGo() if self._delivery.attempt == 1 or not await self._is_newest() else decision
         return decision
 
     async def _start(self, decision: Start) -> Claim | None:

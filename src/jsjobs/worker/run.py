@@ -12,7 +12,7 @@ from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
 from jsjobs.safe_log import get_logger
 from jsjobs.worker.attempt import JobAttempt
-from jsjobs.worker.claiming import Claiming, is_first_of_a_long_job
+from jsjobs.worker.claiming import Claiming
 from jsjobs.worker.executor import Handling, Stop
 from jsjobs.worker.place import Place
 from jsjobs.worker.tools import Tools
@@ -65,11 +65,13 @@ class JobRun:
         """Whether its handler snoozed, and `run` is to be called again."""
         return self._snoozed is not None
 
-    @property
-    def is_in_hand(self) -> bool:
-        """Whether this worker runs what a consumer that was made anew delivers: what it sends for that counts here."""
+    def goes_on_elsewhere(self) -> bool:
+        """Leave a message to the run of it that this worker has, where a consumer made anew delivers it again."""
         earlier = self._earlier
-        return earlier is not None and earlier.needs_renewal() and is_first_of_a_long_job(self.delivery, self.job)
+        if earlier is None or self.delivery.attempt > 1 or not earlier.needs_renewal():
+            return False
+        earlier.delivery.answer_through(self.delivery)
+        return True
 
     def needs_renewal(self) -> bool:
         """Whether a handler runs, long or short: a short one that is past its limit may still need time to end."""

@@ -155,7 +155,7 @@ class Watchdog:
 
     @property
     def _is_calm(self) -> bool:
-        return self.ready and not (self._missing or self._untold or self._stalls.suspected)
+        return self.ready and not (self._missing or self._untold or (self._stalls.suspected and self._may_wake))
 
     async def _listen_again(self, shard: Shard, info: dict[str, Any]) -> None:
         """Subscribe anew where jobs wait and the server has lost sight of our interest."""
@@ -179,6 +179,8 @@ class Watchdog:
                 except NotPermitted:
                     self._may_wake = False
                     logger.info("a router will wake %s: this user of NATS may not", place[1])
+                except JobError as error:
+                    logger.debug("%s is looked at again: %s", place[1], error.message)
 
     def _say(self, why_not_ready: str) -> None:
         if why_not_ready != self.why_not_ready:

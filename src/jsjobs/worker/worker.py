@@ -236,7 +236,7 @@ class Worker:
                 place.leave()
             return
         run = JobRun(self._tools, delivery, self._runs, place)
-        if run.is_in_hand:
+        if run.goes_on_elsewhere():
             if place is not None:
                 place.leave()
             return
