@@ -83,6 +83,19 @@ def test_wrong_use_exits_2(alone: Path, capsys: pytest.CaptureFixture[str], argu
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["queues", "\u202ex"], ["\u202ex"], ["queues", "--\u202ex"], ["submit", "t", "1", "--priority", "\u202ex"]],
+)
+def test_what_is_repeated_of_wrong_use_commands_no_terminal(
+    alone: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert "\\u202ex" in err
+    assert "\u202e" not in err
+
+
 def test_all_lines_that_are_not_json_are_listed(
     alone: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

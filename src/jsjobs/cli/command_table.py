@@ -5,10 +5,14 @@ from __future__ import annotations
 import gc
 import importlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+_WRONG_USE: type[Exception] = typer.BadParameter.__mro__[1]  # typer has no public name for it
+"""What typer raises for arguments that cannot be used."""
 
 
 class Entry(NamedTuple):
@@ -109,6 +113,16 @@ class CommandTable(TyperGroup):
         for name, entry in COMMANDS.items():
             self.add_command(TyperCommand(name, help=entry.summary, rich_help_panel=entry.panel), name)
 
+    def make_context(self, *given: Any, **more: Any) -> Any:
+        """Read the options that stand before a command."""
+        with _shown_safely():
+            return super().make_context(*given, **more)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was given, or complain of how it was given."""
+        with _shown_safely():
+            return super().invoke(ctx)
+
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """Find the command that the arguments begin with, for running it or for completing its words."""
         name, found, rest = super().resolve_command(ctx, args)
@@ -117,6 +131,20 @@ class CommandTable(TyperGroup):
     def each_command(self) -> Iterator[tuple[str, TyperCommand | TyperGroup]]:
         """Every command itself, all of them imported, with its name."""
         return ((name, imported(name)) for name in COMMANDS)
+
+
+@contextmanager
+def _shown_safely() -> Iterator[None]:
+    """Let what typer complains of be repeated as text: nothing in it reaches the terminal as a command."""
+    try:
+        yield
+    except _WRONG_USE as error:
+        from jsjobs.cli.output import plain
+
+        for name, value in vars(error).items():
+            if isinstance(value, str):
+                setattr(error, name, plain(value).plain)
+        raise
 
 
 def imported(name: str) -> TyperCommand | TyperGroup:
