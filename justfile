@@ -66,6 +66,10 @@ check-speed: setup
 survival *args: setup-long
     PYTHONPATH=tests {{python}} -m survival {{args}}
 
+# nats-server is killed until it leaves a shard asleep, which must then go on by itself; minutes, by chance.
+stalled-shard: setup
+    .venv/bin/pytest -n 0 -m chance tests/system/test_stalled_shard.py
+
 # Workers and server killed six times, then silence, in which all jobs must end: `just survival-quiet --runs 20 --seed 7`.
 survival-quiet *args: setup-long
     PYTHONPATH=tests {{python}} -m survival.quiet {{args}}

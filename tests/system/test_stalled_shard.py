@@ -1,6 +1,7 @@
 """A shard that nats-server leaves asleep after a crash goes on, though nobody publishes.
 
-The scene hits the moment in about one try of seven, so it is tried until it does.
+The scene hits the moment by chance, in about one try of ten on a quiet machine, so it is tried until it does. That is why
+it is run by hand, with `just stalled-shard`; tests/dead_letters/test_consumer_guard.py has the same stall without a crash.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ from jsjobs.jetstream.connect import connected
 from jsjobs.jetstream.subjects import Names, Shard
 from jsjobs.jetstream.topology import Topology
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.chance, pytest.mark.timeout(600)]
 
 TRIES = 10
 AT_ONCE = 4
