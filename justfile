@@ -43,9 +43,9 @@ lint: setup
 
 # Everything that CI checks.
 check: setup
-    .venv/bin/pytest --cov --cov-report=
-    just test-long --cov --cov-report= --cov-append
+    .venv/bin/pytest --cov --cov-report= -n 3
     .venv/bin/coverage report --fail-under=90
+    just test-long
     just test-node
     just lint
 
