@@ -94,6 +94,7 @@ def test_what_is_repeated_of_wrong_use_commands_no_terminal(
     assert code == 2
     assert "\\u202ex" in err
     assert "\u202e" not in err
+    assert "\\ufeff" in run(capsys, "queues", "\ufeff")[2]
 
 
 def test_all_lines_that_are_not_json_are_listed(

@@ -139,11 +139,10 @@ def _shown_safely() -> Iterator[None]:
     try:
         yield
     except _WRONG_USE as error:
-        from jsjobs.cli.output import plain
-
         for name, value in vars(error).items():
             if isinstance(value, str):
-                setattr(error, name, plain(value).plain)
+                shown = (char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in value)
+                setattr(error, name, "".join(shown))
         raise
 
 
