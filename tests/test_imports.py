@@ -1,6 +1,5 @@
 """What is imported when: a start pays for what it uses, and every module can be the first one that is imported."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import jsjobs
+from bare_environment import bare_environment
 
 SOURCES = Path(jsjobs.__file__).parent
 OUTSIDE = ["asyncio", "asyncpg", "nats.js.client", "opentelemetry.sdk.trace", "pydantic", "pydantic_settings", "pytest"]
@@ -69,8 +69,12 @@ for name in {names}:
         os._exit(0)
     if os.waitpid(child, 0)[1]: print("cannot be imported first:", name)
 """
-    env = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=110, env=env
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=110,
+        env=bare_environment(counted=False),
     )
     assert (done.stdout, done.stderr) == ("", "")

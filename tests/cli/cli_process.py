@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import signal
 import sys
 from dataclasses import dataclass, field
@@ -132,12 +131,6 @@ class Cli:
                 with contextlib.suppress(ProcessLookupError):
                     process.child.kill()
                 await process.child.communicate()
-
-
-def bare_environment() -> dict[str, str]:
-    """The environment without settings of jsjobs."""
-    foreign = ("JSJOBS_", "NATS_URL", "DATABASE_URL", "PG")
-    return {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
 
 
 def environment_of(config: JobService.Config) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """The compose file's three NATS nodes as real servers: three copies of everything, and jobs that outlive a node."""
 
-import os
 import shlex
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import pytest
 from deployed import NODES, SERVICES
 from nats_cluster import Cluster
 
+from bare_environment import bare_environment
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.jetstream.api import call
@@ -34,7 +34,7 @@ def apply_streams(cluster: Cluster) -> None:
     """As the compose file's setup does, which runs again when it fails: a new cluster's first leader may not stay."""
     command = shlex.split(SERVICES["setup"]["command"][0].split("&&")[-1])
     command[0] = str(Path(sys.executable).with_name("jsjobs"))
-    others = {name: value for name, value in os.environ.items() if not name.startswith(("JSJOBS_", "DATABASE_URL"))}
+    others = bare_environment()
     policy, _, tries = SERVICES["setup"]["restart"].partition(":")
     assert policy == "on-failure"
     for _ in range(int(tries)):

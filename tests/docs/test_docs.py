@@ -1,7 +1,6 @@
 """Every command and snippet of the README and the docs, run as a reader would: in one folder, from top to bottom."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from bare_environment import bare_environment
 from jsjobs.embedded.home import LocalServers
 
 ROOT = Path(__file__).parents[2]
@@ -44,8 +44,7 @@ class Reader:
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.folder = folder
         self.stack = stack
-        unwanted = ("JSJOBS_", "NATS_URL", "DATABASE_URL", "COV_", "COVERAGE_")
-        self.env = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
+        self.env = bare_environment(counted=False)
         self.env["PATH"] = f"{Path(sys.executable).parent}:{self.env['PATH']}"
         for name in ("benchmarks", "streams"):
             (folder / name).symlink_to(ROOT / name)

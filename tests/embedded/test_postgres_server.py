@@ -15,6 +15,7 @@ import psutil
 import pytest
 from server_probes import all_ended, ask, crash_owner, family, wait_until
 
+from bare_environment import bare_environment
 from jsjobs.embedded import postgres_place
 from jsjobs.embedded.errors import EmbeddedError
 from jsjobs.embedded.postgres import PostgresServer
@@ -220,7 +221,7 @@ def test_works_as_an_ordinary_user(depth: int) -> None:
     command = [sys.executable, "-W", "error", "-c", script, str(home)]
     try:
         # Another user cannot write where this one's coverage is counted.
-        env = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
+        env = bare_environment(counted=False)
         run = subprocess.run(command, check=False, capture_output=True, text=True, cwd="/", env=env)
     finally:
         shutil.rmtree(base)

@@ -6,7 +6,6 @@ log must hold no traceback, and its memory must stay bounded.
 """
 
 import asyncio
-import os
 import signal
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from urllib.parse import urlsplit
 import psutil
 from hostile_messages import PRIORITIES, Hostile
 
+from bare_environment import bare_environment
 from jsjobs import JobService
 from jsjobs.embedded.nats import NatsServer
 from jsjobs.embedded.postgres import PostgresServer
@@ -164,7 +164,7 @@ async def worker(config: JobService.Config, folder: Path, report: Report) -> Asy
     """`jsjobs worker`, which is router and service too; what it logs is looked through at its end."""
     (folder / "app.py").write_text(APP)
     assert config.database_url is not None
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("JSJOBS_", "COV"))} | {
+    environment = bare_environment(counted=False) | {
         "JSJOBS_NATS_URL": config.nats_url,
         "JSJOBS_DATABASE_URL": config.database_url.get_secret_value(),
         "JSJOBS_NAMESPACE": config.namespace,

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import shutil
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -13,6 +12,7 @@ import nats
 import pytest
 from nats.aio.client import Client
 
+from bare_environment import bare_environment
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.embedded.nats import NatsServer
@@ -146,8 +146,7 @@ async def plain_client(url: str, user: str) -> AsyncIterator[Client]:
 
 def environment(config: JobService.Config | None = None, **more: str) -> dict[str, str]:
     """What a process sees that is to use these settings, and no others."""
-    unwanted = ("JSJOBS_", "NATS_URL", "DATABASE_URL", "OTEL_")
-    env = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
+    env = bare_environment()
     for name in () if config is None else sorted(config.model_fields_set):
         value = getattr(config, name)
         if value is not None:

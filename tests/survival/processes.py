@@ -1,7 +1,6 @@
 """The processes that are hurt: started, ended, frozen, and started again, each change written down when it is one."""
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bare_environment import bare_environment
 from facts import eventually
 from survival.journal import Journal
 
@@ -52,11 +52,7 @@ class Processes:
     def __init__(self, folder: Path, journal: Journal, environment: Mapping[str, str]) -> None:
         self._folder = folder
         self._journal = journal
-        others = {
-            name: value for name, value in os.environ.items() if not name.startswith(("JSJOBS_", "COV_", "NATS_"))
-        }
-        others.pop("DATABASE_URL", None)
-        self._environment = {**others, **environment, "PYTHONPATH": str(TESTS), "PYTHONUNBUFFERED": "1"}
+        self._environment = {**bare_environment(), **environment, "PYTHONPATH": str(TESTS), "PYTHONUNBUFFERED": "1"}
         self.roles: list[Role] = []
         self._hurt: set[str] = set()
         self._over: set[str] = set()

@@ -1,13 +1,13 @@
 """Starting `app_worker.py`, and reading what its handlers wrote."""
 
 import json
-import os
 import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from bare_environment import bare_environment
 from facts import eventually
 from jsjobs import JobService
 
@@ -23,7 +23,7 @@ class Apps:
         self.journal = folder / "journal"
         assert config.database_url is not None
         self._environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("JSJOBS_", "COV_"))},
+            **bare_environment(),
             "JSJOBS_NATS_URL": config.nats_url,
             "JSJOBS_DATABASE_URL": config.database_url.get_secret_value(),
             "JSJOBS_NAMESPACE": config.namespace,

@@ -1,7 +1,6 @@
 """The shard count of a loaded queue is changed, up and down, while jobs are published and worked by two processes."""
 
 import asyncio
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 from app_processes import Apps, assert_in_turn, by_entity
 
+from bare_environment import bare_environment
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.jetstream.connection import Connection
@@ -72,7 +72,7 @@ class Load:
 
 async def apply(config: JobService.Config, shards: int, how: str = "whole") -> str:
     """Run `streams apply` to its end; what it printed."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("JSJOBS_", "COV_"))}
+    environment = bare_environment()
     environment |= {
         "JSJOBS_NATS_URL": config.nats_url,
         "JSJOBS_NAMESPACE": config.namespace,

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import process_handlers as handlers
+from bare_environment import bare_environment
 from facts import eventually
 from jsjobs import JobService
 from process_runs import all_ended, is_running, text_of
@@ -214,7 +215,7 @@ def started(config: JobService.Config, folder: Path) -> Iterator[subprocess.Pope
     (folder / "app").mkdir()
     (folder / "app" / "main_app.py").write_text(APP)
     (folder / "app" / "beside.py").write_text(BESIDE)
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("JSJOBS_", "COV_"))}
+    env = bare_environment()
     env |= {"JSJOBS_NATS_URL": config.nats_url, "JSJOBS_NAMESPACE": config.namespace, "JSJOBS_GRACE": "30"}
     process = subprocess.Popen(
         [Path(sys.executable).with_name("jsjobs"), "worker", "app/main_app.py:jobs"],

@@ -2,12 +2,12 @@
 
 import asyncio
 import json
-import os
 import signal
 import sys
 from pathlib import Path
 from typing import Any
 
+from bare_environment import bare_environment
 from jsjobs import JobService
 
 APP = Path(__file__).with_name("telemetry_app.py")
@@ -45,9 +45,8 @@ class TelemetryApps:
 
     def __init__(self, config: JobService.Config, **environment: str) -> None:
         assert config.database_url is not None
-        foreign = ("JSJOBS_", "OTEL_", "COV_")
         self.environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(foreign)},
+            **bare_environment(),
             "JSJOBS_NATS_URL": config.nats_url,
             "JSJOBS_DATABASE_URL": config.database_url.get_secret_value(),
             "JSJOBS_NAMESPACE": config.namespace,

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -12,10 +11,11 @@ import pytest
 from otlp_receiver import Receiver
 from telemetry_processes import TelemetryApps
 
+from bare_environment import bare_environment
 from jsjobs import JobService
 
 UNTOUCHED = Path(__file__).with_name("untouched_app.py")
-BARE = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "JSJOBS_", "COV_"))}
+BARE = bare_environment()
 
 
 async def test_a_thousand_jobs_call_nothing_of_it(

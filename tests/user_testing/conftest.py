@@ -1,6 +1,5 @@
 """A harness on the tests' own server, and an application whose suite is run by pytest."""
 
-import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bare_environment import bare_environment
 from jsjobs.embedded.nats import NatsServer
 from jsjobs.testing import Harness
 
@@ -30,8 +30,7 @@ class Suite:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        unwanted = ("JSJOBS_", "NATS_URL", "DATABASE_URL", "PYTEST_")
-        self.env = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
+        self.env = bare_environment()
         self.write("conftest.py", 'pytest_plugins = ["jsjobs.testing.fixtures"]\n')
         self.configure()
 
