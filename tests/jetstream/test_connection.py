@@ -185,6 +185,37 @@ async def test_nobody_there_and_nobody_answering_are_told_apart(connection: Conn
         await connection.ask(namespace.encode(), timeout=0.1)
 
 
+async def test_a_question_that_is_lost_is_asked_again(connection: Connection, namespace: str) -> None:
+    asked: list[bytes] = []
+
+    def answer(_subject: bytes, reply: bytes, header: bytes, data: bytes) -> None:
+        asked.append(header + data)
+        if len(asked) == 2:
+            connection.post(reply, b"at last")
+            connection.post(reply, b"and once more, to nobody")
+
+    await connection.receive(namespace.encode(), answer)
+    header = b"NATS/1.0\r\nA: b\r\n\r\n"
+    reply = await connection.ask(namespace.encode(), b"?", header=header, timeout=30, again=True)
+    assert reply.data == b"at last"
+    assert asked == [header + b"?"] * 2
+    assert connection._answers._waiting == {}
+
+
+async def test_a_question_is_asked_again_ever_less_often_and_given_up_in_time(
+    connection: Connection, namespace: str
+) -> None:
+    asked: list[bytes] = []
+    await connection.receive(namespace.encode(), lambda *message: asked.append(message[3]))
+    patient = connection.ask_soon(namespace.encode(), b"again", timeout=6, again=True)
+    once = connection.ask_soon(namespace.encode(), b"once", timeout=6)
+    for future in (patient, once):
+        with pytest.raises(ConnectionLost, match="did not answer in time"):
+            await future
+    assert asked.count(b"once") == 1
+    assert asked.count(b"again") == 3  # at 0, 1.5 and 4.5 s
+
+
 async def test_cancelled_asks_leave_nothing_that_breaks_later(connection: Connection, namespace: str) -> None:
     asked: list[bytes] = []
     await connection.receive(namespace.encode(), lambda _s, reply, _h, _d: asked.append(reply))

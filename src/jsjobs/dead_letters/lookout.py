@@ -34,9 +34,14 @@ class Lookout:
         """Look, then go on looking.
 
         Raises:
-            JobError: `RunnerUnavailable`, if the server cannot be reached now.
+            JobError: If the server refuses the question; one that does not answer now is asked again later.
         """
-        self._say(await self._look())
+        try:
+            self._say(await self._look())
+        except JobError as error:
+            if not error.is_transient:
+                raise
+            self._say(_unanswered(error))
         self._stopped = False
         self._connection.on_reconnect.append(self._soon.set)
         self._task = asyncio.ensure_future(self._watch())
@@ -61,7 +66,7 @@ class Lookout:
             try:
                 self._say(await self._look())
             except JobError as error:
-                self._say(f"the server cannot be asked: {error.message}")
+                self._say(_unanswered(error))
             except Exception:
                 logger.exception("the lookout failed; it looks again")
                 self._say("the lookout failed")
@@ -75,3 +80,7 @@ class Lookout:
         elif self._task is not None and self.why_not_ready and not why_not_ready:
             logger.info("letters reach this router again")
         self.why_not_ready = why_not_ready
+
+
+def _unanswered(error: JobError) -> str:
+    return f"the server cannot be asked: {error.message}"

@@ -67,7 +67,7 @@ class Router:
         """Begin to route; Postgres need not be up.
 
         Raises:
-            JobError: `RunnerUnavailable`, if the server cannot be reached.
+            JobError: If the server refuses what a router asks; one that does not answer now is asked again later.
         """
         if self._subscription is None:
             await self._lookout.start()

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 from jsjobs.jetstream.errors import ConnectionLost, NoResponders
@@ -13,6 +14,9 @@ from jsjobs.jetstream.refusals import NotPermitted, Refusal
 from jsjobs.model.errors import JobError
 
 _SWEEP = 0.25  # seconds between two looks for unanswered requests
+_ASK_AGAIN = 1.5
+"""Seconds after which a question without an answer is asked again; each further time twice as many. A node that loses
+its place as a leader, or dies, never answers what it was asked at that moment."""
 
 
 class Reply(NamedTuple):
@@ -22,6 +26,23 @@ class Reply(NamedTuple):
     data: bytes
 
 
+class _Question:
+    """A request that changes nothing, and so may be sent more than once."""
+
+    def __init__(self, ask: Callable[[bytes], None]) -> None:
+        self._ask = ask
+        self._every = _ASK_AGAIN
+        self._at = time.monotonic() + _ASK_AGAIN
+
+    def ask_if_due(self, reply: bytes, now: float) -> None:
+        """Send it again, if it is time to and there is a connection."""
+        if now >= self._at:
+            self._every *= 2
+            self._at = now + self._every
+            with suppress(ConnectionLost):
+                self._ask(reply)
+
+
 class Answers:
     """Hands each answer to who waits for it."""
 
@@ -29,13 +50,15 @@ class Answers:
         # The loop is known: to ask for it is a system call each time, up to Python 3.11.
         self._loop = asyncio.get_running_loop()
         self._ids = itertools.count()
-        self._waiting: dict[bytes, tuple[asyncio.Future[Reply], float, bytes, bool]] = {}
-        """By reply subject: who waits, until when, where the request went, and whether one answer comes."""
+        self._waiting: dict[bytes, tuple[asyncio.Future[Reply], float, bytes, bool, _Question | None]] = {}
+        """By reply subject: who waits, until when, where the request went, if one answer comes, how to ask again."""
         self._used: list[bytes] = []
         self.inbox = b""
         """What all reply subjects begin with."""
 
-    def expect(self, subject: bytes, timeout: float, *, once: bool) -> tuple[bytes, asyncio.Future[Reply]]:
+    def expect(
+        self, subject: bytes, timeout: float, *, once: bool, again: Callable[[bytes], None] | None = None
+    ) -> tuple[bytes, asyncio.Future[Reply]]:
         """Somebody is about to send to a subject, and waits for the answer.
 
         Args:
@@ -45,13 +68,15 @@ class Answers:
                 finds one that it has just seen without matching it against all subscriptions, which is an eighth of its
                 work for a job (measured on nats-server 2.15.1). One that was never answered is not: its answer may yet
                 come.
+            again: Sends the request again, for an answer on the reply subject it is given; None: it is sent once.
 
         Returns:
             The reply subject, and the answer to come.
         """
         reply = self._used.pop() if once and self._used else b"%b%x" % (self.inbox, next(self._ids))
         future: asyncio.Future[Reply] = self._loop.create_future()
-        self._waiting[reply] = (future, time.monotonic() + timeout, subject, once)
+        question = None if again is None else _Question(again)
+        self._waiting[reply] = (future, time.monotonic() + timeout, subject, once, question)
         return reply, future
 
     def forget(self, reply: bytes) -> None:
@@ -63,7 +88,7 @@ class Answers:
         waiting = self._waiting.pop(subject, None)
         if waiting is None:
             return
-        future, _, _, once = waiting
+        future, _, _, once, _ = waiting
         if once:
             self._used.append(subject)
         if future.done():
@@ -79,7 +104,7 @@ class Answers:
 
     def refuse(self, refusal: Refusal) -> bool:
         """None will come to what was sent to a subject that this user may not publish on; whether somebody waited."""
-        refused = [reply for reply, (_, _, subject, _) in self._waiting.items() if subject == refusal.subject]
+        refused = [reply for reply, (_, _, subject, _, _) in self._waiting.items() if subject == refusal.subject]
         self._give_up(refused, lambda: NotPermitted(refusal))
         return bool(refused)
 
@@ -88,8 +113,11 @@ class Answers:
         while True:
             await asyncio.sleep(_SWEEP)
             now = time.monotonic()
-            late = [reply for reply, (_, deadline, _, _) in self._waiting.items() if deadline < now]
+            late = [reply for reply, (_, deadline, _, _, _) in self._waiting.items() if deadline < now]
             self._give_up(late, lambda: ConnectionLost("NATS did not answer in time"))
+            for reply, (future, _, _, _, question) in list(self._waiting.items()):
+                if question is not None and not future.done():
+                    question.ask_if_due(reply, now)
 
     def _give_up(self, replies: list[bytes], error: Callable[[], JobError]) -> None:
         for reply in replies:

@@ -73,7 +73,7 @@ async def call(
     data = b"" if body is None else json.dumps(body).encode()
     try:
         ask = connection.ask_soon if soon else connection.ask
-        reply = await ask(f"$JS.API.{endpoint}".encode(), data, timeout=timeout)
+        reply = await ask(f"$JS.API.{endpoint}".encode(), data, timeout=timeout, again=_changes_nothing(endpoint))
     except NoResponders:
         raise JobError.from_runner_unavailable("JetStream is not enabled on this server or for this account") from None
     answer = read_answer(reply.data, endpoint)
@@ -132,6 +132,11 @@ def read_answer(answer: bytes, what: str) -> dict[str, Any]:
     if not isinstance(value, dict) or not isinstance(value.get("error", {}), dict):
         raise Garbled(answer, what)
     return value
+
+
+def _changes_nothing(endpoint: str) -> bool:
+    kind, _, rest = endpoint.partition(".")
+    return kind == "INFO" or rest.startswith(("INFO.", "LIST", "NAMES", "MSG.GET."))
 
 
 def _number(value: object) -> int:

@@ -163,13 +163,15 @@ class Connection(HardenedClient):
         header: bytes = b"",
         timeout: float = DEFAULT_TIMEOUT,
         once: bool = False,
+        again: bool = False,
     ) -> asyncio.Future[Reply]:
         """Like `ask`, but sends at once: the future ends as `ask` would, and several can be under way together.
 
         Raises:
             ConnectionLost, JobError: As `post`.
         """
-        reply, future = self._answers.expect(subject, timeout, once=once)
+        resend = (lambda reply: self.post(subject, data, reply=reply, header=header)) if again else None
+        reply, future = self._answers.expect(subject, timeout, once=once, again=resend)
         try:
             self.post(subject, data, reply=reply, header=header)
         except Exception:
@@ -185,6 +187,7 @@ class Connection(HardenedClient):
         header: bytes = b"",
         timeout: float = DEFAULT_TIMEOUT,
         once: bool = False,
+        again: bool = False,
     ) -> Reply:
         """Send a request when the connection stands, and wait for its answer.
 
@@ -194,6 +197,7 @@ class Connection(HardenedClient):
             header: A whole header block, or none.
             timeout: Seconds to wait for the answer.
             once: Whether one answer comes and no more, as to what a stream stores: cheaper for the server.
+            again: Whether to ask again where the answer stays away: of a question that changes nothing.
 
         Raises:
             ConnectionLost: If the connection broke, or `timeout` seconds passed, with the request under way.
@@ -203,7 +207,7 @@ class Connection(HardenedClient):
         """
         if not self._up.is_set():
             await self.when_up(timeout)
-        return await self.ask_soon(subject, data, header=header, timeout=timeout, once=once)
+        return await self.ask_soon(subject, data, header=header, timeout=timeout, once=once, again=again)
 
     async def _process_err(self, err_msg: str) -> None:
         refusal = refusal_in(err_msg)

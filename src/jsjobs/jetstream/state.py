@@ -79,7 +79,7 @@ class StateStore:
             raise _no_bucket(self._names) from None
 
     async def _read(self, job_id: str) -> Found | None:
-        return _found(await self._connection.ask(self._direct + self._names.state(job_id)))
+        return _found(await self._connection.ask(self._direct + self._names.state(job_id), again=True))
 
     async def write(
         self,

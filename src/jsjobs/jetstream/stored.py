@@ -35,11 +35,12 @@ async def find_stored(connection: Connection, stream: str, request: dict[str, An
         NoResponders: If the stream does not exist.
         JobError: `RunnerUnavailable`, if the server cannot be reached.
     """
-    header, data = await connection.ask(f"$JS.API.DIRECT.GET.{stream}".encode(), json.dumps(request).encode())
-    place, subject = place_of(header), value_of(header, b"Nats-Subject")
-    if place is None or subject is None:
+    subject = f"$JS.API.DIRECT.GET.{stream}".encode()
+    header, data = await connection.ask(subject, json.dumps(request).encode(), again=True)
+    place, stored_on = place_of(header), value_of(header, b"Nats-Subject")
+    if place is None or stored_on is None:
         return None
-    return StoredMessage(place[0], subject, place[1], header, data)
+    return StoredMessage(place[0], stored_on, place[1], header, data)
 
 
 def place_of(header: bytes) -> tuple[int, datetime] | None:

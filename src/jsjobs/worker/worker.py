@@ -7,17 +7,16 @@ import os
 import socket
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
-from jsjobs.jetstream.api import IncompleteList
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.delivery import Delivery, read_delivery
 from jsjobs.jetstream.generations import live_shards
 from jsjobs.jetstream.progress import ProgressSender
 from jsjobs.jetstream.state import StateStore
 from jsjobs.jetstream.subjects import Names, Shard
+from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority, random_token, utc_now
 from jsjobs.safe_log import get_logger
 from jsjobs.settings import MAX_SHARDS, Config
@@ -86,16 +85,21 @@ class Worker:
         """Subscribe to every shard and begin to work.
 
         Raises:
-            JobError: `RunnerUnavailable`, if the server cannot be reached; `Validation`, if a handler cannot run in a
-                process. Streams that do not exist yet are no error: the worker says so once and begins when they do.
+            JobError: `Validation`, if a handler cannot run in a process; `RunnerUnavailable`, if the service is not
+                connected. Streams that do not exist yet are no error, nor is a server that does not answer now: the
+                worker says so once and begins when it can.
         """
         if self._keeping is not None:
             return
         functions = self._registry.for_processes()
         shards: dict[Shard, dict[str, Any]] | None = None
-        with suppress(IncompleteList):  # then the watchdog looks again
+        try:
             shards = await live_shards(self._connection, self._names)
             compare(shards, self._config)
+        except JobError as error:
+            if not error.is_transient:
+                raise
+            # The watchdog looks again: of a cluster without a majority, or a server that still starts.
         if self._telemetry is not None:
             self._telemetry.expect(self._registry.types)
         threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="jsjobs-handler")
