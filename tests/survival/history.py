@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,6 +130,8 @@ class History:
     leftovers: dict[str, int] = field(default_factory=dict)
     stuck: list[str] = field(default_factory=list)
     """Processes that did not end when they were told to."""
+    deleted: Counter[str] = field(default_factory=Counter)
+    """How often a job's entry was deleted by an operator before it ended: nothing is known then of what came before."""
     lost_versions: int = 0
     """Writes of the bucket that could not be read any more."""
 
@@ -237,6 +239,9 @@ def _read_end(folder: Path, history: History) -> None:
     for line in read_all(folder, "versions"):
         if line["event"] == "stream":
             history.lost_versions = line["deleted"]
+            continue
+        if line["event"] == "deleted":
+            history.deleted[line["job"]] += 1
             continue
         facts = {name: line[name] for name in Version.__slots__}
         facts |= {"errors": tuple(line["errors"]), "statuses": tuple(line["statuses"])}

@@ -36,11 +36,15 @@ def read_all(folder: Path, names: str) -> Iterator[Line]:
 class Tail:
     """The lines that others add to their journals meanwhile, each told once, and none before it is whole."""
 
-    def __init__(self, folder: Path, names: str) -> None:
+    def __init__(self, folder: Path, names: str, *, from_now: bool = False) -> None:
         self._folder = folder
         self._names = names
         self._files: dict[Path, BinaryIO] = {}
         self._torn: dict[Path, bytes] = {}
+        if from_now:
+            for path in folder.glob(f"{names}.jsonl"):
+                self._files[path] = path.open("rb")
+                self._files[path].seek(0, os.SEEK_END)
 
     def new_lines(self) -> Iterator[bytes]:
         for path in self._folder.glob(f"{self._names}.jsonl"):

@@ -1,6 +1,7 @@
 """Does the planned faults, each in its lane, and writes each down once it took effect."""
 
 import asyncio
+import json
 import random
 import signal
 from collections import Counter
@@ -8,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
+from pathlib import Path
 
 from facts import eventually
 from jsjobs.embedded.nats import NatsServer
@@ -17,13 +19,16 @@ from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.subjects import Names, Shard
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
-from survival.journal import Journal
+from survival.journal import Journal, Tail
 from survival.network import Network
 from survival.plan import Fault
 from survival.processes import CLOCK_LAG, CLOCKS_JUMP, Processes, Role
 from survival.servers import Servers
 
 IN_SYNC_WITHIN = 90.0
+LOOKS_EVERY = 0.01
+ENTRIES = 5
+"""Entries that are deleted at once, at most."""
 RESTORED_WITHIN = 60.0
 JUMPS = (-7 * 86400, -3600, -30, -2, 2, 30, 3600, 7 * 86400)
 """Seconds that a clock jumps by: also further than a result is kept."""
@@ -44,6 +49,8 @@ class Stage:
     """To look at the servers with, past every proxy."""
     names: Names
     journal: Journal
+    folder: Path
+    """Where everybody's journals are."""
     done: Counter[str] = field(default_factory=Counter)
     """Faults that took effect, by kind."""
 
@@ -198,6 +205,28 @@ class Nemesis:
 
         await eventually(is_back, within=RESTORED_WITHIN)
         self._is_over(fault, consumer)
+
+    async def _entry(self, fault: Fault, how: str) -> None:
+        """The entries of jobs that have just begun are deleted, as by an operator: their workers lose them."""
+        stage, hit = self._stage, list[str]()
+        begun = Tail(stage.folder, "handlers-*", from_now=True)
+        async with asyncio.timeout(RESTORED_WITHIN):
+            while len(hit) <= fault.target % ENTRIES:
+                for line in map(json.loads, begun.new_lines()):
+                    # By its revision: what ended meanwhile keeps its end.
+                    if line["event"] == "start" and await self._delete(line["job"], line["fence"]):
+                        hit.append(line["job"])
+                await asyncio.sleep(LOOKS_EVERY)
+        begun.close()
+        self._took_effect(fault, ", ".join(hit))
+
+    async def _delete(self, job: str, revision: int) -> bool:
+        """Whether that was still the entry's revision, as far as an answer told."""
+        header = f"NATS/1.0\r\nKV-Operation: DEL\r\nNats-Expected-Last-Subject-Sequence: {revision}\r\n\r\n"
+        with suppress(JobError):
+            reply = await self._stage.connection.ask(self._stage.names.state(job), header=header.encode(), timeout=1)
+            return "seq" in json.loads(reply.data) and "error" not in json.loads(reply.data)
+        return False
 
     async def _until_in_sync(self) -> None:
         await eventually(partial(self._stage.servers.is_in_sync, self._stage.connection), within=IN_SYNC_WITHIN)

@@ -10,6 +10,7 @@ WEIGHTS = {
     "worker.term": 9,
     "early.worker": 4,
     "consumer.delete": 5,
+    "entry.delete": 6,
     "clock.jump": 6,
     "router.kill": 4,
     "router.freeze": 3,

@@ -30,6 +30,9 @@ async def record_versions(url: str, names: Names, folder: Path) -> None:
     for _ in range(info.state.messages):
         message = await subscription.next_msg(timeout=BATCH_WITHIN)
         version = _version(message.data) if message.data else None
+        if (message.headers or {}).get("KV-Operation"):
+            job = message.subject.rpartition(".")[2]
+            journal.note("deleted", job=job, revision=message.metadata.sequence.stream)
         if version is not None:
             meta = message.metadata
             stored = meta.timestamp.timestamp()

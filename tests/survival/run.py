@@ -113,7 +113,7 @@ async def staged(settings: Settings, folder: Path) -> AsyncIterator[Stage]:
         networks = [await stack.enter_async_context(Network(name, urls)) for name in ("of workers", "of publishers")]
         processes = Processes(folder, journal, environment_of(config, folder, register))
         stack.callback(processes.kill)
-        stage = Stage(servers, processes, networks, connection, Names(NAMESPACE), journal)
+        stage = Stage(servers, processes, networks, connection, Names(NAMESPACE), journal, folder)
         _start_processes(stage, settings)
         keeping = asyncio.create_task(processes.keep())
         stack.callback(keeping.cancel)

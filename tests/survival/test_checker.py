@@ -268,6 +268,13 @@ def test_a_worker_that_stood_still_but_was_not_overtaken_may_not_overlap() -> No
     assert "runs_do_not_overlap" in broken(history)
 
 
+def test_a_deleted_entry_lets_its_job_be_tried_as_often_again() -> None:
+    history = good()
+    run_too_often(history)
+    history.deleted["normal-2"] = 1
+    assert broken(history) == set()
+
+
 def test_jobs_without_an_entity_may_overlap() -> None:
     history = good()
     overlap_two_jobs(history)

@@ -11,7 +11,10 @@ RULE = "attempts are bounded"
 
 
 def attempts_are_bounded(history: History) -> Iterator[Violation]:
-    """No entry counts more than `max_attempts`, and no more handlers ran than that and the attempts given back."""
+    """No entry counts more than `max_attempts`, and no more handlers ran than that and the attempts given back.
+
+    Whoever deletes an entry has its attempts counted from the first again.
+    """
     begun = Counter(run.job for run in history.runs)
     for job, versions in history.versions.items():
         last = versions[-1]
@@ -19,7 +22,7 @@ def attempts_are_bounded(history: History) -> Iterator[Violation]:
             if version.attempts > version.max_attempts:
                 yield Violation(RULE, job, f"{version.attempts} attempts of {version.max_attempts}")
                 break
-        bound = last.max_attempts + given_back(versions)
+        bound = last.max_attempts * (1 + history.deleted[job]) + given_back(versions)
         if begun[job] > bound:
             yield Violation(RULE, job, f"{begun[job]} handlers began, {bound} may")
 

@@ -28,7 +28,8 @@ def cancels_are_true(history: History) -> Iterator[Violation]:
         status = end.status if end is not None else "unknown"
         if status not in ENDS.get(cancel.answer, ()):
             yield Violation(RULE, cancel.job, f"the answer was {cancel.answer}, and the job ended as {status}")
-        if cancel.answer == "cancelled":
+        # Where the entry was deleted that told who has the job, nobody could be asked to stop.
+        if cancel.answer == "cancelled" and not history.deleted[cancel.job]:
             for run in runs[cancel.job]:
                 if run.ended > cancel.answered and not lost_lease(history, run, max(run.began, cancel.answered)):
                     yield Violation(
