@@ -114,10 +114,10 @@ class _Cancelling:
         while True:
             found = await self._state.read(self._job_id)
             with suppress(Conflict):  # a worker began it, or somebody else cancelled it, in this moment
-                if found is None:
+                if found is None or found.is_deleted:
                     entry = await waiting_entry(self._connection, self._names, self._job_id)
                     if entry is not None:
-                        return await self._cancel(entry, 0)
+                        return await self._cancel(entry, found.revision if found else 0)
                     if not more_looks:
                         raise JobError.from_not_found(f"no job {self._job_id} is known", job_id=self._job_id)
                     # It may also have begun, or ended, between the two looks.

@@ -120,7 +120,7 @@ class _Rescheduling:
         """Write the new time into the job's entry, unless it has begun; the entry."""
         while True:
             found = await self._state.read(self._job_id)
-            entry = schedule.entry(self._names) if found is None else found.entry
+            entry = schedule.entry(self._names) if found is None or found.is_deleted else found.entry
             if entry is None or entry.carrier is not None or entry.status is not Status.QUEUED:
                 if entry is None:
                     raise JobError.from_not_found(f"job {self._job_id} ended, and its result has expired")

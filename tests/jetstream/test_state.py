@@ -102,6 +102,7 @@ async def test_an_expired_entry_leaves_a_marker_and_the_first_write_fails_on_it(
 
     found = await eventually(marker)
     assert found.revision > revision
+    assert not found.is_deleted
     with pytest.raises(Conflict):
         await state.write(STARTED, expected=0)
     with pytest.raises(Conflict):
@@ -111,13 +112,22 @@ async def test_an_expired_entry_leaves_a_marker_and_the_first_write_fails_on_it(
     assert not entry.value
 
 
-async def test_a_deleted_entry_reads_as_none_too(state: StateStore, names: Names, plain: Client) -> None:
-    await state.write(STARTED, expected=0)
-    bucket = await plain.jetstream().key_value(names.bucket)
-    await bucket.delete("high-7")
+@pytest.mark.parametrize("how", ["delete", "purge", "stream purge"])
+async def test_a_deleted_entry_is_told_from_an_expired_one(
+    how: str, state: StateStore, names: Names, plain: Client
+) -> None:
+    revision = await state.write(STARTED, expected=0)
+    stream = plain.jetstream()
+    if how == "stream purge":
+        await stream.purge_stream(names.state_stream, subject=f"$KV.{names.bucket}.high-7")
+    else:
+        bucket = await stream.key_value(names.bucket)
+        await getattr(bucket, how)("high-7")
     found = await state.read("high-7")
-    assert found is not None
-    assert (found.entry, found.writer) == (None, None)
+    if found is not None:
+        assert (found.entry, found.writer, found.is_deleted) == (None, None, True)
+        assert found.revision > revision
+    await state.write(STARTED, expected=found.revision if found else 0)
 
 
 # -- what gets lost

@@ -45,12 +45,13 @@ def decided(
     *,
     age: float = 0,
     marker: bool = False,
+    deleted: bool = False,
     expires: bool = True,
     sleeps: bool = True,
 ) -> Decision:
     found = None
-    if entry is not None or marker:
-        found = Found(entry, 42, NOW - timedelta(seconds=age), b"w", expires)
+    if entry is not None or marker or deleted:
+        found = Found(entry, 42, NOW - timedelta(seconds=age), b"w", expires, deleted)
     return decide(found, of or job(), worker="w2", now=NOW, server_now=NOW, ack_wait=30, margin=5, sleeps=sleeps)
 
 
@@ -85,6 +86,10 @@ def test_an_ended_job_is_never_run() -> None:
     assert isinstance(decided(dead, expires=False), Rebury)
     assert isinstance(decided(dead), Ended)  # its letter is stored, or none is wanted
     assert isinstance(decided(None, marker=True), Ended)
+
+
+def test_a_job_whose_entry_was_deleted_starts_as_a_new_one() -> None:
+    assert decided(None, deleted=True) == decided(None)._replace(expected=42)
 
 
 def test_a_waiting_job_starts_its_next_attempt_on_the_revision_found() -> None:

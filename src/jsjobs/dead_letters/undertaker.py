@@ -130,8 +130,8 @@ class Undertaker:
         """
         while True:
             found = await self._state.read(job.job_id)
-            if found is not None and found.entry is None:
-                return None, False  # a marker: it ended long ago
+            if found is not None and found.entry is None and not found.is_deleted:
+                return None, False  # it ended long ago
             entry = job.entry() if found is None or found.entry is None else job.own(found.entry)
             if entry is None or entry.status.is_terminal:
                 is_dead = entry is not None and entry.status is Status.FAILED

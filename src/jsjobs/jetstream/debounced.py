@@ -48,7 +48,7 @@ class Debounced:
         # Another id than one of this key is a stranger's.
         if found is not None and found.is_live and found.job_id and digest_of(found.job_id) == of_key:
             known = await self._state.read(found.job_id)
-            if known is None or (known.entry is not None and not known.entry.status.is_terminal):
+            if known is None or known.is_deleted or (known.entry is not None and not known.entry.status.is_terminal):
                 job_id = found.job_id  # a cancelled one would never run: its successor is another job
         one = named(self._names, delayed_job, job_id)
         schedule = one.schedule
@@ -76,7 +76,7 @@ class Debounced:
         for _ in range(_TRIES):
             found = await self._state.read(one.job_id)
             entry = one.entry
-            if found is not None:
+            if found is not None and not found.is_deleted:
                 if found.entry is None or found.entry.status.is_terminal:
                     return False
                 if found.entry.carrier is not None:

@@ -96,14 +96,14 @@ class InFlight:
     async def _entry(self, priority: Priority, sequence: int) -> JobStatusResponse | None:
         """What is known of the job in a message; None, if it has ended."""
         found = await self._state.read(plain_id(priority, sequence))
-        if found is not None:
+        if found is not None and not found.is_deleted:
             return found.entry
         job = await fetch_job(self._connection, self._names, priority, sequence)
         if job is None:
             return None
         if job.has_given_id:
             found = await self._state.read(job.job_id)
-            if found is not None:
+            if found is not None and not found.is_deleted:
                 return None if found.entry is None else job.own(found.entry)
         return job.entry()
 

@@ -37,7 +37,7 @@ class Lookup:
         """
         checked_id(job_id)
         found = await self._state.read(job_id)
-        if found is None:
+        if found is None or found.is_deleted:
             waiting = await self._waiting(job_id)
             if waiting is not None:
                 return waiting
@@ -48,7 +48,7 @@ class Lookup:
 
     @staticmethod
     def _entry(found: Found | None, job_id: str) -> JobStatusResponse:
-        if found is None:
+        if found is None or found.is_deleted:
             # Written by nobody yet, such a job is known by its schedule, and then by the worker that begins it.
             perhaps = ", or it has fired and no worker has begun it yet" if job_id.startswith("at-") else ""
             raise JobError.from_not_found(f"no job {job_id} is known{perhaps}", job_id=job_id)

@@ -46,7 +46,7 @@ class Conflict(JobError):  # noqa: N818 - the compare-and-set term
 
 
 class Found(NamedTuple):
-    """An entry, or the marker that an expired or deleted one leaves behind for a while (`entry` is None then)."""
+    """An entry, or what one left behind (`entry` is None then): one that expired, for a while, or was deleted."""
 
     entry: JobStatusResponse | None
     revision: int
@@ -55,6 +55,8 @@ class Found(NamedTuple):
     writer: bytes | None
     expires: bool
     """Whether it has a time to live."""
+    is_deleted: bool = False
+    """Whether somebody deleted it before its time, as `nats kv del` does: its job is as one that nobody knows yet."""
 
 
 class StateStore:
@@ -198,7 +200,9 @@ def _found(reply: Reply) -> Found | None:
         except ValidationError as error:
             raise _unreadable(header, error) from None
     writer, ttl = value_of(header, b"Jsjobs-Writer"), value_of(header, b"Nats-TTL")
-    return Found(entry, revision, stored_at, writer, ttl is not None)
+    # nats-server tells of what it let expire; everything else without a value was done by somebody.
+    is_deleted = entry is None and value_of(header, b"Nats-Marker-Reason") != b"MaxAge"
+    return Found(entry, revision, stored_at, writer, ttl is not None, is_deleted)
 
 
 def _unreadable(header: bytes, error: ValidationError) -> JobError:

@@ -104,7 +104,7 @@ async def _end_of(state: StateStore, job_id: str) -> None:
     """Wait for the end of a job that fired: between its schedule and its queue, its entry alone shows it."""
     while True:
         known = await state.read(job_id)
-        if known is not None and (known.entry is None or known.entry.status.is_terminal):
+        if known is not None and not known.is_deleted and (known.entry is None or known.entry.status.is_terminal):
             return
         await asyncio.sleep(_LOOK_AGAIN)
 

@@ -134,6 +134,8 @@ class Claiming:
 
     async def _judge(self, found: Found | None, *, took_over: bool) -> Decision:
         tools, now, entry = self._tools, self._tools.clock(), found.entry if found else None
+        if found is not None and found.is_deleted:
+            logger.warning("job %s: its entry was deleted; nothing is known of earlier attempts", self._job.job_id)
         server_now = now
         if entry is not None and entry.status is Status.PROCESSING and took_over and entry.worker == tools.worker:
             assert found is not None

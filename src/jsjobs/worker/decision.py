@@ -123,8 +123,8 @@ def decide(
         margin: Seconds by which a server may deliver early that has heard nothing of the job's worker.
         sleeps: Whether a snoozed job waits until it is due.
     """
-    if found is None:
-        return _begun(job.entry(), 0, job, now, server_now, worker)
+    if found is None or found.is_deleted:
+        return _begun(job.entry(), found.revision if found else 0, job, now, server_now, worker)
     if found.entry is None or (entry := job.own(found.entry)) is None:
         return Ended("its entry has expired" if found.entry is None else "another copy carries this id")
     if entry.status is Status.CANCELLED and not found.expires:
