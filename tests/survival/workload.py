@@ -24,7 +24,8 @@ LIST_KINDS = ("ok", "flaky", "dies", "invalid", "progress")
 """A list's items have one type and one set of options."""
 DOORS = {"submit": 600, "keyed": 120, "raw": 180, "delayed": 60, "list": 20}
 """Ways to submit a job; `raw` is one message of plain NATS, `keyed` has a dedupe key and is submitted until it is in."""
-QUICK_DOORS = {door: weight for door, weight in DOORS.items() if door != "delayed"}
+LONGEST_DELAY = 8.0
+QUICK_DELAY = 2.0
 SHARED_ENTITIES = 12
 OWN_ENTITIES = 10
 CANCELLED = 0.04
@@ -56,18 +57,18 @@ class Order:
 
 def orders(seed: int, publisher: str, ack_wait: float, *, quick: bool = False) -> Iterator[list[Order]]:
     """What a publisher submits, one after the other: single jobs, and lists of several for one entity."""
-    doors, kinds = (QUICK_DOORS, QUICK_KINDS) if quick else (DOORS, KINDS)
+    kinds, longest_delay = (QUICK_KINDS, QUICK_DELAY) if quick else (KINDS, LONGEST_DELAY)
     draw = random.Random(f"{seed}/{publisher}")
     number = 0
     while True:
-        door = _one_of(draw, doors)
+        door = _one_of(draw, DOORS)
         priority = _one_of(draw, PRIORITIES)
         entity = _entity(draw, publisher)
         count = draw.randint(2, 12) if door == "list" else 1
         drawn = []
         for _ in range(count):
             kind = _one_of(draw, {one: kinds[one] for one in LIST_KINDS if one in kinds} if door == "list" else kinds)
-            drawn.append(_order(draw, f"{publisher}.{number}", kind, door, priority, entity, ack_wait))
+            drawn.append(_order(draw, f"{publisher}.{number}", kind, door, priority, entity, ack_wait, longest_delay))
             number += 1
         yield drawn
 
@@ -86,7 +87,14 @@ def _entity(draw: random.Random, publisher: str) -> str | None:
 
 
 def _order(
-    draw: random.Random, uid: str, kind: str, door: str, priority: str, entity: str | None, ack_wait: float
+    draw: random.Random,
+    uid: str,
+    kind: str,
+    door: str,
+    priority: str,
+    entity: str | None,
+    ack_wait: float,
+    longest_delay: float,
 ) -> Order:
     max_attempts = 3 if door == "list" else draw.choice([3, 3, 3, 4, 5])
     payload = {
@@ -106,7 +114,7 @@ def _order(
         entity=entity,
         payload=payload,
         key=f"key-{uid}" if door == "keyed" else None,
-        delay=draw.choice([0, 0.2, draw.uniform(0, 8)]) if door == "delayed" else None,
+        delay=draw.choice([0, 0.2, draw.uniform(0, longest_delay)]) if door == "delayed" else None,
         max_attempts=max_attempts,
         options={"duration": "long"} if kind == "long" else {"timeout": 0.3} if kind == "late" else {},
         cancel_after=draw.choice([0, 0, draw.uniform(0, 0.1), draw.uniform(0, 4)])
