@@ -263,6 +263,23 @@ class Nemesis:
             await self._insist(f"STREAM.UPDATE.{stream}", before)
         self._is_over(fault, stream)
 
+    async def _disk(self, fault: Fault, how: str) -> None:
+        """A node's disk is full; what its server gave up for that it takes up again when it is restarted with room."""
+        stage = self._stage
+        node = stage.servers.nodes[fault.target % len(stage.servers.nodes)]
+        disk = stage.servers.disks.get(node.home.name)
+        if disk is None or not disk.is_mounted:
+            await self._full(fault, "state")  # the next best, where no disk can be mounted
+            return
+        await asyncio.to_thread(getattr(disk, how))
+        self._took_effect(fault, node.home.name)
+        await asyncio.sleep(fault.seconds)
+        await asyncio.to_thread(disk.make_room)
+        await asyncio.to_thread(node.stop)
+        await asyncio.to_thread(node.start)
+        await self._until_in_sync()
+        self._is_over(fault, node.home.name)
+
     async def _insist(self, endpoint: str, body: dict[str, object] | None = None) -> dict[str, object]:
         """Ask until there is an answer: other faults go on meanwhile."""
         async with asyncio.timeout(RESTORED_WITHIN):

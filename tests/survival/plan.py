@@ -29,6 +29,7 @@ WEIGHTS = {
     "full.queue": 4,
     "full.state": 3,
     "full.dead": 2,
+    "disk.fill": 3,
 }
 ON_CLUSTERS = {"leader.kill": 7, "leader.stepdown": 8}
 """Of a stream: where there are copies."""
@@ -51,7 +52,7 @@ class Fault:
         """Faults of one lane come one after the other, those of different lanes as they fall."""
         what = self.kind.partition(".")[0]
         return {"worker": "processes", "router": "processes", "publisher": "processes", "canceller": "processes"}.get(
-            what, "servers" if what in {"server", "leader", "full", "early"} else what
+            what, "servers" if what in {"server", "leader", "full", "disk", "early"} else what
         )
 
 

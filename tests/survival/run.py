@@ -104,7 +104,9 @@ async def staged(settings: Settings, folder: Path) -> AsyncIterator[Stage]:
     journal = Journal(folder, "run")
     journal.note("settings", **asdict(settings))
     async with AsyncExitStack() as stack:
-        servers = await stack.enter_async_context(Servers(folder / "servers", settings.servers))
+        servers = await stack.enter_async_context(
+            Servers(folder / "servers", settings.servers, own_disks=not settings.quick)
+        )
         config = config_of(settings, servers)
         connection = await declare(config, servers)
         stack.push_async_callback(connection.close)

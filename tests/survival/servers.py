@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 from base64 import b64decode
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -20,6 +21,7 @@ from jsjobs.model.errors import JobError
 from jsjobs.postgres.database import Database
 from jsjobs.postgres.migrate import migrate
 from jsjobs.settings import Config
+from survival.disk import Disk
 
 LOOKS_EVERY = 0.2
 KEPT_VERSIONS = 64
@@ -29,7 +31,7 @@ KEPT_VERSIONS = 64
 class Servers:
     """All of them, each in a folder of its own; a context manager that starts and stops them."""
 
-    def __init__(self, folder: Path, nodes: int) -> None:
+    def __init__(self, folder: Path, nodes: int, *, own_disks: bool = False) -> None:
         self.postgres = PostgresServer(folder / "postgres")
         ports = _free_ports(3 * nodes)
         client, route, self._monitors = ports[:nodes], ports[nodes : 2 * nodes], ports[2 * nodes :]
@@ -37,8 +39,13 @@ class Servers:
             NatsServer(folder / f"nats-{n}", port=client[n], config=_configuration(n, route, self._monitors[n]))
             for n in range(nodes)
         ]
+        self.disks = {node.home.name: Disk(node.home / "jetstream") for node in self.nodes} if own_disks else {}
+        """By the names of the nodes that have one of their own; that may not be mounted."""
+        self._mounts = ExitStack()
 
     async def __aenter__(self) -> Self:
+        for disk in self.disks.values():
+            self._mounts.enter_context(disk)
         await asyncio.gather(*(asyncio.to_thread(server.start) for server in (*self.nodes, self.postgres)))
         for number in range(len(self.nodes)):
             await eventually(partial(self.is_healthy, number), within=30)
@@ -48,6 +55,7 @@ class Servers:
         for node in self.nodes:
             node.resume()
             await asyncio.to_thread(node.stop)
+        self._mounts.close()
         await asyncio.to_thread(self.postgres.remove)
 
     @property
