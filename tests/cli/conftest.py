@@ -4,7 +4,8 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from cli_process import APP, Cli, bare_environment, environment_of
+from bare_environment import bare_environment
+from cli_process import APP, Cli, environment_of
 
 from forked import ForkServer
 from jsjobs import JobService
