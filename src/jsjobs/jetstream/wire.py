@@ -12,6 +12,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 from jsjobs.jetstream.firing import NAME as SCHEDULE_NAME
 from jsjobs.jetstream.firing import Firing, is_firing_id, read_firing
 from jsjobs.jetstream.ids import is_given_id
+from jsjobs.model.checks import shortened
 from jsjobs.model.context import checked_name
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import DEFAULT_MAX_ATTEMPTS, Duration
@@ -239,7 +240,7 @@ def encode_json(value: Any, what: str) -> bytes:
     try:
         raw = to_json(value, inf_nan_mode="constants")
     except (PydanticSerializationError, ValueError, RecursionError) as error:
-        raise JobError.from_validation(f"{what} cannot be written as JSON: {str(error)[:500]}") from error
+        raise JobError.from_validation(f"{what} cannot be written as JSON: {shortened(str(error), 500)}") from error
     check_numbers(raw, what)
     if raw.count(b"[") + raw.count(b"{") > _SURELY_SHALLOW or (len(raw) > _MANY and _MANY_DIGITS.search(raw)):
         # What is written must be readable again, by this library too, wherever it stands in an entry or a letter.
