@@ -146,10 +146,14 @@ async def test_a_service_that_is_not_connected_says_so(config: JobService.Config
 def test_settings_that_cannot_be_used_are_named_without_their_values(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JSJOBS_ACK_WAIT", "s3cret")
     monkeypatch.setenv("JSJOBS_POOLS", '{"critical": 0}')
+    monkeypatch.setenv("JSJOBS_MAX_DELIVER", "1999")
+    monkeypatch.setenv("JSJOBS_RETRY", '{"max_retries": 1000}')
     with pytest.raises(JobService.Error) as caught:
         JobService()
     assert "ack_wait" in str(caught.value)
     assert "pools.critical" in str(caught.value)
+    assert "max_deliver: Input should be greater than or equal to 2000" in str(caught.value)
+    assert "retry.max_retries: Input should be less than or equal to 999" in str(caught.value)
     assert "s3cret" not in str(caught.value)
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from bare_environment import bare_environment
 from cli_process import APP, Cli, environment_of
 
+from bare_environment import bare_environment
 from forked import ForkServer
 from jsjobs import JobService
 from jsjobs.embedded.postgres import PostgresServer

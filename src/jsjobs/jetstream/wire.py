@@ -16,6 +16,7 @@ from jsjobs.model.checks import shortened
 from jsjobs.model.context import checked_name
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import DEFAULT_MAX_ATTEMPTS, Duration
+from jsjobs.model.retry import ATTEMPTS_LIMIT
 from jsjobs.model.times import parse_rfc3339
 from jsjobs.model.trace import NO_TRACE, TRACEPARENT, Trace, read_trace
 
@@ -43,9 +44,6 @@ _SURELY_SHALLOW = 180
 """So many brackets cannot be nested too deeply; the reader's limit is 200 levels."""
 _MANY = 4300
 _MANY_DIGITS = re.compile(rb"(?<![0-9])[0-9]{4301}")  # the reader's limit too
-
-ATTEMPTS_LIMIT = 1000
-"""Most attempts a job may ask for."""
 
 
 @dataclass(frozen=True, slots=True)

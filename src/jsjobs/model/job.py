@@ -23,7 +23,7 @@ _CONTROLS = {code: "?" for code in range(32) if chr(code) not in "\t\n\r"}
 MAX_ERROR_BYTES = 4096
 """One error text is kept to 4 KiB."""
 MAX_ERRORS_BYTES = 64 * MAX_ERROR_BYTES
-"""All error texts of a history are kept to 256 KiB: twice as long as JSON, an entry fits into one message with a result.
+"""All error texts of a history are kept to 256 KiB: an entry fits into one message, twice as long as they are in JSON.
 There is always room for those of the first 20 and last 80 items, of which at most every second one is a failure."""
 
 

@@ -11,6 +11,7 @@ from jsjobs.model.context import MAX_NAME
 from jsjobs.model.due import At, Delay, due_at
 from jsjobs.model.expiry import Expired, Expires
 from jsjobs.model.job import Duration, Priority, utc_now
+from jsjobs.model.retry import ATTEMPTS_LIMIT
 
 
 def _printable(value: str) -> str:
@@ -36,7 +37,8 @@ class JobPayload(BaseModel):
     """Jobs of one entity at one priority run one at a time, in the order submitted."""
     dedupe_key: Name | None = None
     """A second job of the same tenant, type and key is not queued: its submit gets the first one's id."""
-    max_attempts: Annotated[int, Field(ge=1, le=1000)] | None = None
+    max_attempts: Annotated[int, Field(ge=1, le=ATTEMPTS_LIMIT)] | None = None
+    """Attempts before it is dead, 1 to 1,000; None: 3."""
     duration: Duration = Duration.SHORT
     """`long` for a handler that may outlive `ack_wait`."""
     timeout: Annotated[float, Field(ge=0.001, le=1e8, allow_inf_nan=False)] | None = None
