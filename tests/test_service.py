@@ -65,11 +65,15 @@ async def test_a_list_is_a_batch_and_a_payload_that_is_a_list_is_one_job(jobs: J
     assert {(await jobs.status(job_id)).batch_id for job_id in ids} == batches
 
 
-async def test_the_same_dedupe_key_is_the_same_job_for_one_tenant_and_type(jobs: JobService) -> None:
+async def test_the_same_dedupe_key_is_the_same_job_for_one_tenant_type_and_priority(jobs: JobService) -> None:
     first = await jobs.submit("a", 1, dedupe_key="k")
     again = await jobs.enqueue("a", 1, dedupe_key="k")
     assert (again, first.duplicate, again.duplicate) == (first, False, True)
     assert not (await jobs.submit("b", 1, dedupe_key="k")).duplicate
+    for priority in ("critical", "high", "low"):
+        other = await jobs.submit("a", 1, dedupe_key="k", priority=priority)
+        assert (other.duplicate, other == first) == (False, False)
+        assert (await jobs.submit("a", 1, dedupe_key="k", priority=priority)) == other
     with jobs.request_context(tenant_id="other"):
         assert not (await jobs.submit("a", 1, dedupe_key="k")).duplicate
     for tenant, job_type, key in [("x/a", "b", "k"), ("x", "a", "b/k"), ("x%2Fa", "b", "k")]:

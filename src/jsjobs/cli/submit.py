@@ -41,7 +41,8 @@ def submit(
     priority: Annotated[Priority, typer.Option(help="The queue it waits in.")] = Priority.NORMAL,
     entity: Annotated[str | None, typer.Option(help="Jobs of one entity run one at a time, in order.")] = None,
     dedupe_key: Annotated[
-        str | None, typer.Option(help="The same key again, within 2 minutes, is the same job.")
+        str | None,
+        typer.Option(help="The same key of this tenant, type and priority again, within 2 minutes, is the same job."),
     ] = None,
     max_attempts: Annotated[
         int | None, typer.Option(min=1, max=ATTEMPTS_LIMIT, help="Attempts before it is dead [dim](default: 3)[/]")
