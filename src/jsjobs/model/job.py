@@ -135,7 +135,7 @@ class JobStatusResponse(BaseModel):
     history_dropped: int = 0
     """Items left out between the first 20 and the last 80."""
     errors_dropped: int = 0
-    """Failures among them: those for whose texts there was no room."""
+    """Failures among them: those for which there was no room, beside the others or beside the result."""
     type: str = ""
     priority: Priority = Priority.NORMAL
     entity: str | None = None
@@ -224,6 +224,15 @@ class JobStatusResponse(BaseModel):
         return self._next(
             Status.CANCELLED, now, self.attempts, completed_at=now, next_attempt_at=None, snoozed_until=None
         )
+
+    def without_failures(self) -> JobStatusResponse:
+        """The entry with the failures of its history left out and counted, where a result needs their room."""
+        fields = dict(self.__dict__)
+        history = tuple(item for item in self.history if item.error is None)
+        dropped = len(self.history) - len(history)
+        fields["history"], fields["history_dropped"] = history, self.history_dropped + dropped
+        fields["errors_dropped"] = self.errors_dropped + dropped
+        return built(JobStatusResponse, fields)
 
     def _next(
         self, status: Status, now: datetime, attempt: int, error: str | None = None, **changes: Any
