@@ -62,6 +62,9 @@ VALIDATION: dict[str, Call] = {
             "unknown": 1,
         }.items()
     },
+    "submit with 1,001 attempts": lambda jobs: jobs.submit("t", 1, max_attempts=1001),
+    "submit of a list with 1,001 attempts": lambda jobs: jobs.submit("t", [1, 2], max_attempts=1001),
+    "a schedule with 1,001 attempts": lambda jobs: jobs.schedules().add("s", "t", every=60, max_attempts=1001),
     "submit with entity=5": lambda jobs: jobs.submit("t", 1, entity=5),
     "submit_payloads of a dict": lambda jobs: jobs.submit_payloads([{"type": "t"}]),  # type: ignore[list-item]
     "submit_payloads of a number": lambda jobs: jobs.submit_payloads(5),  # type: ignore[arg-type]

@@ -213,6 +213,18 @@ async def test_a_key_submitted_again_schedules_nothing_before_and_after_it_fired
     assert ran.payloads == [1, 4]
 
 
+async def test_a_key_holds_over_all_priorities_and_apart_from_jobs_without_a_delay(jobs: JobService, ran: Ran) -> None:
+    first = await jobs.submit("note", 1, delay=600, dedupe_key="k", priority="high")
+    again = await jobs.submit("note", 2, delay=600, dedupe_key="k", priority="low")
+    assert (again, again.duplicate) == (first, True)
+    assert (await jobs.status(first)).priority == "high"
+    at_once = await jobs.submit("note", 3, dedupe_key="k", priority="high")
+    assert (at_once.duplicate, at_once == first) == (False, False)
+    saved = await jobs.submit("note", 4, delay=600, debounce_key="d", priority="high")
+    assert await jobs.submit("note", 5, delay=600, debounce_key="d", priority="low") == saved
+    assert (await jobs.status(saved)).priority == "low"
+
+
 async def test_the_same_key_from_many_at_once_is_one_job(jobs: JobService, ran: Ran) -> None:
     ids = await asyncio.gather(*(jobs.submit("note", n, delay=0.5, dedupe_key="k") for n in range(30)))
     assert len(set(ids)) == 1

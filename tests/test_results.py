@@ -174,6 +174,27 @@ async def test_a_result_that_just_fits_is_whole_and_one_that_does_not_fails_its_
     assert await worked.result(await worked.submit("echo", "the next job")) == "the next job"
 
 
+async def test_failures_before_take_no_room_from_a_result(jobs: JobService) -> None:
+    room = MIB * 3 // 4
+
+    @jobs.handler("flaky", retry=JobService.Retry(initial=0, max_retries=999))
+    async def flaky(payload: int, ctx: JobService.Context) -> str:
+        if ctx.attempt <= 70:
+            raise RuntimeError('"' * 5000)
+        return "x" * payload
+
+    async with jobs.worker():
+        few, many = [await jobs.submit("flaky", size, max_attempts=100) for size in (9, room)]
+        assert await jobs.result(few, timeout=30) == "x" * 9
+        assert await jobs.result(many, timeout=30) == "x" * room
+    beside, made_way = await jobs.status(few), await jobs.status(many)
+    assert beside.errors_dropped == 70 - 64
+    assert sum(item.error is not None for item in beside.history) == 64
+    assert made_way.errors_dropped == 70
+    assert all(item.error is None for item in made_way.history)
+    assert made_way.history_dropped == 142 - len(made_way.history)
+
+
 async def entry_size(jobs: JobService, job_id: str) -> int:
     reply = await jobs.connection.ask(
         b"$JS.API.STREAM.MSG.GET.KV_%b" % jobs.config.namespace.encode(),

@@ -360,6 +360,7 @@ async def test_streams_that_come_later_get_the_schedules_then(
         (lambda app: app.periodic(every=60, job_type="t", name="a.b")(print), "1 to 64 of A-Z"),
         (lambda app: app.periodic(every=60, job_type="t", colour="red")(print), "a schedule takes no colour"),
         (lambda app: app.periodic("soon", job_type="t")(print), "fields"),
+        (lambda app: app.periodic(every=60, job_type="t", max_attempts=1001)(print), "less than or equal to 1000"),
     ],
 )
 async def test_a_declaration_that_cannot_be_used_is_told_before_any_work(

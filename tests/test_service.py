@@ -65,11 +65,15 @@ async def test_a_list_is_a_batch_and_a_payload_that_is_a_list_is_one_job(jobs: J
     assert {(await jobs.status(job_id)).batch_id for job_id in ids} == batches
 
 
-async def test_the_same_dedupe_key_is_the_same_job_for_one_tenant_and_type(jobs: JobService) -> None:
+async def test_the_same_dedupe_key_is_the_same_job_for_one_tenant_type_and_priority(jobs: JobService) -> None:
     first = await jobs.submit("a", 1, dedupe_key="k")
     again = await jobs.enqueue("a", 1, dedupe_key="k")
     assert (again, first.duplicate, again.duplicate) == (first, False, True)
     assert not (await jobs.submit("b", 1, dedupe_key="k")).duplicate
+    for priority in ("critical", "high", "low"):
+        other = await jobs.submit("a", 1, dedupe_key="k", priority=priority)
+        assert (other.duplicate, other == first) == (False, False)
+        assert (await jobs.submit("a", 1, dedupe_key="k", priority=priority)) == other
     with jobs.request_context(tenant_id="other"):
         assert not (await jobs.submit("a", 1, dedupe_key="k")).duplicate
     for tenant, job_type, key in [("x/a", "b", "k"), ("x", "a", "b/k"), ("x%2Fa", "b", "k")]:
@@ -146,10 +150,14 @@ async def test_a_service_that_is_not_connected_says_so(config: JobService.Config
 def test_settings_that_cannot_be_used_are_named_without_their_values(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JSJOBS_ACK_WAIT", "s3cret")
     monkeypatch.setenv("JSJOBS_POOLS", '{"critical": 0}')
+    monkeypatch.setenv("JSJOBS_MAX_DELIVER", "1999")
+    monkeypatch.setenv("JSJOBS_RETRY", '{"max_retries": 1000}')
     with pytest.raises(JobService.Error) as caught:
         JobService()
     assert "ack_wait" in str(caught.value)
     assert "pools.critical" in str(caught.value)
+    assert "max_deliver: Input should be greater than or equal to 2000" in str(caught.value)
+    assert "retry.max_retries: Input should be less than or equal to 999" in str(caught.value)
     assert "s3cret" not in str(caught.value)
 
 

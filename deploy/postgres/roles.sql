@@ -40,7 +40,7 @@ grant select on jsjobs_tenants to jsjobs_tenant;
 grant select, insert on job_dlq to jsjobs_router;
 grant update (
     app_id, type, priority, entity, batch_id, payload, payload_json, original_payload, headers, headers_raw,
-    error_reason, error_history, attempts, created_at, dead_at, discarded_at, traceparent
+    error_reason, error_history, errors_dropped, attempts, created_at, dead_at, discarded_at, traceparent
 ) on job_dlq to jsjobs_router;
 
 -- Who decides: edits, replays, discards. What happened stays what happened.

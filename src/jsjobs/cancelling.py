@@ -24,7 +24,7 @@ from jsjobs.jetstream.schedules import ScheduleChanged, Schedules
 from jsjobs.jetstream.state import Conflict, Found, StateStore
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.waiting import waiting_entry
-from jsjobs.model.checks import checked_timeout
+from jsjobs.model.checks import checked_timeout, shortened
 from jsjobs.model.errors import AlreadyEnded, JobError
 from jsjobs.model.job import Carrier, JobStatusResponse, Priority, Status, utc_now
 from jsjobs.safe_log import get_logger
@@ -217,6 +217,6 @@ class _Cancelling:
             return JobError.from_not_found(f"job {self._job_id} ended, and its result has expired", job_id=self._job_id)
         if found.entry.status is Status.CANCELLED:
             return JobError.from_already_cancelled(f"job {self._job_id} was cancelled before", job_id=self._job_id)
-        dead = f"dead already ({(found.entry.last_error or 'no error')[:_SHOWN]})"
+        dead = f"dead already ({shortened(found.entry.last_error or 'no error', _SHOWN)})"
         what = "complete already" if found.entry.status is Status.COMPLETE else dead
         return AlreadyEnded(f"job {self._job_id} cannot be cancelled: it is {what}", job_id=self._job_id)

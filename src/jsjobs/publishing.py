@@ -40,8 +40,9 @@ class SubmitOptions(TypedDict, total=False):
     entity: str | None
     """Jobs of one entity at one priority run one at a time, in the order submitted."""
     dedupe_key: str | None
-    """Within the dedupe window (2 minutes), a second job of the same tenant, type and key is not queued: its submit
-    returns the first one's id, with `duplicate` set. A list's items get `key:index`."""
+    """Within the dedupe window (2 minutes), a second job of the same tenant, type, key and priority is not queued: its
+    submit returns the first one's id, with `duplicate` set. Keys of delayed jobs are apart, and hold over all
+    priorities. A list's items get `key:index`."""
     max_attempts: int | None
     """Attempts before the job is dead; None: 3."""
     duration: Duration | str
@@ -53,7 +54,8 @@ class SubmitOptions(TypedDict, total=False):
     at: datetime | None
     """When it is due, an aware datetime, in the place of `delay`; what has passed is due at once."""
     debounce_key: str | None
-    """A job of the same tenant, type and key that is not due yet is replaced by this one, which keeps its id."""
+    """A job of the same tenant, type and key that is not due yet, of any priority, is replaced by this one, which keeps
+    its id."""
     expires: float | timedelta | datetime | None
     """A job that has not started by then never does: seconds from when it is due, a timedelta, or an aware datetime."""
     expired: Expired

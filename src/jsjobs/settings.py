@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from jsjobs.model.checks import problems
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
-from jsjobs.model.retry import Retry
+from jsjobs.model.retry import ATTEMPTS_LIMIT, Retry
 
 DEFAULT_POOLS = {Priority.CRITICAL: 4, Priority.HIGH: 3, Priority.NORMAL: 2, Priority.LOW: 1}
 MAX_SHARDS = 64
@@ -75,8 +75,9 @@ class Config(BaseSettings):
     """Bytes that each queue may hold; the server reserves them."""
     ack_wait: float = Field(default=30.0, ge=1, le=600)
     """Seconds after which the server gives a job to another worker, unless its own keeps it alive."""
-    max_deliver: int = Field(default=100, ge=2)
-    """Deliveries of one message, at most: the last backstop behind `max_attempts`."""
+    max_deliver: int = Field(default=10 * ATTEMPTS_LIMIT, ge=2 * ATTEMPTS_LIMIT)
+    """Deliveries of one message, at most: the last backstop. Each attempt is one, and so is each return of the job by a
+    worker: with fewer than twice the attempts that it may have, a job could be buried before it has had them."""
     duplicate_window: float = Field(default=120.0, ge=0.1)
     """Seconds in which a dedupe key is remembered."""
     result_ttl: float = Field(default=7 * 24 * HOUR, ge=HOUR)

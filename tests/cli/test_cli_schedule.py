@@ -132,7 +132,6 @@ async def test_what_only_the_server_can_refuse_is_one_line_too(cli: Cli) -> None
         "a schedule's name must be 1 to 64 of A-Z, a-z, 0-9, '_' and '-', not 'a.b'",
     )
     for more, told in (
-        (("--max-attempts", "0"), "max_attempts: "),
         (("--entity", ""), "entity: "),
         (("--tenant", " x"), "tenant: must be printable"),
     ):

@@ -62,6 +62,11 @@ def test_every_command_has_examples_in_its_help(
         (["submit", "echo", "1", "--timeout", "10"], "its unit, like 250ms, 4s, 5m or 1h30m"),
         (["submit", "echo", "1", "--priority", "urgent"], "critical"),
         (["submit", "echo", "1", "--namespace", "No Such"], "namespace 'No Such' must be"),
+        (["submit", "echo", "1", "--max-attempts", "1001"], "less than or equal to 1000"),
+        (
+            ["schedule", "add", "s", "echo", "1", "--every", "1h", "--max-attempts", "0"],
+            "greater than or equal to 1",
+        ),
         (["submit", "echo"], "Missing argument"),
         (["result", "normal-1", "--timeout", "soon"], "no duration"),
         (["dlq", "list", "--since", "yesterday"], "neither a duration such as 2h nor a time"),

@@ -9,6 +9,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import RawStreamMsg
 
+from deliveries import set_max_deliver
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.jetstream.state import Conflict, Found, StateStore
@@ -86,8 +87,9 @@ async def test_a_dead_job_without_a_letter_gets_it_on_redelivery(jobs: JobServic
 async def test_a_buried_jobs_late_completion_is_refused(
     settings_of: Callable[..., JobService.Config], deploy: Callable[..., Any], plain: Client
 ) -> None:
-    config = settings_of(ack_wait=1, max_deliver=2)
+    config = settings_of(ack_wait=1)
     await deploy(config)
+    await set_max_deliver(config, 2)
     taken: list[Msg] = []
 
     async def take(message: Msg) -> None:
@@ -129,8 +131,9 @@ async def refused(store: StateStore, entry: JobStatusResponse, revision: int) ->
 async def test_a_given_up_message_with_a_broken_header_block_keeps_its_bytes(
     settings_of: Callable[..., JobService.Config], deploy: Callable[..., Any]
 ) -> None:
-    config = settings_of(ack_wait=1, max_deliver=2)
+    config = settings_of(ack_wait=1)
     await deploy(config)
+    await set_max_deliver(config, 2)
     blocks = [b"NATS/1.0", b"NATS/1.0\r\n", b"NATS/1.0\r\nJsjobs-Id: critical-1\r\nA\xff\r\n\r\n"]
     async with JobService(config) as jobs, jobs.router():
         connection = jobs.connection
@@ -157,8 +160,9 @@ async def test_a_given_up_message_with_a_broken_header_block_keeps_its_bytes(
 async def test_a_job_that_ended_as_the_server_gave_it_up_is_only_removed(
     settings_of: Callable[..., JobService.Config], deploy: Callable[..., Any], plain: Client
 ) -> None:
-    config = settings_of(ack_wait=1, max_deliver=2)
+    config = settings_of(ack_wait=1)
     await deploy(config)
+    await set_max_deliver(config, 2)
     async with JobService(config) as jobs, jobs.router():
         store = StateStore(jobs.connection, Names(config.namespace))
         await plain.subscribe(f"{config.namespace}.deliver.low.1x1.0", queue="workers", cb=ignore)

@@ -7,6 +7,7 @@ from datetime import timedelta
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from deliveries import set_max_deliver
 from diagnosis import becomes, ills, the_ill
 from facts import eventually
 from jsjobs import JobService
@@ -109,8 +110,9 @@ async def test_a_shard_that_stands_still(jobs: JobService, plain: Client, connec
 
 
 async def test_a_job_that_comes_back_again_and_again(settings_of: Make, deploy: Deploy, plain: Client) -> None:
-    config = settings_of(max_deliver=6)
+    config = settings_of()
     await deploy(config)
+    await set_max_deliver(config, 6)
     async with JobService(config) as jobs:
         delivered = await listen(
             plain, config.namespace, "low-1x1-0", b"-NAK " + json.dumps({"delay": 3 * 10**8}).encode()
@@ -127,8 +129,9 @@ async def test_a_job_that_comes_back_again_and_again(settings_of: Make, deploy: 
 
 
 async def test_jobs_that_the_server_gave_up(settings_of: Make, deploy: Deploy, plain: Client) -> None:
-    config = settings_of(max_deliver=2)
+    config = settings_of()
     await deploy(config)
+    await set_max_deliver(config, 2)
     async with JobService(config) as jobs:
         delivered = await listen(plain, config.namespace, "low-1x1-0", b"-NAK")
         left = [await jobs.submit("t", number, priority="low") for number in range(2)]

@@ -84,7 +84,7 @@ async def test_ten_applies_at_once_are_fine(fresh: Topology) -> None:
         ({"duplicate_window": 60}, "stream", "duplicate_window", 60 * 10**9),
         ({"queue_bytes": 2**24}, "stream", "max_bytes", 2**24),
         ({"ack_wait": 7}, "consumer", "ack_wait", 7 * 10**9),
-        ({"max_deliver": 9}, "consumer", "max_deliver", 9),
+        ({"max_deliver": 9000}, "consumer", "max_deliver", 9000),
     ],
 )
 async def test_a_changed_setting_is_updated_and_no_job_is_lost(
@@ -123,7 +123,7 @@ async def test_what_would_lose_or_disorder_jobs_is_refused_and_nothing_is_change
     settings_of: Callable[..., Config], deploy: Deploy, connection: Connection, given: Any, reason: str
 ) -> None:
     await deploy(settings_of())
-    config = settings_of(**given, max_deliver=9)
+    config = settings_of(**given, max_deliver=9000)
     queue = JobQueue(connection, Names(config.namespace))
     await queue.publish_batch([Outgoing(queue.subject(Priority.HIGH, "e", "t"), b"x" * 60_000)] * 20)
     with pytest.raises(JobError, match=rf"nothing was changed, because .*{reason}") as caught:

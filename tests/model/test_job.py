@@ -16,6 +16,7 @@ from jsjobs.model.job import (
     HISTORY_FIRST,
     HISTORY_LAST,
     MAX_ERROR_BYTES,
+    MAX_ERRORS_BYTES,
     Carrier,
     HistoryItem,
     JobStatusResponse,
@@ -121,13 +122,15 @@ class Life(RuleBasedStateMachine):
         assert self.entry.attempts == self.started - self.released
 
     @invariant()
-    def the_history_keeps_its_begin_and_its_end_and_counts_the_rest(self) -> None:
+    def the_history_keeps_its_begin_its_end_and_every_failure_and_counts_the_rest(self) -> None:
         kept, first, last = self.entry.history, HISTORY_FIRST, HISTORY_LAST
         if len(self.seen) <= first + last:
             assert (list(kept), self.entry.history_dropped) == (self.seen, 0)
         else:
-            assert list(kept) == self.seen[:first] + self.seen[-last:]
-            assert self.entry.history_dropped == len(self.seen) - first - last
+            failures = [item for item in self.seen[first:-last] if item.error is not None]
+            assert list(kept) == self.seen[:first] + failures + self.seen[-last:]
+            assert self.entry.history_dropped == len(self.seen) - len(kept)
+        assert self.entry.errors_dropped == 0
 
     @invariant()
     def the_entry_survives_its_way_over_the_wire(self) -> None:
@@ -242,11 +245,47 @@ def test_the_limit_itself_is_kept_whole(size: int) -> None:
 
 @pytest.mark.parametrize("character", ["x", "\0", '"', "\\", "\n", "€", "\ud800"])
 def test_an_entry_full_of_the_longest_errors_fits_into_one_message(character: str) -> None:
+    entry = failed_often(1000, character * 5000)
+    assert len(entry.to_json()) < 2**20 * 2 // 3, "there is room for a result"
+
+
+@pytest.mark.parametrize("attempts", [49, 50, 51, 60, 1000])
+def test_every_failure_is_kept_however_many_attempts_a_job_may_have(attempts: int) -> None:
+    entry = failed_often(attempts, "e" * 250)
+    assert [item.attempt for item in entry.history if item.error is not None] == list(range(1, attempts + 1))
+    assert entry.errors_dropped == 0
+    assert len(entry.to_json()) < 2**20 // 2
+
+
+def test_failures_without_room_are_counted_and_the_first_and_the_latest_are_kept() -> None:
+    entry = failed_often(1000, "e" * 5000)
+    kept = [item for item in entry.history if item.error is not None]
+    assert len(kept) == MAX_ERRORS_BYTES // MAX_ERROR_BYTES
+    assert entry.errors_dropped == 1000 - len(kept)
+    assert entry.history_dropped == 2000 - len(entry.history)
+    first = [item.attempt for item in kept[: HISTORY_FIRST // 2]]
+    latest = [item.attempt for item in kept[HISTORY_FIRST // 2 :]]
+    assert (first, latest) == (list(range(1, 11)), list(range(1001 - len(latest), 1001)))
+
+
+def test_a_job_that_snoozes_without_end_keeps_its_failures() -> None:
     entry = QUEUED
-    for _ in range(200):
-        entry = entry.started(NOW, "w").retried(NOW, character * 5000, due=NOW, retry=None)
-    assert len(entry.history) == 100
-    assert len(entry.failed(NOW, Reason.MAX_RETRIES, character * 5000).to_json()) < 2**19
+    for call in range(1, 139):
+        entry = entry.started(NOW, "w")
+        if call in {16, 77, 138}:
+            entry = entry.retried(NOW, f"call {call}", due=NOW, retry=None)
+        else:
+            entry = entry.snoozed(NOW, NOW)
+    assert [item.error for item in entry.history if item.error] == ["call 16", "call 77", "call 138"]
+    assert (len(entry.history), entry.history_dropped, entry.errors_dropped) == (102, 2 * 138 - 102, 0)
+
+
+def failed_often(attempts: int, error: str) -> JobStatusResponse:
+    """An entry of a job that failed in each of its attempts."""
+    entry = QUEUED
+    for _ in range(attempts):
+        entry = entry.started(NOW, "w").retried(NOW, error, due=NOW, retry=None)
+    return entry
 
 
 def test_an_id_is_a_string_that_knows_whether_it_is_a_duplicates() -> None:

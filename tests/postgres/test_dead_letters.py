@@ -44,6 +44,7 @@ async def test_a_letter_comes_back_as_it_was_stored(letters: DeadLetters) -> Non
         headers_raw=b"NATS/1.0\r\nX: 1\r\n\r\n",
         traceparent=f"00-{'a' * 32}-{'b' * 16}-01",
         error_history=[{"attempt": 1, "error": "boom", "timestamp": "2026-01-01T11:00:00Z"}],
+        errors_dropped=7,
         created_at=NOON - timedelta(hours=1),
     )
     assert letter == DeadLetter(
@@ -62,6 +63,7 @@ async def test_a_letter_comes_back_as_it_was_stored(letters: DeadLetters) -> Non
         traceparent=f"00-{'a' * 32}-{'b' * 16}-01",
         error_reason="MaxRetries",
         error_history=[{"attempt": 1, "error": "boom", "timestamp": "2026-01-01T11:00:00Z"}],
+        errors_dropped=7,
         attempts=3,
         created_at=NOON - timedelta(hours=1),
         dead_at=NOON,

@@ -9,6 +9,7 @@ from app_processes import Apps
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from deliveries import set_max_deliver
 from facts import eventually
 from jsjobs import JobService
 
@@ -77,8 +78,9 @@ async def test_a_handler_that_kills_its_process_kills_no_more_than_max_attempts(
 async def test_a_job_that_no_worker_answers_for_ends_by_the_advisory(
     settings_of: Callable[..., JobService.Config], deploy: Callable[..., Any], plain: Client
 ) -> None:
-    config = settings_of(ack_wait=1, max_deliver=2)
+    config = settings_of(ack_wait=1)
     await deploy(config)
+    await set_max_deliver(config, 2)
     async with JobService(config) as jobs, jobs.router(), frozen_worker(plain, config.namespace, "low.1x1.0") as taken:
         with jobs.request_context(tenant_id="acme"):
             job_id = await jobs.submit("never.seen", {"n": 1}, priority="low", entity="e1")
@@ -100,8 +102,9 @@ async def is_empty(plain: Client, stream: str) -> bool:
 async def test_the_sweep_finds_what_no_advisory_told(
     settings_of: Callable[..., JobService.Config], deploy: Callable[..., Any], plain: Client
 ) -> None:
-    config = settings_of(ack_wait=1, max_deliver=2)
+    config = settings_of(ack_wait=1)
     await deploy(config)
+    await set_max_deliver(config, 2)
     dead, low = (f"{config.namespace.upper()}_{name}" for name in ("DEAD", "LOW"))
     async with JobService(config) as jobs, frozen_worker(plain, config.namespace, "low.1x1.0") as taken:
         given_up = await jobs.submit("never.seen", 1, priority="low")
@@ -154,8 +157,9 @@ async def test_the_sweep_restores_a_missing_consumer_and_buries_nothing_of_it(jo
 async def test_a_job_of_the_largest_size_that_no_worker_answers_for_keeps_its_bytes(
     settings_of: Callable[..., JobService.Config], deploy: Callable[..., Any], plain: Client
 ) -> None:
-    config = settings_of(ack_wait=1, max_deliver=2)
+    config = settings_of(ack_wait=1)
     await deploy(config)
+    await set_max_deliver(config, 2)
     body = json.dumps("x" * (896 * 1024 - 2)).encode()
     async with JobService(config) as jobs, jobs.router(), frozen_worker(plain, config.namespace, "low.1x1.0"):
         receipt = await plain.jetstream().publish(f"{config.namespace}.low.e.big", body)

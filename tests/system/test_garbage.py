@@ -79,6 +79,7 @@ BAD_HEADERS = {
     "attempts": block(b"Jsjobs-Max-Attempts: many"),
     "attempts of a superscript": block("Jsjobs-Max-Attempts: ²".encode()),
     "no attempts": block(b"Jsjobs-Max-Attempts: 0"),
+    "too many attempts": block(b"Jsjobs-Max-Attempts: 1001"),
     "attempts of 5000 digits": block(b"Jsjobs-Max-Attempts: " + b"9" * 5000),
     "duration": block(b"Jsjobs-Duration: eternal"),
     "timeout": block(b"Jsjobs-Timeout: nan"),

@@ -14,6 +14,7 @@ from nats.aio.msg import Msg
 from otlp_receiver import Receiver
 from telemetry_processes import TelemetryApps
 
+from deliveries import set_max_deliver
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.telemetry.measures import MAX_TYPES, OTHER, Measures
@@ -178,8 +179,9 @@ async def test_a_job_that_no_worker_could_end_is_counted_by_the_router(
     plain: Client,
     receiver: Receiver,
 ) -> None:
-    config = settings_of(ack_wait=1, max_deliver=2)
+    config = settings_of(ack_wait=1)
     await deploy(config)
+    await set_max_deliver(config, 2)
     apps = TelemetryApps(config, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url, OTEL_METRIC_EXPORT_INTERVAL="200")
     router = await apps.worker("router")
 

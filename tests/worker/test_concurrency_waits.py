@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from bounds import Journal, fill, fill_each_shard, sleeper, watch_deliveries
 
+from deliveries import set_max_deliver
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.jetstream.delivery import Delivery
@@ -216,7 +217,8 @@ async def test_no_delivery_is_wasted_where_there_are_few(service: Callable, monk
     naks = []
     nak = Delivery.nak
     monkeypatch.setattr(Delivery, "nak", lambda self, delay=0: (naks.append(self), nak(self, delay)))
-    async with service(concurrency=1, max_deliver=2) as jobs:
+    async with service(concurrency=1) as jobs:
+        await set_max_deliver(jobs.config, 2)
         jobs.register_handler("t", sleeper(journal, 1.2))
         ids = await fill(jobs, "t", 1)
         async with jobs.worker():
@@ -227,7 +229,8 @@ async def test_no_delivery_is_wasted_where_there_are_few(service: Callable, monk
 
 async def test_a_job_that_waits_for_a_place_does_not_start_in_a_pause(service: Callable) -> None:
     journal = Journal()
-    async with service(concurrency=1, max_deliver=2) as jobs:
+    async with service(concurrency=1) as jobs:
+        await set_max_deliver(jobs.config, 2)
         jobs.register_handler("long", sleeper(journal, 60))
         jobs.register_handler("t", sleeper(journal, 0))
         async with jobs.worker() as worker:

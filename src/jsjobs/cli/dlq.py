@@ -60,10 +60,10 @@ def list_letters(
         print_json([as_data(letter) for letter in found])
     elif found:
         print_letters(found, with_decisions=everything)
-        if len(found) == limit:
-            talk(f"these are the newest {limit}; --limit shows more", style="dim")
     else:
         talk("no dead letters", style="dim")
+    if len(found) == limit:
+        talk(f"these are the newest {limit}; --limit shows more", style="dim")
 
 
 @app.command(epilog=examples(f"jsjobs dlq show {AN_ID}", "jsjobs dlq show critical-1795318823879006 --json"))

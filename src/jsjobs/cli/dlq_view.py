@@ -71,6 +71,8 @@ def print_letter(letter: DeadLetter) -> None:
     if letter.error_history:
         console.print("\nerrors", style="dim")
         console.print(_errors(letter))
+    if letter.errors_dropped:
+        console.print(f"{letter.errors_dropped:,} more were left out: their texts had no room", style="dim")
     if letter.headers:
         console.print("\nheaders", style="dim")
         for name, value in letter.headers:

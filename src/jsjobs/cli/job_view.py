@@ -71,7 +71,8 @@ def _history(status: JobStatusResponse) -> Table:
         row = (plain(local_time(item.timestamp)), status_text(item.status), plain(attempt), plain(item.error or ""))
         table.add_row(*row)
     if status.history_dropped:
-        table.caption = f"{status.history_dropped} more in between were left out"
+        failures = f", {status.errors_dropped} of them failures" if status.errors_dropped else ""
+        table.caption = f"{status.history_dropped} more in between were left out{failures}"
     return table
 
 

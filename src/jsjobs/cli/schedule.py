@@ -16,6 +16,7 @@ from jsjobs.model.errors import AnotherSchedule
 from jsjobs.model.ids import JobId
 from jsjobs.model.job import Duration, Priority, utc_now
 from jsjobs.model.periodic import ScheduleStatus
+from jsjobs.model.retry import ATTEMPTS_LIMIT
 from jsjobs.model.timetable import Timetable
 from jsjobs.scheduling import timetable_of
 
@@ -47,7 +48,9 @@ def add(
     priority: Annotated[Priority, typer.Option(help="The queue of its jobs.")] = Priority.NORMAL,
     entity: Annotated[str | None, typer.Option(help="Its jobs run in turn with this entity's.")] = None,
     tenant: Annotated[str | None, typer.Option(help="Whose jobs they are.")] = None,
-    max_attempts: Annotated[int | None, typer.Option(help="Attempts of each job [dim](default: 3)[/]")] = None,
+    max_attempts: Annotated[
+        int | None, typer.Option(min=1, max=ATTEMPTS_LIMIT, help="Attempts of each job [dim](default: 3)[/]")
+    ] = None,
     duration: Annotated[Duration, typer.Option(help="long: may run for more than half a minute.")] = Duration.SHORT,
     timeout: Annotated[float | None, duration_option("Longest time for one attempt, such as 10s.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="In the place of another one of that name.")] = False,

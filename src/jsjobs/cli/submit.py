@@ -18,6 +18,7 @@ from jsjobs.cli.waiting import wait_for_all, wait_for_one
 from jsjobs.model.errors import InvalidBatch
 from jsjobs.model.ids import JobId
 from jsjobs.model.job import Duration, Priority, Status, failure
+from jsjobs.model.retry import ATTEMPTS_LIMIT
 
 app = typer.Typer()
 _EXAMPLES = examples(
@@ -40,9 +41,12 @@ def submit(
     priority: Annotated[Priority, typer.Option(help="The queue it waits in.")] = Priority.NORMAL,
     entity: Annotated[str | None, typer.Option(help="Jobs of one entity run one at a time, in order.")] = None,
     dedupe_key: Annotated[
-        str | None, typer.Option(help="The same key again, within 2 minutes, is the same job.")
+        str | None,
+        typer.Option(help="The same key of this tenant, type and priority again, within 2 minutes, is the same job."),
     ] = None,
-    max_attempts: Annotated[int | None, typer.Option(help="Attempts before it is dead [dim](default: 3)[/]")] = None,
+    max_attempts: Annotated[
+        int | None, typer.Option(min=1, max=ATTEMPTS_LIMIT, help="Attempts before it is dead [dim](default: 3)[/]")
+    ] = None,
     duration: Annotated[Duration, typer.Option(help="long: may run for more than half a minute.")] = Duration.SHORT,
     timeout: Annotated[float | None, duration_option("Longest time for one attempt, such as 10s.")] = None,
     delay: Annotated[float | None, duration_option("Run it after this time, such as 1h30m.")] = None,

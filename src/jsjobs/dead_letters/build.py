@@ -21,6 +21,8 @@ def row(letter: Letter, entry: JobStatusResponse | None, now: datetime) -> NewDe
     """
     own = _own_headers(letter.header)
     priority = letter.job_id.partition("-")[0]
+    # Only such an entry vouches for the letter; a row without errors gives way to the true one, should it come.
+    vouched = entry if entry and entry.status is Status.FAILED else None
     return NewDeadLetter(
         original_job_id=letter.job_id,
         app_id=(entry.tenant if entry else own.tenant) or DEFAULT_TENANT,
@@ -33,8 +35,8 @@ def row(letter: Letter, entry: JobStatusResponse | None, now: datetime) -> NewDe
         headers_raw=letter.header or None,
         traceparent=own.trace.traceparent or letter.traceparent,
         error_reason=(entry.error_reason if entry else None) or letter.reason,
-        # Only such an entry vouches for the letter; a row without errors gives way to the true one, should it come.
-        error_history=errors(entry) if entry and entry.status is Status.FAILED else [],
+        error_history=errors(vouched) if vouched else [],
+        errors_dropped=vouched.errors_dropped if vouched else 0,
         attempts=entry.attempts if entry else 0,
         created_at=entry.created_at if entry else None,
         dead_at=(entry.completed_at if entry else None) or now,
@@ -42,7 +44,7 @@ def row(letter: Letter, entry: JobStatusResponse | None, now: datetime) -> NewDe
 
 
 def errors(entry: JobStatusResponse) -> list[FailedAttempt]:
-    """Every failure in the job's history, oldest first."""
+    """Every failure in the job's history, oldest first: all but the `errors_dropped` of the entry."""
     return [
         {"attempt": item.attempt, "error": item.error, "timestamp": item.timestamp.isoformat()}
         for item in entry.history

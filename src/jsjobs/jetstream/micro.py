@@ -24,6 +24,7 @@ from jsjobs.jetstream.errors import TooLarge
 from jsjobs.jetstream.parser import Receiver
 from jsjobs.jetstream.subjects import may_be_answered
 from jsjobs.jetstream.wire import header_block
+from jsjobs.model.checks import shortened
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.safe_log import get_logger
 
@@ -259,4 +260,4 @@ class MicroService:
 def one_line(text: str) -> str:
     """The text as the value of a header: one printable line of at most 1,000 characters."""
     line = "".join(char if char.isprintable() else " " for char in " ".join(text.split()))
-    return line if len(line) <= _MOST_TEXT else f"{line[: _MOST_TEXT - 1]}…"
+    return shortened(line, _MOST_TEXT)

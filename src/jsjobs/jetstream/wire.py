@@ -12,9 +12,11 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 from jsjobs.jetstream.firing import NAME as SCHEDULE_NAME
 from jsjobs.jetstream.firing import Firing, is_firing_id, read_firing
 from jsjobs.jetstream.ids import is_given_id
+from jsjobs.model.checks import shortened
 from jsjobs.model.context import checked_name
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import DEFAULT_MAX_ATTEMPTS, Duration
+from jsjobs.model.retry import ATTEMPTS_LIMIT
 from jsjobs.model.times import parse_rfc3339
 from jsjobs.model.trace import NO_TRACE, TRACEPARENT, Trace, read_trace
 
@@ -42,9 +44,6 @@ _SURELY_SHALLOW = 180
 """So many brackets cannot be nested too deeply; the reader's limit is 200 levels."""
 _MANY = 4300
 _MANY_DIGITS = re.compile(rb"(?<![0-9])[0-9]{4301}")  # the reader's limit too
-
-ATTEMPTS_LIMIT = 1000
-"""Most attempts a job may ask for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +238,7 @@ def encode_json(value: Any, what: str) -> bytes:
     try:
         raw = to_json(value, inf_nan_mode="constants")
     except (PydanticSerializationError, ValueError, RecursionError) as error:
-        raise JobError.from_validation(f"{what} cannot be written as JSON: {str(error)[:500]}") from error
+        raise JobError.from_validation(f"{what} cannot be written as JSON: {shortened(str(error), 500)}") from error
     check_numbers(raw, what)
     if raw.count(b"[") + raw.count(b"{") > _SURELY_SHALLOW or (len(raw) > _MANY and _MANY_DIGITS.search(raw)):
         # What is written must be readable again, by this library too, wherever it stands in an entry or a letter.

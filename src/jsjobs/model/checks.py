@@ -23,6 +23,11 @@ _MAX_PLACE = 200
 """Characters of where a problem is: names in a payload may be as long as that."""
 
 
+def shortened(text: str, most: int) -> str:
+    """The text in at most so many characters; where its end is left out, `…` says so."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def checked_text(what: str, value: object) -> str:
     """The value itself, if it is a text.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -17,10 +18,13 @@ M = TypeVar("M", bound=BaseModel)
 DEFAULT_MAX_ATTEMPTS = 3
 HISTORY_FIRST = 20
 HISTORY_LAST = 80
-"""A history keeps its first 20 and its last 80 items, so that an entry's size is bounded however often a job runs."""
+"""A history keeps its first 20 and its last 80 items, and every failure between them: a job may snooze without end."""
 _CONTROLS = {code: "?" for code in range(32) if chr(code) not in "\t\n\r"}
 MAX_ERROR_BYTES = 4096
-"""One error text is kept to 4 KiB, so that a job with all its errors always fits into one message."""
+"""One error text is kept to 4 KiB."""
+MAX_ERRORS_BYTES = 64 * MAX_ERROR_BYTES
+"""All error texts of a history are kept to 256 KiB: an entry fits into one message, twice as long as they are in JSON.
+There is always room for those of the first 20 and last 80 items, of which at most every second one is a failure."""
 
 
 class Priority(Word):
@@ -130,6 +134,8 @@ class JobStatusResponse(BaseModel):
     history: tuple[HistoryItem, ...] = ()
     history_dropped: int = 0
     """Items left out between the first 20 and the last 80."""
+    errors_dropped: int = 0
+    """Failures among them: those for which there was no room, beside the others or beside the result."""
     type: str = ""
     priority: Priority = Priority.NORMAL
     entity: str | None = None
@@ -219,6 +225,15 @@ class JobStatusResponse(BaseModel):
             Status.CANCELLED, now, self.attempts, completed_at=now, next_attempt_at=None, snoozed_until=None
         )
 
+    def without_failures(self) -> JobStatusResponse:
+        """The entry with the failures of its history left out and counted, where a result needs their room."""
+        fields = dict(self.__dict__)
+        history = tuple(item for item in self.history if item.error is None)
+        dropped = len(self.history) - len(history)
+        fields["history"], fields["history_dropped"] = history, self.history_dropped + dropped
+        fields["errors_dropped"] = self.errors_dropped + dropped
+        return built(JobStatusResponse, fields)
+
     def _next(
         self, status: Status, now: datetime, attempt: int, error: str | None = None, **changes: Any
     ) -> JobStatusResponse:
@@ -228,10 +243,33 @@ class JobStatusResponse(BaseModel):
             raise JobError(Reason.PROCESSING, f"job {self.job_id} has ended as {self.status}", job_id=self.job_id)
         history = (*fields["history"], history_item(status, now, attempt, error))
         if len(history) > HISTORY_FIRST + HISTORY_LAST:
-            fields["history_dropped"] += len(history) - HISTORY_FIRST - HISTORY_LAST
-            history = history[:HISTORY_FIRST] + history[-HISTORY_LAST:]
+            whole, history = history, _without_middle(history)
+            fields["history_dropped"] += len(whole) - len(history)
+            fields["errors_dropped"] += len(_failures(whole)) - len(_failures(history))
         fields["status"], fields["history"] = status, history
         return built(JobStatusResponse, fields)
+
+
+def _failures(items: Sequence[HistoryItem]) -> tuple[HistoryItem, ...]:
+    return tuple(item for item in items if item.error is not None)
+
+
+def _without_middle(history: tuple[HistoryItem, ...]) -> tuple[HistoryItem, ...]:
+    """The first 20 and last 80 items, and between them the failures: all, or the latest for which there is room."""
+    first, last = history[:HISTORY_FIRST], history[-HISTORY_LAST:]
+    middle = _failures(history[HISTORY_FIRST:-HISTORY_LAST])
+    room = MAX_ERRORS_BYTES - sum(_size(item) for item in (*first, *last))
+    kept = len(middle)
+    for item in reversed(middle):
+        room -= _size(item)
+        if room < 0:
+            break
+        kept -= 1
+    return (*first, *middle[kept:], *last)
+
+
+def _size(item: HistoryItem) -> int:
+    return 0 if item.error is None else len(item.error.encode())
 
 
 _write_json = JobStatusResponse.__pydantic_serializer__.to_json

@@ -11,6 +11,7 @@ from jsjobs.model.context import MAX_NAME
 from jsjobs.model.due import At, Delay, due_at
 from jsjobs.model.expiry import Expired, Expires
 from jsjobs.model.job import Duration, Priority, utc_now
+from jsjobs.model.retry import ATTEMPTS_LIMIT
 
 
 def _printable(value: str) -> str:
@@ -35,8 +36,12 @@ class JobPayload(BaseModel):
     entity: Name | None = None
     """Jobs of one entity at one priority run one at a time, in the order submitted."""
     dedupe_key: Name | None = None
-    """A second job of the same tenant, type and key is not queued: its submit gets the first one's id."""
-    max_attempts: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """A second job of the same tenant, type, key and priority is not queued: its submit gets the first one's id.
+
+    Keys of delayed jobs are apart, and hold over all priorities.
+    """
+    max_attempts: Annotated[int, Field(ge=1, le=ATTEMPTS_LIMIT)] | None = None
+    """Attempts before it is dead, 1 to 1,000; None: 3."""
     duration: Duration = Duration.SHORT
     """`long` for a handler that may outlive `ack_wait`."""
     timeout: Annotated[float, Field(ge=0.001, le=1e8, allow_inf_nan=False)] | None = None
@@ -46,7 +51,8 @@ class JobPayload(BaseModel):
     at: At = None
     """When it is due, an aware datetime, in the place of a delay; what has passed is due at once."""
     debounce_key: Name | None = None
-    """A job of the same tenant, type and key that is not due yet is replaced by this one, and keeps its id."""
+    """A job of the same tenant, type and key, of any priority, that is not due yet is replaced by this one, and keeps
+    its id."""
     expires: Expires = None
     """A job that has not started by then never does: seconds from when it is due, a timedelta, or an aware datetime."""
     expired: Expired = "dead_letter"

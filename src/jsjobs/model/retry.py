@@ -8,6 +8,8 @@ from typing import Annotated
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+ATTEMPTS_LIMIT = 1000
+"""Attempts that a job may have, at most."""
 Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 """Up to some thirty years: what a date and the server can count."""
 Factor = Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]
@@ -44,8 +46,8 @@ class Retry(BaseModel):
     """The longest single delay, in seconds; None: no such bound."""
     jitter: tuple[Factor, Factor] = (0.8, 1.2)
     """Each delay is multiplied by a random number between these two."""
-    max_retries: int = Field(default=5, ge=0)
-    """Retries in one streak, at most."""
+    max_retries: int = Field(default=5, ge=0, le=ATTEMPTS_LIMIT - 1)
+    """Retries in one streak, 0 to 999: a job has 1,000 attempts, at most."""
     max_backoff: Seconds = 30.0
     """Seconds of delay in one streak, at most: the last delay is cut to fit, after it the job is dead."""
     reset_after: Seconds = 300.0

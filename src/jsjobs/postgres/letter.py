@@ -42,6 +42,8 @@ class NewDeadLetter:
     headers_raw: bytes | None = None
     traceparent: str | None = None
     error_history: Sequence[FailedAttempt] = ()
+    errors_dropped: int = 0
+    """Failures that the history lacks, since there was no room for them."""
     created_at: datetime | None = None
 
     def parameters(self, namespace: str, payload_json: str | None) -> tuple[object, ...]:
@@ -73,6 +75,7 @@ class NewDeadLetter:
             None if self.created_at is None else sanitise.moment(self.created_at),
             sanitise.moment(self.dead_at),
             None if self.traceparent is None else sanitise.text(self.traceparent),
+            sanitise.count(self.errors_dropped),
         )
 
 
@@ -83,6 +86,7 @@ class DeadLetter:
     A replay has begun where `replayed_job_id` is set, and is finished where `replayed_at` is too. `payload_json` is
     for reading: it is None where the body is no JSON that `jsonb` can hold. `payload` is the body, byte for byte; where
     an operator edited it, `edited_at` says when, and `original_payload` is the body as it was published.
+    `error_history` has every failure but the `errors_dropped` for which its entry had no room.
     """
 
     id: UUID
@@ -99,6 +103,7 @@ class DeadLetter:
     headers_raw: bytes | None
     error_reason: str
     error_history: list[FailedAttempt]
+    errors_dropped: int
     attempts: int
     created_at: datetime | None
     dead_at: datetime
@@ -116,6 +121,7 @@ class DeadLetter:
         columns["payload_json"] = sanitise.read_json(row["payload_json"])
         columns["headers"] = [(name, value) for name, value in sanitise.read_json(row["headers"])]
         columns["error_history"] = sanitise.read_json(row["error_history"])
+        columns["errors_dropped"] = columns["errors_dropped"] or 0
         for name in ("created_at", "dead_at", "replayed_at", "discarded_at", "edited_at"):
             # asyncpg gives the infinities, which SQL may write, as times without a zone.
             columns[name] = None if columns[name] is None else sanitise.moment(columns[name])

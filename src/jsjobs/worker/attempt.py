@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsjobs.jetstream.incoming import IncomingJob
 from jsjobs.jetstream.progress import Reporter
+from jsjobs.model.checks import shortened
 from jsjobs.model.context import RequestContext
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Duration
@@ -20,6 +21,9 @@ from jsjobs.worker.verdict import Outcome, SnoozeFor, Verdict
 
 if TYPE_CHECKING:
     from jsjobs.telemetry.spans import Attempt
+
+_MOST_TYPES = 500
+"""Characters of the list of types that a worker has."""
 
 
 class JobAttempt:
@@ -108,6 +112,6 @@ class JobAttempt:
             raise job.problem
         registration = registry.get(job.type)
         if registration is None:
-            known = ", ".join(registry.types) or "none"
-            raise JobError.from_handler_missing(f"no handler for {job.type[:200]!r}; this worker has: {known[:500]}")
+            known = shortened(", ".join(registry.types) or "none", _MOST_TYPES)
+            raise JobError.from_handler_missing(f"no handler for {job.type[:200]!r}; this worker has: {known}")
         return registration, registration.read_payload(job.data)

@@ -28,8 +28,6 @@ from jsjobs.worker.turns import Claimant, Patience, first
 
 LINGER = 0.01
 """Seconds that a job waits for a place before it is given back: short jobs then cost no subscriptions."""
-_KEPT_FROM = 50
-"""A job that was delivered so often is not given back any more, but waits here: deliveries are counted."""
 
 
 class _Parked(Claimant):
@@ -57,7 +55,6 @@ class BoundedTaking:
         names: Names,
         limit: int,
         *,
-        max_deliver: int,
         lease_time: LeaseTime,
         running: Container[RunKey],
         begin: Callable[[Delivery, Place], None],
@@ -68,7 +65,6 @@ class BoundedTaking:
             connection: Where deliveries come from.
             names: The namespace.
             limit: How many may run at once.
-            max_deliver: Deliveries of one message, at most.
             lease_time: In which a delivery is surely still ours.
             running: What this worker has in hand.
             begin: Runs a delivery; whoever does leaves the place at the end.
@@ -76,7 +72,7 @@ class BoundedTaking:
         self._connection = connection
         self._names = names
         self._limit = limit
-        self._kept_from = min(_KEPT_FROM, max_deliver // 2)
+        self._kept_from = 1
         self._lease_time = lease_time
         self._running = running
         self._begin = begin
@@ -95,6 +91,10 @@ class BoundedTaking:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._is_closing = False
+
+    def deliveries_are(self, max_deliver: int) -> None:
+        """Give nothing back that has had half of so many deliveries, but let it wait here: the rest is for attempts."""
+        self._kept_from = max_deliver // 2
 
     # -- what the watchdog asks for
 

@@ -142,12 +142,22 @@ class Settlement:
         try:
             await self._state.write(text, expected=claim.revision, ttl=self._ttl)
         except TooLarge as error:
-            why = f"the result of {len(result or b'')} bytes cannot be kept: {error.message}"
-            await self.bury(claim, Reason.VALIDATION, why)
-            return Outcome.DEAD
+            if not await self._completed_without_failures(claim, now, result):
+                why = f"the result of {len(result or b'')} bytes cannot be kept: {error.message}"
+                await self.bury(claim, Reason.VALIDATION, why)
+                return Outcome.DEAD
         claim.delivery.ack()
         logger.debug("job %s (%s): complete", entry.job_id, entry.type)
         return Outcome.COMPLETE
+
+    async def _completed_without_failures(self, claim: Claim, now: datetime, result: bytes | None) -> bool:
+        """Whether there is room for the result without the attempts that failed before: they must not cost it."""
+        text = completed_text(claim.entry.without_failures(), None, now, result)
+        try:
+            await self._state.write(text, expected=claim.revision, ttl=self._ttl)
+        except TooLarge:
+            return False
+        return True
 
     async def bury(self, claim: Claim, reason: Reason, error: str) -> None:
         """The job is dead: its entry, its letter, its message, in this order.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, Protocol
@@ -53,11 +54,13 @@ class Taker(Protocol):
 class Watchdog:
     """Looks seldom: subscribes to new shards, leaves removed ones, wakes stalled ones, and says why it is not ready."""
 
-    def __init__(self, connection: Connection, names: Names, taker: Taker, lease_is: Callable[[float], None]) -> None:
+    def __init__(
+        self, connection: Connection, names: Names, taker: Taker, limits_are: Callable[[float, int], None]
+    ) -> None:
         self._connection = connection
         self._names = names
         self._taker = taker
-        self._lease_is = lease_is
+        self._limits_are = limits_are
         self._task: asyncio.Task[None] | None = None
         self._stopped = False
         self._soon = asyncio.Event()
@@ -122,7 +125,9 @@ class Watchdog:
         taker = self._taker
         self._untold = 0
         if shards:
-            self._lease_is(min(info["config"]["ack_wait"] / 1e9 for info in shards.values()))
+            configs = [info["config"] for info in shards.values()]
+            counted = [most for one in configs if (most := one.get("max_deliver", -1)) > 0]
+            self._limits_are(min(one["ack_wait"] / 1e9 for one in configs), min(counted, default=sys.maxsize))
         for shard in taker.taken - set(shards):
             await taker.drop(shard)
         for shard in sorted(set(shards) - taker.taken, key=lambda shard: shard.consumer):

@@ -74,7 +74,7 @@ class Worker:
         self._keeping: asyncio.Task[None] | None = None
         self._time = LeaseTime(config.ack_wait)
         self._taking = self._how_to_take()
-        self._watchdog = Watchdog(connection, self._names, self._taking, self.lease_is)
+        self._watchdog = Watchdog(connection, self._names, self._taking, self.limits_are)
         self._server_clock = ServerClock(connection, self._names)
         self._ending: asyncio.Task[None] | None = None
         self._stopping = False
@@ -207,9 +207,11 @@ class Worker:
 
     # -- deliveries
 
-    def lease_is(self, ack_wait: float) -> None:
-        """The server's own setting is what counts, whatever this process was told."""
+    def limits_are(self, ack_wait: float, max_deliver: int) -> None:
+        """The server's own settings are what counts, whatever this process was told."""
         self._time.set(ack_wait)
+        if isinstance(self._taking, BoundedTaking):
+            self._taking.deliveries_are(max_deliver)
 
     @property
     def taken(self) -> set[Shard]:
@@ -223,7 +225,6 @@ class Worker:
             self._connection,
             self._names,
             self._config.concurrency,
-            max_deliver=self._config.max_deliver,
             lease_time=self._time,
             running=self._runs,
             begin=self._begin,
