@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from jsjobs.jetstream.answers import Reply
 from jsjobs.jetstream.api import ApiError, Garbled, read_answer
@@ -20,8 +21,8 @@ from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.wire import value_of
 from jsjobs.model.checks import problems
 from jsjobs.model.entry_text import EntryText
-from jsjobs.model.errors import JobError
-from jsjobs.model.job import JobStatusResponse, random_token
+from jsjobs.model.errors import JobError, Reason
+from jsjobs.model.job import JobStatusResponse, Status, random_token
 
 WRONG_REVISION = frozenset({10071, 10164})
 """The server's codes for a write whose revision is not the last one; the second, of replicated streams only, where the
@@ -36,6 +37,7 @@ _LAG = 0.25
 _NO_LEADER = 5.0
 """Seconds without anybody who answers, after which the bucket is taken for missing."""
 _NO_MESSAGE = b"NATS/1.0 404"
+_SHOWN = 80
 
 
 class Conflict(JobError):  # noqa: N818 - the compare-and-set term
@@ -45,16 +47,49 @@ class Conflict(JobError):  # noqa: N818 - the compare-and-set term
         super().__init__("Processing", f"the entry of {job_id} was written by somebody else meanwhile", job_id=job_id)
 
 
-class Found(NamedTuple):
-    """An entry, or the marker that an expired or deleted one leaves behind for a while (`entry` is None then)."""
+class UnreadableEntry(JobError):  # noqa: N818 - it is a JobError, and reads as what happened
+    """What stands under a job's key is no entry of this version; `status` is what it says of that, if it says one."""
 
-    entry: JobStatusResponse | None
+    def __init__(self, subject: str, job_id: str, what: str, status: Status | None) -> None:
+        then = "a worker or router that meets the job's message makes a dead letter of it"
+        if status is not None and status.is_terminal:
+            then = f"the job is {status}; another version of jsjobs may have written that"
+        super().__init__(Reason.VALIDATION, f"the entry {subject} cannot be read: {what}; {then}", job_id=job_id)
+        self.status = status
+
+
+class Found(NamedTuple):
+    """What stands under a job's key."""
+
+    value: JobStatusResponse | UnreadableEntry | None
     revision: int
     stored_at: datetime
     """When the server took the write: its clock, nobody else's."""
     writer: bytes | None
     expires: bool
     """Whether it has a time to live."""
+
+    @property
+    def entry(self) -> JobStatusResponse | None:
+        """The entry; None for the marker that an expired or deleted one leaves behind for a while.
+
+        Raises:
+            UnreadableEntry: If it cannot be read.
+        """
+        if isinstance(self.value, UnreadableEntry):
+            raise self.value
+        return self.value
+
+    @property
+    def problem(self) -> UnreadableEntry | None:
+        """Why the entry cannot be read; None where it can."""
+        return self.value if isinstance(self.value, UnreadableEntry) else None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether an entry that cannot be read says of its job that nothing is left to do, no letter either."""
+        status = None if self.problem is None else self.problem.status
+        return status in {Status.COMPLETE, Status.CANCELLED} or (status is Status.FAILED and self.expires)
 
 
 class StateStore:
@@ -70,6 +105,8 @@ class StateStore:
     async def read(self, job_id: str) -> Found | None:
         """The entry as some server of the cluster has it; what is decided on it is decided by the next write.
 
+        One that cannot be read is found too: whoever asks for its `entry` is told why not.
+
         Raises:
             JobError: `RunnerUnavailable`, if the server or the bucket cannot be reached.
         """
@@ -79,7 +116,7 @@ class StateStore:
             raise _no_bucket(self._names) from None
 
     async def _read(self, job_id: str) -> Found | None:
-        return _found(await self._connection.ask(self._direct + self._names.state(job_id)))
+        return _found(await self._connection.ask(self._direct + self._names.state(job_id)), job_id)
 
     async def write(
         self,
@@ -183,7 +220,7 @@ def _revision(reply: Reply, job_id: str) -> int:
     raise ApiError(error, f"writing the entry of {job_id}")
 
 
-def _found(reply: Reply) -> Found | None:
+def _found(reply: Reply, job_id: str) -> Found | None:
     header = reply.header
     if header.startswith(_NO_MESSAGE):
         return None
@@ -191,19 +228,29 @@ def _found(reply: Reply) -> Found | None:
     if place is None:
         raise Garbled(header, "reading an entry")
     revision, stored_at = place
-    entry = None
-    if reply.data:
-        try:
-            entry = JobStatusResponse.model_validate_json(reply.data)
-        except ValidationError as error:
-            raise _unreadable(header, error) from None
+    value = _value(reply, job_id) if reply.data else None
     writer, ttl = value_of(header, b"Jsjobs-Writer"), value_of(header, b"Nats-TTL")
-    return Found(entry, revision, stored_at, writer, ttl is not None)
+    return Found(value, revision, stored_at, writer, ttl is not None)
 
 
-def _unreadable(header: bytes, error: ValidationError) -> JobError:
-    subject = (value_of(header, b"Nats-Subject") or b"").decode("utf-8", "backslashreplace")
-    return JobError.from_validation(f"the entry {subject} cannot be read: {problems(error)}")
+def _value(reply: Reply, job_id: str) -> JobStatusResponse | UnreadableEntry:
+    subject = (value_of(reply.header, b"Nats-Subject") or b"").decode("utf-8", "backslashreplace")
+    try:
+        entry = JobStatusResponse.model_validate_json(reply.data)
+    except ValidationError as error:
+        return UnreadableEntry(subject, job_id, problems(error), _status(reply.data))
+    if entry.job_id != job_id:
+        # What is decided on it would be written under the other's key.
+        return UnreadableEntry(subject, job_id, f"it is of another job, {entry.job_id[:_SHOWN]!r}", None)
+    return entry
+
+
+def _status(data: bytes) -> Status | None:
+    """What a text says that is no whole entry."""
+    try:
+        return Status(from_json(data)["status"])
+    except (ValueError, TypeError, LookupError):
+        return None
 
 
 def _no_bucket(names: Names) -> JobError:

@@ -133,13 +133,15 @@ class Claiming:
         return None
 
     async def _judge(self, found: Found | None, *, took_over: bool) -> Decision:
-        tools, now, entry = self._tools, self._tools.clock(), found.entry if found else None
+        tools, now = self._tools, self._tools.clock()
+        is_unreadable = found is not None and found.problem is not None
+        entry = None if found is None or is_unreadable else found.entry
         server_now = now
         if entry is not None and entry.status is Status.PROCESSING and took_over and entry.worker == tools.worker:
             assert found is not None
             return taken_over(entry, found.revision, now, tools.worker)
         is_leased = entry is not None and (entry.status is Status.PROCESSING or entry.snoozed_until is not None)
-        if is_leased or self._job.headers.expires is not None:
+        if is_leased or is_unreadable or self._job.headers.expires is not None:
             server_now = await tools.server_now()
         decision = decide(
             found,
