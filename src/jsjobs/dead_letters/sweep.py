@@ -35,7 +35,7 @@ class Sweep:
         self._names = names
         self._topology = Topology(connection, names, config)
         self._undertaker = undertaker
-        self._fired = Fired(connection, names)
+        self._fired = Fired(connection, names, undertaker)
         self._strays = Strays(connection, names)
         self._seen: dict[tuple[str, int], float] = {}
         """When each message was first found, of those that this look has found so far."""
@@ -50,6 +50,7 @@ class Sweep:
             JobError: If the server cannot be asked.
         """
         await self.restore()
+        await self._fired.clear()  # before anything that waits for Postgres
         self._before, self._seen = self._seen, {}
         await self._strays.begin()
         shards = await live_shards(self._connection, self._names)
@@ -61,7 +62,6 @@ class Sweep:
         for priority in Priority:
             infos = [info for shard, info in shards.items() if shard.priority is priority]
             await self._bury_strays(priority, infos)
-        await self._fired.clear()
         # New shards wait for their change to be finished: whoever began it may be gone.
         await self._topology.finish(wait=False)
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jsjobs.dead_letters.build import row
-from jsjobs.jetstream.api import call
+from jsjobs.jetstream.api import ApiError, call
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.ids import is_given_id, parse_plain_id
 from jsjobs.jetstream.incoming import IncomingJob, read_job
-from jsjobs.jetstream.letters import Letter
+from jsjobs.jetstream.letters import Letter, send_letter
 from jsjobs.jetstream.state import Conflict, Found, StateStore
-from jsjobs.jetstream.stored import find_at_leader
+from jsjobs.jetstream.stored import StoredMessage, find_at_leader
 from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.unfit import read_unfit
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import JobStatusResponse, Status, new_status, utc_now
 from jsjobs.postgres.dead_letters import DeadLetters
@@ -116,10 +117,39 @@ class Undertaker:
         if entry is not None and needs_letter:
             reason = entry.error_reason or Reason.MAX_RETRIES
             await self.store(Letter(entry.job_id, reason, header, body), patient=False)
-        await call(self._connection, f"STREAM.MSG.DELETE.{stream}", {"seq": sequence, "no_erase": True})
+        await self._delete(stream, sequence)
         if entry is not None and entry.status is Status.CANCELLED:
             await self._let_cancelled_age(job.job_id)
         logger.warning("job %s was given up by the server and is %s", job.job_id, entry.status if entry else "ended")
+
+    async def bury_due(self, message: StoredMessage, why: JobError) -> None:
+        """End a message that fired and that no queue can take: write `failed`, send its letter, delete it.
+
+        The letter goes by its stream, as a worker's does: while Postgres is down, nothing is held up by the message.
+
+        Args:
+            message: As it lies in the schedule stream.
+            why: Why no queue takes it.
+
+        Raises:
+            JobError: If the server cannot be asked now.
+        """
+        job = read_unfit(self._names, message)
+        entry, needs_letter = await self._ended(job, why)
+        if entry is not None and needs_letter:
+            await send_letter(self._connection, self._names, entry, message.header, message.data)
+        await self._delete(self._names.schedule_stream, message.sequence)
+        if entry is not None and entry.status is Status.CANCELLED:
+            await self._let_cancelled_age(job.job_id)
+        logger.warning("job %s, which is due, is %s: %s", job.job_id, entry.status if entry else "ended", why)
+
+    async def _delete(self, stream: str, sequence: int) -> None:
+        try:
+            await call(self._connection, f"STREAM.MSG.DELETE.{stream}", {"seq": sequence, "no_erase": True})
+        except ApiError:
+            # Else another router was faster.
+            if await find_at_leader(self._connection, stream, {"seq": sequence}) is not None:
+                raise
 
     async def _ended(self, job: IncomingJob, why: JobError | None) -> tuple[JobStatusResponse | None, bool]:
         """The job's entry once it has ended: by somebody else, or here and now; None if the message is only a copy.
