@@ -31,6 +31,7 @@ _OVER_MAX_MSG_SIZE = 10054
 _ACK = re.compile(rb'\{"stream": ?"[^"]*", ?"seq": ?([1-9][0-9]{0,18})[,}]')
 _HEADER = b"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: %d\r\nJsjobs-Writer: %b-%x\r\n\r\n"
 _EXPIRING = _HEADER[:-2] + b"Nats-TTL: %ds\r\n\r\n"
+_PROVISIONAL = b"Jsjobs-Provisional"
 _RETRY_EVERY = 0.05
 _LAG = 0.25
 """Seconds in which a replica has surely caught up with a write that its leader told of."""
@@ -67,7 +68,7 @@ class Found(NamedTuple):
     """When the server took the write: its clock, nobody else's."""
     writer: bytes | None
     expires: bool
-    """Whether it has a time to live."""
+    """Whether it has its own time to live: not none, nor a provisional one."""
 
     @property
     def entry(self) -> JobStatusResponse | None:
@@ -124,6 +125,7 @@ class StateStore:
         *,
         expected: int,
         ttl: float | None = None,
+        provisional: bool = False,
         within: float | None = None,
     ) -> int:
         """Write the entry if its revision is still the expected one (0: there is none yet).
@@ -135,6 +137,8 @@ class StateStore:
             entry: What to write.
             expected: The revision the decision was made on.
             ttl: Seconds until the entry expires; None: never.
+            provisional: Whether it is to be written once more, with its own time to live; this one is for the case that
+                whoever was about to do so dies.
             within: Seconds to try on, once a first try has failed; None: for ever.
 
         Returns:
@@ -150,6 +154,8 @@ class StateStore:
             header = _HEADER % (expected, self._token, number)
         else:
             header = _EXPIRING % (expected, self._token, number, max(1, ttl))
+            if provisional:
+                header = b"%b%b: 1\r\n\r\n" % (header[:-2], _PROVISIONAL)
         subject = self._names.state(entry.job_id)
         body = entry.text if isinstance(entry, EntryText) else entry.to_json()
         try:
@@ -230,7 +236,8 @@ def _found(reply: Reply, job_id: str) -> Found | None:
     revision, stored_at = place
     value = _value(reply, job_id) if reply.data else None
     writer, ttl = value_of(header, b"Jsjobs-Writer"), value_of(header, b"Nats-TTL")
-    return Found(value, revision, stored_at, writer, ttl is not None)
+    expires = ttl is not None and value_of(header, _PROVISIONAL) is None
+    return Found(value, revision, stored_at, writer, expires)
 
 
 def _value(reply: Reply, job_id: str) -> JobStatusResponse | UnreadableEntry:
