@@ -12,10 +12,12 @@ from nats.aio.client import Client
 
 from facts import eventually
 from jsjobs import JobService
+from jsjobs.jetstream.api import call
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.incoming import read_stored_job
 from jsjobs.jetstream.stored import StoredMessage, find_stored
 from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.wire import parse_job_headers
 from jsjobs.model.errors import AnotherSchedule
 
 Status = JobService.Status
@@ -436,3 +438,52 @@ async def test_a_subject_that_is_no_text_hides_no_schedule(jobs: JobService) -> 
     await jobs.connection.ask(subject, b"{}", header=header.encode())
     assert [one.name for one in await jobs.schedules().list()] == ["good"]
     assert await jobs.schedules().remove("good") is None
+
+
+@pytest.mark.parametrize("where", ["in its queue", "before a full queue"])
+async def test_a_firing_that_no_worker_has_begun_is_queued_and_can_be_cancelled(
+    where: str, settings_of: Callable[..., JobService.Config], deploy: Callable[..., Awaitable[None]]
+) -> None:
+    config = settings_of(capacity=100 if where == "in its queue" else 1)
+    await deploy(config)
+    names = Names(config.namespace)
+    async with JobService(config) as jobs:
+        fired = Fired(jobs)
+        before = await jobs.submit("tick", {"n": 0}, entity="one")
+        due = f"{names.namespace}.due.normal.>"
+
+        async def first() -> StoredMessage | None:
+            request = {"seq": 1, "next_by_subj": due}
+            return await find_stored(jobs.connection, names.schedule_stream, request)
+
+        async def lie_in_the_queue() -> bool:
+            info = await call(jobs.connection, f"STREAM.INFO.{names.stream('normal')}")
+            return int(info["state"]["messages"]) >= 2
+
+        await jobs.schedules().add("beat", "tick", {"n": 1}, every=1, entity="one", tenant="acme")
+        message = await eventually(first)
+        await jobs.schedules().pause("beat")
+        if where == "in its queue":
+            await eventually(lie_in_the_queue)
+        firing = parse_job_headers(message.header).firing
+        assert firing is not None
+        job_id = firing.job_id(firing.due(message.stored_at))
+        status = await jobs.status(job_id)
+        assert (status.status, status.type, status.tenant, status.attempts) == (Status.QUEUED, "tick", "acme", 0)
+        assert status.scheduled_for == firing.due(message.stored_at)
+        with pytest.raises(JobService.Error, match="is queued after"):
+            await jobs.result(job_id, timeout=0.2)
+        assert (await jobs.cancel(job_id)).status is Status.CANCELLED
+        assert "was cancelled before" in await refused(jobs.cancel(job_id), "AlreadyCancelled")
+        async with jobs.worker() as worker:
+            await jobs.result(before)
+            await jobs.result(await jobs.submit("tick", {"n": 2}, entity="other"))
+
+            async def expires() -> bool:
+                found = await worker._state.read(job_id)
+                return found is not None and found.expires
+
+            await eventually(expires)
+        assert job_id not in fired.ids
+        later = f"at-beat-{datetime.now(UTC) + timedelta(hours=1):%Y%m%dT%H%M%SZ}"
+        assert f"no job {later} is known" in await refused(jobs.status(later), "NotFound")

@@ -39,6 +39,8 @@ _ASK_EVERY = 0.5
 """Seconds between two requests to the worker of a running job, which may pass to another worker meanwhile."""
 _DELETE_WITHIN = 10.0
 """Seconds in which the message of a cancelled job is deleted, or left to a worker."""
+_LEFT_BEHIND = 366 * 24 * 3600.0
+"""Seconds, beyond its due time, in which a worker meets the message of a job whose canceller died, if one ever does."""
 _SHOWN = 300
 """Characters of the error that a dead job died of."""
 _MORE_LOOKS = (0.05, 0.25)
@@ -128,9 +130,12 @@ class _Cancelling:
                     return found
 
     async def _cancel(self, entry: JobStatusResponse, expected: int) -> JobStatusResponse:
-        cancelled = entry.cancelled(utc_now())
-        # No time to live yet: it counts from when no worker can meet the job's message any more.
-        revision = await self._state.write(cancelled, expected=expected, within=self._left())
+        now = utc_now()
+        cancelled = entry.cancelled(now)
+        # Its own time to live counts from when no worker can meet the job's message any more.
+        due = entry.scheduled_for or now
+        ttl = max(0.0, (due - now).total_seconds()) + _LEFT_BEHIND + self._config.result_ttl
+        revision = await self._state.write(cancelled, expected=expected, ttl=ttl, provisional=True, within=self._left())
         if self._telemetry is not None:
             self._telemetry.count("jobs.cancellations", entry.type, "cancel", entry.priority)
         await self._clear(cancelled, revision)

@@ -9,6 +9,7 @@ from datetime import datetime
 from jsjobs.jetstream import wire
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionLost
+from jsjobs.jetstream.fired import fired_entries
 from jsjobs.jetstream.ids import checked_id
 from jsjobs.jetstream.schedule import SCHEDULE as PATTERN
 from jsjobs.jetstream.schedule import Schedule, at_pattern
@@ -52,6 +53,7 @@ class _Rescheduling:
         self._timeout = config.timeout
         self._schedules = Schedules(connection, names, timeout=config.timeout)
         self._state = StateStore(connection, names)
+        self._connection = connection
 
     async def run(self, due: datetime | None) -> JobStatusResponse:
         text = f"others change the schedule of {self._job_id} all the time: try again"
@@ -91,6 +93,8 @@ class _Rescheduling:
             # A job that seems to wait unscheduled has fired, or its schedule is not on this replica yet.
             is_decided = found is not None or known is None or entry is None or entry.status is not Status.QUEUED
             if is_decided or not more_looks:
+                if found is None and known is None:
+                    entry = (await fired_entries(self._connection, self._names, [self._job_id])).get(self._job_id)
                 raise self._why_not(entry)
             await asyncio.sleep(more_looks.pop(0))
 

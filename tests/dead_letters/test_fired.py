@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.dead_letters.fired import Fired
 from jsjobs.jetstream.api import call
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.subjects import Names
@@ -62,7 +61,7 @@ async def test_what_waits_for_a_full_queue_stays(
             return await fired_messages(connection, jobs) >= 20
 
         await eventually(have_fired)
-        clearing, queue = Fired(connection, names), names.stream("low")
+        clearing, queue = jobs.router()._sweep._fired, names.stream("low")
 
         async def is_full() -> bool:
             return bool((await call(connection, f"STREAM.INFO.{queue}"))["state"]["messages"] == 5)

@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable
 from uuid import uuid4
 
 import pytest
-from nats.aio.client import Client
 
 from diagnosis import becomes, ills, texts, the_ill
 from facts import eventually
@@ -80,16 +79,6 @@ async def test_what_is_due_and_finds_its_queue_full(settings_of: Make, deploy: D
                 return "due" not in await ills(config)
 
             await eventually(is_taken)
-
-
-async def test_what_was_set_aside(jobs: JobService, plain: Client) -> None:
-    subject = f"{jobs.config.namespace}.due.unfit"
-    for _ in range(2):
-        await plain.jetstream().publish(subject, b"too large")
-    finding = await the_ill(jobs.config, "unfit")
-    assert (finding.severity, finding.where) == (Severity.WARNING, subject)
-    assert "was set aside: 2;" in finding.what
-    assert f"nats stream purge {Names(jobs.config.namespace).schedule_stream} --subject {subject}" in finding.remedy
 
 
 async def new_database(postgres: PostgresServer, options: str = "") -> str:

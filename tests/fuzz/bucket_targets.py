@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 from contextlib import redirect_stdout, suppress
 from datetime import timedelta
 from random import Random
@@ -27,7 +28,7 @@ from jsjobs.jetstream.letters import Letter
 from jsjobs.jetstream.periodic import Periodic, definition_of
 from jsjobs.jetstream.progress import ProgressUpdate
 from jsjobs.jetstream.schedule import read_schedule
-from jsjobs.jetstream.state import StateStore
+from jsjobs.jetstream.state import StateStore, UnreadableEntry
 from jsjobs.jetstream.stored import StoredMessage, find_at_leader, find_stored
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import JobStatusResponse, failure, new_status
@@ -37,6 +38,7 @@ from jsjobs.worker.decision import decide
 batches_module._LAG = 0  # no replica lags behind here
 JOB = read_job(NAMES, STORED, b"", b"1", sequence=7, stored_at=NOW)
 POLICY = Retry()
+_JOB_ID = re.compile(rb'"job_id": ?"([a-z0-9-]+)"')
 
 
 def entry(data: bytes) -> bool:
@@ -44,12 +46,17 @@ def entry(data: bytes) -> bool:
     store = StateStore(Answering(FOUND, data), NAMES)  # type: ignore[arg-type]
     may_tell_end(data)
     try:
-        found = at_once(store.read("normal-7"))
+        said = _JOB_ID.search(data)
+        found = at_once(store.read(said[1].decode() if said else "normal-7"))
+        status = None if found is None else found.entry
+    except UnreadableEntry as error:
+        assert found is not None
+        decide(found, JOB, worker="w", now=NOW, server_now=NOW, ack_wait=30.0, margin=2.0)
+        return refused(error.message)
     except JobError as error:
         return refused(error.message)
-    if found is None or found.entry is None:
+    if found is None or status is None:
         return False
-    status = found.entry
     given = JOB._replace(carrier=status.carrier) if status.carrier is not None else JOB
     for job in (JOB, given):
         at = {"worker": "w", "now": NOW, "server_now": NOW + timedelta(days=1), "ack_wait": 30.0, "margin": 2.0}

@@ -198,14 +198,26 @@ async def test_a_write_on_a_closed_connection_ends(far: Connection, names: Names
 # -- what cannot be
 
 
-@pytest.mark.parametrize("value", [b"garbage", b"{}", b"[]", b'{"job_id": "high-7", "status": "eaten"}', b"\xff\x00"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"garbage",
+        b"{}",
+        b"[]",
+        b'{"job_id": "high-7", "status": "eaten"}',
+        b'{"job_id": "high-8", "status": "queued"}',
+        b"\xff\x00",
+    ],
+)
 async def test_an_entry_that_cannot_be_read_is_a_job_error(
     state: StateStore, names: Names, plain: Client, value: bytes
 ) -> None:
     bucket = await plain.jetstream().key_value(names.bucket)
     await bucket.put("high-7", value)
+    found = await state.read("high-7")
+    assert found is not None
     with pytest.raises(JobError, match="cannot be read") as caught:
-        await state.read("high-7")
+        _ = found.entry
     assert caught.value.reason is Reason.VALIDATION
     assert f"$KV.{names.bucket}.high-7 " in caught.value.message
     assert "\n" not in caught.value.message

@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from nats.aio.client import Client
 from nats.js.errors import APIError
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.dead_letters.fired import Fired
+from jsjobs.dead_letters import undertaker
 from jsjobs.jetstream.api import call
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.subjects import Names
@@ -90,29 +91,122 @@ async def test_an_id_of_a_job_that_runs_is_not_run_twice(jobs: JobService, plain
     assert ran == ["mine", "after"]
 
 
-async def test_what_its_queue_can_never_take_is_set_aside(
+async def test_what_its_queue_can_never_take_is_a_dead_letter(
     jobs: JobService, plain: Client, connection: Connection
 ) -> None:
     names, stream = Names(jobs.config.namespace), plain.jetstream()
     jobs.register_handler("note", lambda payload: payload)
     due = f"{names.namespace}.due.high.e"
-    async with jobs.worker():
-        # With the header that sourcing adds, there are more than the 64 KiB of headers that the server stores.
-        await stream.publish(f"{due}.note", b'"first"', headers={"Own": "h" * 65_500})
-        source = {"Nats-Schedule": soon(0), "Nats-Schedule-Source": f"{names.namespace}.due.large"}
-        await stream.publish(f"{names.namespace}.due.large", b"x" * (LARGEST - 400))
-        target = f"{due}.{'t' * 60_000}"
-        await stream.publish(f"{names.namespace}.at.at-1", b"", headers={**source, "Nats-Schedule-Target": target})
-        behind = await jobs.submit("note", "behind", delay=0.5, priority="high")
+    # With the header that sourcing adds, there are more than the 64 KiB of headers that the server stores.
+    own = {"Own": "h" * 65_400, "Jsjobs-Tenant": "acme"}
+    await stream.publish(f"{due}.note", b'"first"', headers=own)
+    job_id, fits = "at-0123456789abcdef", {"Own": "h" * 65_250}
+    pattern = {"Nats-Schedule": soon(0), "Nats-Schedule-Target": f"{due}.other", "Jsjobs-Id": job_id}
+    await stream.publish(names.schedule(job_id).decode(), b'"second"', headers=pattern | fits)
+    behind = await jobs.submit("note", "behind", delay=0.5, priority="high")
+    async with jobs.worker(), jobs.router() as router:
 
-        clearing = Fired(connection, names)  # as every router's sweep does
+        async def have_gone() -> bool:
+            await router.sweep()
+            return len(await jobs.letters().list()) == 2 and (await jobs.status(behind)).status == "complete"
 
-        async def all_are() -> bool:
-            await clearing.clear()
-            return (await jobs.status(behind)).status == "complete"
+        await eventually(have_gone, within=40)
+        letters = {each.payload: each for each in await jobs.letters().list()}
+        first, second = letters[b'"first"'], letters[b'"second"']
+        assert (first.type, first.priority, first.app_id, first.error_reason) == ("note", "high", "acme", "Validation")
+        assert "too large for the high queue" in first.error_history[-1]["error"]
+        assert dict(first.headers)["Own"] == own["Own"]
+        assert (await jobs.status(first.original_job_id)).status == "failed"
+        with pytest.raises(JobService.Error, match="bytes of headers"):
+            await jobs.replay(str(first.id))
+        assert second.original_job_id == job_id, "its schedule fired it"
+        with pytest.raises(JobService.Error, match="dead already"):
+            await jobs.cancel(job_id)
+        await eventually(lambda: expires(jobs, job_id))
+    assert await due_subjects(connection, jobs) == set()
 
-        await eventually(all_are, within=40)
-    info = await call(
-        connection, f"STREAM.INFO.{names.schedule_stream}", {"subjects_filter": f"{names.namespace}.due.unfit"}
-    )
-    assert info["state"]["subjects"] == {f"{names.namespace}.due.unfit": 2}
+
+async def test_what_is_due_where_no_queue_takes_it_is_a_dead_letter_and_replayable(
+    jobs: JobService, plain: Client, connection: Connection
+) -> None:
+    ran: list[object] = []
+    jobs.register_handler("note.it", ran.append)
+    names, stream = Names(jobs.config.namespace), plain.jetstream()
+    job_id, headers = "at-0123456789abcdef", {"Jsjobs-Tenant": "acme", "Jsjobs-Entity": "e"}
+    target = {"Nats-Schedule-Target": f"{names.namespace}.due.hgih.e.note.it", "Jsjobs-Id": job_id}
+    subject = names.schedule(job_id).decode()
+    await stream.publish(subject, b'"x"', headers={"Nats-Schedule": soon(0), **target, **headers})
+    await stream.publish(f"{names.namespace}.due.high", b'"y"')
+    async with jobs.worker(), jobs.router() as router:
+
+        async def have_gone() -> bool:
+            await router.sweep()
+            return len(await jobs.letters().list()) == 2
+
+        await eventually(have_gone)
+        [letter] = [each for each in await jobs.letters().list() if each.original_job_id == job_id]
+        assert (letter.type, letter.priority, letter.entity, letter.app_id) == ("note.it", "normal", "e", "acme")
+        assert "hgih.e.note.it" in letter.error_history[-1]["error"]
+        await jobs.result(await jobs.replay(str(letter.id)))
+    assert ran == ["x"]
+    assert await due_subjects(connection, jobs) == set()
+
+
+async def test_what_does_not_fit_ends_no_job_of_another(jobs: JobService, plain: Client) -> None:
+    """It carries the id of another's job, which no schedule of that id fired."""
+    victim = await jobs.submit("note", "mine", delay=3600)
+    due = f"{jobs.config.namespace}.due.nowhere"
+    await plain.jetstream().publish(due, b'"theirs"', headers={"Jsjobs-Id": victim})
+    async with jobs.router() as router:
+
+        async def has_gone() -> bool:
+            await router.sweep()
+            return bool(await jobs.letters().list())
+
+        await eventually(has_gone)
+        [letter] = await jobs.letters().list()
+        assert letter.original_job_id != victim
+    assert (await jobs.status(victim)).status == "queued"
+
+
+@pytest.mark.parametrize("point", ["send_letter", "call"])
+async def test_a_router_that_dies_while_it_buries_what_does_not_fit(
+    point: str, jobs: JobService, plain: Client, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await plain.jetstream().publish(f"{jobs.config.namespace}.due.nowhere", b'"x"')
+
+    class Killed(BaseException):
+        """The end of the router's process."""
+
+    async def die(*_: object, **__: object) -> None:
+        raise Killed
+
+    fired = jobs.router()._sweep._fired
+    await fired.clear()
+    with monkeypatch.context() as dying:
+        dying.setattr(undertaker, point, die)
+        with pytest.raises(Killed):
+            await fired.clear()
+    async with jobs.router() as router:
+
+        async def has_gone() -> bool:
+            await router.sweep()
+            return await due_subjects(connection, jobs) == set() and bool(await jobs.letters().list())
+
+        await eventually(has_gone)
+        [letter] = await jobs.letters().list()
+        await eventually(lambda: expires(jobs, letter.original_job_id))
+    assert letter.payload == b'"x"'
+
+
+async def due_subjects(connection: Connection, jobs: JobService) -> set[str]:
+    names = Names(jobs.config.namespace)
+    request = {"subjects_filter": f"{names.namespace}.due.>"}
+    info = await call(connection, f"STREAM.INFO.{names.schedule_stream}", request)
+    # What fired and was taken stays for another sweep or two.
+    return {each for each in (info["state"].get("subjects") or {}) if not each.endswith((".note", ".marker"))}
+
+
+async def expires(jobs: JobService, job_id: str) -> bool:
+    found = await jobs.worker()._state.read(job_id)
+    return found is not None and found.expires

@@ -19,6 +19,7 @@ from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.topology import Topology
 from jsjobs.model.job import Priority
 from jsjobs.worker import watchdog
+from jsjobs.worker.bounded import BoundedTaking
 
 
 @pytest.fixture(autouse=True)
@@ -153,3 +154,81 @@ async def test_a_consumer_that_is_made_anew_takes_no_long_job_from_a_worker_that
 async def is_gone(service: JobService, names: Names, priority: str) -> bool:
     """Whether nothing is left of the job in its queue: its end counts for the delivery that came last."""
     return not (await call(service.connection, f"STREAM.INFO.{names.stream(Priority(priority))}"))["state"]["messages"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("bound", [None, 1])
+async def test_an_early_delivery_to_the_worker_that_runs_the_job_costs_no_attempt(
+    bound: int | None, settings_of: Callable[..., JobService.Config], tmp_path: Path
+) -> None:
+    with NatsServer(tmp_path) as server:
+        config = settings_of(nats_url=server.url, ack_wait=3, concurrency=bound, grace=15)
+        at_work, runs = asyncio.Event(), []
+        async with JobService(config) as jobs:
+
+            @jobs.handler("slow")
+            async def slow(payload: object, ctx: JobService.Context) -> str:
+                runs.append(ctx.attempt)
+                at_work.set()
+                await asyncio.sleep(config.ack_wait * 2)
+                return "done"
+
+            names = Names(config.namespace)
+            await Topology(jobs.connection, names, config).apply()
+            job_id = await jobs.submit("slow", None, priority="low", duration="long")
+            await asyncio.sleep(config.ack_wait * 1.1)  # the server keeps this time, not that of the delivery
+            async with jobs.worker() as worker:
+                await at_work.wait()
+                reconnected = asyncio.Event()
+                jobs.connection.on_reconnect.append(reconnected.set)
+                server.kill()
+                server.start()
+                await reconnected.wait()
+                [shard] = [shard for shard in worker.taken if shard.priority == "low"]
+                place = f"CONSUMER.INFO.{names.stream(shard.priority)}.{shard.consumer}"
+
+                async def is_delivered_again() -> bool:
+                    return bool((await call(jobs.connection, place))["num_redelivered"])
+
+                await eventually(is_delivered_again)
+                assert await jobs.result(job_id, timeout=20) == "done"
+                assert ((await jobs.status(job_id)).attempts, runs) == (1, [1])
+                await eventually(lambda: is_gone(jobs, names, shard.priority))
+
+
+@pytest.mark.parametrize("bound", [None, 1])
+async def test_a_delivery_that_comes_while_the_worker_stops_is_left_to_the_run_that_it_still_has(
+    bound: int | None, settings_of: Callable[..., JobService.Config], deploy: Callable[..., Any]
+) -> None:
+    config = settings_of(ack_wait=4, concurrency=bound, grace=15)
+    await deploy(config)
+    at_work, go_on, runs = asyncio.Event(), asyncio.Event(), []
+    async with JobService(config) as jobs:
+
+        @jobs.handler("slow")
+        async def slow(payload: object, ctx: JobService.Context) -> str:
+            runs.append(ctx.attempt)
+            at_work.set()
+            await go_on.wait()
+            return "done"
+
+        async with jobs.worker() as worker:
+            job_id = await jobs.submit("slow", None, priority="low", duration="long")
+            await at_work.wait()
+            [(_, run)] = worker._runs.items()
+            [shard] = [shard for shard in worker.taken if shard.priority == "low"]
+            words = run.delivery.reply.split(b".")
+            words[4] = b"2"
+            reply, mine = b".".join(words), run.delivery
+            stopping = asyncio.ensure_future(worker.stop())
+            await eventually(lambda: worker.why_not_ready == "the worker is stopping")
+            if isinstance(worker._taking, BoundedTaking):
+                await eventually(lambda: worker._taking._is_closing)
+                worker._taking._arrived(shard, mine.subject, reply, mine.header, mine.data)
+            else:
+                worker._on_delivery(mine.subject, reply, mine.header, mine.data)
+            assert mine.reply == reply, "it answers through the newer one, and gave nothing back"
+            go_on.set()
+            await stopping
+            assert await jobs.result(job_id, timeout=20) == "done"
+        assert ((await jobs.status(job_id)).attempts, runs) == (1, [1])

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from crashing import Crasher
@@ -10,8 +11,12 @@ from crashing import Crasher
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.jetstream.api import call
+from jsjobs.jetstream.schedules import Schedules
 from jsjobs.jetstream.state import StateStore
+from jsjobs.jetstream.stored import find_stored
 from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.wire import value_of
+from jsjobs.model.job import utc_now
 
 Status = JobService.Status
 
@@ -199,3 +204,81 @@ async def test_a_caller_that_crashes(writes, requests, monkeypatch, jobs: JobSer
         found = await StateStore(jobs.connection, Names(jobs.config.namespace)).read(job_id)
         assert found is not None
         assert found.expires
+
+
+@pytest.mark.parametrize("kind", ["waiting", "delayed", "centuries ahead"])
+@pytest.mark.parametrize("requests", [0, 1])
+async def test_an_entry_expires_wherever_its_canceller_died(kind, requests, monkeypatch, jobs: JobService) -> None:
+    """Nobody comes after it: no worker, no router, no second cancel."""
+    at = {
+        "waiting": None,
+        "delayed": utc_now() + timedelta(hours=1),
+        "centuries ahead": datetime(2199, 1, 1, tzinfo=UTC),
+    }
+    job_id = await jobs.submit("t", "x", priority="low", at=at[kind])
+    state, left = StateStore(jobs.connection, Names(jobs.config.namespace)), requests
+
+    def dies_after(step: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
+        async def stepping(*args: object, **kwargs: object) -> object:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise Killed
+            return await step(*args, **kwargs)
+
+        return stepping
+
+    with monkeypatch.context() as dying:
+        if kind != "centuries ahead":  # that one is only told to expire
+            ahead = 0 if at[kind] is None else 3600
+            dying.setattr("jsjobs.cancelling._LEFT_BEHIND", 1 - ahead - jobs.config.result_ttl)
+        dying.setattr("jsjobs.cancelling.call", dies_after(call))
+        dying.setattr(Schedules, "remove", dies_after(Schedules.remove))
+        if requests:
+            dying.setattr(StateStore, "write", once(StateStore.write))
+        with pytest.raises(Killed):
+            await jobs.cancel(job_id)
+    stored = await find_stored(
+        jobs.connection, state._names.state_stream, {"last_by_subj": state._names.state(job_id).decode()}
+    )
+    assert stored is not None
+    ttl = int((value_of(stored.header, b"Nats-TTL") or b"0s").removesuffix(b"s"))
+    if kind == "centuries ahead":
+        assert ttl > (at[kind] - utc_now()).total_seconds() + 366 * 24 * 3600
+        return
+
+    async def is_gone() -> bool:
+        found = await state.read(job_id)
+        return found is None or found.entry is None
+
+    await eventually(is_gone)
+
+
+@pytest.mark.parametrize("point", ["before write 2", "after write 2", "before ack"])
+async def test_an_entry_expires_though_a_worker_dies_that_met_its_message(point, config, monkeypatch, jobs) -> None:
+    """The first of its writes is refused: the job is cancelled, by a caller that died."""
+    ran: list[object] = []
+    dying = JobService(config)
+    for service in (jobs, dying):
+        service.register_handler("t", ran.append)
+    job_id = await jobs.submit("t", "x", priority="low")
+    with monkeypatch.context() as caller:
+        caller.setattr("jsjobs.cancelling.call", killed)
+        with pytest.raises(Killed):
+            await jobs.cancel(job_id)
+    async with dying:
+        await Crasher(dying, point, monkeypatch).run_until_crash()
+    state = StateStore(jobs.connection, Names(jobs.config.namespace))
+
+    async def expires() -> bool:
+        found = await state.read(job_id)
+        return found is not None and found.expires
+
+    async with jobs.worker():
+        await eventually(expires)
+        await eventually(lambda: queue_is_empty(jobs))
+    assert ((await jobs.status(job_id)).status, ran) == (Status.CANCELLED, [])
+
+
+async def killed(*_: object, **__: object) -> None:
+    raise Killed

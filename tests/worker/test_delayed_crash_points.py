@@ -10,6 +10,7 @@ import pytest
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.jetstream.api import call
+from jsjobs.jetstream.batches import Batches
 from jsjobs.jetstream.delayed import Delayed
 from jsjobs.jetstream.schedules import Schedules
 from jsjobs.jetstream.state import StateStore
@@ -82,6 +83,38 @@ async def test_between_the_schedule_and_its_entry(then: str, jobs: JobService, r
         else:
             await jobs.result(job_id)
             assert [each for each, _ in ran] == [job_id]
+
+
+@pytest.mark.parametrize("then", ["nothing", "cancel"])
+async def test_between_the_schedule_and_its_entry_once_it_fired(
+    then: str, jobs: JobService, ran: list, monkeypatch
+) -> None:
+    ids = [f"at-{each}" for each in ("0123456789abcdef", "fedcba9876543210")]
+    given = iter(ids)
+    monkeypatch.setattr("jsjobs.jetstream.delayed._new_id", lambda: next(given))
+    for _ in ids:
+        await dies_before(monkeypatch, Delayed, "_write_entry", jobs.submit("note", delay=0.2, entity="e"))
+    names = Names(jobs.config.namespace)
+
+    async def have_fired() -> bool:
+        info = await call(jobs.connection, f"STREAM.INFO.{names.stream('normal')}")
+        return int(info["state"]["messages"]) == len(ids)
+
+    await eventually(have_fired)
+    for job_id in ids:
+        status = await jobs.status(job_id)
+        assert (status.status, status.attempts, status.entity, status.type) == (Status.QUEUED, 0, "e", "note")
+        with pytest.raises(JobService.Error, match="it is due already, and queued"):
+            await jobs.run_now(job_id)
+    await Batches(jobs.connection, names, result_ttl=3600).record("b", ids)
+    assert (await jobs.batch("b")).counts[Status.QUEUED] == len(ids)
+    if then == "cancel":
+        await jobs.cancel(ids[0])
+        info = await call(jobs.connection, f"STREAM.INFO.{names.stream('normal')}")
+        assert info["state"]["messages"] == 1, "its message is deleted"
+    async with jobs.worker():
+        await jobs.result(ids[1])
+    assert [each for each, _ in ran] == (ids if then == "nothing" else ids[1:])
 
 
 async def test_between_cancelled_and_the_removal_of_the_schedule(jobs: JobService, ran: list, monkeypatch) -> None:

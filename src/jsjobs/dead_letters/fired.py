@@ -1,28 +1,35 @@
 """Clearing away what fired: a delayed job stays in the schedule stream until its queue surely has it.
 
-What a queue can never take is set aside, so that it holds up nothing behind it.
+What a queue can never take is made a dead letter, so that it holds up nothing behind it.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from jsjobs.dead_letters.undertaker import Undertaker
 from jsjobs.jetstream.api import call, find
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.stored import StoredMessage
 from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.unfit import set_unfit_aside
+from jsjobs.jetstream.unfit import next_astray, next_too_large
+from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
 from jsjobs.safe_log import get_logger
 
 logger = get_logger("jsjobs.router")
+_SHOWN = 200
 
 
 class Fired:
     """Purges, of each priority, what its queue has acknowledged by the look before."""
 
-    def __init__(self, connection: Connection, names: Names) -> None:
+    def __init__(self, connection: Connection, names: Names, undertaker: Undertaker) -> None:
         self._connection = connection
         self._names = names
+        self._undertaker = undertaker
+        self._astray: int | None = None
+        """What no queue takes, as the look before found it."""
         self._seen: dict[Priority, int] = {}
         self._cleared: dict[Priority, int] = {}
         self._stuck: dict[Priority, int] = {}
@@ -36,8 +43,9 @@ class Fired:
             JobError: If the server cannot be asked, or refuses.
         """
         stream = self._names.schedule_stream
+        await self._bury_astray()
         for priority in Priority:
-            await set_unfit_aside(self._connection, self._names, priority)
+            await self._bury_too_large(priority)
             info = await find(self._connection, f"CONSUMER.INFO.{stream}.{self._names.source(priority)}")
             if info is not None:
                 await self._unstick(priority, info)
@@ -49,6 +57,22 @@ class Fired:
                 request = {"filter": info["config"]["filter_subject"], "seq": before + 1}
                 await call(self._connection, f"STREAM.PURGE.{stream}", request)
                 self._cleared[priority] = before
+
+    async def _bury_too_large(self, priority: Priority) -> None:
+        while message := await next_too_large(self._connection, self._names, priority):
+            size = len(message.header) + len(message.data)
+            why = f"with {size} bytes, {len(message.header)} of them headers, it is too large for the {priority} queue"
+            await self._undertaker.bury_due(message, JobError.from_validation(why))
+
+    async def _bury_astray(self) -> None:
+        """What is due where no queue takes it: not at the first look, since another schedule may fire it from there."""
+        before, self._astray = self._astray, None
+        message = await next_astray(self._connection, self._names)
+        while message is not None and message.sequence == before:
+            await self._undertaker.bury_due(message, _astray(message))
+            message = await next_astray(self._connection, self._names)
+            before = None if message is None else message.sequence
+        self._astray = None if message is None else message.sequence
 
     async def _unstick(self, priority: Priority, info: dict[str, Any]) -> None:
         """Let a queue go on behind what it has, where nothing has come to it since the look before.
@@ -67,3 +91,10 @@ class Fired:
             logger.info("%s takes nothing that is due: its source begins again behind what it has", priority)
             endpoint = f"CONSUMER.RESET.{self._names.schedule_stream}.{self._names.source(priority)}"
             await call(self._connection, endpoint, {"seq": sources[0]["seq"] + 1})
+
+
+def _astray(message: StoredMessage) -> JobError:
+    where = message.subject.decode("utf-8", "backslashreplace")[:_SHOWN]
+    return JobError.from_validation(
+        f"no queue takes what is due on {where!r}: after `due` come a priority, an entity and a type"
+    )

@@ -17,6 +17,7 @@ from jsjobs.jetstream.outgoing import Outgoing
 from jsjobs.jetstream.queue import MAX_MESSAGE, JobQueue
 from jsjobs.jetstream.state import Conflict, StateStore
 from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.unfit import MAX_HEADERS
 from jsjobs.model.checks import checked_text
 from jsjobs.model.context import DEFAULT_TENANT
 from jsjobs.model.errors import JobError
@@ -88,7 +89,13 @@ def check_size(letter: DeadLetter) -> None:
     Raises:
         JobError: `Validation`, if it is too large.
     """
-    size = len(wire.header_block(own_headers(letter))) + len(letter.payload) + _ID_HEADERS
+    headers = len(wire.header_block(own_headers(letter))) + _ID_HEADERS
+    if headers > MAX_HEADERS:
+        raise JobError.from_validation(
+            f"the job has {headers} bytes of headers with the id of a replay, a server takes {MAX_HEADERS}: submit it "
+            "anew, and discard this letter"
+        )
+    size = headers + len(letter.payload)
     if size > MAX_MESSAGE:
         raise JobError.from_validation(
             f"the job is too large to carry the id of a replay ({size} bytes with it, a queue takes {MAX_MESSAGE}): "

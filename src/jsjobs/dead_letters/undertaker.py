@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jsjobs.dead_letters.build import row
-from jsjobs.jetstream.api import call
+from jsjobs.jetstream.api import ApiError, call
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.ids import is_given_id, parse_plain_id
 from jsjobs.jetstream.incoming import IncomingJob, read_job
-from jsjobs.jetstream.letters import Letter
+from jsjobs.jetstream.letters import Letter, send_letter
 from jsjobs.jetstream.state import Conflict, Found, StateStore
-from jsjobs.jetstream.stored import find_at_leader
+from jsjobs.jetstream.stored import StoredMessage, find_at_leader
 from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.unfit import read_unfit
 from jsjobs.model.errors import JobError, Reason
-from jsjobs.model.job import JobStatusResponse, Status, utc_now
+from jsjobs.model.job import JobStatusResponse, Status, new_status, utc_now
 from jsjobs.postgres.dead_letters import DeadLetters
 from jsjobs.safe_log import get_logger
 
@@ -59,26 +60,24 @@ class Undertaker:
             JobError: If the server cannot be asked now.
         """
         is_id = parse_plain_id(letter.job_id) is not None or is_given_id(letter.job_id)
-        found = await self._entry(letter.job_id) if is_id else None
-        entry = found.entry if found else None
-        if entry is not None and entry.status in {Status.COMPLETE, Status.CANCELLED}:
-            logger.warning("letter of job %s dropped: the job is %s", letter.job_id[:200], entry.status)
+        found = await self._state.read(letter.job_id) if is_id else None
+        problem = found.problem if found else None
+        entry = None if found is None or problem is not None else found.entry
+        status = problem.status if problem is not None else entry.status if entry is not None else None
+        if status in {Status.COMPLETE, Status.CANCELLED}:
+            logger.warning("letter of job %s dropped: the job is %s", letter.job_id[:200], status)
             return True
-        if is_id and patient and (entry is None or entry.status is not Status.FAILED):
+        if is_id and patient and (entry is None or status is not Status.FAILED):
             return False
+        if problem is not None:
+            logger.warning("job %s: its letter alone must do: %s", letter.job_id, problem.message)
         await self._letters.store(row(letter, entry, utc_now()))
-        if found is not None and entry is not None and entry.status is Status.FAILED:
+        if found is not None and entry is not None and status is Status.FAILED:
             await self._let_age(entry, found)
+        elif found is not None and problem is not None and not found.expires:
+            known = new_status({"job_id": letter.job_id}).failed(utc_now(), letter.reason, problem.message)
+            await self._let_age(known, found)
         return True
-
-    async def _entry(self, job_id: str) -> Found | None:
-        try:
-            return await self._state.read(job_id)
-        except JobError as error:
-            if error.is_transient:
-                raise
-            logger.warning("the entry of job %s cannot be read, its letter alone must do: %s", job_id, error)
-            return None
 
     async def _let_age(self, entry: JobStatusResponse, found: Found) -> None:
         """The letter is safe: the entry, unchanged, gets its time to live."""
@@ -118,10 +117,39 @@ class Undertaker:
         if entry is not None and needs_letter:
             reason = entry.error_reason or Reason.MAX_RETRIES
             await self.store(Letter(entry.job_id, reason, header, body), patient=False)
-        await call(self._connection, f"STREAM.MSG.DELETE.{stream}", {"seq": sequence, "no_erase": True})
+        await self._delete(stream, sequence)
         if entry is not None and entry.status is Status.CANCELLED:
             await self._let_cancelled_age(job.job_id)
         logger.warning("job %s was given up by the server and is %s", job.job_id, entry.status if entry else "ended")
+
+    async def bury_due(self, message: StoredMessage, why: JobError) -> None:
+        """End a message that fired and that no queue can take: write `failed`, send its letter, delete it.
+
+        The letter goes by its stream, as a worker's does: while Postgres is down, nothing is held up by the message.
+
+        Args:
+            message: As it lies in the schedule stream.
+            why: Why no queue takes it.
+
+        Raises:
+            JobError: If the server cannot be asked now.
+        """
+        job = read_unfit(self._names, message)
+        entry, needs_letter = await self._ended(job, why)
+        if entry is not None and needs_letter:
+            await send_letter(self._connection, self._names, entry, message.header, message.data)
+        await self._delete(self._names.schedule_stream, message.sequence)
+        if entry is not None and entry.status is Status.CANCELLED:
+            await self._let_cancelled_age(job.job_id)
+        logger.warning("job %s, which is due, is %s: %s", job.job_id, entry.status if entry else "ended", why)
+
+    async def _delete(self, stream: str, sequence: int) -> None:
+        try:
+            await call(self._connection, f"STREAM.MSG.DELETE.{stream}", {"seq": sequence, "no_erase": True})
+        except ApiError:
+            # Else another router was faster.
+            if await find_at_leader(self._connection, stream, {"seq": sequence}) is not None:
+                raise
 
     async def _ended(self, job: IncomingJob, why: JobError | None) -> tuple[JobStatusResponse | None, bool]:
         """The job's entry once it has ended: by somebody else, or here and now; None if the message is only a copy.
@@ -130,13 +158,14 @@ class Undertaker:
         """
         while True:
             found = await self._state.read(job.job_id)
-            if found is not None and found.entry is None and not found.is_deleted:
-                return None, False  # it ended long ago
-            entry = job.entry() if found is None or found.entry is None else job.own(found.entry)
+            problem = found.problem if found else None
+            if found is not None and (found.is_over or found.has_expired):
+                return None, False  # it ended long ago, or needs no letter
+            entry = job.entry() if found is None or problem is not None or not found.entry else job.own(found.entry)
             if entry is None or entry.status.is_terminal:
                 is_dead = entry is not None and entry.status is Status.FAILED
                 return entry, is_dead and found is not None and not found.expires
-            error = why or _spent(entry)
+            error = why or problem or _spent(entry)
             dead = entry.failed(utc_now(), error.reason, error.message)
             try:
                 await self._state.write(dead, expected=found.revision if found else 0)

@@ -54,7 +54,6 @@ _OF_STREAMS = (
     _Check("types", capacity.types, "few types of jobs wait in each queue"),
     _Check("capacity", capacity.room, "the queues have room"),
     _Check("duplicates", capacity.duplicates, "dedupe keys are remembered for long enough"),
-    _Check("unfit", schedules.set_aside, "nothing that was due had to be set aside"),
 )
 _OF_SHARDS = (
     _Check("declared", drift.declared, "streams and consumers are as declared"),

@@ -9,7 +9,6 @@ from jsjobs.doctor.finding import Finding, Severity
 from jsjobs.doctor.patient import Patient
 from jsjobs.jetstream.api import find, server_time
 from jsjobs.jetstream.stored import find_at_leader
-from jsjobs.jetstream.subjects import Names
 
 
 async def stalled(patient: Patient) -> AsyncIterator[Finding]:
@@ -32,26 +31,3 @@ async def stalled(patient: Patient) -> AsyncIterator[Finding]:
             )
             remedy = "if the queue is full (see capacity), make room; else a router sets it going: `jsjobs router`"
             yield Finding("due", Severity.PROBLEM, what, priority, remedy)
-
-
-async def set_aside(patient: Patient) -> AsyncIterator[Finding]:
-    """What was due and fits into no queue."""
-    names = patient.names
-    if names.schedule_stream not in patient.streams:
-        return
-    subject = _unfit(names)
-    request = {"subjects_filter": subject}
-    info = await find(patient.connection, f"STREAM.INFO.{names.schedule_stream}", request)
-    count = ((info or {}).get("state", {}).get("subjects") or {}).get(subject, 0)
-    if count:
-        what = f"what was due and too large for its queue was set aside: {count:,}; that is no job"
-        remedy = (
-            f"`nats stream get {names.schedule_stream} --last-for {subject}` shows one, its header Jsjobs-Unfit says "
-            "where it was due: find who publishes them, then "
-            f"`nats stream purge {names.schedule_stream} --subject {subject}`"
-        )
-        yield Finding("unfit", Severity.WARNING, what, subject, remedy)
-
-
-def _unfit(names: Names) -> str:
-    return f"{names.namespace}.due.unfit"

@@ -19,7 +19,9 @@ from jsjobs.jetstream.answers import Reply
 from jsjobs.jetstream.api import ApiError
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionLost, NoResponders, no_streams
+from jsjobs.jetstream.fired import fired_entries
 from jsjobs.jetstream.ids import parse_plain_id
+from jsjobs.jetstream.schedules import Schedules
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.wire import value_of
 from jsjobs.model.batch import MAX_IDS, BatchRecord, BatchRuns, BatchStatus, ids_of, runs_of
@@ -161,7 +163,7 @@ class Batches:
         }
 
     async def _messages(self, ids: Sequence[str]) -> set[str]:
-        """Those whose messages are still in their queues."""
+        """Those whose messages are still in their queues, or that have a schedule or are on the way from it."""
         places = [(job_id, place) for job_id in ids if (place := parse_plain_id(job_id)) is not None]
         replies = await self._ask(
             [
@@ -169,11 +171,18 @@ class Batches:
                 for _, (priority, sequence) in places
             ]
         )
-        return {
+        there = {
             job_id
             for (job_id, _), reply in zip(places, replies, strict=True)
             if value_of(reply.header, b"Nats-Sequence") is not None
         }
+        given = [job_id for job_id in ids if parse_plain_id(job_id) is None]
+        schedules = Schedules(self._connection, self._names, timeout=self._timeout)
+        found = await asyncio.gather(*(schedules.of_job(job_id) for job_id in given))
+        there |= {job_id for job_id, one in zip(given, found, strict=True) if one is not None and one.is_live}
+        if fired := [job_id for job_id in given if job_id not in there]:
+            there |= (await fired_entries(self._connection, self._names, fired)).keys()
+        return there
 
     async def _ask(self, requests: Sequence[tuple[bytes, bytes]]) -> list[Reply]:
         await self._connection.when_up(self._timeout)

@@ -113,11 +113,13 @@ class Delivery:
         self._answer(b"+TERM " + reason.encode("ascii", "replace"))
 
     def answer_through(self, newer: Delivery) -> None:
-        """Send all answers through a newer delivery of the message, by a consumer that was made anew.
+        """Send all answers through a newer delivery of the message.
 
         The server takes an acknowledgement by its message, but a NAK only by the delivery's own number.
         """
-        self.reply, self._number, self.taken_at = newer.reply, newer._number, newer.taken_at
+        self.reply, self._number = newer.reply, newer._number
+        if newer.attempt == 1:  # by a consumer that was made anew: no renewal before reached it
+            self.taken_at = newer.taken_at
 
     async def is_paused(self) -> bool:
         """Whether its consumer is paused by now, and would not deliver it again.

@@ -15,7 +15,7 @@ TIMETABLE = "Jsjobs-Timetable"
 ZONE = "Jsjobs-Time-Zone"
 _NEXT = "Nats-Schedule-Next"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_FIRING_ID = re.compile(r"at-.+-[0-9]{8}T[0-9]{6}Z")
+_FIRING_ID = re.compile(r"at-(.+)-([0-9]{8}T[0-9]{6}Z)")
 _SANE = range(2000, 2300)
 """Years: what a timetable can count with."""
 
@@ -49,6 +49,15 @@ def is_schedule_name(text: str) -> bool:
 def is_firing_id(text: str) -> bool:
     """Whether an id looks like a firing's: nobody else's message may carry it, or it would run in its place."""
     return _FIRING_ID.fullmatch(text) is not None
+
+
+def parse_firing_id(text: str) -> tuple[str, datetime] | None:
+    """The schedule's name and the due time in the id of a firing; None for any other id."""
+    match = _FIRING_ID.fullmatch(text)
+    try:
+        return None if match is None else (match[1], datetime.strptime(match[2], "%Y%m%dT%H%M%S%z"))
+    except ValueError:
+        return None
 
 
 def read_firing(name: str, pairs: Sequence[tuple[str, str]]) -> Firing | None:

@@ -49,9 +49,7 @@ class Lookup:
     @staticmethod
     def _entry(found: Found | None, job_id: str) -> JobStatusResponse:
         if found is None or found.is_deleted:
-            # Written by nobody yet, such a job is known by its schedule, and then by the worker that begins it.
-            perhaps = ", or it has fired and no worker has begun it yet" if job_id.startswith("at-") else ""
-            raise JobError.from_not_found(f"no job {job_id} is known{perhaps}", job_id=job_id)
+            raise JobError.from_not_found(f"no job {job_id} is known", job_id=job_id)
         if found.entry is None:
             raise JobError.from_not_found(f"job {job_id} ended, and its result has expired", job_id=job_id)
         return found.entry

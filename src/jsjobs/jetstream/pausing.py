@@ -182,11 +182,12 @@ class Pausing:
     async def _found(self, priority: Priority, sequence: int) -> Found | None:
         try:
             job = await fetch_job(self._connection, self._names, priority, sequence)
-            return None if job is None else await self._state.read(job.job_id)
+            found = None if job is None else await self._state.read(job.job_id)
         except JobError as error:
             if error.is_transient:
                 raise
             return None  # what a stranger wrote cannot be read, and tells nothing
+        return None if found is None or found.problem is not None else found
 
     def _nothing(self, priority: Priority) -> JobError:
         return JobError.from_not_found(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import time
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -18,10 +17,11 @@ from contextlib import suppress
 from pydantic import ValidationError
 
 from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.errors import ConnectionClosed, ConnectionLost, NoResponders
+from jsjobs.jetstream.errors import ConnectionClosed
 from jsjobs.jetstream.follow import AFTER_HINT, may_tell_end
 from jsjobs.jetstream.ids import checked_id
 from jsjobs.jetstream.progress import ProgressUpdate
+from jsjobs.jetstream.stored import read_batch
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.wire import value_of
 from jsjobs.model.errors import JobError
@@ -37,7 +37,6 @@ _NOW_AND_THEN = (0.25, 1.0, 5.0)
 """Seconds between the first looks without a hint; soon, since a cluster's nodes learn of a subscription one by one."""
 _LAST_ONES = 0.02
 """Seconds in which updates that were sent before the job's end are surely stored."""
-_ANSWER_WITHIN = 5.0
 
 Ended = Callable[[], Awaitable[bool]]
 """Whether the job has ended; raises `JobError` as a look-up does."""
@@ -208,37 +207,14 @@ async def _read_kept(connection: Connection, names: Names, job_id: str, after: i
     Raises:
         JobError: `RunnerUnavailable`, if the server cannot be reached or the stream does not exist.
     """
-    await connection.when_up()
     bodies: list[bytes] = []
-    end: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
-    def on_answer(_subject: bytes, _reply: bytes, header: bytes, data: bytes) -> None:
+    def take(header: bytes, data: bytes) -> None:
         nonlocal after
-        sequence = value_of(header, b"Nats-Sequence")
-        if sequence is not None:
-            after = int(sequence)
-            if len(data) <= _MAX_BODY:
-                bodies.append(data)
-        elif not data and not end.done():
-            end.set_result(header)
+        after = int(value_of(header, b"Nats-Sequence") or after)
+        if len(data) <= _MAX_BODY:
+            bodies.append(data)
 
-    def on_reconnect() -> None:
-        if not end.done():
-            end.set_exception(ConnectionLost("the connection to NATS broke while a request was under way"))
-
-    inbox = connection.new_inbox().encode()
-    connection.on_reconnect.append(on_reconnect)
-    subscription = await connection.receive(inbox, on_answer)
-    try:
-        request = {"seq": after + 1, "next_by_subj": names.progress(job_id).decode(), "batch": 2 * _KEPT}
-        subject = f"$JS.API.DIRECT.GET.{names.progress_stream}".encode()
-        connection.post(subject, json.dumps(request).encode(), reply=inbox)
-        async with asyncio.timeout(_ANSWER_WITHIN):
-            if (await end).startswith(b"NATS/1.0 503"):
-                raise NoResponders(f"the stream {names.progress_stream} does not exist: run `jsjobs streams apply`")
-    except TimeoutError:
-        raise ConnectionLost("NATS did not answer in time") from None
-    finally:
-        connection.on_reconnect.remove(on_reconnect)
-        await connection.stop_receiving(subscription, drain=False)
+    request = {"seq": after + 1, "next_by_subj": names.progress(job_id).decode(), "batch": 2 * _KEPT}
+    await read_batch(connection, names.progress_stream, request, take)
     return bodies, after

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from jsjobs.jetstream.answers import Reply
 from jsjobs.jetstream.api import ApiError, Garbled, read_answer
@@ -20,8 +21,8 @@ from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.wire import value_of
 from jsjobs.model.checks import problems
 from jsjobs.model.entry_text import EntryText
-from jsjobs.model.errors import JobError
-from jsjobs.model.job import JobStatusResponse, random_token
+from jsjobs.model.errors import JobError, Reason
+from jsjobs.model.job import JobStatusResponse, Status, random_token
 
 WRONG_REVISION = frozenset({10071, 10164})
 """The server's codes for a write whose revision is not the last one; the second, of replicated streams only, where the
@@ -30,12 +31,14 @@ _OVER_MAX_MSG_SIZE = 10054
 _ACK = re.compile(rb'\{"stream": ?"[^"]*", ?"seq": ?([1-9][0-9]{0,18})[,}]')
 _HEADER = b"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: %d\r\nJsjobs-Writer: %b-%x\r\n\r\n"
 _EXPIRING = _HEADER[:-2] + b"Nats-TTL: %ds\r\n\r\n"
+_PROVISIONAL = b"Jsjobs-Provisional"
 _RETRY_EVERY = 0.05
 _LAG = 0.25
 """Seconds in which a replica has surely caught up with a write that its leader told of."""
 _NO_LEADER = 5.0
 """Seconds without anybody who answers, after which the bucket is taken for missing."""
 _NO_MESSAGE = b"NATS/1.0 404"
+_SHOWN = 80
 
 
 class Conflict(JobError):  # noqa: N818 - the compare-and-set term
@@ -45,18 +48,56 @@ class Conflict(JobError):  # noqa: N818 - the compare-and-set term
         super().__init__("Processing", f"the entry of {job_id} was written by somebody else meanwhile", job_id=job_id)
 
 
-class Found(NamedTuple):
-    """An entry, or what one left behind (`entry` is None then): one that expired, for a while, or was deleted."""
+class UnreadableEntry(JobError):  # noqa: N818 - it is a JobError, and reads as what happened
+    """What stands under a job's key is no entry of this version; `status` is what it says of that, if it says one."""
 
-    entry: JobStatusResponse | None
+    def __init__(self, subject: str, job_id: str, what: str, status: Status | None) -> None:
+        then = "a worker or router that meets the job's message makes a dead letter of it"
+        if status is not None and status.is_terminal:
+            then = f"the job is {status}; another version of jsjobs may have written that"
+        super().__init__(Reason.VALIDATION, f"the entry {subject} cannot be read: {what}; {then}", job_id=job_id)
+        self.status = status
+
+
+class Found(NamedTuple):
+    """What stands under a job's key."""
+
+    value: JobStatusResponse | UnreadableEntry | None
     revision: int
     stored_at: datetime
     """When the server took the write: its clock, nobody else's."""
     writer: bytes | None
     expires: bool
-    """Whether it has a time to live."""
+    """Whether it has its own time to live: not none, nor a provisional one."""
     is_deleted: bool = False
     """Whether somebody deleted it before its time, as `nats kv del` does: its job is as one that nobody knows yet."""
+
+    @property
+    def entry(self) -> JobStatusResponse | None:
+        """The entry; None for what one leaves behind: one that expired, for a while, or that was deleted.
+
+        Raises:
+            UnreadableEntry: If it cannot be read.
+        """
+        if isinstance(self.value, UnreadableEntry):
+            raise self.value
+        return self.value
+
+    @property
+    def has_expired(self) -> bool:
+        """Whether the job ended so long ago that its entry is gone."""
+        return self.value is None and not self.is_deleted
+
+    @property
+    def problem(self) -> UnreadableEntry | None:
+        """Why the entry cannot be read; None where it can."""
+        return self.value if isinstance(self.value, UnreadableEntry) else None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether an entry that cannot be read says of its job that nothing is left to do, no letter either."""
+        status = None if self.problem is None else self.problem.status
+        return status in {Status.COMPLETE, Status.CANCELLED} or (status is Status.FAILED and self.expires)
 
 
 class StateStore:
@@ -72,6 +113,8 @@ class StateStore:
     async def read(self, job_id: str) -> Found | None:
         """The entry as some server of the cluster has it; what is decided on it is decided by the next write.
 
+        One that cannot be read is found too: whoever asks for its `entry` is told why not.
+
         Raises:
             JobError: `RunnerUnavailable`, if the server or the bucket cannot be reached.
         """
@@ -81,7 +124,7 @@ class StateStore:
             raise _no_bucket(self._names) from None
 
     async def _read(self, job_id: str) -> Found | None:
-        return _found(await self._connection.ask(self._direct + self._names.state(job_id), again=True))
+        return _found(await self._connection.ask(self._direct + self._names.state(job_id), again=True), job_id)
 
     async def write(
         self,
@@ -89,6 +132,7 @@ class StateStore:
         *,
         expected: int,
         ttl: float | None = None,
+        provisional: bool = False,
         within: float | None = None,
     ) -> int:
         """Write the entry if its revision is still the expected one (0: there is none yet).
@@ -100,6 +144,8 @@ class StateStore:
             entry: What to write.
             expected: The revision the decision was made on.
             ttl: Seconds until the entry expires; None: never.
+            provisional: Whether it is to be written once more, with its own time to live; this one is for the case that
+                whoever was about to do so dies.
             within: Seconds to try on, once a first try has failed; None: for ever.
 
         Returns:
@@ -115,6 +161,8 @@ class StateStore:
             header = _HEADER % (expected, self._token, number)
         else:
             header = _EXPIRING % (expected, self._token, number, max(1, ttl))
+            if provisional:
+                header = b"%b%b: 1\r\n\r\n" % (header[:-2], _PROVISIONAL)
         subject = self._names.state(entry.job_id)
         body = entry.text if isinstance(entry, EntryText) else entry.to_json()
         try:
@@ -185,7 +233,7 @@ def _revision(reply: Reply, job_id: str) -> int:
     raise ApiError(error, f"writing the entry of {job_id}")
 
 
-def _found(reply: Reply) -> Found | None:
+def _found(reply: Reply, job_id: str) -> Found | None:
     header = reply.header
     if header.startswith(_NO_MESSAGE):
         return None
@@ -193,21 +241,32 @@ def _found(reply: Reply) -> Found | None:
     if place is None:
         raise Garbled(header, "reading an entry")
     revision, stored_at = place
-    entry = None
-    if reply.data:
-        try:
-            entry = JobStatusResponse.model_validate_json(reply.data)
-        except ValidationError as error:
-            raise _unreadable(header, error) from None
+    value = _value(reply, job_id) if reply.data else None
     writer, ttl = value_of(header, b"Jsjobs-Writer"), value_of(header, b"Nats-TTL")
+    expires = ttl is not None and value_of(header, _PROVISIONAL) is None
     # nats-server tells of what it let expire; everything else without a value was done by somebody.
-    is_deleted = entry is None and value_of(header, b"Nats-Marker-Reason") != b"MaxAge"
-    return Found(entry, revision, stored_at, writer, ttl is not None, is_deleted)
+    is_deleted = value is None and value_of(header, b"Nats-Marker-Reason") != b"MaxAge"
+    return Found(value, revision, stored_at, writer, expires, is_deleted)
 
 
-def _unreadable(header: bytes, error: ValidationError) -> JobError:
-    subject = (value_of(header, b"Nats-Subject") or b"").decode("utf-8", "backslashreplace")
-    return JobError.from_validation(f"the entry {subject} cannot be read: {problems(error)}")
+def _value(reply: Reply, job_id: str) -> JobStatusResponse | UnreadableEntry:
+    subject = (value_of(reply.header, b"Nats-Subject") or b"").decode("utf-8", "backslashreplace")
+    try:
+        entry = JobStatusResponse.model_validate_json(reply.data)
+    except ValidationError as error:
+        return UnreadableEntry(subject, job_id, problems(error), _status(reply.data))
+    if entry.job_id != job_id:
+        # What is decided on it would be written under the other's key.
+        return UnreadableEntry(subject, job_id, f"it is of another job, {entry.job_id[:_SHOWN]!r}", None)
+    return entry
+
+
+def _status(data: bytes) -> Status | None:
+    """What a text says that is no whole entry."""
+    try:
+        return Status(from_json(data)["status"])
+    except (ValueError, TypeError, LookupError):
+        return None
 
 
 def _no_bucket(names: Names) -> JobError:

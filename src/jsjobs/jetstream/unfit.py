@@ -1,72 +1,96 @@
-"""Messages that fired and that their queue can never take: strangers' alone, and each would hold up all behind it.
+"""Messages that fired and that no queue can ever take: too large for it, or on a subject that none takes from.
 
-When a stream sources a message it adds a header that names the message's place and subject. The server tries one that
-does not fit with it for ever, before any other of the priority (nats-server 2.15.1, measured).
+The first would hold up all behind them: when a stream sources a message it adds a header that names the message's place
+and subject, and the server tries one that does not fit with it for ever, before any other of the priority (nats-server
+2.15.1, measured). The others would lie there unseen.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from contextlib import suppress
 
-from jsjobs.jetstream.acknowledgements import answer_of, refusal
-from jsjobs.jetstream.api import call, find
+from jsjobs.jetstream.api import find
 from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.schedule import FIRED_TTL
+from jsjobs.jetstream.incoming import IncomingJob
 from jsjobs.jetstream.stored import StoredMessage, find_at_leader
 from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.wire import header_block
-from jsjobs.model.job import Priority
-from jsjobs.safe_log import get_logger
+from jsjobs.jetstream.wire import NO_HEADERS, UnreadableHeaders, parse_job_headers, value_of
+from jsjobs.model.job import Carrier, Priority
 
-logger = get_logger("jsjobs.jetstream")
-
-_MAX_HEADERS = 65_535
+MAX_HEADERS = 65_535
 """Of one message, in bytes: the server's own limit."""
 _ADDED = 512
 """Bytes that sourcing adds beside the subject, at most."""
-_SHOWN = 200
+_WORDS = 5
+"""Of a subject on which a job is due: namespace, `due`, priority, entity and type."""
+_MARKER = "marker"
+"""The last word of what `overtaken` has fired for a moment."""
 
 
-async def set_unfit_aside(connection: Connection, names: Names, priority: Priority) -> int:
-    """Move what a queue can never take, as long as it is next, out of the way; how many there were.
-
-    The body is kept for a year on `<namespace>.due.unfit`, which no queue takes from.
+async def next_too_large(connection: Connection, names: Names, priority: Priority) -> StoredMessage | None:
+    """The message that holds up a queue's source, if one does.
 
     Raises:
         JobError: If the server refuses or cannot be reached.
     """
-    stream, moved = names.schedule_stream, 0
+    stream = names.schedule_stream
     queue = await find(connection, f"STREAM.INFO.{names.stream(priority)}")
-    while queue is not None:
-        source = await find(connection, f"CONSUMER.INFO.{stream}.{names.source(priority)}")
-        if source is None:
-            break
-        request = {"seq": source["ack_floor"]["stream_seq"] + 1, "next_by_subj": source["config"]["filter_subject"]}
-        following = await _next_of(connection, stream, request, queue["config"]["max_msg_size"])
-        if following is None:
-            break
-        subject = following.subject.decode()[:_SHOWN]
-        kept = header_block({"Jsjobs-Unfit": subject, "Nats-TTL": FIRED_TTL})
-        answer = answer_of(await connection.ask(f"{names.namespace}.due.unfit".encode(), following.data, header=kept))
-        if "error" in answer:
-            raise refusal(answer["error"])  # it stays where it is, and in the way
-        await call(connection, f"STREAM.MSG.DELETE.{stream}", {"seq": following.sequence, "no_erase": True})
-        logger.warning(
-            "message %d of %s on %s is too large for its queue: set aside", following.sequence, stream, subject
-        )
-        moved += 1
-    return moved
-
-
-async def _next_of(connection: Connection, stream: str, request: dict[str, Any], most: int) -> StoredMessage | None:
-    """The first message in sourcing's way that cannot be taken; none, where the first hundred can."""
+    source = await find(connection, f"CONSUMER.INFO.{stream}.{names.source(priority)}")
+    if queue is None or source is None:
+        return None
+    most = queue["config"]["max_msg_size"]
+    request = {"seq": source["ack_floor"]["stream_seq"] + 1, "next_by_subj": source["config"]["filter_subject"]}
     for _ in range(100):
         message = await find_at_leader(connection, stream, request)
         if message is None:
             return None
         headers = len(message.header) + len(message.subject) + _ADDED
         size = headers + len(message.data)
-        if headers > _MAX_HEADERS or 0 < most < size:  # -1 is no limit
+        if headers > MAX_HEADERS or 0 < most < size:  # -1 is no limit
             return message
         request = {**request, "seq": message.sequence + 1}
     return None
+
+
+async def next_astray(connection: Connection, names: Names) -> StoredMessage | None:
+    """A message that is due on a subject from which no queue takes, if there is one.
+
+    Raises:
+        JobError: If the server refuses or cannot be reached.
+    """
+    due, stream = f"{names.namespace}.due.", names.schedule_stream
+    info = await find(connection, f"STREAM.INFO.{stream}", {"subjects_filter": f"{due}>"})
+    subjects = ((info or {}).get("state", {}).get("subjects") or {}).keys()
+    taken = tuple(f"{due}{priority}." for priority in Priority)
+    for subject in subjects:
+        if subject != f"{due}{_MARKER}" and not (subject.startswith(taken) and subject.count(".") >= _WORDS - 1):
+            return await find_at_leader(connection, stream, {"seq": 1, "next_by_subj": subject})
+    return None
+
+
+def read_unfit(names: Names, message: StoredMessage) -> IncomingJob:
+    """The job that such a message was to be, as far as it can be told.
+
+    It has the id that its schedule gave it, or one of its own where no schedule of that id fired it.
+    """
+    sequence, subject, stored_at, header, _ = message
+    headers = NO_HEADERS
+    try:
+        headers = parse_job_headers(header) if header else NO_HEADERS
+    except UnreadableHeaders as error:
+        headers = error.readable
+    words = subject.decode("utf-8", "backslashreplace").split(".", _WORDS - 1)
+    priority = Priority.NORMAL
+    with suppress(ValueError, IndexError):
+        priority = Priority(words[2])
+    job_type = words[-1] if len(words) == _WORDS else ".".join(words[2:])
+    carrier = Carrier(stream=names.schedule_stream, sequence=sequence, stored_at=stored_at)
+    job_id, due = f"at-unfit-{int(stored_at.timestamp() * 1e6)}-{sequence}", None
+    # The server writes who fired a message: nobody else's job dies of one.
+    scheduler = value_of(header, b"Nats-Scheduler")
+    if headers.given_id is not None and scheduler == names.schedule(headers.given_id):
+        job_id = headers.given_id
+    elif headers.firing is not None and scheduler == names.periodic(headers.firing.name):
+        due = headers.firing.due(stored_at)
+        job_id = headers.firing.job_id(due)
+    return IncomingJob(job_id, job_type, priority, 0, headers, None, carrier, message.data, due)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.fired import fired_entries
 from jsjobs.jetstream.ids import parse_plain_id
 from jsjobs.jetstream.incoming import fetch_waiting
 from jsjobs.jetstream.schedule import Schedule, read_schedule
@@ -25,7 +26,9 @@ async def waiting_entry(connection: Connection, names: Names, job_id: str) -> Jo
         job = await fetch_waiting(connection, names, job_id)
         return None if job is None else job.entry()
     schedule = await Schedules(connection, names).of_job(job_id)
-    return schedule.entry(names) if schedule is not None and schedule.is_live else None
+    if schedule is not None:
+        return schedule.entry(names) if schedule.is_live else None
+    return (await fired_entries(connection, names, [job_id])).get(job_id)
 
 
 async def delayed_schedules(connection: Connection, names: Names) -> AsyncIterator[Schedule]:

@@ -179,15 +179,16 @@ class BoundedTaking:
         delivery = read_delivery(self._connection, subject, reply, header, data)
         if delivery is None:
             return
-        if self._is_closing:
+        is_running = (shard.priority, delivery.sequence) in self._running
+        if self._is_closing and not is_running:
             delivery.nak()
             return
         now = time.monotonic()
         opened_at = self._expected.pop(shard, None) or self._late.pop(shard, None)
         if opened_at is not None and now - opened_at < 4 * self._patience.seconds:
             self._patience.learn(now - opened_at)
-        if (shard.priority, delivery.sequence) in self._running:
-            # It is run here: that run must end first, and does so once it knows of this delivery.
+        if is_running:
+            # It is run here: that run goes on with this delivery, or ends before another begins.
             self._begin(delivery, Place(self, shard, is_taken=False))
             self._fill()
         elif self._free > 0:

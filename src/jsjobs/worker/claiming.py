@@ -133,15 +133,17 @@ class Claiming:
         return None
 
     async def _judge(self, found: Found | None, *, took_over: bool) -> Decision:
-        tools, now, entry = self._tools, self._tools.clock(), found.entry if found else None
+        tools, now = self._tools, self._tools.clock()
         if found is not None and found.is_deleted:
             logger.warning("job %s: its entry was deleted; nothing is known of earlier attempts", self._job.job_id)
+        is_unreadable = found is not None and found.problem is not None
+        entry = None if found is None or is_unreadable else found.entry
         server_now = now
         if entry is not None and entry.status is Status.PROCESSING and took_over and entry.worker == tools.worker:
             assert found is not None
             return taken_over(entry, found.revision, now, tools.worker)
         is_leased = entry is not None and (entry.status is Status.PROCESSING or entry.snoozed_until is not None)
-        if is_leased or self._job.headers.expires is not None:
+        if is_leased or is_unreadable or self._job.headers.expires is not None:
             server_now = await tools.server_now()
         decision = decide(
             found,
@@ -266,8 +268,8 @@ class Claiming:
             case LetGo():
                 logger.debug("job %s: not run, another worker may run it for long", self._job.job_id)
             case Cancelled(entry, expected):
+                await settlement.let_age(entry, expected)  # first: nobody meets a message that is gone
                 delivery.ack()
-                await settlement.let_age(entry, expected)
             case Rebury(entry):
                 await settlement.rebury(entry, delivery)
             case Bury(entry, expected, reason, error):

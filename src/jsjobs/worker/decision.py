@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from jsjobs.jetstream.incoming import IncomingJob
-from jsjobs.jetstream.state import Found
+from jsjobs.jetstream.state import Found, UnreadableEntry
 from jsjobs.model.errors import Reason
 from jsjobs.model.job import Duration, JobStatusResponse, Status
 from jsjobs.model.times import rfc3339
@@ -125,12 +125,13 @@ def decide(
     """
     if found is None or found.is_deleted:
         return _begun(job.entry(), found.revision if found else 0, job, now, server_now, worker)
+    if found.problem is not None:
+        return _unreadable(found, found.problem, job, server_now, ack_wait)
     if found.entry is None or (entry := job.own(found.entry)) is None:
         return Ended("its entry has expired" if found.entry is None else "another copy carries this id")
     if entry.status is Status.CANCELLED and not found.expires:
         return Cancelled(entry, found.revision)
-    if entry.carrier is None:
-        entry = _adopted(entry, job)
+    entry = _adopted(entry, job) if entry.carrier is None else entry
     match entry.status:
         case Status.COMPLETE | Status.CANCELLED:
             return Ended(f"it is {entry.status}")
@@ -160,6 +161,21 @@ def taken_over(entry: JobStatusResponse, revision: int, now: datetime, worker: s
         return Bury(entry, revision, Reason.MAX_RETRIES, error)
     queued = entry.retried(now, error, due=now, retry=entry.retry)
     return Start(queued.started(now, worker), revision, after_loss=True)
+
+
+def _unreadable(
+    found: Found, problem: UnreadableEntry, job: IncomingJob, server_now: datetime, ack_wait: float
+) -> Ended | Wait | Bury:
+    """What becomes of a job whose entry is none of this version's: an end that it tells of stands, else it is dead.
+
+    A worker of another version may be running it: its lease is waited for as any other.
+    """
+    if found.is_over:
+        return Ended(f"it is {problem.status}, says an entry that cannot be read")
+    left = min(ack_wait, ack_wait - (server_now - found.stored_at).total_seconds())
+    if problem.status is not Status.FAILED and left > 0:
+        return Wait(left)
+    return Bury(job.entry(), found.revision, problem.reason, problem.message)
 
 
 def _not_yet(job: IncomingJob, left: float, margin: float) -> Wait | LetGo:

@@ -66,11 +66,23 @@ class JobRun:
         return self._snoozed is not None
 
     def goes_on_elsewhere(self) -> bool:
-        """Leave a message to the run of it that this worker has, where a consumer made anew delivers it again."""
-        earlier = self._earlier
-        if earlier is None or self.delivery.attempt > 1 or not earlier.needs_renewal():
+        """Leave a message that is delivered again to the run of it that this worker has, while its lease holds."""
+        return self._earlier is not None and self._earlier.goes_on_with(self.delivery)
+
+    def goes_on_with(self, newer: Delivery) -> bool:
+        """Answer through a newer delivery of the message from now on; False where this run must end, or has none begun.
+
+        A server that was started again, or a new leader, delivers early; a consumer that was made anew knows of no
+        delivery before. Neither says anything about the attempt that runs here.
+        """
+        handling, mine = self._handling, self.delivery
+        if self._attempt is None or mine.lost or (handling is not None and handling.asked is Stop.LOST):
             return False
-        earlier.delivery.answer_through(self.delivery)
+        # The number of a consumer made anew begins again at 1. The lease is that of the last renewal: the next one,
+        # which looks at the entry first, tells whether the job is still ours.
+        if newer.attempt > 1 and mine.age() >= self._tools.lease_time.lease:
+            return False
+        mine.answer_through(newer)
         return True
 
     def needs_renewal(self) -> bool:

@@ -206,7 +206,7 @@ class Settlement:
         delivery.term(str(dead.error_reason))
 
     async def let_age(self, cancelled: JobStatusResponse, revision: int) -> None:
-        """The message of a job that was cancelled while it waited is gone: its entry, unchanged, may expire."""
+        """The message of a job that was cancelled while it waited is about to go: its entry, unchanged, may expire."""
         with suppress(Conflict):  # it has its time to live already
             await self._state.write(cancelled, expected=revision, ttl=self._ttl)
 

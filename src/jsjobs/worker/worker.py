@@ -235,13 +235,11 @@ class Worker:
             self._begin(delivery)
 
     def _begin(self, delivery: Delivery, place: Place | None = None) -> None:
-        if self._stopping or self._tools is None:
-            delivery.nak()
-            if place is not None:
-                place.leave()
-            return
+        assert self._tools is not None
         run = JobRun(self._tools, delivery, self._runs, place)
-        if run.goes_on_elsewhere():
+        if (goes_on := run.goes_on_elsewhere()) or self._stopping:
+            if not goes_on:
+                delivery.nak()
             if place is not None:
                 place.leave()
             return
