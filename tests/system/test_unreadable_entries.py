@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 
+from deliveries import set_max_deliver
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.jetstream.api import call
@@ -115,8 +116,9 @@ async def test_a_running_job_whose_entry_is_overwritten_ends_as_a_dead_letter(jo
 async def test_a_router_buries_what_the_server_gave_up_though_its_entry_cannot_be_read(
     settings_of: Callable[..., JobService.Config], deploy: Callable[..., Any], plain: Client
 ) -> None:
-    config = settings_of(ack_wait=1, max_deliver=2)
+    config = settings_of(ack_wait=1)
     await deploy(config)
+    await set_max_deliver(config, 2)
     async with JobService(config) as jobs:
         job_id = await jobs.submit("t", "x", priority="low", entity="e")
         await put(plain, jobs, job_id, b"garbage")
