@@ -8,6 +8,7 @@ import psutil
 import pytest
 from cli_process import Cli
 
+from facts import eventually
 from jsjobs.embedded.home import LocalServers
 
 
@@ -55,6 +56,32 @@ def working_below(folder: Path) -> list[str]:
     if (memo := folder / ".jsjobs" / "postgres.folder").exists():
         marks.append(memo.read_text())
     return [command for command in commands if any(mark in command for mark in marks)]
+
+
+async def test_a_dev_that_is_killed_leaves_nothing_running_and_the_next_has_its_data(
+    bare_cli: Cli, folder: Path
+) -> None:
+    dev = await bare_cli.start("dev", "app:jobs")
+    await dev.says("worker and router ready: namespace jobs")
+    done = await bare_cli.run("submit", "echo", "1", "--wait", "--json")
+    assert done.code == 0, done.err
+    failed = await bare_cli.run("submit", "fail", "1", "--max-attempts", "1", "--wait")
+    assert failed.code == 1
+
+    async def is_routed() -> bool:
+        return len(json.loads((await bare_cli.run("dlq", "list", "--json")).out)) == 1
+
+    await eventually(is_routed)
+    dev.signal(signal.SIGKILL)
+    await dev.ends()
+    await eventually(lambda: working_below(folder) == [])
+    dev = await bare_cli.start("dev", "app:jobs")
+    await dev.says("worker and router ready: namespace jobs")
+    status = await bare_cli.run("status", json.loads(done.out)["job_id"])
+    assert "complete" in status.out
+    assert await is_routed()
+    dev.interrupt()
+    assert (await dev.ends()).code == 0
 
 
 async def test_servers_that_the_environment_names_are_not_started(bare_cli: Cli, nats_server, namespace: str) -> None:

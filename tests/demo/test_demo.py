@@ -2,8 +2,10 @@
 
 import os
 import pty
+import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import takewhile
@@ -11,10 +13,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from performance import JSJOBS, Performance
+from performance import JSJOBS, PLACE, Performance
 
 from jsjobs.cli.demo_story.screen import Screen
 from jsjobs.cli.demo_story.summary import next_steps
+from jsjobs.embedded.home import LocalServers
 
 Perform = Callable[..., Performance]
 
@@ -102,6 +105,21 @@ def test_it_says_so_when_a_server_is_killed(perform: Perform, folder: Path, vict
     os.kill(demo.pid(victim), signal.SIGKILL)
     assert demo.end() == 1
     assert f"error: the demo did not end as it should: the {victim} of the demo has ended" in demo.err
+
+
+@pytest.mark.long
+def test_killed_it_leaves_no_process_running(perform: Perform, folder: Path) -> None:
+    demo = perform(folder)
+    demo.until("one job each")
+    demo.process.kill()
+    demo.process.wait()
+    place = Path(PLACE.search(demo.out)[1])
+    deadline = time.monotonic() + 30
+    while any(left.partition(":")[0].isdigit() for left in demo.left_behind()):
+        assert time.monotonic() < deadline, demo.left_behind()
+        time.sleep(0.05)
+    LocalServers(place).remove()  # files, which nobody could take away
+    shutil.rmtree(place)
 
 
 @pytest.mark.long

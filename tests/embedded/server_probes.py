@@ -72,9 +72,16 @@ def wait_until(fact: Callable[[], bool], within: float = 20) -> None:
         time.sleep(0.01)
 
 
-def crash_owner(script: str, home: Path) -> str:
-    """Run the script in a process of its own, kill that by SIGKILL at the end, and return what it printed."""
-    owner = f"import os, sys, pathlib; home = pathlib.Path(sys.argv[1]); {script}; os.kill(os.getpid(), 9)"
+_KILL_GUARDS = "[p.kill() for p in psutil.Process().children() if 'jsjobs-guard' in p.cmdline()]"
+
+
+def crash_owner(script: str, home: Path, *, guarded: bool = False) -> str:
+    """Run the script in a process of its own, kill that by SIGKILL at the end, and return what it printed.
+
+    Its guards are killed before, unless it is to be guarded: what it owned is left over.
+    """
+    owner = f"import os, sys, pathlib, psutil; home = pathlib.Path(sys.argv[1]); {script}; "
+    owner += f"{'' if guarded else _KILL_GUARDS + '; '}os.kill(os.getpid(), 9)"
     run = subprocess.run([sys.executable, "-c", owner, str(home)], check=False, stdout=subprocess.PIPE, text=True)
     assert run.returncode == -signal.SIGKILL
     return run.stdout

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from jsjobs.embedded.errors import EmbeddedError
-from jsjobs.embedded.processes import Child, end_server, missing_extra
+from jsjobs.embedded.processes import Child, end_working_in, missing_extra
 from jsjobs.embedded.server import Server
 
 NAME = "nats-server"
@@ -73,8 +73,8 @@ class NatsServer(Server):
 
     def end_left_over(self) -> None:
         """End the server that a crashed owner left over in this home; `start` does it too."""
-        with contextlib.suppress(OSError, ValueError):
-            end_server(int(self._pid_file.read_text(encoding="ascii")), NAME, str(self._config_file))
+        if self._config_file.exists():  # not by its id: a server that is just ending takes that file away first
+            end_working_in(self.home, NAME, signal.SIGTERM)
         self._pid_file.unlink(missing_ok=True)
         for left_over in self.home.glob(f"{NAME}_*.ports"):  # a process id may come again
             left_over.unlink(missing_ok=True)

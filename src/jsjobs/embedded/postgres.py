@@ -70,7 +70,9 @@ class PostgresServer(Server):
         argv = [str(place.binaries / "postgres"), "-D", str(place.data), "-k", str(place.sockets), "-p", "5432"]
         for setting in SETTINGS:
             argv += ["-c", setting]
-        child = Child(argv, log=self.log, cwd=place.sockets, env=ENVIRONMENT, run_as=place.run_as)
+        child = Child(
+            argv, log=self.log, cwd=place.sockets, env=ENVIRONMENT, run_as=place.run_as, orphaned=signal.SIGINT
+        )
         self._child = child
         child.wait_for(lambda: _read_ready(place.data, child.pid))
 

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jsjobs.embedded.errors import EmbeddedError
+from jsjobs.embedded.guard import Guard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -43,8 +44,7 @@ class Child:
     """One server process of this one.
 
     It gets a session of its own: Ctrl-C in the terminal reaches the owner alone, who then stops it in good order.
-    It outlives an owner that dies by SIGKILL, and the next start ends it. PR_SET_PDEATHSIG would not do: it fires when
-    the *thread* that spawned the server ends, and servers are started from short-lived threads.
+    A guard ends it where the owner dies by SIGKILL; where both were killed, the next start does.
 
     Args:
         argv: The command.
@@ -52,6 +52,7 @@ class Child:
         cwd: Where it runs.
         env: Its environment; None for this process's.
         run_as: User and group to run as; None for this process's.
+        orphaned: Sent to it when this process is gone.
 
     Raises:
         EmbeddedError: If the command could not be started.
@@ -65,6 +66,7 @@ class Child:
         cwd: Path,
         env: Mapping[str, str] | None = None,
         run_as: tuple[int, int] | None = None,
+        orphaned: signal.Signals = signal.SIGTERM,
     ) -> None:
         """See the class."""
         self._name = argv[0].rsplit("/", 1)[-1]
@@ -87,6 +89,12 @@ class Child:
                 )
             except OSError as error:
                 raise EmbeddedError(f"{argv[0]} could not be started: {error}") from error
+        try:
+            self._guard = Guard(self._process.pid, orphaned)
+        except BaseException:
+            self._process.kill()
+            self._process.wait()
+            raise
 
     @property
     def pid(self) -> int:
@@ -96,7 +104,10 @@ class Child:
     @property
     def running(self) -> bool:
         """Whether it has not ended; a suspended process runs."""
-        return self._process.poll() is None
+        is_running = self._process.poll() is None
+        if not is_running:
+            self._guard.dismiss()
+        return is_running
 
     def wait_for(self, fact: Callable[[], T | None]) -> T:
         """Ask until the fact is there, and return it.
@@ -126,6 +137,7 @@ class Child:
             self._process.wait(STOP_S)
         except subprocess.TimeoutExpired:
             self.kill()
+        self._guard.dismiss()
 
     def kill(self) -> None:
         """End it and its own children at once, so that none of them can finish anything."""
@@ -135,6 +147,7 @@ class Child:
             children = psutil.Process(self.pid).children(recursive=True)
         self._process.kill()
         self._process.wait()
+        self._guard.dismiss()
         _kill(children)
 
     def _log_tail(self) -> str:
@@ -158,18 +171,6 @@ def is_alive(pid: int, born: float) -> bool:
     """Whether the process with this id is still the one that was born then: ids are used again."""
     now = birth(pid)
     return now is not None and abs(now - born) < BIRTH_TOLERANCE_S
-
-
-def end_server(pid: int, name: str, argument: str) -> None:
-    """End the process with this id if it is a server of that name with that argument; leave any other alone."""
-    psutil = _psutil()
-    try:
-        process = psutil.Process(pid)
-        command = process.cmdline()
-    except psutil.Error:
-        return
-    if command and command[0].rsplit("/", 1)[-1] == name and argument in command:
-        _end([process], signal.SIGTERM)
 
 
 def end_working_in(folder: Path, name: str, how: signal.Signals) -> None:
