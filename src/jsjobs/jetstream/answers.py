@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from jsjobs.jetstream.errors import ConnectionLost, NoResponders
+from jsjobs.jetstream.errors import ConnectionLost, NoResponders, Unanswered
 from jsjobs.jetstream.refusals import NotPermitted, Refusal
 from jsjobs.model.errors import JobError
 
@@ -89,7 +89,7 @@ class Answers:
             await asyncio.sleep(_SWEEP)
             now = time.monotonic()
             late = [reply for reply, (_, deadline, _, _) in self._waiting.items() if deadline < now]
-            self._give_up(late, lambda: ConnectionLost("NATS did not answer in time"))
+            self._give_up(late, Unanswered)
 
     def _give_up(self, replies: list[bytes], error: Callable[[], JobError]) -> None:
         for reply in replies:
