@@ -17,6 +17,8 @@ from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.topology import Topology
 
 FILLER = "FILLER"
+BALLAST = "ballast"
+"""What fills a disk."""
 LIMITS = {
     "server": "jetstream { max_file: %s }",
     "account": """
@@ -27,8 +29,24 @@ LIMITS = {
         system_account: SYS
         no_auth_user: jobs
     """,
+    "imported": """
+        accounts {
+          JOBS {
+            jetstream: enabled
+            users: [{user: "jobs", password: "jobs"}]
+            imports: [{service: {account: SYS, subject: "$SYS.REQ.SERVER.PING.JSZ"}}]
+          }
+          SYS {
+            users: [{user: "admin", password: "admin"}]
+            exports: [{service: "$SYS.REQ.SERVER.PING.JSZ", response: stream, accounts: [JOBS]}]
+          }
+        }
+        system_account: SYS
+        no_auth_user: jobs
+        jetstream { max_file: %s }
+    """,
 }
-"""Where storage is limited, as configuration."""
+"""Where storage is limited, as configuration; in the last, the account may ask how full the server is."""
 NAMED = {
     "server": "the file storage of nats-server is full",
     "account": "the storage of this NATS account is full",
@@ -39,9 +57,9 @@ NAMED = {
 class LimitedServer(NatsServer):
     """One whose limit, of the server or of the account, is set to 20 MB once the streams are there."""
 
-    def __init__(self, home: Path, limit: str) -> None:
+    def __init__(self, home: Path, limit: str, *, roomy: str = "4GB") -> None:
         self._limit = LIMITS[limit]
-        super().__init__(home, config=self._limit % "4GB")
+        super().__init__(home, config=self._limit % roomy)
 
     async def prepare(self, config: JobService.Config) -> None:
         """Apply the streams, and another one that takes whatever it is given."""
@@ -86,9 +104,9 @@ def small_disk(place: Path) -> Iterator[Path | None]:
             subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-async def fill_disk(place: Path) -> Path:
-    """Fill the disk with one file; which."""
-    ballast = place / "ballast"
+async def fill_disk(place: Path) -> None:
+    """Fill the disk with one file."""
+    ballast = place / BALLAST
 
     def write() -> None:
         file = os.open(ballast, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
@@ -98,4 +116,3 @@ async def fill_disk(place: Path) -> Path:
         os.close(file)
 
     await asyncio.to_thread(write)
-    return ballast

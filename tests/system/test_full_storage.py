@@ -1,6 +1,7 @@
 """Storage is full: jobs wait, and it is said once; with room they go on, and none is lost or run twice."""
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -9,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from facts import eventually
-from full_storage import NAMED, LimitedServer, fill, make_room
+from full_storage import BALLAST, NAMED, LimitedServer, fill, fill_disk, make_room, small_disk
 from jsjobs import JobService
+from jsjobs.embedded.nats import NatsServer
 from jsjobs.jetstream.connect import connected
 from jsjobs.jetstream.connection import Connection
 
@@ -138,3 +140,81 @@ async def test_an_end_that_cannot_be_written_is_written_later_and_the_job_runs_o
             "is retried": ["processing", "queued", "processing", "complete"],
             "dies": ["processing", "failed"],
         }
+
+
+class Full:
+    """A server that can be filled, and given room, by its disk; or by its own limit, where no disk can be mounted."""
+
+    def __init__(self, server: NatsServer, disk: Path | None) -> None:
+        self.server = server
+        self.disk = disk
+
+    @property
+    def named(self) -> str:
+        return NAMED["server"] if self.disk is None else "the disk of its server may be full"
+
+    async def fill(self, connection: Connection) -> None:
+        if self.disk is None:
+            await fill(connection)
+        else:
+            await fill_disk(self.disk)
+
+    async def make_room(self, connection: Connection) -> None:
+        """As the documentation says: room first, then a restart."""
+        if self.disk is None:
+            await make_room(connection)
+        else:
+            (self.disk / BALLAST).unlink()
+        await asyncio.to_thread(self.server.stop)
+        await asyncio.to_thread(self.server.start)
+
+
+@pytest.fixture
+async def full(tmp_path: Path, settings_of: Callable[..., JobService.Config]) -> AsyncIterator[Full]:
+    with small_disk(tmp_path / "disk") as disk, LimitedServer(disk or tmp_path / "nats", "server") as server:
+        await server.prepare(settings_of(nats_url=server.url))
+        if disk is None:
+            await server.lower()
+        yield Full(server, disk)
+
+
+@pytest.mark.long
+async def test_a_full_disk_is_said_and_after_a_restart_of_the_server_all_jobs_end(
+    full: Full, settings_of: Callable[..., JobService.Config], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="jsjobs")
+    ran: list[tuple[str, int]] = []
+    config = settings_of(nats_url=full.server.url)
+    async with JobService(config) as jobs, connected(config) as filling:
+
+        @jobs.handler("count")
+        async def count(payload: dict[str, int]) -> str:
+            ran.extend(payload.items())
+            return "x" * 3000
+
+        async def submitted(numbers: range) -> list[str]:
+            return [
+                await jobs.submit("count", {entity: number}, entity=entity, priority="high")
+                for number in numbers
+                for entity in "abcd"
+            ]
+
+        ids = await submitted(range(3))
+        async with jobs.worker() as worker:
+            await jobs.results(ids, timeout=30)
+            await full.fill(filling)
+            with contextlib.suppress(JobService.Error):  # the queue itself may be full by now
+                ids += await submitted(range(3, 8))
+            await eventually(lambda: full.named in worker.why_not_ready, within=60)
+            assert len(lines(caplog, TOLD)) == 1
+            await full.make_room(filling)
+            # Nobody publishes from now on.
+            await jobs.results(ids, timeout=60)
+            await eventually(lambda: worker.ready and worker.running == 0)
+        for entity in "abcd":
+            begun = list(dict.fromkeys(number for name, number in ran if name == entity))
+            assert begun == sorted(begun)
+        for job_id in ids:
+            history = [item.status for item in (await jobs.status(job_id)).history]
+            assert history.count("complete") == 1
+            assert history[-1] == "complete"
