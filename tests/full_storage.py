@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,6 +74,12 @@ class LimitedServer(NatsServer):
         self.stop()
         self._config = self._limit % "20MB"
         self.start()
+
+    def raise_limit(self) -> None:
+        """Have it read another configuration, while it runs."""
+        self._config_file.write_text(self._limit % "4GB", encoding="utf-8")
+        assert self._child is not None
+        self._child.send(signal.SIGHUP)
 
 
 async def fill(connection: Connection) -> None:

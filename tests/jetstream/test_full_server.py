@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from facts import eventually
 from full_storage import BALLAST, LimitedServer, fill, fill_disk, make_room, small_disk
 from jsjobs import JobService
 from jsjobs.jetstream.api import ApiError, LimitReached, call
@@ -55,6 +56,13 @@ async def test_at_a_limit_every_write_is_refused_and_the_rest_goes_on(
             await call(connection, f"STREAM.MSG.DELETE.{queue}", {"seq": sequence, "no_erase": True})
             await make_room(connection)
             assert "seq" in await published(connection, subject), "room is room at once"
+            await fill(connection)
+            server.raise_limit()
+
+            async def is_stored() -> bool:
+                return "seq" in await published(connection, subject)
+
+            await eventually(is_stored)
 
 
 @pytest.mark.long
