@@ -13,8 +13,10 @@ from facts import eventually
 from full_storage import BALLAST, NAMED, LimitedServer, fill, fill_disk, make_room, small_disk
 from jsjobs import JobService
 from jsjobs.embedded.nats import NatsServer
+from jsjobs.jetstream.api import call
 from jsjobs.jetstream.connect import connected
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.subjects import Names
 
 TOLD, OVER = "nothing can be stored", "what had to wait is stored again"
 
@@ -93,6 +95,41 @@ async def test_full_storage_is_said_once_and_left_without_a_restart(
             assert [item.status for item in status.history] == ["processing", "complete"]
     assert len(lines(caplog, TOLD)) == 1
     assert len(lines(caplog, OVER)) == 1
+
+
+async def test_a_router_whose_letters_cannot_be_ended_is_not_ready_until_there_is_room(
+    limit: str, limited_config: JobService.Config, filling: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="jsjobs.router")
+    async with JobService(limited_config) as jobs:
+
+        @jobs.handler("dies")
+        async def dies(_: int) -> None:
+            raise JobService.Error.from_validation("it shall die")
+
+        async with jobs.worker():
+            ids = await jobs.submit("dies", [0, 1, 2])
+            for job_id in ids:
+                await eventually(lambda job_id=job_id: is_failed(jobs, job_id))
+        await fill(filling)
+        async with jobs.router() as router:
+            await eventually(lambda: NAMED[limit] in router.why_not_ready)
+            assert NAMED[limit] in router.trouble
+            await make_room(filling)
+            await eventually(lambda: not router.why_not_ready and not router.trouble, within=40)
+            await eventually(lambda: no_letter_waits(filling, limited_config), within=40)
+        assert sorted(letter.original_job_id for letter in await jobs.letters().list(limit=100)) == sorted(ids)
+    assert len(lines(caplog, "letters wait: ")) == 1
+    assert len(lines(caplog, "letters flow again")) == 1
+
+
+async def is_failed(jobs: JobService, job_id: str) -> bool:
+    return (await jobs.status(job_id)).status == "failed"
+
+
+async def no_letter_waits(connection: Connection, config: JobService.Config) -> bool:
+    info = await call(connection, f"STREAM.INFO.{Names(config.namespace).dead_stream}")
+    return info["state"]["messages"] == 0
 
 
 @pytest.mark.long
