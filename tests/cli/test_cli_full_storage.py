@@ -12,6 +12,7 @@ from http_probe import health_of
 from facts import eventually
 from full_storage import NAMED, LimitedServer, fill, make_room
 from jsjobs import JobService
+from jsjobs.embedded.nats import NatsServer
 from jsjobs.jetstream.connect import connected
 
 REFUSED = [
@@ -85,3 +86,26 @@ async def test_each_command_names_what_is_full_and_goes_on_when_there_is_room(
         ended = await worker.ends()
     assert ended.err.count("nothing can be stored, jobs wait") == 1
     assert ended.err.count("what had to wait is stored again") == 1
+
+
+@pytest.mark.parametrize(
+    ("limits", "says"),
+    [
+        ("max_streams: 3", "the account has as many streams as it may: raise its `max_streams`"),
+        ("max_consumers: 1", "the account has as many consumers as it may: raise its `max_consumers`"),
+        (
+            "max_file: 100MB",
+            "too little file storage left to reserve for it: raise `max_file`, or lower JSJOBS_QUEUE_BYTES",
+        ),
+    ],
+)
+async def test_streams_apply_names_the_limit_that_is_in_its_way(
+    limits: str, says: str, bare_cli: Cli, tmp_path: Path, settings_of: Callable[..., JobService.Config]
+) -> None:
+    users = 'users: [{user: "jobs", password: "jobs"}]'
+    accounts = f"accounts {{ JOBS {{ jetstream {{ {limits} }}, {users} }} }}\nno_auth_user: jobs"
+    with NatsServer(tmp_path / "nats", config=accounts) as server:
+        bare_cli.env.update(environment_of(settings_of(nats_url=server.url)))
+        done = await bare_cli.run("streams", "apply")
+    assert done.code == 1
+    assert says in done.err
