@@ -20,6 +20,7 @@ from jsjobs.jetstream.follow import looks
 from jsjobs.jetstream.ids import checked_id
 from jsjobs.jetstream.incoming import fetch_job
 from jsjobs.jetstream.refusals import NotPermitted
+from jsjobs.jetstream.room import find_no_room
 from jsjobs.jetstream.schedules import ScheduleChanged, Schedules
 from jsjobs.jetstream.state import Conflict, Found, StateStore
 from jsjobs.jetstream.subjects import Names
@@ -91,6 +92,8 @@ class _Cancelling:
                     raise self._refused
                 if self._left() == 0:
                     break
+        if no_room := await find_no_room(self._connection, self._names):
+            raise no_room  # its worker cannot write the end either
         raise self._undecided(timeout)
 
     def _left(self) -> float:

@@ -6,7 +6,9 @@ from nats_cluster import Cluster
 
 from facts import eventually
 from jsjobs import JobService
+from jsjobs.jetstream.api import call
 from jsjobs.jetstream.connect import connect
+from jsjobs.jetstream.room import find_no_room
 from jsjobs.jetstream.state import Conflict, StateStore
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.topology import Topology
@@ -45,5 +47,29 @@ async def test_of_two_writes_at_once_one_is_in_conflict(cluster: Cluster) -> Non
         )
         answers = await asyncio.gather(*(state.write(entry, expected=0) for state in states), return_exceptions=True)
         assert [type(answer) for answer in answers if isinstance(answer, Exception)] == [Conflict], answers
+    finally:
+        await connection.close()
+
+
+async def test_asking_for_room_stores_nothing_and_harms_no_replica(cluster: Cluster) -> None:
+    config = await deployed(cluster)
+    connection = await connect(config)
+    names = Names("jobs")
+    try:
+
+        async def last() -> int:
+            info = await call(connection, f"STREAM.INFO.{names.state_stream}")
+            return int(info["state"]["last_seq"])
+
+        before = await last()
+        for _ in range(5):
+            assert await find_no_room(connection, names) is None
+        assert await last() == before
+        entry = JobStatusResponse(
+            job_id="normal-1", status=Status.QUEUED, type="echo", priority=Priority.NORMAL, created_at=utc_now()
+        )
+        assert await StateStore(connection, names).write(entry, expected=0) == before + 1
+        info = await call(connection, f"STREAM.INFO.{names.state_stream}")
+        assert all(replica["current"] for replica in info["cluster"]["replicas"])
     finally:
         await connection.close()

@@ -44,10 +44,10 @@ class Crasher:
             self._die_at(f"after write {number}")
             return revision
 
-        async def sending(connection, *args) -> None:
+        async def sending(connection, *args, **kwargs) -> None:
             if connection is mine:
                 self._die_at("before letter")
-            await send_letter(connection, *args)
+            await send_letter(connection, *args, **kwargs)
             if connection is mine:
                 self._die_at("after letter")
 

@@ -241,7 +241,7 @@ async def test_a_message_given_up_after_its_job_expired(
     assert (await jobs.status(job_id)).error_reason == "Timeout"
 
 
-async def quietly(*_: object) -> None:
+async def quietly(*_: object, **__: object) -> None:
     """Send nothing."""
 
 

@@ -8,7 +8,13 @@ from jsjobs.cli.options import is_verbose
 from jsjobs.cli.output import complain
 from jsjobs.embedded.errors import EmbeddedError
 from jsjobs.model.errors import AlreadyDue, AlreadyEnded, JobError, Reason
-from jsjobs.postgres.errors import DatabaseError, DatabaseUnavailable, InvalidDatabaseUrl, LetterError
+from jsjobs.postgres.errors import (
+    DatabaseError,
+    DatabaseExhausted,
+    DatabaseUnavailable,
+    InvalidDatabaseUrl,
+    LetterError,
+)
 
 HOW_TO_NATS = "start one with `jsjobs dev`, or set NATS_URL"
 HOW_TO_DATABASE = "start one with `jsjobs dev`, or set DATABASE_URL"
@@ -39,7 +45,7 @@ def judge(error: Exception) -> tuple[str, int]:
             return error.message, FAILED
         case InvalidDatabaseUrl():
             return str(error), WRONG_USE
-        case DatabaseUnavailable():
+        case DatabaseUnavailable() if not isinstance(error, DatabaseExhausted):
             return f"{error}; {HOW_TO_DATABASE}", FAILED
         case DatabaseError() | LetterError() | EmbeddedError():
             return str(error), FAILED

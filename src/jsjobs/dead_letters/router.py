@@ -10,9 +10,10 @@ from jsjobs.dead_letters.consumer_guard import ConsumerGuard
 from jsjobs.dead_letters.lookout import Lookout
 from jsjobs.dead_letters.sweep import Sweep
 from jsjobs.dead_letters.undertaker import Undertaker
-from jsjobs.jetstream.api import find
+from jsjobs.jetstream.api import LimitReached, find
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.delivery import Delivery, read_delivery
+from jsjobs.jetstream.errors import Unstored
 from jsjobs.jetstream.given_up import is_given_up
 from jsjobs.jetstream.letters import read_letter
 from jsjobs.jetstream.state import StateStore
@@ -23,6 +24,7 @@ from jsjobs.postgres.dead_letters import DeadLetters
 from jsjobs.postgres.errors import DatabaseError
 from jsjobs.safe_log import get_logger
 from jsjobs.settings import Config
+from jsjobs.trouble import Trouble
 
 if TYPE_CHECKING:
     from jsjobs.telemetry.recorder import Telemetry
@@ -60,8 +62,8 @@ class Router:
         self._subscription: int | None = None
         self._guard = ConsumerGuard(connection, self._names, self._sweep.restore)
         self._watching: list[asyncio.Task[None]] = []
-        self.trouble = ""
-        """Why letters wait at present; empty while they flow."""
+        self._trouble = Trouble(logger, "letters wait: %s", "letters flow again")
+        self._no_room = ""
 
     async def start(self) -> None:
         """Begin to route; Postgres need not be up.
@@ -101,14 +103,19 @@ class Router:
         await self.stop()
 
     @property
-    def why_not_ready(self) -> str:
-        """Why letters do not reach this router, in words; empty while they do. Any thread may ask.
+    def trouble(self) -> str:
+        """Why letters wait at present; empty while they flow. Any thread may ask."""
+        return self._trouble.why
 
-        Letters that wait because Postgres is down do reach it: see `trouble`.
+    @property
+    def why_not_ready(self) -> str:
+        """Why letters do not reach this router, or NATS cannot store their end, in words; empty while all is well.
+
+        Letters that wait because Postgres is down do reach it: see `trouble`. Any thread may ask.
         """
         if self._subscription is not None and not self._connection.is_connected:
             return "there is no connection to NATS"
-        return self._lookout.why_not_ready
+        return self._lookout.why_not_ready or self._no_room
 
     async def sweep(self) -> None:
         """Look now for messages that the server gave up without anybody being told; see `Sweep`.
@@ -144,14 +151,16 @@ class Router:
             delivery.nak()  # this router stops: another, or the next, takes it at once
             raise
         except (JobError, DatabaseError) as error:
-            self._say(str(error))
+            self._no_room = error.message if isinstance(error, LimitReached | Unstored) else ""
+            self._trouble.say(str(error))
             done = False
         except Exception:
             # It waits and is looked at again: nothing that reaches this stream is thrown away for a fault of ours.
             logger.exception("a message on %.200r could not be routed and waits", delivery.subject)
             done = False
         else:
-            self._say("")
+            self._no_room = ""
+            self._trouble.over()
         if done:
             delivery.ack()
         else:
@@ -179,10 +188,3 @@ class Router:
                     raise
                 # To ask again would be for ever: the sweep finds the message as long as it is there.
                 logger.error("message %d of %s could not be made a dead letter: %s", sequence, stream, error)  # noqa: TRY400 - it says why
-
-    def _say(self, trouble: str) -> None:
-        if trouble and not self.trouble:
-            logger.warning("letters wait: %s", trouble)
-        elif self.trouble and not trouble:
-            logger.info("letters flow again")
-        self.trouble = trouble

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 logger = get_logger("jsjobs.router")
 
+_WRITE_WITHIN = 10.0
+"""Seconds to try a write; the letter then waits, and is delivered again."""
+
 
 class Undertaker:
     """Stores letters and ends messages; every step may be repeated."""
@@ -82,7 +85,7 @@ class Undertaker:
     async def _let_age(self, entry: JobStatusResponse, found: Found) -> None:
         """The letter is safe: the entry, unchanged, gets its time to live."""
         try:
-            await self._state.write(entry, expected=found.revision, ttl=self._ttl)
+            await self._state.write(entry, expected=found.revision, ttl=self._ttl, within=_WRITE_WITHIN)
         except Conflict:
             logger.debug("the entry of %s was given its time to live by another router", entry.job_id)
 
@@ -168,7 +171,7 @@ class Undertaker:
             error = why or problem or _spent(entry)
             dead = entry.failed(utc_now(), error.reason, error.message)
             try:
-                await self._state.write(dead, expected=found.revision if found else 0)
+                await self._state.write(dead, expected=found.revision if found else 0, within=_WRITE_WITHIN)
             except Conflict:
                 continue
             if self._telemetry is not None:

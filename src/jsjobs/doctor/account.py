@@ -30,7 +30,7 @@ async def limits(patient: Patient) -> AsyncIterator[Finding]:
         patient.has_jetstream = False
         remedy = (
             "`jetstream {}` in the configuration of the servers, and `jetstream: enabled` in that of the account; in a "
-            "cluster, more than half of the servers must run"
+            "cluster, more than half of the servers must run. A server whose disk was full needs room and a restart"
         )
         yield Finding("limits", Severity.PROBLEM, f"JetStream does not serve: {error.message}", "account", remedy)
         return

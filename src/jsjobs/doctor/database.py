@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from jsjobs.dead_letters.table import database_of
 from jsjobs.doctor.finding import Finding, Severity
 from jsjobs.postgres.checkup import OLDEST_SERVER, Checkup, check_up
-from jsjobs.postgres.errors import DatabaseError, DatabaseUnavailable, SchemaTooNew
+from jsjobs.postgres.errors import DatabaseError, DatabaseExhausted, DatabaseUnavailable, SchemaTooNew
 from jsjobs.settings import Config
 
 
@@ -26,6 +26,10 @@ async def look(config: Config) -> AsyncIterator[Finding]:
             found = await check_up(database)
         except SchemaTooNew as error:
             yield Finding("database", Severity.PROBLEM, str(error), database.place, "update jsjobs here")
+            return
+        except DatabaseExhausted as error:
+            remedy = "make room on its disk, raise max_connections, or set DATABASE_URL to the primary"
+            yield Finding("database", Severity.PROBLEM, str(error), database.place, f"{remedy}; letters wait meanwhile")
             return
         except DatabaseError as error:
             away = isinstance(error, DatabaseUnavailable)

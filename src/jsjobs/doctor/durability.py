@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from jsjobs.doctor.finding import Finding, Severity
 from jsjobs.doctor.patient import Patient
-from jsjobs.jetstream.servers import ASKED_FOR_SYNC, look_at_sync
+from jsjobs.jetstream.servers import ASKED_FOR_JETSTREAM, look_at_sync
 
 _ALWAYS = "`jetstream { sync_interval: always }` on every server, and JSJOBS_REPLICAS=3"
 
@@ -17,7 +17,7 @@ async def sync(patient: Patient) -> AsyncIterator[Finding]:
         what = "one copy of each stream: the loss of the server's disk is the loss of all jobs"
         remedy = "if that matters: three servers, JSJOBS_REPLICAS=3, then `jsjobs streams apply`"
         yield Finding("sync", Severity.NOTE, what, "JSJOBS_REPLICAS", remedy)
-    may_ask = patient.rights is None or patient.rights.may_publish(ASKED_FOR_SYNC)
+    may_ask = patient.rights is None or patient.rights.may_publish(ASKED_FOR_JETSTREAM)
     found = await look_at_sync(patient.connection) if may_ask else []
     if not found:
         what = (
@@ -25,7 +25,7 @@ async def sync(patient: Patient) -> AsyncIterator[Finding]:
         )
         remedy = (
             f"to survive the power loss of all servers: {_ALWAYS} (publishing is 5 to 9 times slower). To see it here, "
-            f"let the account import the service {ASKED_FOR_SYNC} of the system account"
+            f"let the account import the service {ASKED_FOR_JETSTREAM} of the system account"
         )
         yield Finding("sync", Severity.NOTE, what, "sync_interval", remedy)
         return

@@ -20,6 +20,7 @@ from jsjobs.doctor import (
     redelivery,
     schedules,
     shards,
+    storage,
 )
 from jsjobs.doctor.finding import Finding, Severity
 from jsjobs.doctor.patient import Patient
@@ -47,6 +48,7 @@ _OF_SERVERS = (
     _Check("clock", reach.clock, "the servers' clocks and this machine's agree"),
     _Check("max_payload", reach.max_payload, "the largest job and its letter fit into a message"),
     _Check("limits", account.limits, ""),
+    _Check("storage", storage.room, ""),
     _Check("sync", durability.sync, ""),
 )
 _OF_STREAMS = (

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from jsjobs.jetstream.answers import Reply
-from jsjobs.jetstream.api import MOST_TEXT, Garbled, read_answer
-from jsjobs.jetstream.errors import ConnectionLost
+from jsjobs.jetstream.api import MOST_TEXT, Garbled, LimitReached, api_error, read_answer
+from jsjobs.jetstream.errors import ConnectionLost, Unanswered
 from jsjobs.model.errors import JobError
 
 IN_PROCESS = 10158
 """Another publish of the same message id is on its way to the replicas: its outcome is this one's, in a moment."""
-_FULL = {10077, 10047, 10110, 10023}  # messages per subject, bytes, storage and account resources
+_FULL = 10077  # messages of a subject, or bytes of a queue
 _TOO_LARGE = 10054
 
 
@@ -29,6 +29,8 @@ def answer_of(reply: Reply) -> dict[str, Any]:
 
 def unknown(error: ConnectionLost, advice: str) -> JobError:
     """The answer was lost."""
+    if isinstance(error, Unanswered):
+        advice += "; where this goes on, the disk of nats-server may be full"
     return JobError.from_runner_unavailable(f"{error.message}: it may or may not be queued; {advice}", cause=error)
 
 
@@ -40,8 +42,10 @@ def refusal(error: dict[str, Any]) -> JobError:
             "another submit of the same dedupe_key is not decided yet, as without a majority of the replicas: "
             "submit it again later, it will not be queued twice"
         )
-    if code in _FULL:
+    if code == _FULL:
         return JobError.from_runner_unavailable(f"the mailbox is full ({text}): nothing was queued, try again later")
+    if isinstance(api_error(error, ""), LimitReached):
+        return LimitReached(error, "nothing was queued")
     if code == _TOO_LARGE:
         return JobError.from_validation(
             f"the job is too large for its queue, which takes 896 KiB with its headers unless the stream was changed "

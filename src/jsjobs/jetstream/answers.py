@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
-from jsjobs.jetstream.errors import ConnectionLost, NoResponders
+from jsjobs.jetstream.errors import ConnectionLost, NoResponders, Unanswered
 from jsjobs.jetstream.refusals import NotPermitted, Refusal
 from jsjobs.model.errors import JobError
 
@@ -114,7 +114,7 @@ class Answers:
             await asyncio.sleep(_SWEEP)
             now = time.monotonic()
             late = [reply for reply, (_, deadline, _, _, _) in self._waiting.items() if deadline < now]
-            self._give_up(late, lambda: ConnectionLost("NATS did not answer in time"))
+            self._give_up(late, Unanswered)
             for reply, (future, _, _, _, question) in list(self._waiting.items()):
                 if question is not None and not future.done():
                     question.ask_if_due(reply, now)

@@ -18,6 +18,21 @@ STREAM_NOT_FOUND = 10059
 MESSAGE_NOT_FOUND = 10037
 MOST_TEXT = 1000
 """Characters of what the server says of an error that are repeated."""
+_STORE_FAILED = 10077
+_LIMITS = {
+    10002: "the storage of this NATS account is full: raise `max_file` of the account, or make room in it",
+    10023: "the file storage of nats-server is full: raise `max_file` in its `jetstream` block, or make room on it",
+    10026: "the account has as many consumers as it may: raise its `max_consumers`",
+    10027: "the account has as many streams as it may: raise its `max_streams`",
+    10028: "nats-server or the account has too little memory storage left for it: raise `max_mem`",
+    10047: (
+        "nats-server or the account has too little file storage left to reserve for it: raise `max_file`, or lower "
+        "JSJOBS_QUEUE_BYTES"
+    ),
+}
+"""What each limit is, and what to do, by the server's code."""
+_DISK = "the disk of nats-server is full: make room on it, then restart that server"
+_FULL_DISK = "no space left on device"
 
 
 class ApiError(JobError):
@@ -33,6 +48,21 @@ class ApiError(JobError):
         unavailable = self.code >= 500  # noqa: PLR2004 - as in HTTP: the server's trouble, not the caller's
         reason = Reason.RUNNER_UNAVAILABLE if unavailable else Reason.VALIDATION
         super().__init__(reason, f"{what}: {self.description} (code {self.err_code})")
+
+
+class LimitReached(ApiError):  # noqa: N818 - reads as what happened
+    """There is no room for it: a limit of the server or of the account is reached, or a disk is full; nothing was done.
+
+    It may succeed later, once somebody has made room.
+    """
+
+    def __init__(self, error: dict[str, Any], what: str) -> None:
+        super().__init__(error, what)
+        self.limit = _limit_of(error) or self.description
+        """Which, and what to do."""
+        JobError.__init__(
+            self, Reason.RUNNER_UNAVAILABLE, f"{what}: {self.limit} ({self.description}, code {self.err_code})"
+        )
 
 
 class Garbled(ApiError):  # noqa: N818 - reads as what it is
@@ -78,7 +108,7 @@ async def call(
         raise JobError.from_runner_unavailable("JetStream is not enabled on this server or for this account") from None
     answer = read_answer(reply.data, endpoint)
     if "error" in answer:
-        raise ApiError(answer["error"], endpoint)
+        raise api_error(answer["error"], endpoint)
     return answer
 
 
@@ -112,6 +142,25 @@ async def consumers(connection: Connection, stream: str) -> AsyncIterator[dict[s
         offset += int(page["limit"])
         if offset >= int(page["total"]):
             return
+
+
+def api_error(error: dict[str, Any], what: str) -> ApiError:
+    """Return what to raise for a refusal of the server.
+
+    Args:
+        error: The `error` of its answer.
+        what: What was asked for.
+    """
+    return ApiError(error, what) if _limit_of(error) is None else LimitReached(error, what)
+
+
+def _limit_of(error: dict[str, Any]) -> str | None:
+    code, text = error.get("err_code"), str(error.get("description", ""))
+    if _FULL_DISK in text:
+        return _DISK
+    if code == _STORE_FAILED:
+        return f"a limit of the stream itself is reached ({text[:MOST_TEXT]})"
+    return _LIMITS.get(code) if isinstance(code, int) else None
 
 
 def server_time(answer: dict[str, Any]) -> datetime:

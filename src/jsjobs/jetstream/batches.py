@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from jsjobs.jetstream.acknowledgements import answer_of
 from jsjobs.jetstream.answers import Reply
-from jsjobs.jetstream.api import ApiError
+from jsjobs.jetstream.api import api_error
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionLost, NoResponders, no_streams
 from jsjobs.jetstream.fired import fired_entries
@@ -85,7 +85,7 @@ class Batches:
             reply = await self._connection.ask(subject, body, header=header, timeout=self._timeout)
         answer = answer_of(reply)
         if "error" in answer:
-            raise ApiError(answer["error"], "writing the record of a batch")
+            raise api_error(answer["error"], "writing the record of a batch")
 
     async def status(self, batch_id: str) -> BatchStatus:
         """How far a batch is.

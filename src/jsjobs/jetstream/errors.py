@@ -16,6 +16,26 @@ class ConnectionLost(JobError):  # noqa: N818 - it is a JobError, and reads as w
         super().__init__(Reason.RUNNER_UNAVAILABLE, message)
 
 
+class Unanswered(ConnectionLost):
+    """The connection stands, and no answer came in time."""
+
+    def __init__(self) -> None:
+        super().__init__("NATS did not answer in time")
+
+
+class Unstored(ConnectionLost):
+    """The server answers, but says of a write neither that it was stored nor that it was not.
+
+    A stream whose disk was full does so until its server is restarted (nats-server 2.15.1).
+    """
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(
+            f"NATS answers, but does not confirm what is written to {stream}: the disk of its server may be full; make "
+            "room on it, then restart that server"
+        )
+
+
 class NoResponders(JobError):  # noqa: N818 - the NATS name
     """Nobody listens on that subject: for a stream's subject, the stream does not exist."""
 

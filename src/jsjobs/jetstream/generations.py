@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from pydantic_core import from_json
 
 from jsjobs.jetstream.acknowledgements import answer_of
-from jsjobs.jetstream.api import ApiError, consumers, find, parse_time
+from jsjobs.jetstream.api import api_error, consumers, find, parse_time
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.sourcing import unheard
 from jsjobs.jetstream.state import WRONG_REVISION, Conflict
@@ -94,7 +94,7 @@ async def write_live(connection: Connection, names: Names, priority: Priority, l
     if error is not None and error.get("err_code") in WRONG_REVISION:
         raise Conflict(key)
     if error is not None:
-        raise ApiError(error, f"writing {key}")
+        raise api_error(error, f"writing {key}")
 
 
 def _moment(text: str | None) -> datetime | None:

@@ -11,9 +11,10 @@ import asyncio
 from dataclasses import dataclass
 
 from jsjobs.jetstream.acknowledgements import answer_of
-from jsjobs.jetstream.api import ApiError
+from jsjobs.jetstream.api import LimitReached, api_error
+from jsjobs.jetstream.blocked_writes import BlockedWrite
 from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.errors import ConnectionClosed, ConnectionLost
+from jsjobs.jetstream.errors import ConnectionClosed, ConnectionLost, Unanswered, Unstored
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.wire import header_block, value_of
 from jsjobs.model.errors import JobError, Reason
@@ -49,10 +50,21 @@ async def send_letter(
     header: bytes,
     body: bytes,
     traceparent: str | None = None,
+    *,
+    blocked: BlockedWrite,
 ) -> None:
-    """Publish the letter of a dead job and have its acknowledgement; while there is no connection, try on.
+    """Publish the letter of a dead job and have its acknowledgement; without a connection, or room for it, try on.
 
     Safe to repeat: the letter's message id is the job's, and the table takes one row per job.
+
+    Args:
+        connection: To the server.
+        names: The namespace.
+        entry: The job's, as it is dead.
+        header: The job's own header block.
+        body: The job's own body.
+        traceparent: Of its last attempt.
+        blocked: Tells of the letter while there is no room for it.
 
     Raises:
         JobError: If the server refuses it.
@@ -67,20 +79,23 @@ async def send_letter(
     while True:
         try:
             answer = answer_of(await connection.ask(subject, data, header=block))
-        except ConnectionLost:
-            await asyncio.sleep(_TRY_AGAIN)
-            continue
+            if "error" in answer:
+                raise api_error(answer["error"], f"the letter of {entry.job_id}")
         except ConnectionClosed:
             raise
+        except LimitReached as error:
+            await blocked.no_room(error.limit)
+        except Unanswered:
+            await blocked.no_answer(Unstored(names.dead_stream).message)
+        except ConnectionLost:
+            await asyncio.sleep(_TRY_AGAIN)
         except JobError as error:
             if not error.is_transient:
                 raise
             logger.warning("the letter of %s waits: %s", entry.job_id, error)
             await asyncio.sleep(_TRY_AGAIN)
-            continue
-        if "error" in answer:
-            raise ApiError(answer["error"], f"the letter of {entry.job_id}")
-        return
+        else:
+            return
 
 
 def read_letter(names: Names, subject: bytes, header: bytes, data: bytes) -> Letter:

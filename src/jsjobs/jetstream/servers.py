@@ -15,7 +15,7 @@ from jsjobs.model.job import utc_now
 
 ASKED_FOR_VERSIONS = "$SYS.REQ.ACCOUNT.PING.STATZ"
 """Every server answers here, in every account, unless its user may not publish there."""
-ASKED_FOR_SYNC = "$SYS.REQ.SERVER.PING.JSZ"
+ASKED_FOR_JETSTREAM = "$SYS.REQ.SERVER.PING.JSZ"
 """The system account's; another one is answered if it imports this service."""
 _WITHIN = 1.5
 _AT_MOST = 5.0
@@ -46,6 +46,20 @@ class SyncLook(NamedTuple):
     """Seconds between two times, else."""
 
 
+class StorageLook(NamedTuple):
+    """How full one server is."""
+
+    server: str
+    used: int
+    """Bytes in files, of all accounts."""
+    reserved: int
+    """Bytes that streams with a limit may hold."""
+    most: int
+    """Bytes that it takes: its `max_file`, or what it found free at its start."""
+    folder: str
+    """Where it keeps them, on its own machine."""
+
+
 async def look_at_servers(connection: Connection, *, now: Callable[[], datetime] | None = None) -> list[ServerLook]:
     """Every server that answers; none where this user may not ask.
 
@@ -69,9 +83,30 @@ async def look_at_sync(connection: Connection) -> list[SyncLook]:
     Raises:
         JobError: `RunnerUnavailable`, if there is no connection.
     """
-    answers = await _ask_all(connection, ASKED_FOR_SYNC, b"", utc_now)
+    answers = await _ask_all(connection, ASKED_FOR_JETSTREAM, b"", utc_now)
     looks = (_sync_look(told) for told, _ in answers)
     return sorted(look for look in looks if look is not None)
+
+
+async def look_at_storage(connection: Connection) -> list[StorageLook]:
+    """Every server that tells; none where this account may not ask, which is the usual case.
+
+    Raises:
+        JobError: `RunnerUnavailable`, if there is no connection.
+    """
+    answers = await _ask_all(connection, ASKED_FOR_JETSTREAM, b"", utc_now)
+    looks = (_storage_look(told) for told, _ in answers)
+    return sorted(look for look in looks if look is not None)
+
+
+def _storage_look(told: dict[str, Any]) -> StorageLook | None:
+    try:
+        data = told["data"]
+        most, folder = int(data["config"]["max_storage"]), str(data["config"].get("store_dir", ""))
+        used, reserved = int(data["storage"]), int(data["reserved_storage"])
+        return StorageLook(str(told["server"]["name"]), used, reserved, most, folder) if most > 0 else None
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None  # as below
 
 
 def _sync_look(told: dict[str, Any]) -> SyncLook | None:

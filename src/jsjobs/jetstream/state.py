@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import re
 import time
+from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
@@ -13,9 +14,18 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from jsjobs.jetstream.answers import Reply
-from jsjobs.jetstream.api import ApiError, Garbled, read_answer
+from jsjobs.jetstream.api import Garbled, LimitReached, api_error, read_answer
+from jsjobs.jetstream.blocked_writes import BlockedWrite, BlockedWrites
 from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.errors import ConnectionClosed, ConnectionLost, NoResponders, TooLargeForStream
+from jsjobs.jetstream.delivery import Delivery
+from jsjobs.jetstream.errors import (
+    ConnectionClosed,
+    ConnectionLost,
+    NoResponders,
+    TooLargeForStream,
+    Unanswered,
+    Unstored,
+)
 from jsjobs.jetstream.stored import place_of
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.wire import value_of
@@ -100,10 +110,31 @@ class Found(NamedTuple):
         return status in {Status.COMPLETE, Status.CANCELLED} or (status is Status.FAILED and self.expires)
 
 
-class StateStore:
-    """Reads and writes entries."""
+@dataclass(slots=True)
+class _Again:
+    """A write whose first try failed."""
 
-    def __init__(self, connection: Connection, names: Names) -> None:
+    job_id: str
+    subject: bytes
+    body: bytes
+    header: bytes
+    expected: int
+    writer: bytes
+    was_read: bool = False
+    """Whether the entry was read, and the write that followed was not answered yet."""
+
+
+class StateStore:
+    """Reads and writes entries.
+
+    Args:
+        connection: To the server.
+        names: The namespace.
+        blocked: Where writes that wait for room are told of; None: in the log alone.
+    """
+
+    def __init__(self, connection: Connection, names: Names, *, blocked: BlockedWrites | None = None) -> None:
+        self.blocked = blocked or BlockedWrites()
         self._connection = connection
         self._names = names
         self._direct = f"$JS.API.DIRECT.GET.{names.state_stream}.".encode()
@@ -134,11 +165,12 @@ class StateStore:
         ttl: float | None = None,
         provisional: bool = False,
         within: float | None = None,
+        delivery: Delivery | None = None,
     ) -> int:
         """Write the entry if its revision is still the expected one (0: there is none yet).
 
         A lost acknowledgement is no lost race: the entry is read, and reading back one's own write is success. While
-        the server cannot be reached it tries on.
+        the server cannot be reached, or has no room for it, it tries on.
 
         Args:
             entry: What to write.
@@ -147,6 +179,7 @@ class StateStore:
             provisional: Whether it is to be written once more, with its own time to live; this one is for the case that
                 whoever was about to do so dies.
             within: Seconds to try on, once a first try has failed; None: for ever.
+            delivery: What is kept alive while the write waits for room.
 
         Returns:
             The new revision.
@@ -154,6 +187,7 @@ class StateStore:
         Raises:
             Conflict: If somebody else wrote first.
             ConnectionLost: If the server could not be reached in that time; the entry may have been written.
+            LimitReached: If the server has no room for it, and `within` was given.
             JobError: `RunnerUnavailable` if the bucket does not exist; `Validation` if the entry is too large.
         """
         number = next(self._writes)
@@ -169,51 +203,64 @@ class StateStore:
             return _revision(await self._connection.ask_soon(subject, body, header=header, once=True), entry.job_id)
         except ConnectionClosed:
             raise
+        except LimitReached:
+            if within is not None:
+                raise
         except JobError as error:
             if not error.is_transient:
                 raise
+        again = _Again(entry.job_id, subject, body, header, expected, b"%b-%x" % (self._token, number))
         try:
             async with asyncio.timeout(within):
-                writer = b"%b-%x" % (self._token, number)
-                return await self._write_again(entry.job_id, subject, body, header, expected, writer)
+                with BlockedWrite(self.blocked, delivery) as blocked:
+                    return await self._write_again(again, blocked, waits=within is None)
         except TimeoutError:
+            if again.was_read:
+                raise Unstored(self._names.state_stream) from None
             raise ConnectionLost("NATS could not be reached; the job's entry may yet have been written") from None
 
-    async def _write_again(
-        self, job_id: str, subject: bytes, body: bytes, header: bytes, expected: int, writer: bytes
-    ) -> int:
-        unanswered_since: float | None = None
+    async def _write_again(self, again: _Again, blocked: BlockedWrite, *, waits: bool) -> int:
+        unheard_since: float | None = None
         while True:
             try:
-                return await self._look_and_write(job_id, subject, body, header, expected, writer)
+                return await self._look_and_write(again)
             except ConnectionClosed:
                 raise
             except NoResponders:
                 # A stream without a leader answers so too, for a moment.
-                unanswered_since = unanswered_since or time.monotonic()
-                if time.monotonic() - unanswered_since > _NO_LEADER:
+                unheard_since = unheard_since or time.monotonic()
+                if time.monotonic() - unheard_since > _NO_LEADER:
                     raise _no_bucket(self._names) from None
+            except LimitReached as error:
+                if not waits:
+                    raise
+                await blocked.no_room(error.limit)
+                continue
+            except Unstored as error:
+                await blocked.no_answer(error.message)
             except JobError as error:
                 if not error.is_transient:
                     raise
             await asyncio.sleep(_RETRY_EVERY)
 
-    async def _look_and_write(
-        self, job_id: str, subject: bytes, body: bytes, header: bytes, expected: int, writer: bytes
-    ) -> int:
-        found = await self._read(job_id)
-        if found is not None and found.writer == writer:
+    async def _look_and_write(self, again: _Again) -> int:
+        again.was_read = False
+        found = await self._read(again.job_id)
+        if found is not None and found.writer == again.writer:
             return found.revision
         # An older revision is a replica's that lags behind: the stream itself must refuse then.
-        if found is not None and found.revision > expected:
-            raise Conflict(job_id)
+        if found is not None and found.revision > again.expected:
+            raise Conflict(again.job_id)
+        again.was_read = True
         try:
-            return _revision(await self._connection.ask(subject, body, header=header), job_id)
+            return _revision(await self._connection.ask(again.subject, again.body, header=again.header), again.job_id)
+        except Unanswered:
+            raise Unstored(self._names.state_stream) from None
         except Conflict:
             # The refusal may be the answer to a copy of this very write that came through after all.
             await asyncio.sleep(_LAG)
-            found = await self._read(job_id)
-            if found is not None and found.writer == writer:
+            found = await self._read(again.job_id)
+            if found is not None and found.writer == again.writer:
                 return found.revision
             raise
 
@@ -230,7 +277,7 @@ def _revision(reply: Reply, job_id: str) -> int:
         raise Conflict(job_id)
     if error.get("err_code") == _OVER_MAX_MSG_SIZE:
         raise TooLargeForStream
-    raise ApiError(error, f"writing the entry of {job_id}")
+    raise api_error(error, f"writing the entry of {job_id}")
 
 
 def _found(reply: Reply, job_id: str) -> Found | None:

@@ -10,6 +10,7 @@ import asyncpg
 
 from jsjobs.postgres.errors import (
     DatabaseError,
+    DatabaseExhausted,
     DatabaseRefused,
     DatabaseUnavailable,
     InvalidDatabaseUrl,
@@ -36,12 +37,14 @@ _AWAY = (
     asyncpg.PostgresConnectionError,
     asyncpg.InternalClientError,  # the protocol broke off in the middle
     asyncpg.OperatorInterventionError,  # starting up, shutting down, killed by an administrator, statement timeout
-    asyncpg.InsufficientResourcesError,  # too many connections, disk full, out of memory
     asyncpg.TransactionRollbackError,
-    asyncpg.ReadOnlySQLTransactionError,  # a primary that became a standby
     # A password or a database that is not there yet is put right by an operator, while workers work on.
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
+)
+_EXHAUSTED = (
+    asyncpg.InsufficientResourcesError,  # too many connections, disk full, out of memory
+    asyncpg.ReadOnlySQLTransactionError,  # a primary that became a standby
 )
 
 
@@ -101,6 +104,7 @@ class Database:
 
         Raises:
             DatabaseUnavailable: Postgres cannot serve this now: wait, then try again.
+            DatabaseExhausted: Likewise, and Postgres said so itself.
             SchemaMissing: A table or column is not there.
             DatabaseRefused: Postgres said no for another reason.
         """
@@ -144,6 +148,8 @@ class Database:
             error, asyncpg.UndefinedTableError | asyncpg.UndefinedColumnError | asyncpg.InvalidSchemaNameError
         ):
             return SchemaMissing(self.place)
+        if isinstance(error, _EXHAUSTED):
+            return DatabaseExhausted(f"Postgres at {self.place} can take nothing now: {_one_line(error)}")
         if _is_away(error):
             return DatabaseUnavailable(f"Postgres at {self.place} is not available: {_one_line(error)}")
         if isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError):
@@ -154,7 +160,7 @@ class Database:
 def _is_away(error: Exception) -> bool:
     # An interface error that is a ValueError too is about what was sent, any other one is about the connection.
     lost = isinstance(error, asyncpg.InterfaceError) and not isinstance(error, ValueError)
-    return lost or isinstance(error, _AWAY)
+    return lost or isinstance(error, _AWAY + _EXHAUSTED)
 
 
 def _one_line(error: Exception) -> str:

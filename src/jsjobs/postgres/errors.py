@@ -17,6 +17,10 @@ class DatabaseUnavailable(DatabaseError):
     """Postgres cannot serve this now: wait, then try again."""
 
 
+class DatabaseExhausted(DatabaseUnavailable):
+    """Postgres answers, and can take nothing now: its disk is full, it is read-only, or no connection is left."""
+
+
 class DatabaseRefused(DatabaseError):
     """Postgres answered and said no, such as for a missing right: trying again does not help by itself."""
 

@@ -170,7 +170,7 @@ class Claiming:
         tools, job = self._tools, self._job
         self._left = 0
         text = text_of(decision.entry)
-        revision = await tools.state.write(text, expected=decision.expected)
+        revision = await tools.state.write(text, expected=decision.expected, delivery=self._delivery)
         claim = Claim(decision.entry, revision, self._delivery, text)
         if (decision.after_snooze or self._waited) and not self._is_awake and await self._is_paused():
             # Looked at after the write: whoever pauses sees one of the two, and the handler does not begin.

@@ -11,6 +11,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
+from jsjobs.jetstream.blocked_writes import BlockedWrite
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.delivery import Delivery
 from jsjobs.jetstream.errors import TooLarge
@@ -113,23 +114,25 @@ class Settlement:
             case RetryAfter(delay, error, retry):
                 due = now + timedelta(seconds=delay)
                 queued = entry.retried(now, error, due=due, retry=retry)
-                await self._state.write(queued, expected=claim.revision)
+                await self._state.write(queued, expected=claim.revision, delivery=claim.delivery)
                 self.give_back(entry.job_id, claim.delivery, delay)
                 return Outcome.RETRY
             case SnoozeFor(delay):
                 # Nothing is sent: the delivery is kept, since every other one counts against `max_deliver`.
                 due = now + timedelta(seconds=delay)
-                await self._state.write(entry.snoozed(now, due), expected=claim.revision)
+                await self._state.write(entry.snoozed(now, due), expected=claim.revision, delivery=claim.delivery)
                 return Outcome.SNOOZED
             case DeadLetter(reason, error):
                 await self.bury(claim, reason, error)
                 return Outcome.DEAD
             case Cancelled():
-                await self._state.write(entry.cancelled(now), expected=claim.revision, ttl=self._ttl)
+                await self._state.write(
+                    entry.cancelled(now), expected=claim.revision, ttl=self._ttl, delivery=claim.delivery
+                )
                 claim.delivery.term("cancelled")
                 return Outcome.CANCELLED
             case Release():
-                await self._state.write(entry.released(now), expected=claim.revision)
+                await self._state.write(entry.released(now), expected=claim.revision, delivery=claim.delivery)
                 self.give_back(entry.job_id, claim.delivery)
                 return Outcome.RELEASED
             case Lost(why):
@@ -140,7 +143,7 @@ class Settlement:
         entry, now = claim.entry, self._clock()
         text = completed_text(entry, claim.text, now, result)
         try:
-            await self._state.write(text, expected=claim.revision, ttl=self._ttl)
+            await self._state.write(text, expected=claim.revision, ttl=self._ttl, delivery=claim.delivery)
         except TooLarge as error:
             if not await self._completed_without_failures(claim, now, result):
                 why = f"the result of {len(result or b'')} bytes cannot be kept: {error.message}"
@@ -167,7 +170,7 @@ class Settlement:
         """
         dead = claim.entry.failed(self._clock(), reason, error)
         # No time to live yet: the router sets it, once the letter is in Postgres.
-        await self._state.write(dead, expected=claim.revision)
+        await self._state.write(dead, expected=claim.revision, delivery=claim.delivery)
         if self._telemetry is not None:
             # Counted here: this write happens once, whatever becomes of the letter.
             self._telemetry.settled(dead.type, dead.priority, Outcome.DEAD)
@@ -181,7 +184,8 @@ class Settlement:
         """
         dead = claim.entry.failed(self._clock(), Reason.TIMEOUT, error)
         # A time to live from the first says that no letter is to come.
-        await self._state.write(dead, expected=claim.revision, ttl=self._ttl if drop else None)
+        ttl = self._ttl if drop else None
+        await self._state.write(dead, expected=claim.revision, ttl=ttl, delivery=claim.delivery)
         if self._telemetry is not None:
             self._telemetry.count("jobs.dead_lettered", dead.type, "expire", dead.priority)
         if drop:
@@ -196,13 +200,22 @@ class Settlement:
             Conflict: If the job is no longer ours.
         """
         now = self._clock()
-        await self._state.write(claim.entry.snoozed(now, now), expected=claim.revision)
+        await self._state.write(claim.entry.snoozed(now, now), expected=claim.revision, delivery=claim.delivery)
         self.give_back(claim.entry.job_id, claim.delivery)
 
     async def rebury(self, dead: JobStatusResponse, delivery: Delivery) -> None:
         """The letter of a job that is dead already, then the end of its message."""
         trace = current_context().trace
-        await send_letter(self._connection, self._names, dead, delivery.header, delivery.data, trace.traceparent)
+        with BlockedWrite(self._state.blocked, delivery) as blocked:
+            await send_letter(
+                self._connection,
+                self._names,
+                dead,
+                delivery.header,
+                delivery.data,
+                trace.traceparent,
+                blocked=blocked,
+            )
         delivery.term(str(dead.error_reason))
 
     async def let_age(self, cancelled: JobStatusResponse, revision: int) -> None:

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
+from jsjobs.jetstream.blocked_writes import BlockedWrites
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.delivery import Delivery, read_delivery
 from jsjobs.jetstream.generations import live_shards
@@ -65,14 +66,14 @@ class Worker:
         self._registry = registry
         self._telemetry = telemetry
         self._names = Names(config.namespace)
-        self._state = StateStore(connection, self._names)
+        self._time = LeaseTime(config.ack_wait)
+        self._state = StateStore(connection, self._names, blocked=BlockedWrites(self._time))
         self._runs: dict[RunKey, JobRun] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._tools: Tools | None = None
         self._keeper: LeaseKeeper | None = None
         self._cancels = CancelRequests(connection, self._names, self.name, self._runs)
         self._keeping: asyncio.Task[None] | None = None
-        self._time = LeaseTime(config.ack_wait)
         self._taking = self._how_to_take()
         self._watchdog = Watchdog(connection, self._names, self._taking, self.limits_are)
         self._server_clock = ServerClock(connection, self._names)
@@ -193,12 +194,15 @@ class Worker:
 
     @property
     def why_not_ready(self) -> str:
-        """Why jobs of some shard do not reach this worker, in words; empty while they do. Any thread may ask."""
+        """Why jobs of some shard do not reach this worker, or cannot begin or end, in words; empty while they do.
+
+        Any thread may ask.
+        """
         if self._stopping:
             return "the worker is stopping"
         if self._keeping is not None and not self._connection.is_connected:
             return "there is no connection to NATS"
-        return self._watchdog.why_not_ready
+        return self._watchdog.why_not_ready or self._state.blocked.why
 
     @property
     def running(self) -> int:
