@@ -87,10 +87,12 @@ class Worker:
 
         Raises:
             JobError: `RunnerUnavailable`, if the server cannot be reached; `Validation`, if a handler cannot run in a
-                process. Streams that do not exist yet are no error: the worker says so once and begins when they do.
+                process; `WrongLoop`, if the service is connected in another event loop. Streams that do not exist yet
+                are no error: the worker says so once and begins when they do.
         """
         if self._keeping is not None:
             return
+        self._connection.home.check()
         functions = self._registry.for_processes()
         shards: dict[Shard, dict[str, Any]] | None = None
         with suppress(IncompleteList):  # then the watchdog looks again
@@ -142,6 +144,7 @@ class Worker:
         """
         if self._keeping is None or self._tools is None:
             return
+        self._connection.home.check()
         if self._ending is None:
             self._ending = asyncio.ensure_future(self._end(self._tools, self._keeping, grace))
         await asyncio.shield(self._ending)
