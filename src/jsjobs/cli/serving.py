@@ -23,6 +23,7 @@ from jsjobs.health import Readiness
 from jsjobs.jetstream.errors import without_secrets
 from jsjobs.rpc import Rpc
 from jsjobs.safe_log import get_logger
+from jsjobs.worker.interrupts import is_ctrl_c
 from jsjobs.worker.worker import Worker
 
 logger = get_logger("jsjobs.cli")
@@ -216,7 +217,7 @@ def run_until_stopped(main: Coroutine[Any, Any, None], afterwards: Callable[[], 
     runner = asyncio.Runner(loop_factory=loop_factory())
     code = 1
     try:
-        runner.run(main)
+        _run(runner.get_loop(), main)
         code = 0
     finally:
         for number in _SIGNALS:
@@ -225,6 +226,21 @@ def run_until_stopped(main: Coroutine[Any, Any, None], afterwards: Callable[[], 
             afterwards()
         _leave_within(_LEAVING, code)
         runner.close()
+
+
+def _run(loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, None]) -> None:
+    """Run to the end, however often something that a handler started stops the event loop.
+
+    asyncio lets a SystemExit or KeyboardInterrupt of any task or callback out at once, in the middle of all others.
+    """
+    task = loop.create_task(main)
+    while True:
+        try:
+            return loop.run_until_complete(task)
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
+            if task.done() or loop.is_closed() or (isinstance(error, KeyboardInterrupt) and is_ctrl_c(error)):
+                raise
+            logger.exception("something that a handler started has stopped the event loop; it goes on")
 
 
 def _leave_within(seconds: float, code: int) -> None:

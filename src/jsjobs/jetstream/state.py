@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import re
 import time
+from collections.abc import Callable
 from datetime import datetime
 from typing import NamedTuple
 
@@ -60,8 +61,18 @@ class Found(NamedTuple):
 class StateStore:
     """Reads and writes entries."""
 
-    def __init__(self, connection: Connection, names: Names) -> None:
+    def __init__(
+        self, connection: Connection, names: Names, *, is_torn_down: Callable[[], bool] = lambda: True
+    ) -> None:
+        """Read and write with a token of its own.
+
+        Args:
+            connection: To the server.
+            names: The namespace.
+            is_torn_down: Asked when a write is cancelled: where this says no, it is brought to its end all the same.
+        """
         self._connection = connection
+        self._is_torn_down = is_torn_down
         self._names = names
         self._direct = f"$JS.API.DIRECT.GET.{names.state_stream}.".encode()
         self._token = random_token().encode()
@@ -122,12 +133,28 @@ class StateStore:
         except JobError as error:
             if not error.is_transient:
                 raise
+        except asyncio.CancelledError:
+            if self._is_torn_down():
+                raise
+        what = entry.job_id, subject, body, header, expected, b"%b-%x" % (self._token, number)
+        if within is None:
+            return await self._write_at_last(*what)
         try:
             async with asyncio.timeout(within):
-                writer = b"%b-%x" % (self._token, number)
-                return await self._write_again(entry.job_id, subject, body, header, expected, writer)
+                return await self._write_again(*what)
         except TimeoutError:
             raise ConnectionLost("NATS could not be reached; the job's entry may yet have been written") from None
+
+    async def _write_at_last(
+        self, job_id: str, subject: bytes, body: bytes, header: bytes, expected: int, writer: bytes
+    ) -> int:
+        """As `_write_again`, once more where something cancels it that is not the end of the whole event loop."""
+        while True:
+            try:
+                return await self._write_again(job_id, subject, body, header, expected, writer)
+            except asyncio.CancelledError:
+                if self._is_torn_down():
+                    raise
 
     async def _write_again(
         self, job_id: str, subject: bytes, body: bytes, header: bytes, expected: int, writer: bytes

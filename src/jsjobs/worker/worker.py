@@ -66,7 +66,7 @@ class Worker:
         self._registry = registry
         self._telemetry = telemetry
         self._names = Names(config.namespace)
-        self._state = StateStore(connection, self._names)
+        self._state = StateStore(connection, self._names, is_torn_down=self._is_torn_down)
         self._runs: dict[RunKey, JobRun] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._tools: Tools | None = None
@@ -112,6 +112,7 @@ class Worker:
                 result_ttl=self._config.result_ttl,
                 lease_time=self._time,
                 clock=utc_now,
+                is_torn_down=self._is_torn_down,
                 telemetry=self._telemetry,
             ),
             registry=self._registry,
@@ -123,6 +124,7 @@ class Worker:
             grace=self._config.grace,
             clock=utc_now,
             server_now=self._server_clock.now,
+            is_torn_down=self._is_torn_down,
             telemetry=self._telemetry,
         )
         self._keeper = LeaseKeeper(self._state, self._time)
@@ -164,10 +166,10 @@ class Worker:
         await self._wait_for_runs(_LAST_WORD)
         if self._tasks:
             logger.warning("%d jobs do not end; they come back after ack_wait", len(self._tasks))
+        keeping.cancel()
         for task in self._tasks:
             task.cancel()
         await self._cancels.stop()
-        keeping.cancel()
         tools.limits.close()
         await tools.places.processes.close()
         tools.places.threads.shutdown(wait=False, cancel_futures=True)
@@ -270,6 +272,10 @@ class Worker:
             await asyncio.sleep(self._time.ack_wait / 24)
             for run in list(self._runs.values()):
                 keeper.look(run)
+
+    def _is_torn_down(self) -> bool:
+        # Nobody but us, or who ends the whole loop, cancels this one.
+        return self._keeping is None or self._keeping.done() or self._keeping.cancelling() > 0
 
     async def _wait_for_runs(self, seconds: float) -> None:
         if self._tasks:
