@@ -9,7 +9,6 @@ from cli_process import Cli
 from facts import eventually, is_processing
 from jsjobs import JobService
 
-
 APP = """
 import asyncio, sys
 from jsjobs import JobService

@@ -1,23 +1,24 @@
 """Running a worker, a router and the micro service in this process until a signal ends it.
 
-The first SIGTERM or SIGINT asks for a graceful stop, the second interrupts what still runs. Whatever an application's
-handlers left behind, the process ends.
+The first SIGTERM, SIGINT or SIGHUP asks for a graceful stop, the second interrupts what still runs. Whatever an
+application's handlers left behind, and whoever reads what it says, the process ends.
 """
 
 import asyncio
 import logging
 import os
 import signal
-import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 from jsjobs import JobService
 from jsjobs.cli.connect import loop_factory
 from jsjobs.cli.health import NOWHERE, HealthPlace, health_endpoints, readiness_of
 from jsjobs.cli.options import announce, start_log
+from jsjobs.cli.signals import may_hurry, stop_signals
+from jsjobs.cli.standard_streams import flush_output
 from jsjobs.dead_letters.router import Router
 from jsjobs.health import Readiness
 from jsjobs.jetstream.errors import without_secrets
@@ -28,7 +29,6 @@ from jsjobs.worker.worker import Worker
 
 logger = get_logger("jsjobs.cli")
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _LAST_WRITES = 2.0
 """Seconds to give jobs back after the second signal."""
 _LEAVING = 3.0
@@ -53,11 +53,14 @@ class Stop:
     def __init__(self) -> None:
         self.asked = asyncio.Event()
         self.at_once = asyncio.Event()
-        for number in _SIGNALS:
-            asyncio.get_running_loop().add_signal_handler(number, self._take)
+        for number in stop_signals():
+            asyncio.get_running_loop().add_signal_handler(number, self._take, number)
 
-    def _take(self) -> None:
-        (self.at_once if self.asked.is_set() else self.asked).set()
+    def _take(self, number: int) -> None:
+        if not self.asked.is_set():
+            self.asked.set()
+        elif may_hurry(number):
+            self.at_once.set()
 
 
 class Serving:
@@ -220,7 +223,7 @@ def run_until_stopped(main: Coroutine[Any, Any, None], afterwards: Callable[[], 
         _run(runner.get_loop(), main)
         code = 0
     finally:
-        for number in _SIGNALS:
+        for number in stop_signals():
             signal.signal(number, signal.SIG_IGN)  # what follows is short, and must not be left half done
         if afterwards is not None:
             afterwards()
@@ -249,9 +252,9 @@ def _leave_within(seconds: float, code: int) -> None:
     def leave() -> None:
         left = [thread.name for thread in threading.enumerate() if not thread.daemon]
         logger.warning("ending though these threads still run: %s", ", ".join(left))
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with suppress(Exception):
+            logging.shutdown()
+        flush_output()
         os._exit(code)
 
     timer = threading.Timer(seconds, leave)
