@@ -35,6 +35,7 @@ class QueueMetrics:
         if self._telemetry is None:
             logger.warning("queue metrics are asked for, but telemetry is off: set OTEL_EXPORTER_OTLP_ENDPOINT")
         else:
+            self._connection.home.check()
             self._stopped = False
             self._task = asyncio.ensure_future(self._look_on(self._telemetry))
         return self

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
-from bare_environment import bare_environment
 from server_probes import all_ended, ask, crash_owner, family, store, stored, wait_until
 
+from bare_environment import bare_environment
 from jsjobs.embedded.processes import Child
 
 if TYPE_CHECKING:

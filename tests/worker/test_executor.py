@@ -33,10 +33,9 @@ def threads() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def handling() -> Handling:
-    return Handling(
-        JobContext("normal-1", "t", Priority.NORMAL, shard=0, attempt=1, fence=7), grace=10, limits=TimeLimits()
-    )
+def handling(*, is_torn_down: bool = False) -> Handling:
+    context = JobContext("normal-1", "t", Priority.NORMAL, shard=0, attempt=1, fence=7)
+    return Handling(context, grace=10, limits=TimeLimits(), is_torn_down=lambda: is_torn_down)
 
 
 def entry(attempts: int = 1, max_attempts: int = 3, retry: RetryState | None = None) -> JobStatusResponse:
@@ -279,7 +278,7 @@ async def test_tearing_the_process_down_is_no_failure_of_the_job(run: Runs) -> N
         started.set()
         await asyncio.sleep(60)
 
-    task = asyncio.ensure_future(run(slow))
+    task = asyncio.ensure_future(run(slow, on=handling(is_torn_down=True)))
     await started.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -2,7 +2,6 @@
 
 import errno
 import gc
-import os
 import sys
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from jsjobs.cli.command_table import CommandTable
 from jsjobs.cli.exit_codes import FAILED, INTERRUPTED
+from jsjobs.cli.standard_streams import flush_output
 
 _HELP = """Jobs on NATS JetStream: run workers, submit jobs, see what became of them.
 
@@ -64,10 +64,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _flushed(code: int) -> int:
     """The exit code, once everything is written; a reader that has gone is no error worth a word."""
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        # Python would try again at its end, and complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return code or (0 if error.errno == errno.EPIPE else FAILED)
-    return code
+    error = flush_output()
+    return code if error is None else code or (0 if error.errno == errno.EPIPE else FAILED)

@@ -15,6 +15,7 @@ from jsjobs.cli.options import TARGET, examples, is_verbose, with_servers
 from jsjobs.cli.output import talk
 from jsjobs.cli.reload import Reloading
 from jsjobs.cli.serving import Serving, run_until_stopped, start_logging
+from jsjobs.cli.signals import stop_signals
 from jsjobs.cli.streams import apply_streams, finish_changes
 from jsjobs.embedded.discovery import Endpoints
 from jsjobs.embedded.home import LocalServers
@@ -36,7 +37,7 @@ def dev(
     Data and logs are in ./.jsjobs; every other command in this folder, or below it, finds the servers there. A server
     that the environment or an option names is used instead of starting one. Ctrl-C stops everything.
     """
-    for number in (signal.SIGTERM, signal.SIGHUP):  # the second, when the terminal is closed
+    for number in stop_signals():
         signal.signal(number, signal.default_int_handler)
     if target is not None:
         check_target(target)  # before servers are started for nothing

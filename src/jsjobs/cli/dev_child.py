@@ -19,6 +19,7 @@ from jsjobs.cli.load import load_application
 from jsjobs.cli.options import be_verbose
 from jsjobs.cli.problems import report
 from jsjobs.cli.serving import run_until_stopped, start_logging
+from jsjobs.cli.standard_streams import flush_output
 
 _ORPHANS_GRACE = 3.0
 _LAST_WORD = 6.0
@@ -71,4 +72,6 @@ def _end_with(parent: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    code = main(*sys.argv[1:])
+    flush_output()
+    sys.exit(code)

@@ -14,6 +14,7 @@ from rich.markup import escape
 from jsjobs.cli.durations import parse_duration, parse_moment
 from jsjobs.cli.output import talk
 from jsjobs.logs import LogFormat, log_to_stderr
+from jsjobs.safe_log import get_logger
 
 _PANEL = "Servers and logging"
 _LOG_FORMAT = "JSJOBS_LOG_FORMAT"
@@ -120,7 +121,7 @@ def start_log(level: int, text: str) -> None:
 def announce(text: str, *, style: str = "") -> None:
     """What a command that stays says of itself: to the person at the terminal, or among its log where that is JSON."""
     if os.environ.get(_LOG_FORMAT) == LogFormat.JSON:
-        logging.getLogger("jsjobs.cli").info("%s", text)
+        get_logger("jsjobs.cli").info("%s", text)
     else:
         talk(text, style=style)
 

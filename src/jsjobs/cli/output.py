@@ -1,4 +1,7 @@
-"""Printing: data on standard output, talk on standard error, colours only on a terminal."""
+"""Printing: data on standard output, talk on standard error, colours only on a terminal.
+
+Talk is lost where nobody reads it any more: a reader that has gone ends no work.
+"""
 
 import json
 import re
@@ -9,6 +12,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.text import Text
+
+from jsjobs.cli.standard_streams import NOBODY_READS
 
 _PIPE_WIDTH = 240
 # Characters that a terminal obeys instead of showing, or that turn the direction of writing; and halves of characters,
@@ -23,14 +28,22 @@ def screen() -> Console:
 
 def talk(text: str, *, style: str = "") -> None:
     """Say something to the person at the terminal, beside the data."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(plain(text, style))
+    _say(plain(text, style))
 
 
 def complain(text: str) -> None:
     """Say what went wrong."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(Text.assemble(("error: ", "bold red"), plain(text)))
+    _say(Text.assemble(("error: ", "bold red"), plain(text)))
+
+
+def _say(text: Text) -> None:
+    with suppress(*NOBODY_READS):
+        _Talk(stderr=True, highlight=False, soft_wrap=True).print(text)
+
+
+class _Talk(Console):
+    def on_broken_pipe(self) -> None:
+        """Where rich would end the process."""
 
 
 def plain(text: object, style: str = "") -> Text:

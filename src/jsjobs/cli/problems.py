@@ -2,10 +2,12 @@
 
 import sys
 import traceback
+from contextlib import suppress
 
 from jsjobs.cli.exit_codes import FAILED, WRONG_USE
 from jsjobs.cli.options import is_verbose
 from jsjobs.cli.output import complain
+from jsjobs.cli.standard_streams import NOBODY_READS
 from jsjobs.embedded.errors import EmbeddedError
 from jsjobs.model.errors import AlreadyDue, AlreadyEnded, JobError, Reason
 from jsjobs.postgres.errors import (
@@ -58,5 +60,6 @@ def report(error: Exception) -> int:
     text, code = judge(error)
     complain(text)
     if is_verbose():
-        traceback.print_exception(error, file=sys.stderr)
+        with suppress(*NOBODY_READS):
+            traceback.print_exception(error, file=sys.stderr)
     return code

@@ -9,6 +9,7 @@ from jsjobs.cli.dev_process import DevProcess
 from jsjobs.cli.exit_codes import BROKEN, FAILED, WRONG_USE
 from jsjobs.cli.load import source_folders
 from jsjobs.cli.output import talk
+from jsjobs.cli.signals import may_hurry, stop_signals
 from jsjobs.cli.watching import changes, forget_bytecode
 
 _SOON = 0.5
@@ -39,7 +40,7 @@ class Reloading:
 
     def run(self) -> int:
         """Serve until a signal, and return the exit code; the second signal interrupts running jobs."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in stop_signals():
             signal.signal(number, self._take)
         code = None
         try:
@@ -54,8 +55,9 @@ class Reloading:
         return code or 0
 
     def _take(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
-        self._signals += 1
+        del frame
+        if not self._signals or may_hurry(number):
+            self._signals += 1
 
     def _reload(self, changed: set[Path]) -> None:
         talk(f"{_named(changed)} changed: reloading")

@@ -1,33 +1,34 @@
 """Running a worker, a router and the micro service in this process until a signal ends it.
 
-The first SIGTERM or SIGINT asks for a graceful stop, the second interrupts what still runs. Whatever an application's
-handlers left behind, the process ends.
+The first SIGTERM, SIGINT or SIGHUP asks for a graceful stop, the second interrupts what still runs. Whatever an
+application's handlers left behind, and whoever reads what it says, the process ends.
 """
 
 import asyncio
 import logging
 import os
 import signal
-import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 from jsjobs import JobService
 from jsjobs.cli.connect import loop_factory
 from jsjobs.cli.health import NOWHERE, HealthPlace, health_endpoints, readiness_of
 from jsjobs.cli.options import announce, start_log
+from jsjobs.cli.signals import may_hurry, stop_signals
+from jsjobs.cli.standard_streams import flush_output
 from jsjobs.dead_letters.router import Router
 from jsjobs.health import Readiness
 from jsjobs.jetstream.errors import without_secrets
 from jsjobs.rpc import Rpc
 from jsjobs.safe_log import get_logger
+from jsjobs.worker.interrupts import is_ctrl_c
 from jsjobs.worker.worker import Worker
 
 logger = get_logger("jsjobs.cli")
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _LAST_WRITES = 2.0
 """Seconds to give jobs back after the second signal."""
 _LEAVING = 3.0
@@ -52,11 +53,14 @@ class Stop:
     def __init__(self) -> None:
         self.asked = asyncio.Event()
         self.at_once = asyncio.Event()
-        for number in _SIGNALS:
-            asyncio.get_running_loop().add_signal_handler(number, self._take)
+        for number in stop_signals():
+            asyncio.get_running_loop().add_signal_handler(number, self._take, number)
 
-    def _take(self) -> None:
-        (self.at_once if self.asked.is_set() else self.asked).set()
+    def _take(self, number: int) -> None:
+        if not self.asked.is_set():
+            self.asked.set()
+        elif may_hurry(number):
+            self.at_once.set()
 
 
 class Serving:
@@ -216,15 +220,30 @@ def run_until_stopped(main: Coroutine[Any, Any, None], afterwards: Callable[[], 
     runner = asyncio.Runner(loop_factory=loop_factory())
     code = 1
     try:
-        runner.run(main)
+        _run(runner.get_loop(), main)
         code = 0
     finally:
-        for number in _SIGNALS:
+        for number in stop_signals():
             signal.signal(number, signal.SIG_IGN)  # what follows is short, and must not be left half done
         if afterwards is not None:
             afterwards()
         _leave_within(_LEAVING, code)
         runner.close()
+
+
+def _run(loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, None]) -> None:
+    """Run to the end, however often something that a handler started stops the event loop.
+
+    asyncio lets a SystemExit or KeyboardInterrupt of any task or callback out at once, in the middle of all others.
+    """
+    task = loop.create_task(main)
+    while True:
+        try:
+            return loop.run_until_complete(task)
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
+            if task.done() or loop.is_closed() or (isinstance(error, KeyboardInterrupt) and is_ctrl_c(error)):
+                raise
+            logger.exception("something that a handler started has stopped the event loop; it goes on")
 
 
 def _leave_within(seconds: float, code: int) -> None:
@@ -233,9 +252,9 @@ def _leave_within(seconds: float, code: int) -> None:
     def leave() -> None:
         left = [thread.name for thread in threading.enumerate() if not thread.daemon]
         logger.warning("ending though these threads still run: %s", ", ".join(left))
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with suppress(Exception):
+            logging.shutdown()
+        flush_output()
         os._exit(code)
 
     timer = threading.Timer(seconds, leave)

@@ -16,6 +16,7 @@ from jsjobs.cli.load import load_application
 from jsjobs.cli.options import be_verbose
 from jsjobs.cli.problems import report
 from jsjobs.cli.serving import Serving, run_until_stopped, say_without_database, start_logging
+from jsjobs.cli.standard_streams import flush_output
 from jsjobs.health import Readiness
 
 FIRST, NO_ROUTER, QUEUE_METRICS, VERBOSE = "--first", "--no-router", "--queue-metrics", "--verbose"
@@ -84,4 +85,6 @@ class _Orphan:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    code = main(*sys.argv[1:])
+    flush_output()
+    sys.exit(code)

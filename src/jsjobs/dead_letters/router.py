@@ -72,6 +72,7 @@ class Router:
             JobError: If the server refuses what a router asks; one that does not answer now is asked again later.
         """
         if self._subscription is None:
+            self._connection.home.check()
             await self._lookout.start()
             subject = self._names.router_deliver.encode()
             try:
@@ -85,6 +86,7 @@ class Router:
         """Take no more letters and finish the ones in hand; those that cannot be stored now come back later."""
         if self._subscription is None:
             return
+        self._connection.home.check()
         for task in self._watching:
             task.cancel()
         await self._lookout.stop()

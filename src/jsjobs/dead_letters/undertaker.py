@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from jsjobs.dead_letters.build import row
 from jsjobs.jetstream.api import ApiError, call
+from jsjobs.jetstream.blocked_writes import BlockedWrite
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.ids import is_given_id, parse_plain_id
 from jsjobs.jetstream.incoming import IncomingJob, read_job
@@ -140,7 +141,8 @@ class Undertaker:
         job = read_unfit(self._names, message)
         entry, needs_letter = await self._ended(job, why)
         if entry is not None and needs_letter:
-            await send_letter(self._connection, self._names, entry, message.header, message.data)
+            with BlockedWrite(self._state.blocked, None) as blocked:
+                await send_letter(self._connection, self._names, entry, message.header, message.data, blocked=blocked)
         await self._delete(self._names.schedule_stream, message.sequence)
         if entry is not None and entry.status is Status.CANCELLED:
             await self._let_cancelled_age(job.job_id)

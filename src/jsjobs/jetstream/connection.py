@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import random
+from asyncio import _get_running_loop
 from collections.abc import Callable
 from typing import Any
 
 from nats.aio.client import Client
 from nats.nuid import NUID
 
+from jsjobs.home_loop import HomeLoop
 from jsjobs.jetstream.answers import Answers, Reply
 from jsjobs.jetstream.errors import ConnectionClosed, ConnectionLost, ServerTooOld, TooLarge, without_secrets
 from jsjobs.jetstream.hardened import HardenedClient, NoTls
+from jsjobs.jetstream.parser import Receiver
 from jsjobs.jetstream.refusals import Refusals, refusal_in
 from jsjobs.model.errors import JobError
 from jsjobs.safe_log import get_logger
@@ -33,6 +36,8 @@ class Connection(HardenedClient):
 
     def __init__(self) -> None:
         super().__init__()
+        self.home = HomeLoop(self, self._on_fork)
+        """The loop that it can be used in."""
         self._up = asyncio.Event()
         self._answers = Answers()
         self._refused = Refusals()
@@ -117,9 +122,11 @@ class Connection(HardenedClient):
         """Wait for the connection to stand.
 
         Raises:
+            WrongLoop: If this is not the loop that it was opened in.
             ConnectionClosed: If it was closed.
             JobError: `RunnerUnavailable`, if it does not within `timeout` seconds: nothing was sent.
         """
+        self.home.check()
         if self.is_closed:
             raise ConnectionClosed
         if not self._up.is_set():
@@ -203,11 +210,33 @@ class Connection(HardenedClient):
             ConnectionLost: If the connection broke, or `timeout` seconds passed, with the request under way.
             NoResponders: If nobody listens on the subject.
             NotPermitted: If this user may not publish on it.
+            WrongLoop: If this is not the loop that it was opened in.
             JobError: `RunnerUnavailable` or `Validation`: nothing was sent.
         """
+        # Not by `check`: every submit comes along here.
+        if _get_running_loop() is not self.home.loop:
+            raise self.home.refusal()
         if not self._up.is_set():
             await self.when_up(timeout)
         return await self.ask_soon(subject, data, header=header, timeout=timeout, once=once, again=again)
+
+    async def receive(self, subject: bytes, receiver: Receiver, *, queue: str = "") -> int:
+        """Subscribe a plain function, called as messages come in, in order; it must not block.
+
+        Returns:
+            The subscription's id, for `stop_receiving`.
+
+        Raises:
+            WrongLoop: If this is not the loop that it was opened in.
+            ConnectionClosed: If the connection was closed.
+        """
+        self.home.check()
+        return await super().receive(subject, receiver, queue=queue)
+
+    def _on_fork(self) -> None:
+        # The socket is the parent's too: not a byte may be written here, and no close may say good-bye on it.
+        self._status = Client.CLOSED
+        self._up.clear()
 
     async def _process_err(self, err_msg: str) -> None:
         refusal = refusal_in(err_msg)

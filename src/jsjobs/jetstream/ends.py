@@ -114,6 +114,7 @@ class Ends:
                     if awaited is not None and awaited.job_id in futures:
                         listening.add(awaited.job_id)
                         await self._listen(awaited)
+                self.connection.home.check()
                 job_id = await ended.get()
                 listening.discard(job_id)
                 yield job_id, futures.pop(job_id).result()

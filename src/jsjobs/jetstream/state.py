@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -125,17 +126,27 @@ class _Again:
 
 
 class StateStore:
-    """Reads and writes entries.
+    """Reads and writes entries."""
 
-    Args:
-        connection: To the server.
-        names: The namespace.
-        blocked: Where writes that wait for room are told of; None: in the log alone.
-    """
+    def __init__(
+        self,
+        connection: Connection,
+        names: Names,
+        *,
+        blocked: BlockedWrites | None = None,
+        is_torn_down: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Read and write with a token of its own.
 
-    def __init__(self, connection: Connection, names: Names, *, blocked: BlockedWrites | None = None) -> None:
+        Args:
+            connection: To the server.
+            names: The namespace.
+            blocked: Where writes that wait for room are told of; None: in the log alone.
+            is_torn_down: Asked when a write is cancelled: where this says no, it is brought to its end all the same.
+        """
         self.blocked = blocked or BlockedWrites()
         self._connection = connection
+        self._is_torn_down = is_torn_down
         self._names = names
         self._direct = f"$JS.API.DIRECT.GET.{names.state_stream}.".encode()
         self._token = random_token().encode()
@@ -201,23 +212,44 @@ class StateStore:
         body = entry.text if isinstance(entry, EntryText) else entry.to_json()
         try:
             return _revision(await self._connection.ask_soon(subject, body, header=header, once=True), entry.job_id)
-        except ConnectionClosed:
-            raise
-        except LimitReached:
-            if within is not None:
-                raise
-        except JobError as error:
-            if not error.is_transient:
+        except (JobError, asyncio.CancelledError) as error:
+            if self._is_final(error, within):
                 raise
         again = _Again(entry.job_id, subject, body, header, expected, b"%b-%x" % (self._token, number))
+        if within is None:
+            return await self._write_at_last(again, delivery)
+        return await self._write_within(within, again, delivery)
+
+    def _is_final(self, error: BaseException, within: float | None) -> bool:
+        """Whether a first try that failed so is not followed by another."""
+        match error:
+            case ConnectionClosed():
+                return True
+            case LimitReached():
+                return within is not None
+            case JobError():
+                return not error.is_transient
+        return self._is_torn_down()
+
+    async def _write_within(self, seconds: float, again: _Again, delivery: Delivery | None) -> int:
         try:
-            async with asyncio.timeout(within):
+            async with asyncio.timeout(seconds):
                 with BlockedWrite(self.blocked, delivery) as blocked:
-                    return await self._write_again(again, blocked, waits=within is None)
+                    return await self._write_again(again, blocked, waits=False)
         except TimeoutError:
             if again.was_read:
                 raise Unstored(self._names.state_stream) from None
             raise ConnectionLost("NATS could not be reached; the job's entry may yet have been written") from None
+
+    async def _write_at_last(self, again: _Again, delivery: Delivery | None) -> int:
+        """As `_write_again`, once more where something cancels it that is not the end of the whole event loop."""
+        while True:
+            try:
+                with BlockedWrite(self.blocked, delivery) as blocked:
+                    return await self._write_again(again, blocked, waits=True)
+            except asyncio.CancelledError:
+                if self._is_torn_down():
+                    raise
 
     async def _write_again(self, again: _Again, blocked: BlockedWrite, *, waits: bool) -> int:
         unheard_since: float | None = None

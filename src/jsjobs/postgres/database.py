@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 
 import asyncpg
 
+from jsjobs.home_loop import HomeLoop
 from jsjobs.postgres.errors import (
     DatabaseError,
     DatabaseExhausted,
@@ -70,6 +71,7 @@ class Database:
         self._command_timeout = command_timeout
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._closed = False
+        self._home: HomeLoop | None = None
 
     async def connect(self) -> None:
         """Opens the pool, again after a `close()`; does not touch the server, so it cannot fail for an outage."""
@@ -78,14 +80,23 @@ class Database:
 
     async def close(self) -> None:
         """Closes all connections, by force those that are still busy after a few seconds."""
+        if self.is_gone:
+            return
+        if self._home is not None:
+            self._home.check()
         self._closed = True
-        pool, self._pool = self._pool, None
+        pool, self._pool, self._home = self._pool, None, None
         if pool is None:
             return
         # A pool that cannot close in peace has already cut its connections when it raises.
         with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
             async with asyncio.timeout(_CONNECT_TIMEOUT):
                 await pool.close()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether its connections are of an event loop that has ended, or of the process that forked this one."""
+        return self._home is not None and self._home.is_gone
 
     async def __aenter__(self) -> Self:
         """Opens the pool."""
@@ -107,7 +118,10 @@ class Database:
             DatabaseExhausted: Likewise, and Postgres said so itself.
             SchemaMissing: A table or column is not there.
             DatabaseRefused: Postgres said no for another reason.
+            WrongLoop: This is not the event loop in which it was opened.
         """
+        if self._home is not None:
+            self._home.check()
         try:
             pool = self._pool or await self._open()
             async with pool.acquire(timeout=_ACQUIRE_TIMEOUT) as connection:
@@ -128,6 +142,7 @@ class Database:
         if self._closed:
             raise DatabaseUnavailable(f"the connection to Postgres at {self.place} was closed by this program")
         if self._pool is None:
+            self._home = HomeLoop(self)
             # With no minimum this connects to nothing, and so has nothing to wait for that could let another task in.
             self._pool = await asyncpg.create_pool(
                 self._url,

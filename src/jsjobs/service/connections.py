@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import _get_running_loop
 from typing import TYPE_CHECKING, Self
 
 from jsjobs.jetstream.subjects import Names
@@ -51,17 +52,31 @@ class Connections:
     async def connect(self) -> None:
         """Connect to NATS; Postgres is asked only when it is needed. Whether there is telemetry is decided here.
 
+        From then on the service works in this event loop alone. Once that has ended, or in a process that was forked
+        since, it can be connected again.
+
         Raises:
-            JobError: `RunnerUnavailable`, if no server can be reached or it is too old.
+            JobError: `RunnerUnavailable`, if no server can be reached or it is too old; `WrongLoop` (its reason is
+                `Validation`), if it is connected in another event loop.
         """
-        if self._connection is None:
+        self._forget_what_is_gone()
+        if self._connection is not None:
+            self._connection.home.check()
+        else:
             from jsjobs.jetstream.connect import connect
 
             self._telemetry = find_telemetry(self.config.namespace)
             self._connection = await connect(self.config)
 
     async def close(self) -> None:
-        """Close every connection, and export what telemetry was recorded."""
+        """Close every connection, and export what telemetry was recorded.
+
+        Raises:
+            JobError: `WrongLoop` (its reason is `Validation`), if it is connected in another event loop.
+        """
+        self._forget_what_is_gone()
+        if self._connection is not None:
+            self._connection.home.check()
         try:
             if self._connection is not None:
                 await self._connection.close()
@@ -86,13 +101,21 @@ class Connections:
         """The database, opened when it is first asked.
 
         Raises:
-            JobError: `Validation`, if none is set or its URL cannot be read.
+            JobError: `Validation`, if none is set or its URL cannot be read; `WrongLoop`, if the service is connected
+                in another event loop than the one that runs here.
         """
-        if self._database is None:
+        if self._connection is not None and _get_running_loop() is not None:
+            self._connection.home.check()
+        if self._database is None or self._database.is_gone:
             from jsjobs.dead_letters.table import database_of
 
             self._database = database_of(self.config)
         return self._database
+
+    def _forget_what_is_gone(self) -> None:
+        """Drop the connections of a loop that has ended, or of the parent's: there is nothing to be closed."""
+        if self._connection is not None and self._connection.home.is_gone:
+            self._connection = self._database = None
 
     @property
     def connection(self) -> Connection:

@@ -119,6 +119,7 @@ class Follows(Connections):
 
     def _ends(self) -> Ends:
         connection = self.connection
+        connection.home.check()  # before anybody of this loop stands in the table of that one
         if self._shared_ends is None or self._shared_ends.connection is not connection:
             from jsjobs.jetstream.ends import Ends
 

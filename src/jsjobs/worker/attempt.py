@@ -55,7 +55,7 @@ class JobAttempt:
         lease = time.lease if delivery.age() <= time.margin else await self._renewed()
         if lease <= 0:
             delivery.lost = True  # claiming it took longer than the lease
-        handling = self.handling = Handling(context, tools.grace, tools.limits)
+        handling = self.handling = Handling(context, tools.grace, tools.limits, tools.is_torn_down)
         asked = early()
         if asked is not None:
             handling.stop(asked)

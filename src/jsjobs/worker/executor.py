@@ -7,6 +7,7 @@ import logging
 import random
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +21,7 @@ from jsjobs.model.retry import Retry, RetryState
 from jsjobs.model.snooze import Snooze
 from jsjobs.safe_log import get_logger
 from jsjobs.worker.context import JobContext
+from jsjobs.worker.interrupts import is_ctrl_c
 from jsjobs.worker.limits import TimeLimits
 from jsjobs.worker.processes.pool import Processes
 from jsjobs.worker.processes.process import HandlerFailed
@@ -51,17 +53,25 @@ class Places:
 class Handling:
     """The part of a job's task that may be interrupted: while its handler runs, never while a write is under way."""
 
-    def __init__(self, context: JobContext, grace: float, limits: TimeLimits) -> None:
+    def __init__(
+        self,
+        context: JobContext,
+        grace: float,
+        limits: TimeLimits,
+        is_torn_down: Callable[[], bool] = lambda: False,
+    ) -> None:
         """An attempt that is about to run.
 
         Args:
             context: What its handler is told.
             grace: Seconds that an interrupted handler gets to end, before what it still does is interrupted too.
             limits: What tells when its time is up.
+            is_torn_down: Tells whether whatever runs in this event loop is being cancelled.
         """
         self.context = context
         self._grace = grace
         self._limits = limits
+        self._is_torn_down = is_torn_down
         self.loop = limits.loop
         self.why = ""
         self.asked: Stop | None = None
@@ -80,6 +90,11 @@ class Handling:
         self.context.cancelled = True
         if is_first:
             self._interrupt()
+
+    @property
+    def is_torn_down(self) -> bool:
+        """Whether a cancellation that nobody asked for is the whole event loop's, not one by the handler."""
+        return self.asked is None and self._is_torn_down()
 
     def _interrupt(self) -> None:
         if self._task is not None:
@@ -137,12 +152,25 @@ class Handling:
         return future.result()
 
 
+class _Raised(Exception):  # noqa: N818 - reads as what happened
+    """Carries what a handler raised out of its thread, where nobody else can have raised it.
+
+    No future can hold a StopIteration (Python 3.11): it would never be done, and the handler would seem to run for
+    ever. A KeyboardInterrupt or SystemExit in a task ends the event loop.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+
 def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     try:
         return function(*arguments)
-    except StopIteration as error:
-        # No future can hold one (Python 3.11): it would never be done, and the handler would seem to run for ever.
-        raise RuntimeError("the handler raised StopIteration") from error
+    except Snooze:
+        raise
+    except BaseException as error:  # noqa: BLE001 - see above
+        raise _Raised(error) from None
 
 
 async def execute(
@@ -176,19 +204,19 @@ async def execute(
         value = await handling.run(registration, payload, places, limit, task)
         verdict: Verdict = Complete(registration.write_result(value))
     except asyncio.CancelledError:
-        if handling.asked is None:
-            if task is not None and task.cancelling():
-                raise  # the whole process is being torn down
-            return _failed(entry, JobError.from_processing("the handler was cancelled from within"), policy, clock())
-        verdict = Release()
+        if handling.is_torn_down:
+            raise
+        verdict = Release() if handling.asked else _failed(entry, _cancelled_from_within(), policy, clock())
     except Snooze as snooze:
         verdict = SnoozeFor(snooze.seconds)
-    except (KeyboardInterrupt, GeneratorExit):
-        raise  # the process's, not the handler's
-    except BaseException as error:  # noqa: BLE001 - a handler may raise anything, and costs only its own job
+    except BaseException as error:
+        if _is_not_the_handlers(error, task, handling):
+            raise
+        if isinstance(error, _Raised):
+            error = error.error
         verdict = _failed(entry, error, policy, clock()) if _stands(handling) else _failed_in_stopping(entry, error)
-    while task is not None and task.cancelling():
-        task.uncancel()  # our own request has been answered, and must not end the settlement too
+    if task is not None and task.cancelling():
+        await _answer_cancellations(task, handling)
     try:
         if _stands(handling):
             return verdict
@@ -196,6 +224,28 @@ async def execute(
     finally:
         # They hold the exception, whose traceback holds this frame: payloads must not wait for the garbage collector.
         del verdict, task
+
+
+def _cancelled_from_within() -> JobError:
+    return JobError.from_processing("the handler was cancelled from within")
+
+
+async def _answer_cancellations(task: asyncio.Task[Any], handling: Handling) -> None:
+    """End what was asked for while the handler ran, by us or by itself: it must not end the settlement too."""
+    with suppress(asyncio.CancelledError):
+        await asyncio.sleep(0)  # one that the handler asked for with its last breath comes here
+    if handling.is_torn_down:
+        raise asyncio.CancelledError
+    while task.cancelling():
+        task.uncancel()
+
+
+def _is_not_the_handlers(error: BaseException, task: asyncio.Task[Any] | None, handling: Handling) -> bool:
+    """Whether an exception came from elsewhere while the handler ran: Ctrl-C, or the end of the coroutine itself."""
+    if isinstance(error, KeyboardInterrupt):
+        return is_ctrl_c(error)
+    # Who throws a suspended coroutine away is not the task that runs it.
+    return isinstance(error, GeneratorExit) and asyncio.current_task(handling.loop) is not task
 
 
 def _stands(handling: Handling) -> bool:

@@ -6,6 +6,7 @@ crashes at each.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -68,6 +69,7 @@ class Settlement:
         result_ttl: float,
         lease_time: LeaseTime,
         clock: Callable[[], datetime],
+        is_torn_down: Callable[[], bool],
         telemetry: Telemetry | None = None,
     ) -> None:
         """Settle with these tools.
@@ -79,6 +81,8 @@ class Settlement:
             result_ttl: Seconds that an ended job's entry is kept.
             lease_time: In which a delivery is surely still ours.
             clock: The time now.
+            is_torn_down: Whether whatever runs in this event loop is being cancelled. Another cancellation is by
+                something that a handler left behind, and ends no settlement.
             telemetry: Where outcomes are counted; None: nowhere.
         """
         self._connection = connection
@@ -87,6 +91,7 @@ class Settlement:
         self._ttl = result_ttl
         self._time = lease_time
         self._clock = clock
+        self._is_torn_down = is_torn_down
         self._telemetry = telemetry
 
     async def apply(self, claim: Claim, verdict: Verdict) -> Outcome:
@@ -206,16 +211,15 @@ class Settlement:
     async def rebury(self, dead: JobStatusResponse, delivery: Delivery) -> None:
         """The letter of a job that is dead already, then the end of its message."""
         trace = current_context().trace
-        with BlockedWrite(self._state.blocked, delivery) as blocked:
-            await send_letter(
-                self._connection,
-                self._names,
-                dead,
-                delivery.header,
-                delivery.data,
-                trace.traceparent,
-                blocked=blocked,
-            )
+        letter = dead, delivery.header, delivery.data, trace.traceparent
+        while True:
+            try:
+                with BlockedWrite(self._state.blocked, delivery) as blocked:
+                    await send_letter(self._connection, self._names, *letter, blocked=blocked)
+                break
+            except asyncio.CancelledError:
+                if self._is_torn_down():
+                    raise
         delivery.term(str(dead.error_reason))
 
     async def let_age(self, cancelled: JobStatusResponse, revision: int) -> None:

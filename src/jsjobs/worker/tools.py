@@ -40,4 +40,6 @@ class Tools:
     clock: Callable[[], datetime]
     server_now: Callable[[], Awaitable[datetime]]
     """The server's clock."""
+    is_torn_down: Callable[[], bool]
+    """Whether whatever runs in this event loop is being cancelled, this worker too."""
     telemetry: Telemetry | None = None

@@ -67,7 +67,8 @@ class Worker:
         self._telemetry = telemetry
         self._names = Names(config.namespace)
         self._time = LeaseTime(config.ack_wait)
-        self._state = StateStore(connection, self._names, blocked=BlockedWrites(self._time))
+        blocked = BlockedWrites(self._time)
+        self._state = StateStore(connection, self._names, blocked=blocked, is_torn_down=self._is_torn_down)
         self._runs: dict[RunKey, JobRun] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._tools: Tools | None = None
@@ -87,11 +88,12 @@ class Worker:
 
         Raises:
             JobError: `Validation`, if a handler cannot run in a process; `RunnerUnavailable`, if the service is not
-                connected. Streams that do not exist yet are no error, nor is a server that does not answer now: the
-                worker says so once and begins when it can.
+                connected; `WrongLoop`, if it is in another event loop. Streams that do not exist yet are no error, nor
+                is a server that does not answer now: the worker says so once and begins when it can.
         """
         if self._keeping is not None:
             return
+        self._connection.home.check()
         functions = self._registry.for_processes()
         shards: dict[Shard, dict[str, Any]] | None = None
         try:
@@ -115,6 +117,7 @@ class Worker:
                 result_ttl=self._config.result_ttl,
                 lease_time=self._time,
                 clock=utc_now,
+                is_torn_down=self._is_torn_down,
                 telemetry=self._telemetry,
             ),
             registry=self._registry,
@@ -126,6 +129,7 @@ class Worker:
             grace=self._config.grace,
             clock=utc_now,
             server_now=self._server_clock.now,
+            is_torn_down=self._is_torn_down,
             telemetry=self._telemetry,
         )
         self._keeper = LeaseKeeper(self._state, self._time)
@@ -147,6 +151,7 @@ class Worker:
         """
         if self._keeping is None or self._tools is None:
             return
+        self._connection.home.check()
         if self._ending is None:
             self._ending = asyncio.ensure_future(self._end(self._tools, self._keeping, grace))
         await asyncio.shield(self._ending)
@@ -166,10 +171,10 @@ class Worker:
         await self._wait_for_runs(_LAST_WORD)
         if self._tasks:
             logger.warning("%d jobs do not end; they come back after ack_wait", len(self._tasks))
+        keeping.cancel()
         for task in self._tasks:
             task.cancel()
         await self._cancels.stop()
-        keeping.cancel()
         tools.limits.close()
         await tools.places.processes.close()
         tools.places.threads.shutdown(wait=False, cancel_futures=True)
@@ -274,6 +279,10 @@ class Worker:
             await asyncio.sleep(self._time.ack_wait / 24)
             for run in list(self._runs.values()):
                 keeper.look(run)
+
+    def _is_torn_down(self) -> bool:
+        # Nobody but us, or who ends the whole loop, cancels this one.
+        return self._keeping is None or self._keeping.done() or self._keeping.cancelling() > 0
 
     async def _wait_for_runs(self, seconds: float) -> None:
         if self._tasks:

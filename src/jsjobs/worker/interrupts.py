@@ -1,0 +1,22 @@
+"""Telling Ctrl-C from a KeyboardInterrupt that somebody raised."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import traceback
+from functools import partial
+from typing import Any
+
+
+def is_ctrl_c(error: KeyboardInterrupt) -> bool:
+    """Whether a SIGINT may have raised this, and the process is to end; else it is just an exception."""
+    if threading.current_thread() is not threading.main_thread():
+        return False  # Python handles signals in its main thread alone
+    on_sigint: Any = signal.getsignal(signal.SIGINT)
+    if on_sigint is signal.default_int_handler:
+        return True  # it leaves no trace, so there is no telling
+    while isinstance(on_sigint, partial):  # such as asyncio's own
+        on_sigint = on_sigint.func
+    code = getattr(on_sigint, "__code__", None)
+    return any(frame.f_code is code for frame, _ in traceback.walk_tb(error.__traceback__))
