@@ -7,6 +7,8 @@ import sys
 from contextlib import suppress
 from typing import Any
 
+from jsjobs.interrupts import is_ctrl_c
+
 _CALLER = 3
 """Frames from the standard logger to whoever called this one: its line is the record's."""
 _told: set[str] = set()
@@ -60,7 +62,9 @@ class SafeLogger:
     def _log(self, level: int, message: str, args: tuple[object, ...], more: dict[str, Any]) -> None:
         try:
             self._logger.log(level, message, *args, stacklevel=_CALLER, **more)
-        except Exception as error:  # noqa: BLE001 - whatever it is
+        except BaseException as error:
+            if is_ctrl_c(error):
+                raise
             kind = type(error).__name__
             if kind not in _told:
                 _told.add(kind)

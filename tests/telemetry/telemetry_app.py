@@ -38,7 +38,7 @@ async def flaky(payload: dict[str, Any], ctx: JobService.Context) -> str:
 @jobs.handler("child")
 def child(payload: dict[str, str]) -> str:
     logger.warning("in a thread")
-    if "opentelemetry.trace" in sys.modules:
+    if "opentelemetry.trace" in sys.modules and "HOST_IS_BROKEN" not in os.environ:
         from opentelemetry import trace  # noqa: PLC0415 - where telemetry is off it must stay out
 
         with trace.get_tracer("shop").start_as_current_span("own work"):

@@ -16,12 +16,17 @@ class RaisingHandler(logging.Handler):
         raise OSError("the collector is away")
 
 
+class ExitingHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        raise SystemExit(1)
+
+
 class RaisingFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         raise KeyError("request")
 
 
-@pytest.fixture(params=["handler", "filter", "closed"])
+@pytest.fixture(params=["handler", "exits", "filter", "closed"])
 def raising(request: pytest.FixtureRequest) -> Iterator[logging.Logger]:
     logger = logging.getLogger("jsjobs")
     before = logger.level, logger.propagate
@@ -29,7 +34,8 @@ def raising(request: pytest.FixtureRequest) -> Iterator[logging.Logger]:
     logger.propagate = False
     closed = io.StringIO()
     closed.close()
-    handler = RaisingHandler() if request.param == "handler" else logging.StreamHandler(closed)
+    handlers = {"handler": RaisingHandler, "exits": ExitingHandler}
+    handler = handlers.get(request.param, lambda: logging.StreamHandler(closed))()
     if request.param == "filter":
         handler.addFilter(RaisingFilter())
     logger.addHandler(handler)
@@ -44,7 +50,7 @@ async def test_jobs_are_settled_all_the_same(
     closed = io.StringIO()
     closed.close()
     monkeypatch.setattr(sys, "stderr", closed)  # logging tells of its own failures there
-    with pytest.raises((OSError, KeyError, ValueError)):
+    with pytest.raises((OSError, KeyError, ValueError, SystemExit)):
         raising.warning("this test can fail")
 
     @jobs.handler("flaky")

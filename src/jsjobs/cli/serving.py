@@ -21,10 +21,10 @@ from jsjobs.cli.signals import may_hurry, stop_signals
 from jsjobs.cli.standard_streams import flush_output
 from jsjobs.dead_letters.router import Router
 from jsjobs.health import Readiness
+from jsjobs.interrupts import is_ctrl_c
 from jsjobs.jetstream.errors import without_secrets
 from jsjobs.rpc import Rpc
 from jsjobs.safe_log import get_logger
-from jsjobs.worker.interrupts import is_ctrl_c
 from jsjobs.worker.worker import Worker
 
 logger = get_logger("jsjobs.cli")
@@ -241,7 +241,7 @@ def _run(loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, None]) -> No
         try:
             return loop.run_until_complete(task)
         except (Exception, SystemExit, KeyboardInterrupt) as error:
-            if task.done() or loop.is_closed() or (isinstance(error, KeyboardInterrupt) and is_ctrl_c(error)):
+            if task.done() or loop.is_closed() or is_ctrl_c(error):
                 raise
             logger.exception("something that a handler started has stopped the event loop; it goes on")
 

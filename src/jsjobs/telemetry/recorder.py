@@ -12,20 +12,19 @@ from threading import Thread
 
 from opentelemetry import trace
 from opentelemetry.context import attach, detach
-from opentelemetry.trace import NonRecordingSpan, Span, SpanKind, get_current_span, set_span_in_context
+from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, get_current_span, set_span_in_context
 from opentelemetry.util.types import AttributeValue
 
 from jsjobs.model.context import DEFAULT_TENANT, RequestContext, enter_context
 from jsjobs.model.errors import JobError
 from jsjobs.model.ids import JobId
 from jsjobs.model.job import JobStatusResponse, Priority
-from jsjobs.safe_log import get_logger
+from jsjobs.model.trace import NO_TRACE, Trace
+from jsjobs.telemetry.harmless import Harmless
 from jsjobs.telemetry.measures import OTHER, Depths, Measures
 from jsjobs.telemetry.sdk import flush
 from jsjobs.telemetry.spans import EMPTY, Attempt, fail, parent_of, trace_of
 from jsjobs.telemetry.waiting import waited
-
-logger = get_logger("jsjobs.telemetry")
 
 _VERSION = version("jsjobs")
 _OUTCOMES = {
@@ -83,28 +82,24 @@ class Telemetry:
         }
         attributes = {name: value for name, value in named.items() if value is not None}
         attributes |= self._common("submit", "send") | {"job.tenant": tenant or DEFAULT_TENANT}
-        try:
+        sending, token = Sending(self, INVALID_SPAN, NO_TRACE), None
+        with Harmless("the submit"):
+            sending.trace = trace_of(get_current_span())  # the caller's own, if ours cannot be begun
             span = self._tracer.start_span("job.submit", kind=SpanKind.PRODUCER, attributes=attributes)
-        except Exception:
-            logger.exception(
-                "the submit is not recorded"
-            )  # a processor of the application's failed, the submit need not
-            span = NonRecordingSpan(get_current_span().get_span_context())
-        token = attach(set_span_in_context(span))
+            sending = Sending(self, span, trace_of(span))
+            token = attach(set_span_in_context(span))
         try:
-            yield Sending(self, span)
+            yield sending
         except BaseException as error:
-            name = error.reason if isinstance(error, JobError) else type(error).__qualname__
-            fail(span, str(error), str(name))
+            with Harmless("the error of a submit"):
+                name = error.reason if isinstance(error, JobError) else type(error).__qualname__
+                fail(sending.span, str(error), str(name))
             raise
         finally:
-            detach(token)
-            try:
-                span.end()
-            except Exception:
-                logger.exception(
-                    "the end of the submit is not recorded"
-                )  # the jobs are queued: nobody is to do it again
+            with Harmless("the end of the submit"):
+                if token is not None:
+                    detach(token)
+                sending.span.end()
 
     def enqueued(self, ids: Sequence[JobId], kinds: Sequence[tuple[str, Priority]]) -> None:
         """Count what the server took of a submit, by type and priority."""
@@ -134,11 +129,9 @@ class Telemetry:
         Returns:
             None, if a span processor of the application's failed: no job does because of that.
         """
-        try:
+        with Harmless("the attempt"):
             return self._begin(context, priority, entry, stream, now)
-        except Exception:
-            logger.exception("the attempt is not recorded")
-            return None
+        return None
 
     def _begin(
         self, context: RequestContext, priority: Priority, entry: JobStatusResponse, stream: str, now: datetime
@@ -160,7 +153,8 @@ class Telemetry:
         own = (context.tenant_id, context.request_id, context.entity_id, job_type, context.shard_id, job_id)
         enter_context(RequestContext(*own, trace_of(span)))
         labels = (self._measures.label(job_type), "process", priority.value)
-        self._measures.wait.record(waited(entry, now), self._measures.attributes(labels))
+        with Harmless("how long the job waited"):
+            self._measures.wait.record(waited(entry, now), self._measures.attributes(labels))
         self._measures.count("jobs.running", labels)
         return Attempt(span, self._measures, labels)
 
@@ -201,7 +195,8 @@ class Telemetry:
 
     def depths(self, depths: Depths, letters: int) -> None:
         """What the server said last of this namespace's queues."""
-        self._measures.depths(self._namespace, depths, letters)
+        with Harmless("what the queues hold"):
+            self._measures.depths(self._namespace, depths, letters)
 
     def no_depths(self) -> None:
         """Nobody asks the server any more."""
@@ -210,29 +205,37 @@ class Telemetry:
     @staticmethod
     async def flush() -> None:
         """Export what was recorded so far; bounded, and done beside the event loop."""
-        done, loop = asyncio.Event(), asyncio.get_running_loop()
+        done, loop, started = asyncio.Event(), asyncio.get_running_loop(), False
 
         def work() -> None:
-            flush()
-            with suppress(RuntimeError):  # nobody waits any more
-                loop.call_soon_threadsafe(done.set)
+            try:
+                with Harmless("the last of it"):
+                    flush()
+            finally:
+                with suppress(RuntimeError):  # nobody waits any more
+                    loop.call_soon_threadsafe(done.set)
 
-        Thread(target=work, daemon=True).start()
-        await done.wait()
+        with Harmless("the last of it"):
+            Thread(target=work, daemon=True).start()
+            started = True
+        if started:
+            await done.wait()
 
 
 class Sending:
     """A submit on its way."""
 
-    def __init__(self, telemetry: Telemetry, span: Span) -> None:
+    def __init__(self, telemetry: Telemetry, span: Span, trace: Trace) -> None:
         self._telemetry = telemetry
-        self._span = span
-        self.trace = trace_of(span)
+        self.span = span
+        """Its own; an invalid one where it is not recorded."""
+        self.trace = trace
         """What the jobs carry along."""
 
     def acknowledged(self, ids: Sequence[JobId], kinds: Sequence[tuple[str, Priority]]) -> None:
         """The server took these, or had taken them before; types and priorities in the same order."""
         self._telemetry.enqueued(ids, kinds)
         if len(ids) == 1:
-            self._span.set_attribute("job.id", str(ids[0]))
-            self._span.set_attribute("messaging.message.id", str(ids[0]))
+            with Harmless("the id of a submitted job"):
+                self.span.set_attribute("job.id", str(ids[0]))
+                self.span.set_attribute("messaging.message.id", str(ids[0]))

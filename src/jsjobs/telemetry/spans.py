@@ -17,10 +17,8 @@ from opentelemetry.trace import (
 )
 
 from jsjobs.model.trace import NO_TRACE, Trace
-from jsjobs.safe_log import get_logger
+from jsjobs.telemetry.harmless import Harmless
 from jsjobs.telemetry.measures import Labels, Measures
-
-logger = get_logger("jsjobs.telemetry")
 
 EMPTY = Context()
 """No span is current in it."""
@@ -48,16 +46,18 @@ class Attempt:
             outcome: What was really settled.
             verdict: What the handler's run yielded; one with an `error` is a failure.
         """
-        self._measures.count("jobs.running", self._labels, -1)
-        try:
-            self._end(outcome, verdict)
-        except Exception:
-            logger.exception("the end of the attempt is not recorded")  # as at its begin: no job fails for that
-
-    def _end(self, outcome: str, verdict: object) -> None:
-        measures, span = self._measures, self._span
+        measures = self._measures
+        measures.count("jobs.running", self._labels, -1)
         if outcome != "lost":
-            measures.run.record(self._ended_at - self._started_at, measures.attributes(self._labels))
+            with Harmless("how long the handler ran"):
+                measures.run.record(self._ended_at - self._started_at, measures.attributes(self._labels))
+        with Harmless("what the attempt came to"):
+            self._describe(outcome, verdict)
+        with Harmless("the end of the attempt"):
+            self._span.end()
+
+    def _describe(self, outcome: str, verdict: object) -> None:
+        span = self._span
         span.set_attribute("job.outcome", outcome)
         error: str | None = getattr(verdict, "error", None)
         error_type: str = getattr(verdict, "error_type", "")
@@ -67,7 +67,6 @@ class Attempt:
         if error is not None:
             span.add_event("exception", {"exception.type": error_type, "exception.message": error})
             fail(span, error, error_type)
-        span.end()
 
 
 def fail(span: Span, error: str, error_type: str) -> None:

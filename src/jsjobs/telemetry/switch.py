@@ -23,6 +23,15 @@ def find_telemetry(namespace: str) -> Telemetry | None:
     It is on where the application has installed a tracer or meter provider by now, and where `OTEL_*` variables name an
     endpoint or an exporter; `OTEL_SDK_DISABLED=true` turns it off. It is set up once per process.
     """
+    try:
+        return _found(namespace)
+    except Exception as error:  # an application's own provider may refuse anything
+        logger.warning("telemetry is off, a provider cannot be used: %s", type(error).__name__)
+        logger.debug("telemetry cannot be set up", exc_info=True)
+        return None
+
+
+def _found(namespace: str) -> Telemetry | None:
     if _said("OTEL_SDK_DISABLED").lower() == "true":
         return None
     if not _host_has_provider():

@@ -15,13 +15,13 @@ from enum import StrEnum
 from functools import partial
 from typing import Any
 
+from jsjobs.interrupts import is_ctrl_c
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import JobStatusResponse, clipped
 from jsjobs.model.retry import Retry, RetryState
 from jsjobs.model.snooze import Snooze
 from jsjobs.safe_log import get_logger
 from jsjobs.worker.context import JobContext
-from jsjobs.worker.interrupts import is_ctrl_c
 from jsjobs.worker.limits import TimeLimits
 from jsjobs.worker.processes.pool import Processes
 from jsjobs.worker.processes.process import HandlerFailed
@@ -242,8 +242,8 @@ async def _answer_cancellations(task: asyncio.Task[Any], handling: Handling) -> 
 
 def _is_not_the_handlers(error: BaseException, task: asyncio.Task[Any] | None, handling: Handling) -> bool:
     """Whether an exception came from elsewhere while the handler ran: Ctrl-C, or the end of the coroutine itself."""
-    if isinstance(error, KeyboardInterrupt):
-        return is_ctrl_c(error)
+    if is_ctrl_c(error):
+        return True
     # Who throws a suspended coroutine away is not the task that runs it.
     return isinstance(error, GeneratorExit) and asyncio.current_task(handling.loop) is not task
 
@@ -274,7 +274,14 @@ def _stopped(
 
 
 def _failed(entry: JobStatusResponse, error: BaseException, policy: Retry, now: datetime) -> Verdict:
-    verdict = _after(entry, error, policy, now)
+    try:
+        verdict = _after(entry, error, policy, now)
+    except BaseException as broken:
+        if is_ctrl_c(broken):
+            raise
+        # A reason or a policy of the application's own.
+        error = JobError.from_processing(f"{describe(error)}; deciding what follows raised {type(broken).__name__}")
+        verdict = _after(entry, error, Retry(), now)
     logger.log(
         logging.WARNING if isinstance(verdict, RetryAfter) else logging.ERROR,
         "job %s (%s): attempt %d of %d failed, %s: %s%s",
@@ -314,8 +321,10 @@ def _kind(error: BaseException) -> str:
 def describe(error: BaseException) -> str:
     """An exception in one text, at most 4 KiB; even one whose own text cannot be had."""
     try:
-        text = str(error)
-    except Exception:  # noqa: BLE001 - a hostile or broken __str__
+        text = str.__str__(str(error))  # of a text's own subclass the characters alone
+    except BaseException as broken:
+        if is_ctrl_c(broken):
+            raise
         text = "(its text cannot be had)"
     if isinstance(error, JobError | HandlerFailed):
         return clipped(text)

@@ -1,4 +1,4 @@
-"""Telling Ctrl-C from a KeyboardInterrupt that somebody raised."""
+"""Telling Ctrl-C from whatever else an application's code may raise."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from functools import partial
 from typing import Any
 
 
-def is_ctrl_c(error: KeyboardInterrupt) -> bool:
+def is_ctrl_c(error: BaseException) -> bool:
     """Whether a SIGINT may have raised this, and the process is to end; else it is just an exception."""
+    if not isinstance(error, KeyboardInterrupt):
+        return False
     if threading.current_thread() is not threading.main_thread():
         return False  # Python handles signals in its main thread alone
     on_sigint: Any = signal.getsignal(signal.SIGINT)
