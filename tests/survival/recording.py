@@ -36,7 +36,8 @@ async def record_versions(url: str, names: Names, folder: Path) -> None:
         if version is not None:
             meta = message.metadata
             stored = meta.timestamp.timestamp()
-            expires = "Nats-TTL" in (message.headers or {})
+            headers = message.headers or {}
+            expires = "Nats-TTL" in headers and "Jsjobs-Provisional" not in headers
             journal.note("version", revision=meta.sequence.stream, stored=stored, expires=expires, **version)
     await subscription.unsubscribe()
     await client.close()

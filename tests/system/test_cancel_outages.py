@@ -12,11 +12,11 @@ Status = JobService.Status
 
 
 def is_first_write(data: bytes) -> bool:
-    return b"Jsjobs-Writer" in data and b"Nats-TTL" not in data
+    return b"Jsjobs-Writer" in data and b"Jsjobs-Provisional" in data
 
 
 def is_last_write(data: bytes) -> bool:
-    return b"Nats-TTL" in data
+    return b"Nats-TTL" in data and b"Jsjobs-Provisional" not in data
 
 
 @pytest.mark.parametrize(
