@@ -129,11 +129,25 @@ class _Reading(Answering):
 
     def __init__(self, data: bytes) -> None:
         super().__init__(FOUND, data)
+        self.on_reconnect: list[Any] = []
+        self._take: Any = None
 
     async def when_up(self, *_: Any) -> None: ...
 
     def ask_soon(self, subject: bytes, *_: Any, **__: Any) -> Any:
         return self.ask() if b".batch." in subject else Answering(b"NATS/1.0 404\r\n\r\n", b"").ask()
+
+    def new_inbox(self) -> str:
+        return "_INBOX.x"
+
+    async def receive(self, _subject: bytes, take: Any) -> int:
+        self._take = take
+        return 1
+
+    async def stop_receiving(self, *_: Any, **__: Any) -> None: ...
+
+    def post(self, _subject: bytes, _data: bytes, *, reply: bytes) -> None:
+        self._take(reply, b"", b"NATS/1.0 404 Message Not Found\r\n\r\n", b"")
 
 
 def progress(data: bytes) -> bool:

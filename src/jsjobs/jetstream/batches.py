@@ -22,6 +22,7 @@ from jsjobs.jetstream.errors import ConnectionLost, NoResponders, no_streams
 from jsjobs.jetstream.fired import fired_entries
 from jsjobs.jetstream.ids import parse_plain_id
 from jsjobs.jetstream.schedules import Schedules
+from jsjobs.jetstream.state import is_left_by_expiry
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.wire import value_of
 from jsjobs.model.batch import MAX_IDS, BatchRecord, BatchRuns, BatchStatus, ids_of, runs_of
@@ -154,12 +155,12 @@ class Batches:
         return counted
 
     async def _entries(self, ids: Sequence[str]) -> dict[str, Status | None]:
-        """The statuses of those that have an entry; None where it has expired."""
+        """The statuses of those that have an entry; None where it has expired. A deleted one tells nothing."""
         replies = await self._ask([(b"%b.%b" % (self._direct, self._names.state(job_id)), b"") for job_id in ids])
         return {
             job_id: _status(reply.data, job_id) if reply.data else None
             for job_id, reply in zip(ids, replies, strict=True)
-            if value_of(reply.header, b"Nats-Sequence") is not None
+            if value_of(reply.header, b"Nats-Sequence") is not None and (reply.data or is_left_by_expiry(reply.header))
         }
 
     async def _messages(self, ids: Sequence[str]) -> set[str]:

@@ -323,9 +323,13 @@ def _found(reply: Reply, job_id: str) -> Found | None:
     value = _value(reply, job_id) if reply.data else None
     writer, ttl = value_of(header, b"Jsjobs-Writer"), value_of(header, b"Nats-TTL")
     expires = ttl is not None and value_of(header, _PROVISIONAL) is None
-    # nats-server tells of what it let expire; everything else without a value was done by somebody.
-    is_deleted = value is None and value_of(header, b"Nats-Marker-Reason") != b"MaxAge"
+    is_deleted = value is None and not is_left_by_expiry(header)
     return Found(value, revision, stored_at, writer, expires, is_deleted)
+
+
+def is_left_by_expiry(header: bytes) -> bool:
+    """Whether a message without a value is what nats-server leaves of one that expired; else somebody deleted it."""
+    return value_of(header, b"Nats-Marker-Reason") == b"MaxAge"
 
 
 def _value(reply: Reply, job_id: str) -> JobStatusResponse | UnreadableEntry:
