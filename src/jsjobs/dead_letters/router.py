@@ -183,10 +183,4 @@ class Router:
         stream, consumer, sequence = advisory
         info = await find(self._connection, f"CONSUMER.INFO.{stream}.{consumer}")
         if info is not None and is_given_up(info, sequence):
-            try:
-                await self._undertaker.bury(stream, sequence, info["config"]["filter_subject"])
-            except JobError as error:
-                if error.is_transient:
-                    raise
-                # To ask again would be for ever: the sweep finds the message as long as it is there.
-                logger.error("message %d of %s could not be made a dead letter: %s", sequence, stream, error)  # noqa: TRY400 - it says why
+            await self._undertaker.bury_if_possible(stream, sequence, info["config"]["filter_subject"])

@@ -16,12 +16,8 @@ from jsjobs.jetstream.shard_consumers import resume
 from jsjobs.jetstream.steps import Action, Step
 from jsjobs.jetstream.subjects import Names, Shard
 from jsjobs.jetstream.topology import Topology
-from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
-from jsjobs.safe_log import get_logger
 from jsjobs.settings import Config
-
-logger = get_logger("jsjobs.router")
 
 
 class Sweep:
@@ -58,7 +54,7 @@ class Sweep:
             stream = self._names.stream(shard.priority)
             for sequence in await given_up(self._connection, stream, info):
                 if self._stays(stream, sequence, info["config"]["ack_wait"]):
-                    await self._bury(stream, sequence, info["config"]["filter_subject"])
+                    await self._undertaker.bury_if_possible(stream, sequence, info["config"]["filter_subject"])
         for priority in Priority:
             infos = [info for shard, info in shards.items() if shard.priority is priority]
             await self._bury_strays(priority, infos)
@@ -69,16 +65,7 @@ class Sweep:
         stream = self._names.stream(priority)
         for sequence in await self._strays.of(priority, infos):
             if self._stays(stream, sequence, max(info["config"]["ack_wait"] for info in infos)):
-                await self._bury(stream, sequence, ">", NOT_TAKEN)
-
-    async def _bury(self, stream: str, sequence: int, filter_subject: str, why: JobError | None = None) -> None:
-        try:
-            await self._undertaker.bury(stream, sequence, filter_subject, why)
-        except JobError as error:
-            if error.is_transient:
-                raise
-            # It stays, and is told of by each sweep; the others are not held up by it.
-            logger.error("message %d of %s could not be made a dead letter: %s", sequence, stream, error)  # noqa: TRY400 - it says why
+                await self._undertaker.bury_if_possible(stream, sequence, ">", NOT_TAKEN)
 
     def _stays(self, stream: str, sequence: int, ack_wait: int) -> bool:
         """Note what this look found; whether looks before have found it for so many nanoseconds."""

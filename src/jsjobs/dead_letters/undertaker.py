@@ -126,6 +126,23 @@ class Undertaker:
             await self._let_cancelled_age(job.job_id)
         logger.warning("job %s was given up by the server and is %s", job.job_id, entry.status if entry else "ended")
 
+    async def bury_if_possible(
+        self, stream: str, sequence: int, filter_subject: str, why: JobError | None = None
+    ) -> None:
+        """As `bury`; a message that cannot be made a dead letter stays, is told of, and holds up no other.
+
+        Raises:
+            DatabaseError: If Postgres cannot take it now.
+            JobError: If the server cannot be asked now.
+        """
+        try:
+            await self.bury(stream, sequence, filter_subject, why)
+        except JobError as error:
+            if error.is_transient:
+                raise
+            # To try again at once would be for ever: each sweep finds it as long as it is there.
+            logger.error("message %d of %s could not be made a dead letter: %s", sequence, stream, error)  # noqa: TRY400 - it says why
+
     async def bury_due(self, message: StoredMessage, why: JobError) -> None:
         """End a message that fired and that no queue can take: write `failed`, send its letter, delete it.
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-from jsjobs.doctor.finding import Finding, Severity
+from jsjobs.doctor.finding import Finding, Severity, how_full
 from jsjobs.doctor.patient import ANSWERS_WITHIN, Patient
 from jsjobs.jetstream.api import call
 from jsjobs.model.errors import JobError
 
-_NEAR, _FULL = 0.8, 0.95
 _COUNTED = {
     "memory": ("max_memory", "reserved_memory", "bytes of memory"),
     "storage": ("max_storage", "reserved_storage", "bytes of storage"),
@@ -49,7 +48,6 @@ def _near(told: dict[str, Any], where: str) -> Iterator[Finding]:
     for what, (limit, reserved, name) in _COUNTED.items():
         most = told["limits"].get(limit, -1)
         used = max(told.get(what, 0), told.get(reserved, 0))
-        if most > 0 and used >= _NEAR * most:
-            severity = Severity.PROBLEM if used >= _FULL * most else Severity.WARNING
+        if severity := how_full(used, most):
             text = f"{used:,} of {most:,} {name} are taken: at the limit the server refuses jobs or streams"
             yield Finding("limits", severity, text, where, f"raise {limit} of the account, or lower JSJOBS_QUEUE_BYTES")

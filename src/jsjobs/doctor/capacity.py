@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from jsjobs.doctor.finding import Finding, Severity
+from jsjobs.doctor.finding import Finding, Severity, how_full
 from jsjobs.doctor.patient import Patient
 from jsjobs.jetstream.mailboxes import look_at_mailboxes
 
-_NEAR, _FULL = 0.8, 0.95
 _MANY_TYPES = 1_000
 """Types are counted in hundreds: a queue with many more of them drains ever more slowly."""
 _SHOWN = 3
@@ -38,7 +37,7 @@ async def room(patient: Patient) -> AsyncIterator[Finding]:
         if finding := _near(name, state["bytes"], info["config"]["max_bytes"], "bytes", "JSJOBS_QUEUE_BYTES"):
             yield finding
         most = info["config"].get("max_msgs_per_subject", -1)
-        if most > 0 and state["messages"] >= _NEAR * most:  # fewer fill no mailbox
+        if how_full(state["messages"], most):  # fewer fill no mailbox
             found = await look_at_mailboxes(patient.connection, patient.names, priority, examples=0)
             where = f"{name}, {found.fullest_subject}"
             if finding := _near(where, found.fullest, most, "jobs of one shard and type", "JSJOBS_CAPACITY"):
@@ -46,9 +45,9 @@ async def room(patient: Patient) -> AsyncIterator[Finding]:
 
 
 def _near(where: str, used: int, most: int, what: str, setting: str) -> Finding | None:
-    if most <= 0 or used < _NEAR * most:
+    severity = how_full(used, most)
+    if severity is None:
         return None
-    severity = Severity.PROBLEM if used >= _FULL * most else Severity.WARNING
     text = f"{used:,} of {most:,} {what} are taken: a full queue refuses jobs, and holds up those that are due"
     return Finding("capacity", severity, text, where, f"more workers, or more {setting}, then `jsjobs streams apply`")
 

@@ -19,6 +19,16 @@ class Severity(StrEnum):
     """Jobs do not run, are not kept as they should be, or soon will not be."""
 
 
+_NEAR, _FULL = 0.8, 0.95
+
+
+def how_full(used: int, most: int) -> Severity | None:
+    """How much it matters that so much of a limit is taken; None where it is far, or where there is no limit."""
+    if most <= 0 or used < _NEAR * most:
+        return None
+    return Severity.PROBLEM if used >= _FULL * most else Severity.WARNING
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What, where, how bad, and what to do."""

@@ -9,12 +9,11 @@ import shutil
 from collections.abc import AsyncIterator, Iterator
 from urllib.parse import urlsplit
 
-from jsjobs.doctor.finding import Finding, Severity
+from jsjobs.doctor.finding import Finding, Severity, how_full
 from jsjobs.doctor.patient import Patient
 from jsjobs.jetstream.room import find_no_room, probed_subject
 from jsjobs.jetstream.servers import ASKED_FOR_JETSTREAM, StorageLook, look_at_storage
 
-_NEAR, _FULL = 0.8, 0.95
 _HERE = {"127.0.0.1", "localhost", "::1"}
 _RAISE = "raise `max_file` in its `jetstream` block, or make room: docs/operations.md says how"
 
@@ -45,8 +44,7 @@ async def room(patient: Patient) -> AsyncIterator[Finding]:
 
 
 def _of(look: StorageLook, *, is_here: bool) -> Iterator[Finding]:
-    if look.used >= _NEAR * look.most:
-        severity = Severity.PROBLEM if look.used >= _FULL * look.most else Severity.WARNING
+    if severity := how_full(look.used, look.most):
         what = f"{look.used:,} of {look.most:,} bytes of its storage are taken: at the limit no job begins or ends"
         yield Finding("storage", severity, what, look.server, _RAISE)
     if look.reserved > look.most:

@@ -5,14 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from jsjobs.jetstream.answers import Reply
-from jsjobs.jetstream.api import MOST_TEXT, Garbled, LimitReached, api_error, read_answer
+from jsjobs.jetstream.api import (
+    MOST_TEXT,
+    OVER_MAX_MSG_SIZE,
+    STORE_FAILED,
+    Garbled,
+    LimitReached,
+    api_error,
+    read_answer,
+)
 from jsjobs.jetstream.errors import ConnectionLost, Unanswered
 from jsjobs.model.errors import JobError
 
 IN_PROCESS = 10158
 """Another publish of the same message id is on its way to the replicas: its outcome is this one's, in a moment."""
-_FULL = 10077  # messages of a subject, or bytes of a queue
-_TOO_LARGE = 10054
 
 
 def answer_of(reply: Reply) -> dict[str, Any]:
@@ -42,11 +48,11 @@ def refusal(error: dict[str, Any]) -> JobError:
             "another submit of the same dedupe_key is not decided yet, as without a majority of the replicas: "
             "submit it again later, it will not be queued twice"
         )
-    if code == _FULL:
+    if code == STORE_FAILED:
         return JobError.from_runner_unavailable(f"the mailbox is full ({text}): nothing was queued, try again later")
     if isinstance(api_error(error, ""), LimitReached):
         return LimitReached(error, "nothing was queued")
-    if code == _TOO_LARGE:
+    if code == OVER_MAX_MSG_SIZE:
         return JobError.from_validation(
             f"the job is too large for its queue, which takes 896 KiB with its headers unless the stream was changed "
             f"({text}): nothing was queued"

@@ -18,7 +18,9 @@ STREAM_NOT_FOUND = 10059
 MESSAGE_NOT_FOUND = 10037
 MOST_TEXT = 1000
 """Characters of what the server says of an error that are repeated."""
-_STORE_FAILED = 10077
+STORE_FAILED = 10077
+"""A limit of the stream itself is reached, such as the messages of a subject or the bytes of a queue."""
+OVER_MAX_MSG_SIZE = 10054
 _LIMITS = {
     10002: "the storage of this NATS account is full: raise `max_file` of the account, or make room in it",
     10023: "the file storage of nats-server is full: raise `max_file` in its `jetstream` block, or make room on it",
@@ -158,7 +160,7 @@ def _limit_of(error: dict[str, Any]) -> str | None:
     code, text = error.get("err_code"), str(error.get("description", ""))
     if _FULL_DISK in text:
         return _DISK
-    if code == _STORE_FAILED:
+    if code == STORE_FAILED:
         return f"a limit of the stream itself is reached ({text[:MOST_TEXT]})"
     return _LIMITS.get(code) if isinstance(code, int) else None
 

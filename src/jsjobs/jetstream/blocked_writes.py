@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 from jsjobs.jetstream.delivery import Delivery
 from jsjobs.model.errors import JobError
@@ -13,6 +14,8 @@ from jsjobs.safe_log import get_logger
 from jsjobs.trouble import Trouble
 
 logger = get_logger("jsjobs.storage")
+
+T = TypeVar("T")
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 _TELL_AFTER = 3
@@ -57,6 +60,29 @@ class BlockedWrites:
         self._waiting -= 1
         if not self._waiting:
             self._trouble.over()
+
+
+async def to_its_end(
+    write: Callable[[BlockedWrite], Awaitable[T]],
+    all_writes: BlockedWrites,
+    delivery: Delivery | None,
+    is_torn_down: Callable[[], bool],
+) -> T:
+    """Write, and once more where something cancels it that is not the end of the whole event loop.
+
+    Args:
+        write: Does it, over and over; safe to repeat.
+        all_writes: Where it is told of while it waits for room.
+        delivery: What is kept alive meanwhile.
+        is_torn_down: Whether a cancellation is that of the whole loop.
+    """
+    while True:
+        try:
+            with BlockedWrite(all_writes, delivery) as blocked:
+                return await write(blocked)
+        except asyncio.CancelledError:
+            if is_torn_down():
+                raise
 
 
 class BlockedWrite:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from jsjobs.jetstream.api import parse_time
 from jsjobs.jetstream.connection import Connection
@@ -60,6 +60,9 @@ class StorageLook(NamedTuple):
     """Where it keeps them, on its own machine."""
 
 
+Look = TypeVar("Look", SyncLook, StorageLook)
+
+
 async def look_at_servers(connection: Connection, *, now: Callable[[], datetime] | None = None) -> list[ServerLook]:
     """Every server that answers; none where this user may not ask.
 
@@ -83,9 +86,7 @@ async def look_at_sync(connection: Connection) -> list[SyncLook]:
     Raises:
         JobError: `RunnerUnavailable`, if there is no connection.
     """
-    answers = await _ask_all(connection, ASKED_FOR_JETSTREAM, b"", utc_now)
-    looks = (_sync_look(told) for told, _ in answers)
-    return sorted(look for look in looks if look is not None)
+    return await _jetstream_looks(connection, _sync_look)
 
 
 async def look_at_storage(connection: Connection) -> list[StorageLook]:
@@ -94,8 +95,12 @@ async def look_at_storage(connection: Connection) -> list[StorageLook]:
     Raises:
         JobError: `RunnerUnavailable`, if there is no connection.
     """
+    return await _jetstream_looks(connection, _storage_look)
+
+
+async def _jetstream_looks(connection: Connection, read: Callable[[dict[str, Any]], Look | None]) -> list[Look]:
     answers = await _ask_all(connection, ASKED_FOR_JETSTREAM, b"", utc_now)
-    looks = (_storage_look(told) for told, _ in answers)
+    looks = (read(told) for told, _ in answers)
     return sorted(look for look in looks if look is not None)
 
 

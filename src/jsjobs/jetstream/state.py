@@ -9,14 +9,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import NamedTuple
 
 from pydantic import ValidationError
 from pydantic_core import from_json
 
 from jsjobs.jetstream.answers import Reply
-from jsjobs.jetstream.api import Garbled, LimitReached, api_error, read_answer
-from jsjobs.jetstream.blocked_writes import BlockedWrite, BlockedWrites
+from jsjobs.jetstream.api import OVER_MAX_MSG_SIZE, Garbled, LimitReached, api_error, read_answer
+from jsjobs.jetstream.blocked_writes import BlockedWrite, BlockedWrites, to_its_end
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.delivery import Delivery
 from jsjobs.jetstream.errors import (
@@ -38,7 +39,6 @@ from jsjobs.model.job import JobStatusResponse, Status, random_token
 WRONG_REVISION = frozenset({10071, 10164})
 """The server's codes for a write whose revision is not the last one; the second, of replicated streams only, where the
 other write is still on its way to the replicas."""
-_OVER_MAX_MSG_SIZE = 10054
 _ACK = re.compile(rb'\{"stream": ?"[^"]*", ?"seq": ?([1-9][0-9]{0,18})[,}]')
 _HEADER = b"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: %d\r\nJsjobs-Writer: %b-%x\r\n\r\n"
 _EXPIRING = _HEADER[:-2] + b"Nats-TTL: %ds\r\n\r\n"
@@ -217,7 +217,8 @@ class StateStore:
                 raise
         again = _Again(entry.job_id, subject, body, header, expected, b"%b-%x" % (self._token, number))
         if within is None:
-            return await self._write_at_last(again, delivery)
+            write = partial(self._write_again, again, waits=True)
+            return await to_its_end(write, self.blocked, delivery, self._is_torn_down)
         return await self._write_within(within, again, delivery)
 
     def _is_final(self, error: BaseException, within: float | None) -> bool:
@@ -240,16 +241,6 @@ class StateStore:
             if again.was_read:
                 raise Unstored(self._names.state_stream) from None
             raise ConnectionLost("NATS could not be reached; the job's entry may yet have been written") from None
-
-    async def _write_at_last(self, again: _Again, delivery: Delivery | None) -> int:
-        """As `_write_again`, once more where something cancels it that is not the end of the whole event loop."""
-        while True:
-            try:
-                with BlockedWrite(self.blocked, delivery) as blocked:
-                    return await self._write_again(again, blocked, waits=True)
-            except asyncio.CancelledError:
-                if self._is_torn_down():
-                    raise
 
     async def _write_again(self, again: _Again, blocked: BlockedWrite, *, waits: bool) -> int:
         unheard_since: float | None = None
@@ -307,7 +298,7 @@ def _revision(reply: Reply, job_id: str) -> int:
         raise Garbled(data, f"writing the entry of {job_id}")
     if error.get("err_code") in WRONG_REVISION:
         raise Conflict(job_id)
-    if error.get("err_code") == _OVER_MAX_MSG_SIZE:
+    if error.get("err_code") == OVER_MAX_MSG_SIZE:
         raise TooLargeForStream
     raise api_error(error, f"writing the entry of {job_id}")
 

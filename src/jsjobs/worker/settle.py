@@ -6,13 +6,12 @@ crashes at each.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-from jsjobs.jetstream.blocked_writes import BlockedWrite
+from jsjobs.jetstream.blocked_writes import BlockedWrite, to_its_end
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.delivery import Delivery
 from jsjobs.jetstream.errors import TooLarge
@@ -212,14 +211,11 @@ class Settlement:
         """The letter of a job that is dead already, then the end of its message."""
         trace = current_context().trace
         letter = dead, delivery.header, delivery.data, trace.traceparent
-        while True:
-            try:
-                with BlockedWrite(self._state.blocked, delivery) as blocked:
-                    await send_letter(self._connection, self._names, *letter, blocked=blocked)
-                break
-            except asyncio.CancelledError:
-                if self._is_torn_down():
-                    raise
+
+        async def send(blocked: BlockedWrite) -> None:
+            await send_letter(self._connection, self._names, *letter, blocked=blocked)
+
+        await to_its_end(send, self._state.blocked, delivery, self._is_torn_down)
         delivery.term(str(dead.error_reason))
 
     async def let_age(self, cancelled: JobStatusResponse, revision: int) -> None:
