@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from facts import eventually
 from jsjobs.embedded.nats import NatsServer
 from jsjobs.jetstream.api import call
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.errors import ConnectionLost
 from jsjobs.jetstream.lookup import Lookup
 from jsjobs.jetstream.progress import ProgressSender, ProgressUpdate
+from jsjobs.jetstream.progress_feed import follow_progress
 from jsjobs.jetstream.state import StateStore
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.topology import Topology
@@ -22,6 +25,7 @@ from jsjobs.jetstream.wire import header_block
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import JobStatusResponse, Status, utc_now
 from jsjobs.settings import Config
+from tcp_proxy import TcpProxy
 
 STARTED = JobStatusResponse(job_id="high-7", status=Status.QUEUED, type="t").started(utc_now(), "w")
 
@@ -43,12 +47,12 @@ async def sender(connection: Connection, names: Names) -> ProgressSender:
 class Follower:
     """Follows in the background."""
 
-    def __init__(self, lookup: Lookup) -> None:
+    def __init__(self, progress: Callable[[str], AsyncGenerator[ProgressUpdate, None]]) -> None:
         self.seen: list[str | None] = []
-        self.task = asyncio.ensure_future(self._follow(lookup))
+        self.task = asyncio.ensure_future(self._follow(progress))
 
-    async def _follow(self, lookup: Lookup) -> None:
-        async with aclosing(lookup.progress("high-7")) as updates:
+    async def _follow(self, progress: Callable[[str], AsyncGenerator[ProgressUpdate, None]]) -> None:
+        async with aclosing(progress("high-7")) as updates:
             async for one in updates:
                 self.seen.append(one.message)
 
@@ -93,7 +97,7 @@ async def test_what_strangers_put_among_the_updates_is_passed_over_and_hides_non
     await state.write(STARTED, expected=0)
     js, subject = plain.jetstream(), names.progress("high-7").decode()
     forged = [b"garbage", b"", b"[]", b'{"pct": 101, "timestamp": "2026-01-01T00:00:00Z"}', b'{"pct": NaN}', b"\xff"]
-    first = Follower(lookup)
+    first = Follower(lookup.progress)
     await eventually(lambda: len(connection._subs) == 3)
     for number in range(12):
         await js.publish(subject, forged[number % len(forged)], headers={"Nats-Sequence": "1"})
@@ -102,7 +106,7 @@ async def test_what_strangers_put_among_the_updates_is_passed_over_and_hides_non
         else:
             await js.publish(subject, update(number).model_dump_json().encode(), headers={"Nats-Sequence": "1"})
         await first.sees(f"{number}")
-    late = Follower(lookup)
+    late = Follower(lookup.progress)
     await late.sees("11")
     for follower in (first, late):
         assert follower.seen == [f"{number}" for number in range(12)]
@@ -115,7 +119,7 @@ async def test_updates_that_no_subscription_brought_are_told_at_the_end(
     lookup: Lookup, state: StateStore, connection: Connection, names: Names, sender: ProgressSender
 ) -> None:
     revision = await state.write(STARTED, expected=0)
-    follower = Follower(lookup)
+    follower = Follower(lookup.progress)
     sender.send("high-7", update(1, "first"))
     await follower.sees("first")
     for sid, receiver in connection._parser.receivers.items():
@@ -128,6 +132,38 @@ async def test_updates_that_no_subscription_brought_are_told_at_the_end(
     assert follower.seen == ["first", *(f"unheard {number}" for number in range(30))]
 
 
+async def test_after_an_outage_what_was_missed_is_told_before_what_is_live(
+    nats_server: NatsServer, connection: Connection, names: Names, sender: ProgressSender
+) -> None:
+    looks: list[bool] = []
+    fails = False
+
+    async def ended() -> bool:
+        looks.append(fails)
+        if fails:
+            raise ConnectionLost("no answer")
+        return False
+
+    async with TcpProxy(nats_server.url) as proxy, opened(proxy.url) as far:
+        follower = Follower(lambda job_id: follow_progress(far, names, job_id, ended))
+        sender.send("high-7", update(1, "first"))
+        await follower.sees("first")
+        fails, proxy.deaf = True, True
+        proxy.cut()
+        sender.send("high-7", update(2, "missed"))
+        await connection.flush()
+        proxy.deaf = False
+        await eventually(lambda: looks[-1])
+        await far.flush()
+        sender.send("high-7", update(3, "live"))
+        await eventually(lambda: sum(looks) >= 3)
+        fails = False
+        await follower.sees("live")
+        assert follower.seen == ["first", "missed", "live"]
+        follower.task.cancel()
+        await asyncio.gather(follower.task, return_exceptions=True)
+
+
 async def test_the_same_update_again_is_told_as_often_as_it_is_kept(
     lookup: Lookup, state: StateStore, connection: Connection, names: Names, plain: Client
 ) -> None:
@@ -135,7 +171,7 @@ async def test_the_same_update_again_is_told_as_often_as_it_is_kept(
     js, subject = plain.jetstream(), names.progress("high-7").decode()
     same = update(50, "same").model_dump_json().encode()
     await js.publish(subject, same)
-    follower = Follower(lookup)
+    follower = Follower(lookup.progress)
     await follower.sees("same")
     await js.publish(subject, same)
     await js.publish(subject, same)
@@ -152,7 +188,7 @@ async def test_a_server_restart_loses_and_doubles_nothing(tmp_path: Path) -> Non
             await Topology(connection, names, config).apply()
             state, sender = StateStore(other, names), ProgressSender(other, names)
             revision = await state.write(STARTED, expected=0)
-            follower = Follower(Lookup(connection, names, StateStore(connection, names)))
+            follower = Follower(Lookup(connection, names, StateStore(connection, names)).progress)
             expected = []
             for crash in range(3):
                 for number in range(5):
@@ -179,7 +215,7 @@ async def test_following_ends_when_the_connection_is_closed(tmp_path: Path, nats
         await Topology(connection, names, config).apply()
         state = StateStore(connection, names)
         await state.write(STARTED, expected=0)
-        follower = Follower(Lookup(connection, names, state))
+        follower = Follower(Lookup(connection, names, state).progress)
         ProgressSender(connection, names).send("high-7", update(1, "first"))
         await follower.sees("first")
     with pytest.raises(JobError) as caught:
@@ -192,7 +228,7 @@ async def test_100_followers_of_one_job_cost_little(
 ) -> None:
     revision = await state.write(STARTED, expected=0)
     sender.send("high-7", update(0, "kept"))
-    followers = [Follower(lookup) for _ in range(100)]
+    followers = [Follower(lookup.progress) for _ in range(100)]
     for follower in followers:
         await follower.sees("kept")
     begun = time.process_time()
@@ -237,7 +273,7 @@ async def test_of_a_flood_none_is_told_twice_and_the_kept_ones_all(
     lookup: Lookup, state: StateStore, connection: Connection, names: Names, sender: ProgressSender
 ) -> None:
     revision = await state.write(STARTED, expected=0)
-    follower = Follower(lookup)
+    follower = Follower(lookup.progress)
     sender.send("high-7", update(0, "first"))
     await follower.sees("first")
     for number in range(5000):

@@ -79,6 +79,8 @@ class _Feed:
         self._look_at = 0.0
         self._is_known = False
         self._must_read = True
+        self._has_gap = True
+        """Whether a subscription may have missed what is older than the live ones that wait here."""
 
     async def open(self) -> None:
         """Subscribe, so that nothing falls between the first read and what is live."""
@@ -108,14 +110,15 @@ class _Feed:
         self._stirred.set()
 
     def _on_reconnect(self) -> None:
-        self._must_read = True
+        self._must_read = self._has_gap = True
+        self._pauses = list(_NOW_AND_THEN)
         self._look_at = 0.0
         self._stirred.set()
 
     async def next(self) -> list[bytes]:
         """What is new, as soon as there may be something."""
         now = time.monotonic()
-        if now < self._look_at and not self._live:
+        if now < self._look_at and (self._has_gap or not self._live):
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._look_at - now):
                     await self._stirred.wait()
@@ -138,11 +141,11 @@ class _Feed:
             await asyncio.sleep(_LAST_ONES)
         elif not self._must_read:
             return self._new_live()
-        self._must_read = False
+        self._must_read, had_gap, self._has_gap = False, self._has_gap, False
         try:
             bodies = await self._new_kept()
         except JobError:
-            self._must_read = True
+            self._must_read, self._has_gap = True, had_gap or self._has_gap
             raise
         self._is_known = True
         self.has_ended = ended
@@ -154,6 +157,8 @@ class _Feed:
         return self._pauses.pop(0) if len(self._pauses) > 1 else self._pauses[0]
 
     def _new_live(self) -> list[bytes]:
+        if self._has_gap:
+            return []  # what is older comes first
         bodies = [body for body in self._live if not self._read_first.take(body)]
         self._live.clear()
         for body in bodies:
