@@ -93,6 +93,7 @@ async def test_servers_that_the_environment_names_are_not_started(bare_cli: Cli,
     assert not (bare_cli.folder / ".jsjobs").exists()
 
 
+@pytest.mark.long
 async def test_another_shard_count_is_brought_about_by_the_worker_that_dev_runs(bare_cli: Cli, folder: Path) -> None:
     """The change waits for jobs of the old shards, and nobody but the worker that starts after it can end those."""
     dev = await bare_cli.start("dev")

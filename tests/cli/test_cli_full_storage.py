@@ -44,6 +44,7 @@ def limited(limit: str, tmp_path: Path) -> Iterator[LimitedServer]:
         yield server
 
 
+@pytest.mark.long
 async def test_each_command_names_what_is_full_and_goes_on_when_there_is_room(
     limit: str, limited: LimitedServer, bare_cli: Cli, settings_of: Callable[..., JobService.Config]
 ) -> None:

@@ -97,6 +97,7 @@ async def test_a_worker_that_drains_is_not_ready_and_alive(cli: Cli, config: Job
         assert await service.result(job_id, timeout=1) == "slept"
 
 
+@pytest.mark.long
 async def test_a_handler_that_blocks_the_event_loop_is_told(cli: Cli, config: JobService.Config) -> None:
     (cli.folder / "blocking.py").write_text(BLOCKING)
     worker = await cli.start("worker", "blocking:jobs", "--health-port", "0")

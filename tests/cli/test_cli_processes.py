@@ -182,6 +182,7 @@ async def test_without_nats_it_is_said_once(bare_cli: Cli) -> None:
     assert (missing.code, missing.err.count("error: ")) == (2, 1)
 
 
+@pytest.mark.long
 async def test_one_port_tells_how_all_are(pool: Cli, config: JobService.Config) -> None:
     worker = await pool.start("worker", "app:jobs", "--processes", "2", "--health-port", "0", JSJOBS_ACK_WAIT="5")
     health = await health_of(worker)
@@ -225,6 +226,7 @@ async def has_letter(service: JobService, job_id: str) -> bool:
     return any(letter.original_job_id == job_id for letter in await service.letters().list())
 
 
+@pytest.mark.long
 async def test_one_that_hangs_is_killed_after_the_second_signal(pool: Cli, config: JobService.Config) -> None:
     worker = await started(pool, 2, JSJOBS_GRACE="60")
     async with JobService(config) as service:

@@ -162,6 +162,7 @@ async def test_no_application_outlives_its_parent(dev: Dev, number: signal.Signa
     await eventually(lambda: are_gone([child]))
 
 
+@pytest.mark.long
 async def test_not_even_a_blocked_application_outlives_a_killed_parent(dev: Dev) -> None:
     child = psutil.Process(int(await dev.run("pid")))
     await dev.started("block", 60)
@@ -170,6 +171,7 @@ async def test_not_even_a_blocked_application_outlives_a_killed_parent(dev: Dev)
     await eventually(lambda: are_gone([child]))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dev", [{"JSJOBS_GRACE": "60"}], indirect=True)
 async def test_a_second_signal_ends_a_blocked_application_too(dev: Dev) -> None:
     await dev.started("block", 60)

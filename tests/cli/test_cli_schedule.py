@@ -248,6 +248,7 @@ async def test_a_declaration_that_cannot_be_used_ends_the_worker(cli: Cli) -> No
     assert "Traceback" not in ended.err
 
 
+@pytest.mark.long
 async def test_a_reload_of_dev_changes_and_removes_them(cli: Cli) -> None:
     file = cli.folder / "app.py"
 

@@ -92,6 +92,7 @@ async def test_a_worker_whose_reader_has_gone_lets_its_jobs_end(
 
 
 @each(STAYING)
+@pytest.mark.long
 async def test_a_command_that_nobody_has_read_starts_and_stops(
     cli: Cli, config: JobService.Config, command: str
 ) -> None:
@@ -112,6 +113,7 @@ async def test_a_command_that_nobody_has_read_starts_and_stops(
 
 
 @each(STAYING)
+@pytest.mark.long
 async def test_a_hangup_is_a_graceful_stop_however_often_it_is_said(
     cli: Cli, config: JobService.Config, command: str
 ) -> None:

@@ -54,6 +54,7 @@ def snapshot(folder: Path) -> dict[Path, tuple[int, bytes]]:
     return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.long
 def test_without_a_folder_it_packs_its_own_sources(perform: Perform) -> None:
     demo = perform(CI="true", HOME="/nonexistent")
     assert demo.end() == 0, demo.out + demo.err

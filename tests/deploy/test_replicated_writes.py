@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from nats_cluster import Cluster
 
 from facts import eventually
@@ -14,6 +15,8 @@ from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.topology import Topology
 from jsjobs.model.job import JobStatusResponse, Priority, Status, utc_now
 from jsjobs.settings import Config
+
+pytestmark = pytest.mark.long
 
 
 async def deployed(cluster: Cluster) -> Config:

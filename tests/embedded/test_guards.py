@@ -62,6 +62,7 @@ async def test_the_servers_of_a_killed_owner_end_and_the_next_start_has_its_data
     assert await ask(found.database_url, "SELECT word FROM kept") == "still here"
 
 
+@pytest.mark.long
 async def test_the_next_start_waits_for_servers_that_are_just_ending(
     local_servers: LocalServers, tmp_path: Path
 ) -> None:
@@ -95,6 +96,7 @@ def test_a_server_ends_though_its_owner_left_a_forked_process_behind(tmp_path: P
         os.kill(int(child), signal.SIGKILL)
 
 
+@pytest.mark.long
 def test_what_does_not_end_in_good_order_is_killed(tmp_path: Path) -> None:
     stubborn = "trap '' TERM; while :; do sleep 1; done"
     start = "from jsjobs.embedded.processes import Child; "

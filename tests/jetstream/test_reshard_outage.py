@@ -30,6 +30,7 @@ async def names(config: Config, deploy: Callable[[Config], Any], monkeypatch: py
     return Names(config.namespace)
 
 
+@pytest.mark.long
 async def test_an_outage_while_old_shards_drain_is_said_and_waited_for(
     config: Config, names: Names, connection: Connection, nats_server: NatsServer
 ) -> None:

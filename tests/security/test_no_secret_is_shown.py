@@ -60,6 +60,7 @@ def url_of(config: JobService.Config, user: str) -> str:
     return config.nats_url.replace("//", f"//{user}:{password(user)}@")
 
 
+@pytest.mark.long
 async def test_nothing_that_works_shows_one(
     as_user: Callable[..., JobService.Config], tmp_path: Path, collector: tuple[str, list[bytes]]
 ) -> None:
@@ -103,6 +104,7 @@ async def test_nothing_that_works_shows_one(
     assert [body for body in came if PLANTED.encode() in body] == []
 
 
+@pytest.mark.long
 async def test_nothing_that_fails_shows_one(as_user: Callable[..., JobService.Config], tmp_path: Path) -> None:
     config = as_user("operator")
     fine = environment(config)

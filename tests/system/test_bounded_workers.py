@@ -89,6 +89,7 @@ def ended(processes: Apps) -> set[tuple[str, int]]:
     return {(event["entity"], event["n"]) for event in processes.events("end")}
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 async def test_shards_are_changed_under_workers_at_their_bound(
     settings_of: Callable[..., JobService.Config], deploy: Callable[..., Any], apps: Callable[..., Apps]

@@ -111,6 +111,7 @@ async def test_a_delivery_that_waited_in_a_buffer_takes_no_job_from_a_worker_tha
     assert runs == [1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("to_itself", [False, True])
 async def test_a_consumer_that_is_made_anew_takes_no_long_job_from_a_worker_that_lives(
     to_itself: bool, settings_of: Callable[..., JobService.Config], deploy: Callable[..., Any]

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
+import pytest
 from app_processes import Apps
 
 from facts import eventually
@@ -14,6 +15,7 @@ from jsjobs.jetstream.state import StateStore
 from jsjobs.jetstream.subjects import Names
 
 
+@pytest.mark.long
 async def test_the_job_of_a_killed_worker_waits_for_the_resume(
     settings_of: Callable[..., JobService.Config],
     deploy: Callable[[JobService.Config], Awaitable[None]],

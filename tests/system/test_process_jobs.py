@@ -52,6 +52,7 @@ async def test_a_process_that_dies_harms_no_other_job(settings_of: MakeConfig, d
     assert "exit code 9" in (history[1].error or "")
 
 
+@pytest.mark.long
 async def test_leases_hold_while_processes_burn_all_processors(settings_of: MakeConfig, deploy: Deploy) -> None:
     config = settings_of(scale=4, processes=(os.cpu_count() or 1) + 1, ack_wait=2)
     await deploy(config)
@@ -74,6 +75,7 @@ async def test_leases_hold_while_processes_burn_all_processors(settings_of: Make
                 assert (await jobs.status(job_id)).attempts == 1
 
 
+@pytest.mark.long
 async def test_short_jobs_wait_for_a_process_longer_than_they_may_run(settings_of: MakeConfig, deploy: Deploy) -> None:
     config = settings_of(scale=4, processes=1, ack_wait=2)
     await deploy(config)

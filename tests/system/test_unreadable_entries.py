@@ -137,6 +137,7 @@ async def test_a_router_buries_what_the_server_gave_up_though_its_entry_cannot_b
         assert (await jobs.status(job_id)).status == "failed"
 
 
+@pytest.mark.long
 async def test_a_letter_is_stored_though_its_entry_was_overwritten(jobs: JobService, plain: Client) -> None:
     @jobs.handler("t")
     async def fail(payload: object) -> None:

@@ -45,6 +45,7 @@ async def test_a_command_exports_before_it_ends(
     assert {encoding for _, encoding in receiver.requests} == {"" if compression == "none" else "gzip"}
 
 
+@pytest.mark.long
 async def test_a_collector_that_is_away_costs_two_seconds_and_one_line(telemetry_apps: TelemetryApps) -> None:
     env = telemetry_apps.environment
     _, usual = submit(env)
@@ -81,6 +82,7 @@ async def test_a_variable_that_cannot_be_used_is_one_line(telemetry_apps: Teleme
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("at", ["start", "end"])
 async def test_a_broken_processor_of_the_application_costs_no_job(
     telemetry_apps: TelemetryApps, receiver: Receiver, at: str
@@ -106,6 +108,7 @@ async def test_a_header_that_cannot_be_read_is_not_repeated(telemetry_apps: Tele
     assert "secret" not in line
 
 
+@pytest.mark.long
 async def test_the_console_exporter_is_known(telemetry_apps: TelemetryApps) -> None:
     del telemetry_apps.environment["OTEL_EXPORTER_OTLP_ENDPOINT"]
     telemetry_apps.environment["OTEL_TRACES_EXPORTER"] = "console"
@@ -124,6 +127,7 @@ async def test_providers_of_the_application_are_used(telemetry_apps: TelemetryAp
     assert {instance for instance, _, _ in receiver.points} == {"host"}
 
 
+@pytest.mark.long
 async def test_where_the_application_has_providers_the_environment_sets_up_none(
     telemetry_apps: TelemetryApps, receiver: Receiver
 ) -> None:

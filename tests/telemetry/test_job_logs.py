@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from nats.aio.client import Client
 from otlp_receiver import Receiver
 from telemetry_processes import TelemetryApps
@@ -135,6 +136,7 @@ def test_outside_of_jobs_nothing_is_added() -> None:
     assert set(json.loads(JsonFormatter().format(record("hello")))) == {"time", "level", "logger", "message"}
 
 
+@pytest.mark.long
 def test_commands_take_the_format(telemetry_apps: TelemetryApps) -> None:
     env = telemetry_apps.environment | {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
     for arguments, variables in ((["--log-format", "json"], {}), ([], {"JSJOBS_LOG_FORMAT": "json"})):

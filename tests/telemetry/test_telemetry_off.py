@@ -18,6 +18,7 @@ UNTOUCHED = Path(__file__).with_name("untouched_app.py")
 BARE = bare_environment()
 
 
+@pytest.mark.long
 async def test_a_thousand_jobs_call_nothing_of_it(
     config: JobService.Config, deploy: Callable[[JobService.Config], Awaitable[None]]
 ) -> None:

@@ -74,6 +74,7 @@ def test_the_fixtures_work_in_both_modes_of_pytest_asyncio(suite, mode: str) -> 
     assert len(servers(said)) == 1
 
 
+@pytest.mark.long
 def test_fixtures_of_one_loop_and_tests_of_another_do_not_matter(suite) -> None:
     suite.write("app.py", APP)
     suite.write(
@@ -111,6 +112,7 @@ def test_a_failing_test_shows_the_handlers_own_line_and_no_frame_of_ours(suite) 
     assert "INTERNALERROR" not in said
 
 
+@pytest.mark.long
 def test_a_handler_in_a_process_shows_its_line_too(suite) -> None:
     suite.write(
         "app.py",
@@ -143,6 +145,7 @@ async def test_it_divides(jsjobs_harness):
     assert "jsjobs/testing/" not in said
 
 
+@pytest.mark.long
 def test_another_server_and_other_settings_are_given_by_overriding(suite) -> None:
     suite.write("app.py", APP)
     suite.write(

@@ -206,6 +206,7 @@ async def test_a_handler_never_waits_for_its_worker_to_take_progress(run: Runs) 
     assert isinstance(verdict, Complete)
 
 
+@pytest.mark.long
 async def test_the_event_loop_goes_on_while_processes_start_compute_and_die(run: Runs) -> None:
     longest, ended = 0.0, asyncio.Event()
 
