@@ -148,3 +148,17 @@ async def test_an_ignored_hangup_stays_ignored_as_nohup_wants_it(
     process.process.terminate()
     assert await process.ends() == 0
     process.read_no_more()
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+async def test_a_worker_whose_streams_are_closed_runs_jobs_and_stops(
+    cli: Cli, config: JobService.Config, closed: str
+) -> None:
+    worker = await start(cli, "/bin/sh", "-c", f'exec "$0" "$@" {closed}', JSJOBS, *COMMANDS["worker"])
+    async with JobService(config) as service:
+        failed = await service.submit("fail", 1, max_attempts=1)
+        with pytest.raises(JobService.Error, match="no good"):
+            await service.result(failed, timeout=20)
+    worker.process.terminate()
+    assert await worker.ends() == 0
+    worker.read_no_more()

@@ -9,7 +9,7 @@ import typer
 
 from jsjobs.cli.command_table import CommandTable
 from jsjobs.cli.exit_codes import FAILED, INTERRUPTED
-from jsjobs.cli.standard_streams import flush_output
+from jsjobs.cli.standard_streams import flush_output, open_missing
 
 _HELP = """Jobs on NATS JetStream: run workers, submit jobs, see what became of them.
 
@@ -46,6 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: Instead of those the process was given.
     """
+    open_missing()
     try:
         app(arguments, prog_name="jsjobs")
     except KeyboardInterrupt:
