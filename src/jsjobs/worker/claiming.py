@@ -268,7 +268,7 @@ class Claiming:
             case LetGo():
                 logger.debug("job %s: not run, another worker may run it for long", self._job.job_id)
             case Cancelled(entry, expected):
-                await settlement.let_age(entry, expected)  # first: nobody meets a message that is gone
+                await settlement.let_age(entry, expected, delivery)  # first: nobody meets a message that is gone
                 delivery.ack()
             case Rebury(entry):
                 await settlement.rebury(entry, delivery)
