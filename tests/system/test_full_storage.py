@@ -181,6 +181,32 @@ async def test_an_end_that_cannot_be_written_is_written_later_and_the_job_runs_o
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("expired", ["dead_letter", "drop"])
+async def test_a_job_whose_start_had_to_wait_until_it_expired_is_not_run(
+    expired: str, limited_config: JobService.Config, filling: Connection
+) -> None:
+    ran: list[int] = []
+    async with JobService(limited_config) as jobs:
+        jobs.register_handler("run", ran.append)
+        late = await jobs.submit("run", 1, expires=3, expired=expired)
+        in_time = await jobs.submit("run", 2, expires=60, priority="high")
+        await fill(filling)
+        async with jobs.worker() as worker, jobs.router():
+            await eventually(lambda: worker.running == 2)
+            await asyncio.sleep(3.5)
+            await make_room(filling)
+            await jobs.result(in_time, timeout=30)
+            with pytest.raises(JobService.Error, match="the job expired at 20.*before it was started") as caught:
+                await jobs.result(late, timeout=30)
+            assert caught.value.reason == "Timeout"
+            if expired == "dead_letter":
+                await eventually(lambda: jobs.letters().find(late))
+            await eventually(lambda: worker.running == 0)
+        status = await jobs.status(late)
+    assert (status.attempts, [item.status for item in status.history], ran) == (0, ["failed"], [2])
+
+
+@pytest.mark.long
 async def test_a_large_result_that_waits_for_room_keeps_its_job(
     limit: str, limited_config: JobService.Config, filling: Connection
 ) -> None:
