@@ -138,14 +138,14 @@ class Claiming:
         tools, now = self._tools, self._tools.clock()
         if found is not None and found.is_deleted:
             logger.warning("job %s: its entry was deleted; nothing is known of earlier attempts", self._job.job_id)
-        is_unreadable = found is not None and found.problem is not None
-        entry = None if found is None or is_unreadable else found.entry
+        has_no_entry = found is not None and (found.is_deleted or found.problem is not None)
+        entry = None if found is None or has_no_entry else found.entry
         server_now = now
         if entry is not None and entry.status is Status.PROCESSING and took_over and entry.worker == tools.worker:
             assert found is not None
             return taken_over(entry, found.revision, now, tools.worker)
         is_leased = entry is not None and (entry.status is Status.PROCESSING or entry.snoozed_until is not None)
-        if is_leased or is_unreadable or self._job.headers.expires is not None:
+        if is_leased or has_no_entry or self._job.headers.expires is not None:
             server_now = await tools.server_now()
         decision = self._decide(found, server_now)
         if isinstance(decision, Bury) or (isinstance(decision, Start) and decision.after_loss):
