@@ -196,7 +196,7 @@ async def test_a_job_whose_start_had_to_wait_until_it_expired_is_not_run(
             await asyncio.sleep(3.5)
             await make_room(filling)
             await jobs.result(in_time, timeout=30)
-            with pytest.raises(JobService.Error, match="the job expired at 20.*before it was started") as caught:
+            with pytest.raises(JobService.Error, match=r"the job expired at 20.*before it was started") as caught:
                 await jobs.result(late, timeout=30)
             assert caught.value.reason == "Timeout"
             if expired == "dead_letter":
