@@ -181,6 +181,8 @@ asyncio.run(again("has ended"))
 asyncio.run(jobs.close())
 asyncio.run(begin())
 asyncio.run(jobs.close())  # there is nothing left to close
+asyncio.run(begin())
+jobs.configure(jobs.config)  # it is not connected any more
 asyncio.run(again("not connected"))
 """
 FORKED = """
@@ -226,7 +228,7 @@ async def run_script(folder: Path, config: JobService.Config, script: str) -> tu
     return done.returncode, done.stderr
 
 
-@pytest.mark.parametrize(("script", "submitted"), [(ENDED, 4), (FORKED, 3)], ids=["ended", "forked"])
+@pytest.mark.parametrize(("script", "submitted"), [(ENDED, 5), (FORKED, 3)], ids=["ended", "forked"])
 async def test_a_service_whose_loop_is_gone_says_so_and_can_be_connected_again(
     jobs: JobService, config: JobService.Config, tmp_path: Path, script: str, submitted: int
 ) -> None:

@@ -91,6 +91,24 @@ async def test_a_worker_whose_reader_has_gone_lets_its_jobs_end(
         assert (await service.status(job_id)).attempts == 1
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("options", [["-v"], ["-v", "--processes", "2"]], ids=["worker", "processes"])
+async def test_a_worker_whose_reader_lives_and_does_not_read_works_on_and_stops(
+    cli: Cli, config: JobService.Config, options: list[str]
+) -> None:
+    worker = await start(cli, JSJOBS, "worker", "app:jobs", *options)
+    await worker.says(b"ready: namespace")
+    async with JobService(config) as service:
+        numbers = list(range(5000))  # a line for each, of which the pipe takes some hundreds
+        assert await service.results(await service.submit("echo", numbers), timeout=60) == numbers
+        running = await service.submit("sleep", 1, max_attempts=1, priority="high")
+        await eventually(lambda: is_processing(service, running))
+        worker.process.terminate()
+        assert await worker.ends() == 0
+        assert await service.result(running, timeout=1) == "slept"
+    worker.read_no_more()
+
+
 @each(STAYING)
 @pytest.mark.long
 async def test_a_command_that_nobody_has_read_starts_and_stops(

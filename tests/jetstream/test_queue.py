@@ -8,6 +8,7 @@ import pytest
 from nats.aio.client import Client
 
 from jsjobs import JobService
+from jsjobs.jetstream.acknowledgements import refusal
 from jsjobs.jetstream.api import call
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.ids import parse_plain_id
@@ -85,6 +86,17 @@ async def test_without_streams_the_error_says_what_to_do(connection: Connection,
         with pytest.raises(JobError, match="jsjobs streams apply") as caught:
             await attempt
         assert caught.value.reason is Reason.RUNNER_UNAVAILABLE
+
+
+def test_a_full_disk_is_not_told_as_a_full_mailbox() -> None:
+    """Whatever code the server gives it."""
+    text = "write /data/jetstream/1.blk: no space left on device"
+    told = refusal({"code": 503, "err_code": 10077, "description": text})
+    assert told.is_transient
+    assert "the disk of nats-server is full" in told.message
+    assert "mailbox" not in told.message
+    full = refusal({"code": 503, "err_code": 10077, "description": "maximum messages per subject exceeded"})
+    assert "the mailbox is full (maximum messages per subject exceeded)" in full.message
 
 
 async def test_a_full_mailbox_queues_nothing(

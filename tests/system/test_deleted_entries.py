@@ -9,6 +9,7 @@ from nats.aio.client import Client
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.jetstream.subjects import Names
+from jsjobs.worker import watchdog
 
 
 @pytest.fixture
@@ -82,3 +83,36 @@ async def test_an_ended_job_whose_entry_was_deleted_is_not_known_and_not_run_aga
             await jobs.status(first)
         await jobs.result(await jobs.submit("step", 2, entity="order-1"))
     assert runs == [1, 2]
+
+
+async def test_no_other_worker_begins_a_job_beside_the_one_that_still_runs_it(
+    jobs: JobService, plain: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is delivered again early, when its entry was just deleted, which its worker has not seen yet."""
+    monkeypatch.setattr(watchdog, "INTERVAL", 60.0)  # the holder gets no other delivery
+    running, most, runs = 0, 0, 0
+
+    async def step(payload: int) -> int:
+        nonlocal running, most, runs
+        running, runs = running + 1, runs + 1
+        most = max(most, running)
+        try:
+            await asyncio.sleep(60 if runs == 1 else 0)
+        finally:
+            running -= 1
+        return runs
+
+    async with JobService(jobs.config) as others:
+        for service in (jobs, others):
+            service.register_handler("step", step)
+        async with jobs.worker() as holder:
+            job_id = await jobs.submit("step", 1, priority="low", duration="long")
+            await eventually(lambda: running)
+            [shard] = [shard for shard in holder.taken if shard.priority == "low"]
+            await holder._taking.drop(shard)
+            async with others.worker():
+                [run] = holder._runs.values()
+                await delete_entry(plain, jobs, job_id)
+                await plain.publish(run.delivery.reply.decode(), b"-NAK")
+                assert await jobs.result(job_id) == 2
+    assert most == 1

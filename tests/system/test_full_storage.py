@@ -16,6 +16,7 @@ from jsjobs.embedded.nats import NatsServer
 from jsjobs.jetstream.api import call
 from jsjobs.jetstream.connect import connected
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.generations import live_shards
 from jsjobs.jetstream.subjects import Names
 
 TOLD, OVER = "nothing can be stored", "what had to wait is stored again"
@@ -177,6 +178,71 @@ async def test_an_end_that_cannot_be_written_is_written_later_and_the_job_runs_o
             "is retried": ["processing", "queued", "processing", "complete"],
             "dies": ["processing", "failed"],
         }
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("expired", ["dead_letter", "drop"])
+async def test_a_job_whose_start_had_to_wait_until_it_expired_is_not_run(
+    expired: str, limited_config: JobService.Config, filling: Connection
+) -> None:
+    ran: list[int] = []
+    async with JobService(limited_config) as jobs:
+        jobs.register_handler("run", ran.append)
+        late = await jobs.submit("run", 1, expires=3, expired=expired)
+        in_time = await jobs.submit("run", 2, expires=60, priority="high")
+        await fill(filling)
+        async with jobs.worker() as worker, jobs.router():
+            await eventually(lambda: worker.running == 2)
+            await asyncio.sleep(3.5)
+            await make_room(filling)
+            await jobs.result(in_time, timeout=30)
+            with pytest.raises(JobService.Error, match=r"the job expired at 20.*before it was started") as caught:
+                await jobs.result(late, timeout=30)
+            assert caught.value.reason == "Timeout"
+            if expired == "dead_letter":
+                await eventually(lambda: jobs.letters().find(late))
+            await eventually(lambda: worker.running == 0)
+        status = await jobs.status(late)
+    assert (status.attempts, [item.status for item in status.history], ran) == (0, ["failed"], [2])
+
+
+@pytest.mark.long
+async def test_a_large_result_that_waits_for_room_keeps_its_job(
+    limit: str, limited_config: JobService.Config, filling: Connection
+) -> None:
+    """The second write of an end, which leaves earlier failures out, waits as the first one would."""
+    ran: list[int] = []
+    go = asyncio.Event()
+    result = "x" * (2**20 - 10_000)
+    async with JobService(limited_config) as jobs, JobService(limited_config) as others:
+
+        async def run(payload: int, ctx: JobService.Context) -> str:
+            ran.append(ctx.attempt)
+            if ctx.attempt <= payload:
+                raise RuntimeError("!" * 4000)
+            await go.wait()
+            return result
+
+        for each in (jobs, others):
+            each.handler("run", retry=JobService.Retry(initial=0, max_retries=9))(run)
+        async with jobs.worker() as worker, others.worker() as other:
+            job_id = await jobs.submit("run", 5, duration="long", max_attempts=9)
+            await eventually(lambda: len(ran) == 6)
+            await fill(filling)
+            go.set()
+            await eventually(lambda: NAMED[limit] in worker.why_not_ready + other.why_not_ready)
+            await asyncio.sleep(2 * limited_config.ack_wait)
+            assert await deliveries(filling, limited_config) == 6
+            await make_room(filling)
+            assert await jobs.result(job_id, timeout=30) == result
+            await eventually(lambda: worker.ready and other.ready and not worker.running + other.running)
+    assert ran == [1, 2, 3, 4, 5, 6]
+
+
+async def deliveries(connection: Connection, config: JobService.Config) -> int:
+    """How many jobs were delivered so far, again or for the first time."""
+    shards = await live_shards(connection, Names(config.namespace))
+    return sum(info["delivered"]["consumer_seq"] for info in shards.values())
 
 
 class Full:

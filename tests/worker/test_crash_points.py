@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from crashing import Crasher
@@ -246,6 +247,26 @@ async def test_an_expiry_that_crashes(point, expired, config, monkeypatch, jobs)
     assert [item.status for item in ended.history] == ["failed"]
     assert found.expires is (expired == "drop")  # else the router lets it expire, once the letter is stored
     assert await letters(jobs) == (expired == "dead_letter")
+
+
+async def test_an_expiry_after_a_start_that_took_long_which_crashes(config, monkeypatch, jobs) -> None:
+    handler, dying = Handler(), JobService(config)
+    for service in (dying, jobs):
+        service.register_handler("t", handler)
+    job_id = await jobs.submit("t", {}, priority="low", expires=60)
+    async with dying:
+        crasher = Crasher(dying, "before write 2", monkeypatch)
+        clock, asked = crasher.worker._server_clock.now, []
+
+        async def later_each_time():
+            asked.append(1)
+            return await clock() + timedelta(hours=len(asked) - 1)
+
+        monkeypatch.setattr(crasher.worker._server_clock, "now", later_each_time)
+        await crasher.run_until_crash()
+    async with jobs.worker():
+        assert await jobs.result(job_id, timeout=20) == "done"
+    assert (handler.runs, (await jobs.status(job_id)).attempts) == (1, 2)
 
 
 # Write 1 is the one that expects no entry, and loses.

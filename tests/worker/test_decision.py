@@ -88,8 +88,10 @@ def test_an_ended_job_is_never_run() -> None:
     assert isinstance(decided(None, marker=True), Ended)
 
 
-def test_a_job_whose_entry_was_deleted_starts_as_a_new_one() -> None:
-    assert decided(None, deleted=True) == decided(None)._replace(expected=42)
+def test_a_job_whose_entry_was_deleted_starts_as_a_new_one_once_nobody_can_run_it_any_more() -> None:
+    assert decided(None, deleted=True, age=30) == decided(None)._replace(expected=42)
+    assert decided(None, deleted=True, age=10) == Wait(20)
+    assert decided(None, deleted=True, age=-500) == Wait(30)  # a clock that was set back
 
 
 def test_a_waiting_job_starts_its_next_attempt_on_the_revision_found() -> None:

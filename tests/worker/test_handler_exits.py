@@ -182,3 +182,36 @@ async def test_what_ends_the_whole_loop_ends_a_running_handler_too(jobs: JobServ
 
     async with asyncio.timeout(20):
         await asyncio.to_thread(thread)
+
+
+@pytest.mark.parametrize("dies", [False, True])
+async def test_who_cancels_its_own_task_at_every_turn_is_settled(jobs: JobService, dies: bool) -> None:
+    """As a cancel scope does that was entered and never left."""
+
+    @jobs.handler("scoped")
+    async def scoped(payload: object) -> str:
+        loop, task = asyncio.get_running_loop(), own_task()
+
+        def cancel() -> None:
+            if not task.done():
+                task.cancel()
+                loop.call_soon(cancel)
+
+        loop.call_soon(cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        if dies:
+            raise JobService.Error.from_validation("it shall die")
+        return "done"
+
+    async with jobs.worker() as worker, jobs.router():
+        job_id = await jobs.submit("scoped", 1, entity="a")
+        if dies:
+            await eventually(lambda: jobs.letters().find(job_id))
+        else:
+            assert await jobs.result(job_id, timeout=20) == "done"
+        await eventually(lambda: worker.running == 0)
+    assert [item.status for item in (await jobs.status(job_id)).history] == [
+        "processing",
+        "failed" if dies else "complete",
+    ]

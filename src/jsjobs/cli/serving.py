@@ -18,7 +18,7 @@ from jsjobs.cli.connect import loop_factory
 from jsjobs.cli.health import NOWHERE, HealthPlace, health_endpoints, readiness_of
 from jsjobs.cli.options import announce, start_log
 from jsjobs.cli.signals import may_hurry, stop_signals
-from jsjobs.cli.standard_streams import flush_output
+from jsjobs.cli.standard_streams import flush_output, relay_output
 from jsjobs.dead_letters.router import Router
 from jsjobs.health import Readiness
 from jsjobs.interrupts import is_ctrl_c
@@ -38,7 +38,8 @@ _TELL = 0.25
 
 
 def start_logging() -> None:
-    """Log to standard error, unless the application has set up logging its own way."""
+    """Log to standard error, unless the application has set up logging its own way; no reader holds it up."""
+    relay_output()
     start_log(logging.INFO, "%(asctime)s %(levelname)-7s %(name)s: %(message)s")
 
 

@@ -12,6 +12,7 @@ from jsjobs.jetstream.api import (
     Garbled,
     LimitReached,
     api_error,
+    is_full_disk,
     read_answer,
 )
 from jsjobs.jetstream.errors import ConnectionLost, Unanswered
@@ -48,7 +49,7 @@ def refusal(error: dict[str, Any]) -> JobError:
             "another submit of the same dedupe_key is not decided yet, as without a majority of the replicas: "
             "submit it again later, it will not be queued twice"
         )
-    if code == STORE_FAILED:
+    if code == STORE_FAILED and not is_full_disk(error):
         return JobError.from_runner_unavailable(f"the mailbox is full ({text}): nothing was queued, try again later")
     if isinstance(api_error(error, ""), LimitReached):
         return LimitReached(error, "nothing was queued")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
-from jsjobs.jetstream.errors import ConnectionLost, NoResponders, Unanswered
+from jsjobs.jetstream.errors import ConnectionClosed, ConnectionLost, NoResponders, Unanswered
 from jsjobs.jetstream.refusals import NotPermitted, Refusal
 from jsjobs.model.errors import JobError
 
@@ -39,7 +39,7 @@ class _Question:
         if now >= self._at:
             self._every *= 2
             self._at = now + self._every
-            with suppress(ConnectionLost):
+            with suppress(JobError):  # there is no connection now, or the new server takes less than the last one
                 self._ask(reply)
 
 
@@ -55,6 +55,8 @@ class Answers:
         self._used: list[bytes] = []
         self.inbox = b""
         """What all reply subjects begin with."""
+        self.are_over = False
+        """Whether nobody hands answers on any more."""
 
     def expect(
         self, subject: bytes, timeout: float, *, once: bool, again: Callable[[bytes], None] | None = None
@@ -72,7 +74,12 @@ class Answers:
 
         Returns:
             The reply subject, and the answer to come.
+
+        Raises:
+            ConnectionClosed: If none can come any more.
         """
+        if self.are_over:
+            raise ConnectionClosed
         reply = self._used.pop() if once and self._used else b"%b%x" % (self.inbox, next(self._ids))
         future: asyncio.Future[Reply] = self._loop.create_future()
         question = None if again is None else _Question(again)
@@ -101,6 +108,11 @@ class Answers:
     def fail(self, why: str) -> None:
         """None will come."""
         self._give_up(list(self._waiting), lambda: ConnectionLost(why))
+
+    def end(self, why: str) -> None:
+        """None will come from now on, to nobody."""
+        self.are_over = True
+        self.fail(why)
 
     def refuse(self, refusal: Refusal) -> bool:
         """None will come to what was sent to a subject that this user may not publish on; whether somebody waited."""

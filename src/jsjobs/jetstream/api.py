@@ -156,9 +156,14 @@ def api_error(error: dict[str, Any], what: str) -> ApiError:
     return ApiError(error, what) if _limit_of(error) is None else LimitReached(error, what)
 
 
+def is_full_disk(error: dict[str, Any]) -> bool:
+    """Whether a refusal of the server, of whatever code, comes from a full disk."""
+    return _FULL_DISK in str(error.get("description", ""))
+
+
 def _limit_of(error: dict[str, Any]) -> str | None:
     code, text = error.get("err_code"), str(error.get("description", ""))
-    if _FULL_DISK in text:
+    if is_full_disk(error):
         return _DISK
     if code == STORE_FAILED:
         return f"a limit of the stream itself is reached ({text[:MOST_TEXT]})"

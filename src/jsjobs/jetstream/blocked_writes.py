@@ -68,7 +68,7 @@ async def to_its_end(
     delivery: Delivery | None,
     is_torn_down: Callable[[], bool],
 ) -> T:
-    """Write, and once more where something cancels it that is not the end of the whole event loop.
+    """Write, whatever cancels it that is not the end of the whole event loop.
 
     Args:
         write: Does it, over and over; safe to repeat.
@@ -76,13 +76,26 @@ async def to_its_end(
         delivery: What is kept alive meanwhile.
         is_torn_down: Whether a cancellation is that of the whole loop.
     """
+    # In a task of its own: a scope that a handler left behind may cancel this one at each turn of the loop.
+    writing = asyncio.create_task(_write(write, all_writes, delivery))
     while True:
         try:
-            with BlockedWrite(all_writes, delivery) as blocked:
-                return await write(blocked)
+            await asyncio.wait({writing})
         except asyncio.CancelledError:
             if is_torn_down():
+                writing.cancel()
                 raise
+        if writing.done():
+            if not writing.cancelled() or is_torn_down():
+                return writing.result()
+            writing = asyncio.create_task(_write(write, all_writes, delivery))
+
+
+async def _write(
+    write: Callable[[BlockedWrite], Awaitable[T]], all_writes: BlockedWrites, delivery: Delivery | None
+) -> T:
+    with BlockedWrite(all_writes, delivery) as blocked:
+        return await write(blocked)
 
 
 class BlockedWrite:

@@ -29,6 +29,7 @@ logger = get_logger("jsjobs.connection")
 MIN_SERVER = (2, 15)
 """Source consumers, message schedules with cron, and the fixes for max-delivered messages came with 2.15."""
 DEFAULT_TIMEOUT = 5.0
+_CLOSED = "the connection was closed"
 
 
 class Connection(HardenedClient):
@@ -102,6 +103,8 @@ class Connection(HardenedClient):
         await self.receive(inbox + b"*", self._answers.take)
         await self._refused.check_inbox(self, inbox)
         self._sweeper = asyncio.ensure_future(self._answers.sweep())
+        # However it ends, as with the whole event loop: without it a lost answer would be waited for without end.
+        self._sweeper.add_done_callback(lambda _: self._answers.end(_CLOSED))
 
     @property
     def server_version(self) -> str:
@@ -111,23 +114,25 @@ class Connection(HardenedClient):
 
     async def close(self) -> None:
         """Send what is waiting to be sent, then close for good."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            self._sweeper = None
-        await super().close()
-        self._answers.fail("the connection was closed")
-        self._up.clear()
+        try:
+            await super().close()
+        finally:
+            self._answers.end(_CLOSED)
+            self._up.clear()
+            if self._sweeper is not None:
+                self._sweeper.cancel()
+                self._sweeper = None
 
     async def when_up(self, timeout: float = DEFAULT_TIMEOUT) -> None:
         """Wait for the connection to stand.
 
         Raises:
             WrongLoop: If this is not the loop that it was opened in.
-            ConnectionClosed: If it was closed.
+            ConnectionClosed: If it was closed, or its event loop is ending.
             JobError: `RunnerUnavailable`, if it does not within `timeout` seconds: nothing was sent.
         """
         self.home.check()
-        if self.is_closed:
+        if self.is_closed or self._answers.are_over:
             raise ConnectionClosed
         if not self._up.is_set():
             try:
@@ -175,7 +180,7 @@ class Connection(HardenedClient):
         """Like `ask`, but sends at once: the future ends as `ask` would, and several can be under way together.
 
         Raises:
-            ConnectionLost, JobError: As `post`.
+            ConnectionClosed, ConnectionLost, JobError: As `post`, or if it was closed.
         """
         resend = (lambda reply: self.post(subject, data, reply=reply, header=header)) if again else None
         reply, future = self._answers.expect(subject, timeout, once=once, again=resend)

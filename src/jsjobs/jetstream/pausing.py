@@ -207,6 +207,8 @@ def _is_told(info: dict[str, Any], found: Found) -> bool:
     delay (nats-server 2.15.1, measured).
     """
     entry, active_at = found.entry, _active_at(info)
+    if found.is_deleted:
+        return _is_over(info, found.stored_at)
     if entry is None or entry.status.is_terminal or entry.snoozed_until is not None:
         return True  # who starts a job that snoozed looks first whether its shard is paused
     if entry.status is Status.PROCESSING:

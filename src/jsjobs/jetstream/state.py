@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 from pydantic import ValidationError
 from pydantic_core import from_json
@@ -168,6 +168,23 @@ class StateStore:
     async def _read(self, job_id: str) -> Found | None:
         return _found(await self._connection.ask(self._direct + self._names.state(job_id), again=True), job_id)
 
+    # Who gives no bound says which delivery is kept alive: a write may wait for room for hours.
+    @overload
+    async def write(
+        self, entry: JobStatusResponse | EntryText, *, expected: int, ttl: float | None = ..., delivery: Delivery
+    ) -> int: ...
+
+    @overload
+    async def write(
+        self,
+        entry: JobStatusResponse | EntryText,
+        *,
+        expected: int,
+        ttl: float | None = ...,
+        provisional: bool = ...,
+        within: float,
+    ) -> int: ...
+
     async def write(
         self,
         entry: JobStatusResponse | EntryText,
@@ -190,7 +207,7 @@ class StateStore:
             provisional: Whether it is to be written once more, with its own time to live; this one is for the case that
                 whoever was about to do so dies.
             within: Seconds to try on, once a first try has failed; None: for ever.
-            delivery: What is kept alive while the write waits for room.
+            delivery: What is kept alive while the write waits for room, and has no bound.
 
         Returns:
             The new revision.

@@ -109,8 +109,8 @@ async def read_batch(
             end.set_exception(ConnectionLost("the connection to NATS broke while a request was under way"))
 
     inbox = connection.new_inbox().encode()
-    connection.on_reconnect.append(on_reconnect)
     subscription = await connection.receive(inbox, on_answer)
+    connection.on_reconnect.append(on_reconnect)
     try:
         connection.post(f"$JS.API.DIRECT.GET.{stream}".encode(), json.dumps(request).encode(), reply=inbox)
         async with asyncio.timeout(_ANSWER_WITHIN):

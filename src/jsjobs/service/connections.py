@@ -38,6 +38,7 @@ class Connections:
         Raises:
             JobError: `Validation`, if it is connected, or the namespace cannot be one.
         """
+        self._forget_what_is_gone()
         if self._connection is not None:
             raise JobError.from_validation("the service is connected already: its settings cannot be changed now")
         self._names = Names(config.namespace)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
 from typing import Any, Protocol
 
 from jsjobs.jetstream.delivery import Delivery
@@ -123,7 +125,7 @@ class Claiming:
                 elif isinstance(decision, Sleep):
                     await self._sleep(decision)
                 elif isinstance(decision, Start):
-                    return await self._start(decision)
+                    return await self._start(decision, found)
                 else:
                     await self._end(decision)
                     return None
@@ -136,32 +138,36 @@ class Claiming:
         tools, now = self._tools, self._tools.clock()
         if found is not None and found.is_deleted:
             logger.warning("job %s: its entry was deleted; nothing is known of earlier attempts", self._job.job_id)
-        is_unreadable = found is not None and found.problem is not None
-        entry = None if found is None or is_unreadable else found.entry
+        has_no_entry = found is not None and (found.is_deleted or found.problem is not None)
+        entry = None if found is None or has_no_entry else found.entry
         server_now = now
         if entry is not None and entry.status is Status.PROCESSING and took_over and entry.worker == tools.worker:
             assert found is not None
             return taken_over(entry, found.revision, now, tools.worker)
         is_leased = entry is not None and (entry.status is Status.PROCESSING or entry.snoozed_until is not None)
-        if is_leased or is_unreadable or self._job.headers.expires is not None:
+        if is_leased or has_no_entry or self._job.headers.expires is not None:
             server_now = await tools.server_now()
-        decision = decide(
-            found,
-            self._job,
-            worker=tools.worker,
-            now=now,
-            server_now=server_now,
-            ack_wait=tools.lease_time.ack_wait,
-            margin=tools.lease_time.margin,
-            sleeps=tools.settlement.sleeps and not self._is_awake,
-        )
+        decision = self._decide(found, server_now)
         if isinstance(decision, Bury) or (isinstance(decision, Start) and decision.after_loss):
             # The job may run where a newer delivery of it went, however old its entry is; or where one went that a
             # consumer made anew knows nothing of: its worker's signs of life count for this delivery too.
             return LetGo() if self._delivery.attempt == 1 or not await self._is_newest() else decision
         return decision
 
-    async def _start(self, decision: Start) -> Claim | None:
+    def _decide(self, found: Found | None, server_now: datetime) -> Decision:
+        tools = self._tools
+        return decide(
+            found,
+            self._job,
+            worker=tools.worker,
+            now=tools.clock(),
+            server_now=server_now,
+            ack_wait=tools.lease_time.ack_wait,
+            margin=tools.lease_time.margin,
+            sleeps=tools.settlement.sleeps and not self._is_awake,
+        )
+
+    async def _start(self, decision: Start, found: Found | None) -> Claim | None:
         """Write that an attempt begins.
 
         Raises:
@@ -171,6 +177,9 @@ class Claiming:
         self._left = 0
         text = text_of(decision.entry)
         revision = await tools.state.write(text, expected=decision.expected, delivery=self._delivery)
+        if job.headers.expires is not None and (late := await self._expired_meanwhile(found)):
+            await self._end(replace(late, expected=revision))
+            return None
         claim = Claim(decision.entry, revision, self._delivery, text)
         if (decision.after_snooze or self._waited) and not self._is_awake and await self._is_paused():
             # Looked at after the write: whoever pauses sees one of the two, and the handler does not begin.
@@ -180,6 +189,13 @@ class Claiming:
         if tools.telemetry is not None and decision.after_loss:
             tools.telemetry.settled(job.type, job.priority, Outcome.RETRY)
         return claim
+
+    async def _expired_meanwhile(self, found: Found | None) -> Expire | None:
+        """What the job has come to in the time that its first start took to be written: there may have been no room."""
+        with suppress(JobError):  # who cannot be asked says nothing else than before
+            decision = self._decide(found, await self._tools.server_now())
+            return decision if isinstance(decision, Expire) else None
+        return None
 
     async def _is_newest(self) -> bool:
         with suppress(JobError):
@@ -268,7 +284,7 @@ class Claiming:
             case LetGo():
                 logger.debug("job %s: not run, another worker may run it for long", self._job.job_id)
             case Cancelled(entry, expected):
-                await settlement.let_age(entry, expected)  # first: nobody meets a message that is gone
+                await settlement.let_age(entry, expected, delivery)  # first: nobody meets a message that is gone
                 delivery.ack()
             case Rebury(entry):
                 await settlement.rebury(entry, delivery)

@@ -123,8 +123,11 @@ def decide(
         margin: Seconds by which a server may deliver early that has heard nothing of the job's worker.
         sleeps: Whether a snoozed job waits until it is due.
     """
+    # Whoever runs a job whose entry was deleted learns that by the end of its lease, or loses it.
+    left = 0.0 if found is None else _lease_left(found, server_now, ack_wait)
     if found is None or found.is_deleted:
-        return _begun(job.entry(), found.revision if found else 0, job, now, server_now, worker)
+        start = _begun(job.entry(), found.revision if found else 0, job, now, server_now, worker)
+        return Wait(left) if left > 0 else start
     if found.problem is not None:
         return _unreadable(found, found.problem, job, server_now, ack_wait)
     if found.entry is None or (entry := job.own(found.entry)) is None:
@@ -145,7 +148,6 @@ def decide(
         case Status.QUEUED:
             return _begun(entry, found.revision, job, now, server_now, worker)
         case Status.PROCESSING:
-            left = min(ack_wait, ack_wait - (server_now - found.stored_at).total_seconds())
             return taken_over(entry, found.revision, now, worker) if left <= 0 else _not_yet(job, left, margin)
 
 
@@ -172,10 +174,15 @@ def _unreadable(
     """
     if found.is_over:
         return Ended(f"it is {problem.status}, says an entry that cannot be read")
-    left = min(ack_wait, ack_wait - (server_now - found.stored_at).total_seconds())
+    left = _lease_left(found, server_now, ack_wait)
     if problem.status is not Status.FAILED and left > 0:
         return Wait(left)
     return Bury(job.entry(), found.revision, problem.reason, problem.message)
+
+
+def _lease_left(found: Found, server_now: datetime, ack_wait: float) -> float:
+    """Seconds for which a worker may still run the job that held it when this was stored; 0 or less: none does."""
+    return min(ack_wait, ack_wait - (server_now - found.stored_at).total_seconds())
 
 
 def _not_yet(job: IncomingJob, left: float, margin: float) -> Wait | LetGo:

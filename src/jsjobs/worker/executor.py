@@ -93,7 +93,11 @@ class Handling:
 
     @property
     def is_torn_down(self) -> bool:
-        """Whether a cancellation that nobody asked for is the whole event loop's, not one by the handler."""
+        """Whether a cancellation that nobody asked for is the whole event loop's, not one by the handler.
+
+        Who was asked to end is given back also in the worker's last moment; where the loop ends, that write fails at
+        once.
+        """
         return self.asked is None and self._is_torn_down()
 
     def _interrupt(self) -> None:

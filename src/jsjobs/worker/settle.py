@@ -161,7 +161,7 @@ class Settlement:
         """Whether there is room for the result without the attempts that failed before: they must not cost it."""
         text = completed_text(claim.entry.without_failures(), None, now, result)
         try:
-            await self._state.write(text, expected=claim.revision, ttl=self._ttl)
+            await self._state.write(text, expected=claim.revision, ttl=self._ttl, delivery=claim.delivery)
         except TooLarge:
             return False
         return True
@@ -218,10 +218,10 @@ class Settlement:
         await to_its_end(send, self._state.blocked, delivery, self._is_torn_down)
         delivery.term(str(dead.error_reason))
 
-    async def let_age(self, cancelled: JobStatusResponse, revision: int) -> None:
+    async def let_age(self, cancelled: JobStatusResponse, revision: int, delivery: Delivery) -> None:
         """The message of a job that was cancelled while it waited is about to go: its entry, unchanged, may expire."""
         with suppress(Conflict):  # it has its time to live already
-            await self._state.write(cancelled, expected=revision, ttl=self._ttl)
+            await self._state.write(cancelled, expected=revision, ttl=self._ttl, delivery=delivery)
 
     def give_back(self, job_id: str, delivery: Delivery, delay: float = 0) -> None:
         """Ask for another delivery, if this one is surely still ours."""
