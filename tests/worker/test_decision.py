@@ -2,13 +2,28 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from jsjobs.jetstream.incoming import IncomingJob
 from jsjobs.jetstream.state import Found
 from jsjobs.jetstream.wire import JobHeaders
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Carrier, Duration, JobStatusResponse, Priority, Status
 from jsjobs.model.retry import RetryState
-from jsjobs.worker.decision import Bury, Decision, Ended, Expire, LetGo, Rebury, Sleep, Start, Wait, decide, new_start
+from jsjobs.worker.decision import (
+    Bury,
+    Decision,
+    Ended,
+    Expire,
+    LetGo,
+    Rebury,
+    Sleep,
+    Start,
+    Wait,
+    decide,
+    new_start,
+    taken_over,
+)
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 STORED = NOW - timedelta(minutes=1)
@@ -192,6 +207,15 @@ def test_a_job_whose_workers_keep_dying_is_dead_when_its_attempts_are_spent() ->
     assert isinstance(decision, Bury)
     assert (decision.reason, decision.expected) == ("MaxRetries", 42)
     assert "worker was lost" in decision.error
+
+
+@pytest.mark.parametrize(("attempt", "of", "is_last"), [(1, 1, True), (1, 2, False), (2, 3, False), (3, 3, True)])
+def test_workers_that_die_have_max_attempts_and_not_one_more_or_less(attempt: int, of: int, *, is_last: bool) -> None:
+    lost = processing(attempt).model_copy(update={"max_attempts": of})
+    decision = taken_over(lost, 42, NOW, "w2")
+    assert isinstance(decision, Bury) is is_last
+    if isinstance(decision, Start):
+        assert decision.entry.attempts == attempt + 1
 
 
 def test_a_given_id_runs_from_one_copy_only() -> None:

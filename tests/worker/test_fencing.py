@@ -1,6 +1,7 @@
 """A worker that lost its job cannot end it, and sends nothing more on that delivery."""
 
 import asyncio
+import time
 from collections.abc import Callable
 
 import pytest
@@ -207,3 +208,40 @@ async def test_a_heartbeat_that_a_snooze_overtook_is_not_the_next_attempt_s(revi
     state.go_on.set()
     await eventually(lambda: not run.renewing)
     assert run.why == lost
+
+
+class Renewable(Beating):
+    """A run whose delivery is renewed at once."""
+
+    def __init__(self, revision: int) -> None:
+        super().__init__(revision)
+        self.taken_at = time.monotonic() - self.age()
+        self.renewals = 0
+
+    async def renew(self, timeout: float) -> None:
+        self.renewals += 1
+        self.taken_at = time.monotonic()
+
+
+async def test_a_lease_is_confirmed_as_of_when_the_entry_was_asked_for() -> None:
+    """Its entry may have been another worker's by the time that the server heard of the renewal."""
+    state, run = SlowState(revision=7), Renewable(revision=7)
+    keeper = LeaseKeeper(state, LeaseTime(30))  # type: ignore[arg-type]
+    asked_before = time.monotonic()
+    keeper.look(run)  # type: ignore[arg-type]
+    await state.asked.wait()
+    asked = time.monotonic()
+    await asyncio.sleep(0.05)  # the time that this is about
+    state.go_on.set()
+    await eventually(lambda: not run.renewing)
+    assert run.renewals == 1
+    assert asked_before <= run.taken_at <= asked
+
+
+async def test_an_entry_of_a_replica_that_lags_behind_confirms_no_lease_and_ends_none() -> None:
+    state, run = SlowState(revision=6), Renewable(revision=7)
+    keeper = LeaseKeeper(state, LeaseTime(30))  # type: ignore[arg-type]
+    state.go_on.set()
+    keeper.look(run)  # type: ignore[arg-type]
+    await eventually(lambda: not run.renewing)
+    assert (run.renewals, run.why) == (0, [])
