@@ -20,12 +20,17 @@ class Fault:
     promise: str
     """What would be broken, in words."""
     file: str
-    """Below `src/jsjobs`."""
+    """Below `src/jsjobs`, or, like `streams/JOBS_LOW.json`, below the tree's root."""
     old: str
     """Occurs exactly once in the file."""
     new: str
     tests: tuple[str, ...]
     """Node ids; at least one of them must fail."""
+
+    def path(self, root: Path) -> Path:
+        """Where the file is."""
+        ours = root / PACKAGE / self.file
+        return ours if ours.is_file() else root / self.file
 
     def text(self, root: Path) -> str:
         """The file with this fault in it.
@@ -33,9 +38,9 @@ class Fault:
         Raises:
             UnfitError: If it does not fit the file.
         """
-        path = root / PACKAGE / self.file
+        path = self.path(root)
         if not path.is_file():
-            raise UnfitError(f"{self.id}: there is no {PACKAGE / self.file}: name the file where the code is now")
+            raise UnfitError(f"{self.id}: there is no {self.file}: name the file where the code is now")
         found = path.read_text()
         if (times := found.count(self.old)) != 1:
             raise UnfitError(f"{self.id}: its old text occurs {times} times in {self.file}: write it as it is now")

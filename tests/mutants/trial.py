@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bare_environment import bare_environment
-from mutants.faults import PACKAGE, ROOT, Fault
+from mutants.faults import ROOT, Fault
 
 COPIED = ("src", "tests", "streams", "examples", "deploy", "docs", "README.md", "pyproject.toml", "docker-compose.yml")
 MOST_SECONDS = 60
@@ -51,7 +51,7 @@ class Copy:
 
     def put(self, fault: Fault) -> None:
         """Put the fault into it."""
-        path = self.folder / PACKAGE / fault.file
+        path = fault.path(self.folder)
         path.write_text(fault.text(self.folder))
         # Python takes what it compiled for the file's by size and second.
         Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)
