@@ -328,8 +328,14 @@ async def test_a_cancelled_delayed_job_never_fires_and_its_entry_ages(
     entry = await plain.jetstream().get_last_msg(f"KV_{jobs.config.namespace}", f"$KV.{jobs.config.namespace}.{job_id}")
     assert entry.headers is not None
     assert entry.headers["Nats-TTL"] == f"{int(jobs.config.result_ttl)}s"
+    behind = await jobs.submit("note", "behind", delay=1)
+
+    async def fired() -> int:
+        queue = await call(connection, f"STREAM.INFO.{Names(jobs.config.namespace).stream('normal')}")
+        return queue["state"]["messages"]
+
+    assert await eventually(fired) == 1, "it fired too"
     async with jobs.worker():
-        behind = await jobs.submit("note", "behind", delay=1)
         assert await jobs.result(behind) == "behind"
     assert ran.payloads == ["behind"]
     with pytest.raises(JobService.Error) as caught:

@@ -5,17 +5,32 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mutants.faults import Fault, UnfitError
-from mutants.trial import Copy
+from mutants.faults import ROOT, Fault, UnfitError
+from mutants.trial import MOST_SECONDS, Copy
 
 
-def unnoticed(faults: Sequence[Fault], say: Callable[[str], None], *, jobs: int = 1) -> dict[str, str]:
-    """Try the faults, and tell of each; those that no test noticed, with the reason."""
+def unnoticed(
+    faults: Sequence[Fault],
+    say: Callable[[str], None],
+    *,
+    jobs: int = 1,
+    source: Path = ROOT,
+    most_seconds: float = MOST_SECONDS,
+) -> dict[str, str]:
+    """Try the faults, and tell of each; those that no test noticed, with the reason.
+
+    Args:
+        faults: Which.
+        say: Takes a line for each.
+        jobs: How many to try at once.
+        source: The tree that is copied.
+        most_seconds: Of one test; what takes longer has noticed nothing.
+    """
     with tempfile.TemporaryDirectory(prefix="jsjobs-mutants-") as folder:
         sound = Copy(Path(folder, "sound"))
-        sound.make()
+        sound.make(source)
         tests = sorted({test for fault in faults for test in fault.tests})
-        ran = sound.run(tests)
+        ran = sound.run(tests, most_seconds=most_seconds)
         sick = {test: why for test in tests if (why := _why_not_sound(test, ran.passed, {**ran.failed, **ran.odd}))}
         for why in sick.values():
             say(f"without any fault: {why}")
@@ -25,14 +40,14 @@ def unnoticed(faults: Sequence[Fault], say: Callable[[str], None], *, jobs: int 
         def tried(fault: Fault) -> tuple[str, str | None]:
             if found := [test for test in fault.tests if test in sick]:
                 return fault.id, f"{found[0]} does not pass without it: it proves nothing"
-            return fault.id, _missed(fault, Copy(Path(folder, fault.id)), sound, say)
+            return fault.id, _missed(fault, Copy(Path(folder, fault.id)), sound, say, most_seconds)
 
         with ThreadPoolExecutor(jobs) as threads:
             results = dict(threads.map(tried, faults))
     return {name: why for name, why in results.items() if why is not None}
 
 
-def _missed(fault: Fault, copy: Copy, sound: Copy, say: Callable[[str], None]) -> str | None:
+def _missed(fault: Fault, copy: Copy, sound: Copy, say: Callable[[str], None], most_seconds: float) -> str | None:
     """Why no test noticed the fault; None where one did."""
     copy.make(sound.folder)
     try:
@@ -40,7 +55,7 @@ def _missed(fault: Fault, copy: Copy, sound: Copy, say: Callable[[str], None]) -
     except UnfitError as error:
         say(f"UNFIT      {error}")
         return str(error)
-    ran = copy.run(fault.tests, until_first=True)
+    ran = copy.run(fault.tests, until_first=True, most_seconds=most_seconds)
     if ran.failed:
         test, message = next(iter(ran.failed.items()))
         say(f"noticed    {fault.id}: {test}: {message[:160]}")

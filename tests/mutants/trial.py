@@ -7,6 +7,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from mutants.faults import ROOT, Fault
 COPIED = ("src", "tests", "streams", "examples", "deploy", "docs", "README.md", "pyproject.toml", "docker-compose.yml")
 MOST_SECONDS = 60
 """Of one test; those that are named beside faults take a few."""
+_MOST_OF_ALL = 1800
+"""Seconds of one run of pytest, should it hang where no test runs."""
 _BROKEN = ("NameError", "UnboundLocalError", "ImportError", "ModuleNotFoundError", "SyntaxError", "IndentationError")
 """A fault that ends so is no wrong code, but none at all."""
 
@@ -41,13 +44,13 @@ class Copy:
 
     def make(self, source: Path = ROOT) -> None:
         """Copy the tree, with what Python compiled of it."""
-        for name in COPIED:
-            path = source / name
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for path in (source / name for name in COPIED):
             if path.is_dir():
-                shutil.copytree(path, self.folder / name, ignore=shutil.ignore_patterns("node_modules", ".hypothesis"))
-            else:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(path, self.folder / name)
+                ignored = shutil.ignore_patterns("node_modules", ".hypothesis")
+                shutil.copytree(path, self.folder / path.name, ignore=ignored)
+            elif path.is_file():
+                shutil.copy2(path, self.folder / path.name)
 
     def put(self, fault: Fault) -> None:
         """Put the fault into it."""
@@ -56,30 +59,41 @@ class Copy:
         # Python takes what it compiled for the file's by size and second.
         Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)
 
-    def run(self, tests: Sequence[str], *, until_first: bool = False) -> Ran:
-        """Run these tests, of the code in the copy."""
+    def run(self, tests: Sequence[str], *, until_first: bool = False, most_seconds: float = MOST_SECONDS) -> Ran:
+        """Run these tests, of the code in the copy.
+
+        Args:
+            tests: Their node ids.
+            until_first: Whether to stop at the first failure.
+            most_seconds: Of one test.
+
+        Raises:
+            RuntimeError: If Python would import the package from elsewhere.
+        """
         report = self.folder / "report.xml"
         report.unlink(missing_ok=True)
         command = [sys.executable, "-m", "pytest", "-n", "0", "-m", "", "-p", "no:cacheprovider", "-rN", "--tb=short"]
-        command += [f"--timeout={MOST_SECONDS}", f"--junitxml={report}", "-o", "junit_family=xunit1"]
+        command += [f"--timeout={most_seconds}", f"--junitxml={report}", "-o", "junit_family=xunit1"]
         command += ["--maxfail=1"] if until_first else []
         paths = os.pathsep.join(str(self.folder / name) for name in ("src", "tests"))
         environment = {**bare_environment(counted=False), "PYTHONPATH": paths}
         self._is_what_runs(environment)
-        done = subprocess.run(
-            [*command, *tests],
-            cwd=self.folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            check=False,
-        )
+        said = self.folder / "said.txt"  # not a pipe: what a test left running would hold it open
+        with said.open("wb") as output, suppress(subprocess.TimeoutExpired):
+            subprocess.run(
+                [*command, *tests],
+                cwd=self.folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                check=False,
+                timeout=_MOST_OF_ALL,
+            )
+        text = said.read_text(errors="replace")
         if not report.exists():
-            return Ran(frozenset(), {}, dict.fromkeys(tests, "pytest ended without a report"), done.stdout)
-        return _read(report, done.stdout)
+            return Ran(frozenset(), {}, dict.fromkeys(tests, "pytest ended without a report"), text)
+        return _read(report, text)
 
     def _is_what_runs(self, environment: dict[str, str]) -> None:
         """Make sure that Python, and what it starts, imports the package from the copy."""

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.jetstream.api import call, find
+from jsjobs.worker.lease import LeaseTime
 
 
 class Mail(BaseModel):
@@ -141,6 +142,20 @@ async def test_a_short_job_past_its_own_limit_times_out_and_is_retried(jobs: Job
     async with jobs.worker():
         assert await jobs.result(job_id) == 2
     assert (await jobs.status(job_id)).last_error == "Timeout: the handler ran longer than 0.1 s"
+
+
+async def test_a_short_job_without_a_limit_of_its_own_ends_within_its_lease(jobs: JobService) -> None:
+    @jobs.handler("slow")
+    async def slow(payload: object, ctx: JobService.Context) -> int:
+        if ctx.attempt == 1:
+            await asyncio.sleep(60)
+        return ctx.attempt
+
+    job_id = await jobs.submit("slow")
+    async with jobs.worker():
+        assert await jobs.result(job_id, 20) == 2
+    lease = LeaseTime(jobs.config.ack_wait).lease
+    assert (await jobs.status(job_id)).last_error == f"Timeout: the handler ran longer than {lease:g} s"
 
 
 async def test_a_thread_that_outlives_ack_wait_keeps_its_shard_to_itself(jobs: JobService) -> None:
