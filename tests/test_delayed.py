@@ -12,6 +12,7 @@ from facts import eventually
 from jsjobs import JobService
 from jsjobs.jetstream.api import call
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.subjects import Names
 
 Status = JobService.Status
 
