@@ -69,7 +69,7 @@ async def test_what_runs_goes_on_and_nothing_else_starts(jobs: JobService, handl
         await jobs.cancel(second)
         third = await jobs.submit("held", 4, priority="low")
         assert await jobs.resume("low") is True
-        await jobs.result(third)
+        await jobs.result(third, 20)
         assert handlers.begun == [1, 3, 4]
         assert await jobs.resume("low") is False
 

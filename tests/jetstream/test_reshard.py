@@ -258,7 +258,8 @@ async def test_jobs_behind_an_operators_pause_are_waited_for(bench: Bench) -> No
     for shard in shards:
         await pause(bench.connection, bench.stream, shard.consumer, tomorrow)
     await bench.publish(1)
-    assert not await bench.reshard().run(2, wait=False)
+    async with asyncio.timeout(20):
+        assert not await bench.reshard().run(2, wait=False)
     assert f"paused until {tomorrow:%Y-%m-%d %H:%M:%S} UTC" == bench.told[-1].waits_for
     assert len(bench.taken) == 2 * ENTITIES
 

@@ -90,11 +90,11 @@ async def test_a_handler_s_own_retry_policy_and_the_job_s_attempts(jobs: JobServ
         raise ValueError(runs)
 
     jobs.register_handler("patient", failing, retry=JobService.Retry(initial=0.01, max_retries=9, jitter=(1, 1)))
-    job_id = await jobs.submit("patient", max_attempts=6)
+    job_id = await jobs.submit("patient", max_attempts=8)  # the default policy gives up after six
     async with jobs.worker():
-        with pytest.raises(JobService.Error, match="ValueError: 6") as caught:
+        with pytest.raises(JobService.Error, match="ValueError: 8") as caught:
             await jobs.result(job_id)
-    assert (caught.value.reason, runs) == ("MaxRetries", 6)
+    assert (caught.value.reason, runs) == ("MaxRetries", 8)
 
 
 async def test_plain_handlers_run_beside_each_other_and_the_loop(jobs: JobService) -> None:
