@@ -12,6 +12,8 @@ from facts import eventually
 from jsjobs import JobService
 from jsjobs.jetstream.api import call
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.incoming import read_stored_job
+from jsjobs.jetstream.stored import stored
 from jsjobs.jetstream.subjects import Names
 
 Status = JobService.Status
@@ -329,13 +331,13 @@ async def test_a_cancelled_delayed_job_never_fires_and_its_entry_ages(
     entry = await plain.jetstream().get_last_msg(f"KV_{jobs.config.namespace}", f"$KV.{jobs.config.namespace}.{job_id}")
     assert entry.headers is not None
     assert entry.headers["Nats-TTL"] == f"{int(jobs.config.result_ttl)}s"
-    behind = await jobs.submit("note", "behind", delay=1)
+    behind, names = await jobs.submit("note", "behind", delay=1), Names(jobs.config.namespace)
 
-    async def fired() -> int:
-        queue = await call(connection, f"STREAM.INFO.{Names(jobs.config.namespace).stream('normal')}")
-        return queue["state"]["messages"]
+    async def fired() -> list[str]:
+        messages = stored(connection, names.stream(JobService.Priority.NORMAL))
+        return [read_stored_job(names, message).job_id async for message in messages]
 
-    assert await eventually(fired) == 1, "it fired too"
+    assert await eventually(fired) == [behind]
     async with jobs.worker():
         assert await jobs.result(behind) == "behind"
     assert ran.payloads == ["behind"]

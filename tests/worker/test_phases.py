@@ -98,8 +98,8 @@ async def test_a_worker_that_stops_is_not_ready(jobs: JobService) -> None:
     worker, _ = await worker_at_work(jobs)
     await eventually(lambda: is_ready(worker))
     stopping = asyncio.ensure_future(worker.stop(5))
-    await asyncio.sleep(0)
-    assert (worker.ready, worker.why_not_ready) == (False, "the worker is stopping")
+    await eventually(lambda: not worker.ready)
+    assert worker.why_not_ready == "the worker is stopping"
     await stopping
     assert not worker.ready
 
