@@ -108,7 +108,10 @@ class Copy:
 def _read(report: Path, said: str) -> Ran:
     passed, failed, odd = set(), {}, {}
     for case in ET.parse(report).getroot().iter("testcase"):
-        name = f"{case.get('file')}::{case.get('name')}"
+        path = str(case.get("file"))
+        # `tests.a.test_b.TestC`: the module, then the class, if there is one.
+        within = str(case.get("classname")).removeprefix(path.removesuffix(".py").replace("/", ".")).strip(".")
+        name = "::".join(filter(None, (path, within, case.get("name"))))
         found = [child for child in case if child.tag in {"failure", "error", "skipped"}]
         if not found:
             passed.add(name)
