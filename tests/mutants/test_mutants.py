@@ -106,7 +106,6 @@ def test_only_a_test_that_fails_by_itself_and_for_the_fault_notices_it(tmp_path:
         small("number < LIMIT", "numbre < LIMIT", "bound", name="no-code"),
         small("LIMIT = 3", "LIMIT = 3 / 0", "bound", name="not-even-imported"),
         small("number < LIMIT", "number <= LIMIT", "sick", name="proves-nothing"),
-        small("number < LIMIT", "number <= LIMIT", "missing", name="no-such-test"),
     ]
     said: list[str] = []
     found = unnoticed(faults, said.append, source=tmp_path, most_seconds=3)
@@ -114,6 +113,9 @@ def test_only_a_test_that_fails_by_itself_and_for_the_fault_notices_it(tmp_path:
         REASONS, True
     )
     assert any(line.startswith("noticed    noticed: tests/test_small.py::test_bound: ") for line in said)
+    missing = small("number < LIMIT", "number <= LIMIT", "missing")
+    assert "does not pass without it" in unnoticed([missing], said.append, source=tmp_path)["small"]
+    assert any("there is no such test" in line or "without a report" in line for line in said)
 
 
 REASONS = {
@@ -122,7 +124,6 @@ REASONS = {
     "no-code": ["NameError"],
     "not-even-imported": ["ZeroDivisionError", "collection failure"],
     "proves-nothing": ["does not pass without it"],
-    "no-such-test": ["does not pass without it"],
 }
 
 
