@@ -226,6 +226,9 @@ def test_every_shard_has_its_file() -> None:
     expected = {f"consumers/{p}-1x{config.shards(p)}-{n}.json" for p in Priority for n in range(config.shards(p))}
     shared = {"consumers/router.json", *(f"consumers/source-{priority}.json" for priority in Priority)}
     assert {name for name in FILES if name.startswith("consumers/")} == expected | shared
+    for name in expected:  # what the order of jobs and their backoff rest on
+        shard = json.loads((shipped("streams") / name).read_text())
+        assert (shard["max_ack_pending"], shard["ack_policy"], shard["backoff"]) == (1, "explicit", [])
 
 
 async def test_the_shipped_files_make_a_server_as_they_stand(tmp_path: Path) -> None:

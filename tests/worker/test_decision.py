@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from jsjobs.jetstream.incoming import IncomingJob
-from jsjobs.jetstream.state import Found
+from jsjobs.jetstream.state import Found, UnreadableEntry
 from jsjobs.jetstream.wire import JobHeaders
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Carrier, Duration, JobStatusResponse, Priority, Status
@@ -192,6 +192,19 @@ def test_a_long_job_that_is_delivered_long_before_its_lease_is_over_is_let_go() 
 def test_a_young_lease_is_waited_out_and_never_longer_than_ack_wait() -> None:
     assert decided(processing(), age=10) == Wait(20)
     assert decided(processing(), age=-500) == Wait(30)
+
+
+def test_an_entry_that_cannot_be_read_is_waited_for_as_any_other_lease() -> None:
+    def decided_of(status: Status | None, age: float) -> Decision:
+        problem = UnreadableEntry("$KV.jobs.normal-7", "normal-7", "garbage", status)
+        found = Found(problem, 42, NOW - timedelta(seconds=age), None, expires=False)
+        return decide(found, job(), worker="w2", now=NOW, server_now=NOW, ack_wait=30, margin=5)
+
+    for status in (None, Status.QUEUED, Status.PROCESSING):
+        assert decided_of(status, 10) == Wait(20)
+        assert isinstance(decided_of(status, 30), Bury)
+    assert isinstance(decided_of(Status.FAILED, 10), Bury)
+    assert isinstance(decided_of(Status.COMPLETE, 30), Ended)
 
 
 def test_a_lost_worker_s_job_is_taken_over_with_the_loss_in_its_history() -> None:
