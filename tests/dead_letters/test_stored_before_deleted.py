@@ -76,6 +76,27 @@ async def test_a_dead_job_s_message_stays_until_its_letter_is_stored(
         assert await deployment.messages(letters) == 1
 
 
+async def test_a_dead_job_s_message_stays_while_there_is_no_room_for_its_letter(
+    deployment: Deployment, plain: Client
+) -> None:
+    jobs, queue, letters = deployment.jobs, deployment.names.stream("normal"), deployment.names.dead_stream
+    stream = plain.jetstream()
+    declared = (await stream.stream_info(letters)).config
+    await stream.update_stream(declared.evolve(max_bytes=1))
+    async with jobs.worker() as worker:
+        job_id = await jobs.submit("dies")
+
+        async def is_refused_or_gone() -> bool:
+            return "maximum bytes exceeded" in worker.why_not_ready or await deployment.is_empty(queue)
+
+        await eventually(is_refused_or_gone)
+        assert (await jobs.status(job_id)).status == "failed"
+        assert await deployment.messages(queue) == 1
+        await stream.update_stream(declared)
+        await eventually(lambda: deployment.is_empty(queue))
+        assert await deployment.messages(letters) == 1
+
+
 async def test_a_letter_stays_until_its_row_is_stored(deployment: Deployment, without_postgres: JobService) -> None:
     jobs, letters = deployment.jobs, deployment.names.dead_stream
     async with jobs.worker():

@@ -11,6 +11,7 @@ from busy_shards import holding
 from paused_shards import settled, shards_of
 
 from facts import eventually
+from jsjobs.jetstream import shard_consumers
 from jsjobs.jetstream.api import call
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.generations import live_shards, read_live, write_live
@@ -43,6 +44,24 @@ async def test_a_paused_priority_delivers_nothing_until_it_is_resumed(
         assert set((await shards_of(connection, names, HIGH)).values()) == {None}
         await eventually(lambda: len(taken) == 1 + 3)
     assert not await pausing.resume(HIGH)
+
+
+@pytest.mark.parametrize("moment", [0.5, 1e-6], ids=["in time", "later than the pause was to end"])
+async def test_a_resumed_priority_delivers_at_once(
+    pausing: Pausing,
+    connection: Connection,
+    names: Names,
+    submit: Callable[..., Awaitable[Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    moment: float,
+) -> None:
+    """The server delivers nothing after a pause that is merely lifted, though somebody listens and jobs wait."""
+    monkeypatch.setattr(shard_consumers, "_MOMENT", moment)
+    async with holding(connection, names, *await live_shards(connection, names, (LOW,))) as taken:
+        await pausing.pause(LOW)
+        await submit("t", 1, priority="low")
+        assert await pausing.resume(LOW)
+        await eventually(lambda: taken, within=10)
 
 
 async def test_a_pause_ends_by_itself(

@@ -345,6 +345,23 @@ async def test_generations_that_nobody_knows_of_are_run_oldest_first(bench: Benc
     await bench.assert_only("4x2")
 
 
+async def test_a_generation_behind_one_that_nobody_knows_of_has_a_number_of_its_own(bench: Bench) -> None:
+    """Somebody wrote the list back from before a change: the number after its last is taken."""
+    await bench.publish(2)
+    before = await read_live(bench.connection, bench.names, HIGH)
+    assert not await bench.reshard().run(6, wait=False)
+    await bench.publish(2)
+    live = await read_live(bench.connection, bench.names, HIGH)
+    await write_live(bench.connection, bench.names, HIGH, replace(live, generations=before.generations))
+    assert not await bench.reshard().run(wait=False)
+    assert await bench.generations() == ["1x3", "2x6", "3x3"]
+    await bench.publish(2)
+    await bench.take()
+    assert await asyncio.wait_for(bench.reshard().run(), 20)
+    await bench.all_taken()
+    await bench.assert_only("3x3")
+
+
 async def test_a_lost_list_is_made_again_from_what_the_queue_holds(bench: Bench) -> None:
     await bench.publish(2)
     assert not await bench.reshard().run(6, wait=False)
