@@ -31,21 +31,24 @@ async def test_watching_a_batch_goes_on_after_an_outage(
 
     monkeypatch.setattr(JobService, "batch", looking)
     await deploy(settings_of())
-    async with TcpProxy(nats_server.url) as proxy, JobService(settings_of()) as near:
-        async with JobService(settings_of(nats_url=proxy.url, timeout=0.2)) as far:
-            near.register_handler("echo", lambda payload: payload)
-            ids = await near.submit("echo", [1, 2])
-            changes = _changes(far, await far.batch(ids[0].batch_id))
-            assert (await anext(changes)).ended == 0
-            proxy.deaf = True
-            proxy.cut()
-            following = asyncio.ensure_future(_last(changes))
-            async with asyncio.timeout(20):
-                await failed.wait()
-            async with near.worker():
-                await near.results(ids)
-            proxy.deaf = False
-            [outcome] = await asyncio.gather(following, return_exceptions=True)
+    async with (
+        TcpProxy(nats_server.url) as proxy,
+        JobService(settings_of()) as near,
+        JobService(settings_of(nats_url=proxy.url, timeout=0.2)) as far,
+    ):
+        near.register_handler("echo", lambda payload: payload)
+        ids = await near.submit("echo", [1, 2])
+        changes = _changes(far, await far.batch(ids[0].batch_id))
+        assert (await anext(changes)).ended == 0
+        proxy.deaf = True
+        proxy.cut()
+        following = asyncio.ensure_future(_last(changes))
+        async with asyncio.timeout(20):
+            await failed.wait()
+        async with near.worker():
+            await near.results(ids)
+        proxy.deaf = False
+        [outcome] = await asyncio.gather(following, return_exceptions=True)
     assert not isinstance(outcome, BaseException), "the outage ended it"
     assert outcome.counts["complete"] == 2
 

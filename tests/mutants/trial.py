@@ -14,7 +14,8 @@ from pathlib import Path
 from bare_environment import bare_environment
 from mutants.faults import ROOT, Fault
 
-COPIED = ("src", "tests", "streams", "examples", "deploy", "docs", "README.md", "pyproject.toml", "docker-compose.yml")
+FOLDERS = ("src", "tests", "streams", "examples", "deploy", "docs")
+COPIED = (*FOLDERS, "README.md", "pyproject.toml", "docker-compose.yml", "Dockerfile")
 MOST_SECONDS = 60
 """Of one test; those that are named beside faults take a few."""
 _MOST_OF_ALL = 1800
