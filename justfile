@@ -78,6 +78,10 @@ survival-quiet *args: setup-long
 soak *args: setup-long
     PYTHONPATH=tests {{python}} -m survival.soak {{args}}
 
+# Faults put into a copy of the code, one at a time: each must be noticed by the tests named beside it. `just mutants --some 10 --seed 7`.
+mutants *args: setup
+    PYTHONPATH=tests {{python}} -m mutants {{args}}
+
 # Format the sources.
 format: setup
     .venv/bin/ruff format

@@ -38,6 +38,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     terminalreporter.write_line(f"random tests drew from --seed {config.option.seed}")
+    for report in (*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")):
+        for name, value in report.user_properties:
+            if name == "told":  # what a test did that is another thing in each run
+                terminalreporter.write_line(str(value))
 
 
 @pytest.fixture

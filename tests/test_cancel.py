@@ -12,7 +12,11 @@ from facts import eventually
 from jsjobs import JobService
 from jsjobs.jetstream.api import call
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.incoming import fetch_job
+from jsjobs.jetstream.state import StateStore
+from jsjobs.jetstream.subjects import Names
 from jsjobs.model.errors import AlreadyEnded
+from jsjobs.model.job import Priority, utc_now
 
 Status = JobService.Status
 
@@ -198,3 +202,28 @@ async def test_who_does_not_stop_is_said_to_be_stopping_and_is_cancelled_in_the_
             return (await jobs.status(job_id)).status is Status.CANCELLED
 
         await eventually(is_cancelled)
+
+
+async def test_a_cancel_deletes_no_other_job_at_the_same_place_of_a_stream_made_anew(jobs: JobService) -> None:
+    """An entry outlived its queue, whose next job has its place: it is known by the time when it was stored."""
+    names, ran = Names(jobs.config.namespace), list[object]()
+    jobs.register_handler("note", ran.append)
+    before = await jobs.submit("note", "before", priority="low")
+    sequence, state = int(before.partition("-")[2]), StateStore(jobs.connection, names)
+    queue = names.stream("low")
+    job = await fetch_job(jobs.connection, names, Priority.LOW, sequence)
+    assert job is not None
+    await state.write(job.begun(utc_now(), "w").retried(utc_now(), "bad", due=utc_now(), retry=None), expected=0)
+    config = (await call(jobs.connection, f"STREAM.INFO.{queue}"))["config"]
+    shard = (await call(jobs.connection, f"CONSUMER.INFO.{queue}.low-1x1-0"))["config"]
+    await call(jobs.connection, f"STREAM.DELETE.{queue}")
+    await call(jobs.connection, f"STREAM.CREATE.{queue}", {**config, "first_seq": sequence})
+    request = {"stream_name": queue, "config": shard}
+    await call(jobs.connection, f"CONSUMER.DURABLE.CREATE.{queue}.{shard['durable_name']}", request)
+    after = await jobs.submit("note", "after", priority="low")
+    assert after == before
+    assert (await jobs.cancel(before)).status is JobService.Status.CANCELLED
+    assert (await call(jobs.connection, f"STREAM.INFO.{queue}"))["state"]["messages"] == 1
+    async with jobs.worker():
+        await eventually(lambda: ran)
+    assert ran == ["after"]

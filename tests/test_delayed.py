@@ -12,6 +12,9 @@ from facts import eventually
 from jsjobs import JobService
 from jsjobs.jetstream.api import call
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.incoming import read_stored_job
+from jsjobs.jetstream.stored import stored
+from jsjobs.jetstream.subjects import Names
 
 Status = JobService.Status
 
@@ -328,8 +331,14 @@ async def test_a_cancelled_delayed_job_never_fires_and_its_entry_ages(
     entry = await plain.jetstream().get_last_msg(f"KV_{jobs.config.namespace}", f"$KV.{jobs.config.namespace}.{job_id}")
     assert entry.headers is not None
     assert entry.headers["Nats-TTL"] == f"{int(jobs.config.result_ttl)}s"
+    behind, names = await jobs.submit("note", "behind", delay=1), Names(jobs.config.namespace)
+
+    async def fired() -> list[str]:
+        messages = stored(connection, names.stream(JobService.Priority.NORMAL))
+        return [read_stored_job(names, message).job_id async for message in messages]
+
+    assert await eventually(fired) == [behind]
     async with jobs.worker():
-        behind = await jobs.submit("note", "behind", delay=1)
         assert await jobs.result(behind) == "behind"
     assert ran.payloads == ["behind"]
     with pytest.raises(JobService.Error) as caught:

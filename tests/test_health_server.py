@@ -84,6 +84,18 @@ async def test_who_says_nothing_occupies_nothing(server: HealthServer) -> None:
         writer.close()
 
 
+async def test_who_says_something_now_and_then_occupies_nothing_either(server: HealthServer) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    reading = asyncio.ensure_future(reader.read())
+    async with asyncio.timeout(20):
+        writer.write(b"GET /live HTTP/1.1\r\na: ")
+        while not reading.done():
+            writer.write(b"b")  # so that no single read is too late
+            await asyncio.wait({reading}, timeout=0.2)
+    reading.exception()  # looked at: whether it was told or only cut does not matter
+    writer.close()
+
+
 async def test_a_client_that_hangs_up_costs_no_word(server: HealthServer, capfd) -> None:
     for _ in range(20):
         _, writer = await asyncio.open_connection("127.0.0.1", server.port)

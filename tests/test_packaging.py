@@ -106,8 +106,11 @@ def test_no_file_is_long() -> None:
 
 
 def test_no_file_names_a_package_index() -> None:
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
-    for name in tracked.splitlines():
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert {"pyproject.toml", "constraints.txt"} <= set(tracked)
+    for name in tracked:
         if "constraints" in name or name.endswith((".toml", ".yml", ".lock")):
             text = (ROOT / name).read_text()
             assert "index-url" not in text

@@ -3,6 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from jsjobs.jetstream.shard_consumers import UNTIL_RESUMED, paused_until
 from jsjobs.jetstream.state import StateStore
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.topology import Topology
-from jsjobs.model.job import Priority
+from jsjobs.model.job import Priority, utc_now
 from jsjobs.worker import watchdog
 
 
@@ -68,7 +69,7 @@ async def test_what_runs_goes_on_and_nothing_else_starts(jobs: JobService, handl
         await jobs.cancel(second)
         third = await jobs.submit("held", 4, priority="low")
         assert await jobs.resume("low") is True
-        await jobs.result(third)
+        await jobs.result(third, 20)
         assert handlers.begun == [1, 3, 4]
         assert await jobs.resume("low") is False
 
@@ -149,18 +150,32 @@ async def test_a_pause_in_the_moment_a_snooze_is_over_lets_nothing_start(jobs: J
         if begun.count(ctx.job_id) == 1:
             raise JobService.Snooze(payload)
 
+    async def decided(job_id: str) -> Any:
+        """Its status, unless it runs, or a worker has just looked whether it may."""
+        status = await jobs.status(job_id)
+        return None if status.status == "processing" else status
+
+    ends = []
     async with jobs.worker():
-        for milliseconds in range(0, 60, 4):
+        for milliseconds in (*range(0, 60, 4), 1000):
             job_id = await jobs.submit("sleepy", milliseconds / 1000 + 0.001, priority="low")
             await eventually(lambda job_id=job_id: job_id in begun)
             paused = await jobs.pause("low")
-            runs = begun.count(job_id)
-            if not paused.running and (await jobs.status(job_id)).status == "queued":
-                await jobs.result(await jobs.submit("quick", 0, priority="high"))  # time to start it wrongly
-                assert begun.count(job_id) == runs == 1
+            paused_at = utc_now()
+            await eventually(partial(decided, job_id))  # it may have snoozed only now, or run on
+            await jobs.result(await jobs.submit("quick", 0, priority="high"))  # time to start it wrongly
+            status = await eventually(partial(decided, job_id))
+            ends.append(status.status)
+            if status.status == "complete":
+                started = [item.timestamp for item in status.history if item.status == "processing"]
+                assert max(started) < paused_at
+                assert job_id in paused.running or status.history[-1].timestamp < paused_at
+            else:
+                assert (status.status, begun.count(job_id)) == ("queued", 1)
             await jobs.resume("low")
             await jobs.result(job_id)
             assert begun.count(job_id) == 2
+    assert ends[-1] == "queued"  # of a second, all of it is left
 
 
 async def test_a_pause_that_is_over_before_the_snooze_changes_nothing(

@@ -5,6 +5,7 @@ import base64
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from functools import partial
 
 import pytest
 
@@ -242,6 +243,14 @@ async def test_only_what_has_ended_ages(
         async def stays(payload: object) -> None:
             await asyncio.sleep(3600)
 
+        @jobs.handler("fails-once", retry=JobService.Retry(initial=30))
+        async def fails_once(payload: object) -> None:
+            raise ValueError("once")
+
+        @jobs.handler("snoozes")
+        async def snoozes(payload: object) -> None:
+            raise JobService.Snooze(30)
+
         waiting = await jobs.submit("echo", 1)
         await jobs.cancel(waiting)
         async with jobs.worker(), jobs.router():
@@ -249,7 +258,12 @@ async def test_only_what_has_ended_ages(
             complete, failed = await jobs.submit("echo", 2), await jobs.submit("fail", 3)
             await jobs.results([complete, failed], return_exceptions=True)
             await eventually(lambda: is_running(jobs, running))
-            assert "Nats-TTL" not in await headers_of(jobs, connection, running)
+            live = [running]
+            for priority, job_type in (("high", "fails-once"), ("critical", "snoozes")):
+                live.append(await jobs.submit(job_type, priority=priority))
+                await eventually(partial(is_waiting_again, jobs, live[-1]))
+            for job_id in live:
+                assert "Nats-TTL" not in await headers_of(jobs, connection, job_id)
             await jobs.cancel(running)
 
             async def all_age() -> bool:
@@ -257,6 +271,11 @@ async def test_only_what_has_ended_ages(
                 return all(["Nats-TTL: 5000s" in await headers_of(jobs, connection, one) for one in ended])
 
             await eventually(all_age)
+
+
+async def is_waiting_again(jobs: JobService, job_id: str) -> bool:
+    status = await jobs.status(job_id)
+    return status.status == "queued" and status.next_attempt_at is not None
 
 
 async def is_running(jobs: JobService, job_id: str) -> bool:

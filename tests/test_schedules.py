@@ -214,7 +214,9 @@ async def test_a_strangers_nonsense_on_a_schedules_subject_hides_no_other(
         "untimed": {"Nats-Schedule": "@every 1h", "Nats-Schedule-Target": f"{jobs.config.namespace}.due.low.e.tick"},
     }.items():
         await plain.jetstream().publish(f"{root}.{name}", b"{}", headers=headers)
-    assert [one.name for one in await jobs.schedules().list()] == ["good"]
+    await jobs.connection.ask(f"{root}.unread".encode(), b"{}", header=b"NATS/1.0\r\nno header\r\n\r\n")
+    await jobs.schedules().add("behind", "tick", every=3600)
+    assert [one.name for one in await jobs.schedules().list()] == ["behind", "good"]
     assert "'broken' is no schedule of ours" in await refused(jobs.schedules().show("broken"))
     async with jobs.worker():
         assert await jobs.result(await jobs.submit("tick", 1)) == 1

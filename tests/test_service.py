@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from jsjobs import JobService
 from jsjobs.postgres.errors import DatabaseUnavailable
@@ -152,13 +152,19 @@ def test_settings_that_cannot_be_used_are_named_without_their_values(monkeypatch
     monkeypatch.setenv("JSJOBS_POOLS", '{"critical": 0}')
     monkeypatch.setenv("JSJOBS_MAX_DELIVER", "1999")
     monkeypatch.setenv("JSJOBS_RETRY", '{"max_retries": 1000}')
+    monkeypatch.setenv("JSJOBS_RESULT_TTL", "3599")
     with pytest.raises(JobService.Error) as caught:
         JobService()
     assert "ack_wait" in str(caught.value)
     assert "pools.critical" in str(caught.value)
     assert "max_deliver: Input should be greater than or equal to 2000" in str(caught.value)
     assert "retry.max_retries: Input should be less than or equal to 999" in str(caught.value)
+    assert "result_ttl: Input should be greater than or equal to 3600" in str(caught.value)
     assert "s3cret" not in str(caught.value)
+    with pytest.raises(ValidationError) as raised:  # by who makes the settings without us
+        JobService.Config()
+    assert "ack_wait" in str(raised.value)
+    assert "s3cret" not in str(raised.value)
 
 
 def test_a_database_is_asked_for_only_where_it_is_needed(settings_of: Callable[..., JobService.Config]) -> None:

@@ -4,9 +4,11 @@ from collections.abc import Awaitable, Callable
 
 from facts import eventually
 from jsjobs import JobService
+from jsjobs.jetstream import declared
 from jsjobs.jetstream.api import call
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.subjects import Names
+from jsjobs.model.job import Priority
 
 
 async def fired_messages(connection: Connection, jobs: JobService) -> int:
@@ -37,6 +39,50 @@ async def test_sweeps_leave_nothing_of_what_the_queues_have(jobs: JobService, co
         assert [one.name for one in await jobs.schedules().list()] == ["beat"]
         # Nothing is lost of what fires later on.
         assert await jobs.result(await jobs.submit("note", 52, delay=0.1, priority="high")) == 52
+
+
+async def fired_and_acknowledged(connection: Connection, jobs: JobService, count: int) -> None:
+    """So many low jobs were delayed; wait until their queue has acknowledged them all."""
+    names = Names(jobs.config.namespace)
+    await jobs.submit("note", list(range(count)), delay=0.2, priority="low")
+
+    async def are_acknowledged() -> bool:
+        source = await call(connection, f"CONSUMER.INFO.{names.schedule_stream}.{names.source(Priority.LOW)}")
+        floor, delivered = source["ack_floor"], source["delivered"]
+        return floor["consumer_seq"] == count and floor["stream_seq"] == delivered["stream_seq"]
+
+    await eventually(are_acknowledged)
+
+
+async def test_what_its_queue_has_is_cleared_away_a_look_later(jobs: JobService, connection: Connection) -> None:
+    """By then it has outlived whatever was going on when its queue acknowledged it."""
+    clearing = jobs.router()._sweep._fired
+    await fired_and_acknowledged(connection, jobs, 5)
+    await clearing.clear()
+    assert await fired_messages(connection, jobs) == 5
+    await clearing.clear()
+    assert await fired_messages(connection, jobs) == 0
+
+
+async def test_what_a_queue_made_anew_has_yet_to_take_stays(
+    jobs: JobService, deploy: Callable[[JobService.Config], Awaitable[None]], connection: Connection
+) -> None:
+    """Its source begins at the first message again: what the one before was told of was another queue's word."""
+    names, ran, clearing = Names(jobs.config.namespace), list[int](), jobs.router()._sweep._fired
+    stream, source = names.schedule_stream, declared.source_consumer(names, Priority.LOW)
+    jobs.register_handler("note", ran.append)
+    await fired_and_acknowledged(connection, jobs, 5)
+    await clearing.clear()
+    await call(connection, f"STREAM.DELETE.{names.stream('low')}")
+    await call(connection, f"CONSUMER.DELETE.{stream}.{source['name']}")
+    request = {"stream_name": stream, "config": source}
+    await call(connection, f"CONSUMER.DURABLE.CREATE.{stream}.{source['name']}", request)
+    await clearing.clear()
+    assert await fired_messages(connection, jobs) == 5
+    await deploy(jobs.config)
+    async with jobs.worker():
+        await eventually(lambda: len(ran) >= 5)
+    assert sorted(ran) == list(range(5))
 
 
 async def test_what_waits_for_a_full_queue_stays(
@@ -72,6 +118,6 @@ async def test_what_waits_for_a_full_queue_stays(
         # What the queue has may be gone, the fifteen others may not. Each look found it stuck and began again.
         assert await fired_messages(connection, jobs) >= 15
         async with jobs.worker():
-            await jobs.results(ids, timeout=60)
+            await jobs.results(ids, timeout=40)
         assert taken == list(range(20))
         assert (await call(connection, f"STREAM.INFO.{queue}"))["state"]["last_seq"] - before == 20

@@ -146,3 +146,19 @@ async def test_forged_letters_neither_block_nor_overwrite(
         true = await jobs.letters().find(running)
         assert (true.payload, true.error_reason) == (b"2", "Validation")
         assert [item["error"] for item in true.error_history] == ["Validation: dead for a true reason"]
+
+
+@pytest.mark.parametrize("entry", ["readable", "of a later version"])
+async def test_a_forged_letter_of_a_cancelled_job_is_dropped(
+    jobs: JobService, plain: Client, monkeypatch: pytest.MonkeyPatch, entry: str
+) -> None:
+    monkeypatch.setattr(router_module, "_PATIENT_DELIVERIES", 0)
+    namespace = jobs.config.namespace
+    job_id = await jobs.submit("note", 1)
+    assert (await jobs.cancel(job_id)).status == "cancelled"
+    if entry == "of a later version":
+        await plain.jetstream().publish(f"$KV.{namespace}.{job_id}", b'{"v": 99, "status": "cancelled"}')
+    await plain.jetstream().publish(f"{namespace}.dead.{job_id}", b"forged", headers={"Jsjobs-Reason": "Timeout"})
+    async with jobs.router():
+        await eventually(lambda: nothing_waits(plain, namespace))
+    assert await jobs.letters().list() == []

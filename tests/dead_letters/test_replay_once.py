@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from uuid import UUID
 
 import pytest
 from nats.aio.client import Client
@@ -14,7 +15,8 @@ from jsjobs.jetstream import wire
 from jsjobs.jetstream.outgoing import Outgoing
 from jsjobs.jetstream.queue import JobQueue
 from jsjobs.jetstream.subjects import Names
-from jsjobs.postgres.dead_letters import DeadLetter
+from jsjobs.postgres.dead_letters import DeadLetter, DeadLetters
+from jsjobs.postgres.errors import ReplayUnfinished
 
 
 class Patient:
@@ -84,6 +86,23 @@ async def test_a_replay_that_crashed_is_finished_by_the_next(patient: Patient, p
     assert patient.runs == {given: 1}
     assert (await jobs.letters().find(str(letter.id))).replayed_job_id == given
     assert (await jobs.letters().find(str(letter.id))).replayed_at is not None
+
+
+async def test_an_edit_between_the_find_and_the_claim_of_a_replay_is_what_runs(
+    patient: Patient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letter = await patient.dead(1)
+    claim = DeadLetters.claim_replay
+
+    async def claiming(letters: DeadLetters, letter_id: UUID, *, force: bool = False) -> str:
+        await patient.jobs.letters().edit(letter_id, b"2")
+        given = await claim(letters, letter_id, force=force)
+        with pytest.raises(ReplayUnfinished):
+            await patient.jobs.letters().edit(letter_id, b"3")
+        return given
+
+    monkeypatch.setattr(DeadLetters, "claim_replay", claiming)
+    assert await patient.jobs.result(await patient.jobs.replay(str(letter.id))) == 2
 
 
 async def test_a_second_replay_is_refused_unless_forced(patient: Patient) -> None:

@@ -6,11 +6,12 @@ import fuzz_targets_run as run
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from target import Target, fuzzed, parts, text_of
+from target import Answering, Target, fuzzed, parts, text_of
 
 from jsjobs.dead_letters.advisory import read_advisory
 from jsjobs.jetstream.api import Garbled, parse_time, read_answer
 from jsjobs.jetstream.delivery import Delivery, NoDelivery
+from jsjobs.jetstream.stored import find_at_leader
 from jsjobs.jetstream.subjects import Names
 from jsjobs.model.errors import JobError
 
@@ -89,10 +90,7 @@ def test_a_crash_is_found_and_told(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("state entry", b'{"job_id": "x", "status": "queued", "snoozed_until": "2026-11-22T12:00:00", "history": []}'),
         ("state entry", b'{"job_id": "x", "status": "queued", "retry": {"due": "2026-11-22T12:00:00"}}'),
-        ("entry on a terminal", b'{"job_id": "x", "status": "queued", "created_at": "0001-01-01T00:00:00+23:59"}'),
         ("topology entry", b'{"generations": ["1x4"], "copies": 1e999}'),
-        ("topology entry", b'{"generations": ["1x4"], "paused_until": "2026-11-22T12:00:00"}'),
-        ("server's answer", b'\x1f{"message": {"subject": "a", "seq": 1e999, "time": "2026-11-22T12:00:00Z"}}'),
         ("server's answer", b'\x1f{"error": "nope"}'),
         ("server's answer", b"\x1f[]"),
         ("server's answer", b'\x1f{"stream":"J","seq":' + b"9" * 5000 + b"}"),
@@ -105,7 +103,27 @@ def test_a_crash_is_found_and_told(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_what_was_found_is_refused(name: str, data: bytes) -> None:
     with run.quiet():
-        run.TARGETS[name].run(data)
+        is_taken = run.TARGETS[name].run(data)
+    assert not is_taken
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("entry on a terminal", b'{"job_id": "x", "status": "queued", "created_at": "0001-01-01T00:00:00+23:59"}'),
+        ("topology entry", b'{"generations": ["1x4"], "paused_until": "2026-11-22T12:00:00"}'),
+    ],
+)
+def test_what_was_found_is_read_though_it_is_odd(name: str, data: bytes) -> None:
+    with run.quiet():
+        is_taken = run.TARGETS[name].run(data)
+    assert is_taken
+
+
+async def test_a_message_whose_number_is_none_is_refused() -> None:
+    said = b'{"message": {"subject": "a", "seq": 1e999, "time": "2026-11-22T12:00:00Z"}}'
+    with pytest.raises(Garbled):
+        await find_at_leader(Answering(b"", said), "JOBS_HIGH", {"seq": 7})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+from typing import Any
 
 import pytest
 
@@ -56,6 +57,51 @@ async def test_a_batch_is_counted_by_the_statuses_of_its_jobs(
         return status.counts == expected and (status.expired, status.ended) == (2, 5)
 
     await eventually(counted)
+
+
+async def test_a_job_that_ends_while_it_is_counted_is_counted_as_ended(
+    batches: Batches,
+    queue: JobQueue,
+    state: StateStore,
+    connection: Connection,
+    names: Names,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It had no entry at the look for entries, and no message any more at the look for messages."""
+    ids = await queue.publish_batch([Outgoing(queue.subject(Priority.LOW, None, "t"), b"1") for _ in range(2)])
+    await batches.record("b1", ids)
+    messages = Batches._messages
+
+    async def ending(self: Batches, looked_for: list[str]) -> set[str]:
+        started = JobStatusResponse(job_id=ids[0], status=Status.QUEUED, type="t").started(utc_now(), "w")
+        await state.write(started.completed(utc_now()), expected=0, ttl=HOUR)
+        await call(connection, f"STREAM.MSG.DELETE.{names.stream('low')}", {"seq": int(ids[0].partition("-")[2])})
+        return await messages(self, looked_for)
+
+    monkeypatch.setattr(Batches, "_messages", ending)
+    status = await batches.status("b1")
+    assert (status.counts["complete"], status.counts["queued"], status.expired) == (1, 1, 0)
+
+
+async def test_a_record_that_a_replica_has_not_heard_of_yet_is_looked_for_again(
+    batches: Batches, queue: JobQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = await queue.publish_batch([Outgoing(queue.subject(Priority.LOW, None, "t"), b"1")])
+    read, reads = Batches._read, 0
+
+    async def lagging(self: Batches, *arguments: Any) -> Any:
+        nonlocal reads
+        reads += 1
+        try:
+            return await read(self, *arguments)
+        finally:
+            if reads == 1:
+                await batches.record("b1", ids)
+
+    monkeypatch.setattr(Batches, "_read", lagging)
+    [outcome] = await asyncio.gather(batches.status("b1"), return_exceptions=True)
+    assert not isinstance(outcome, BaseException)
+    assert outcome.total == 1
 
 
 async def test_a_record_outlives_the_entries_of_its_jobs(

@@ -16,6 +16,7 @@ from opened import opened
 
 from facts import eventually
 from jsjobs.embedded.nats import NatsServer
+from jsjobs.jetstream.api import _changes_nothing
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionClosed, ConnectionLost, NoResponders, TooLarge
 from jsjobs.jetstream.wire import header_block
@@ -216,6 +217,26 @@ async def test_a_question_is_asked_again_ever_less_often_and_given_up_in_time(
     assert asked.count(b"again") == 3  # at 0, 1.5 and 4.5 s
 
 
+@pytest.mark.parametrize("endpoint", ["INFO", "STREAM.INFO.A", "STREAM.NAMES", "STREAM.MSG.GET.A", "CONSUMER.LIST.A"])
+def test_what_changes_nothing_may_be_asked_again(endpoint: str) -> None:
+    assert _changes_nothing(endpoint)
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "STREAM.CREATE.A",
+        "STREAM.UPDATE.A",
+        "STREAM.PURGE.A",
+        "STREAM.MSG.DELETE.A",
+        "CONSUMER.PAUSE.A.INFO",
+        "CONSUMER.DELETE.A.B",
+    ],
+)
+def test_a_change_is_asked_for_once(endpoint: str) -> None:
+    assert not _changes_nothing(endpoint)
+
+
 async def test_cancelled_asks_leave_nothing_that_breaks_later(connection: Connection, namespace: str) -> None:
     asked: list[bytes] = []
     await connection.receive(namespace.encode(), lambda _s, reply, _h, _d: asked.append(reply))
@@ -410,6 +431,18 @@ async def test_what_was_pending_before_an_outage_is_not_sent_later(
     ours.post(namespace.encode(), b"new")
     await inbox.has(b"new")
     assert proxy.lost == []
+
+
+async def test_what_was_under_way_when_a_connection_broke_ends_at_once(nats_server: NatsServer, namespace: str) -> None:
+    async with TcpProxy(nats_server.url) as proxy, opened(proxy.url) as far:
+        asked = Inbox()
+        await far.receive(namespace.encode(), asked)
+        asking = asyncio.ensure_future(far.ask(namespace.encode(), timeout=3600))
+        await eventually(lambda: asked.taken)
+        proxy.cut()
+        async with asyncio.timeout(20):
+            with pytest.raises(ConnectionLost, match="broke while a request was under way"):
+                await asking
 
 
 async def test_in_the_moment_of_the_break_an_ask_waits_for_the_new_connection(

@@ -78,6 +78,8 @@ async def test_the_memory_of_requests_is_bounded(
         assert (await plain.request(f"{namespace}.two", b"x" * 5, timeout=5)).data == b"xxxxx"
         go.set()
         assert [answer.data for answer in await asyncio.gather(*two)] == [b"done", b"done"]
+        for _ in range(3):  # what has ended takes none
+            assert (await plain.request(f"{namespace}.two", b"x" * 20, timeout=5)).data == b"x" * 20
 
 
 async def test_whatever_a_request_ends_in_the_next_one_is_served(

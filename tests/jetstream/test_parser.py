@@ -1,5 +1,6 @@
 import asyncio
 import logging
+from collections import Counter
 from itertools import pairwise
 from typing import Any
 
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nats.errors import ProtocolError
 
+from damaged import damaged
 from jsjobs.jetstream.parser import WireParser
 
 Seen = list[tuple[Any, ...]]
@@ -142,15 +144,34 @@ def test_what_is_no_nats_protocol_ends_the_connection(garbage: bytes) -> None:
         parse(garbage, receivers=(b"1",))
 
 
-@given(st.binary(max_size=80))
-def test_no_bytes_hang_the_parser_or_end_it_in_an_error_that_is_not_known(raw: bytes) -> None:
-    for stream in (raw, b"MSG " + raw + b"\r\n", b"HMSG a 1 " + raw + b"\r\n\r\n"):
+INFOS = st.sampled_from([b'INFO {"max_payload": 7}\r\n', b'INFO {"a": [1, "b"]}\r\n'])
+FRAMES = st.lists(MESSAGES.map(lambda item: message(*item)) | st.sampled_from(list(CONTROLS)), min_size=1, max_size=4)
+STREAMS = INFOS | FRAMES.map(b"".join)
+BYTES = st.binary(max_size=2) | st.sampled_from([b"", b" ", b"\r\n", b"-1", b"9", b"{", b'"', b"\xff"])
+
+
+def test_no_bytes_hang_the_parser_or_end_it_in_an_error_that_is_not_known() -> None:
+    ends: Counter[str] = Counter()
+
+    @given(damaged(damaged(STREAMS, BYTES), BYTES))
+    def look(stream: bytes) -> None:
         try:
-            parse(stream, receivers=(b"1",))
+            seen = parse(stream, receivers=(b"1",))
         except ProtocolError:
-            continue
+            ends["refused"] += 1
         except ValueError as error:
-            assert "INFO" in stream.decode("latin-1").upper(), error  # noqa: PT017 - either is right
+            ends["no JSON"] += 1
+            assert b"INFO" in stream.upper(), error  # noqa: PT017 - either is right
+        else:
+            ends["read"] += 1
+            for kind, *message in seen:
+                parts = [part for part in message if isinstance(part, bytes)]
+                assert kind in {"got", "msg", "ping", "pong", "info", "err"}
+                assert all(part in stream for part in parts)
+
+    look()
+    assert ends["read"] + ends["no JSON"] > ends.total() / 4
+    assert ends["refused"] + ends["no JSON"] > 0
 
 
 def test_info_that_is_no_json_is_an_error_the_read_loop_can_see() -> None:

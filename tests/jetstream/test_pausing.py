@@ -11,16 +11,18 @@ from busy_shards import holding
 from paused_shards import settled, shards_of
 
 from facts import eventually
+from jsjobs.jetstream import shard_consumers
 from jsjobs.jetstream.api import call
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.generations import live_shards, read_live, write_live
 from jsjobs.jetstream.pausing import MAX_SECONDS, Pausing
 from jsjobs.jetstream.reshard import Reshard
 from jsjobs.jetstream.shard_consumers import UNTIL_RESUMED, pause
+from jsjobs.jetstream.state import StateStore
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.topology import Topology
 from jsjobs.model.errors import JobError, Reason
-from jsjobs.model.job import Priority
+from jsjobs.model.job import JobStatusResponse, Priority, Status, utc_now
 from jsjobs.settings import Config
 
 LOW, HIGH = Priority.LOW, Priority.HIGH
@@ -42,6 +44,24 @@ async def test_a_paused_priority_delivers_nothing_until_it_is_resumed(
         assert set((await shards_of(connection, names, HIGH)).values()) == {None}
         await eventually(lambda: len(taken) == 1 + 3)
     assert not await pausing.resume(HIGH)
+
+
+@pytest.mark.parametrize("moment", [0.5, 1e-6], ids=["in time", "later than the pause was to end"])
+async def test_a_resumed_priority_delivers_at_once(
+    pausing: Pausing,
+    connection: Connection,
+    names: Names,
+    submit: Callable[..., Awaitable[Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    moment: float,
+) -> None:
+    """The server delivers nothing after a pause that is merely lifted, though somebody listens and jobs wait."""
+    monkeypatch.setattr(shard_consumers, "_MOMENT", moment)
+    async with holding(connection, names, *await live_shards(connection, names, (LOW,))) as taken:
+        await pausing.pause(LOW)
+        await submit("t", 1, priority="low")
+        assert await pausing.resume(LOW)
+        await eventually(lambda: taken, within=10)
 
 
 async def test_a_pause_ends_by_itself(
@@ -141,6 +161,53 @@ async def test_a_delivery_that_is_acknowledged_is_waited_for_no_longer(
         assert not waiting.done()
         connection.post(taken[0], b"+ACK")
         assert (await waiting).running == ()
+
+
+@pytest.mark.parametrize("status", ["failed", "processing", "queued"])
+async def test_a_lost_worker_s_entry_is_not_taken_for_a_running_job(
+    connection: Connection,
+    names: Names,
+    state: StateStore,
+    submit: Callable[..., Awaitable[Any]],
+    status: str,
+) -> None:
+    """Its job was delivered again: what counts is what the next worker, which waits for the lease's end, makes of it."""
+    pausing = Pausing(connection, names)
+    job_id = await submit("t", 1, priority="low")
+    async with holding(connection, names, *await live_shards(connection, names)) as taken:
+        await eventually(lambda: taken)
+        lost = JobStatusResponse(job_id=job_id, status=Status.QUEUED, type="t").started(utc_now(), "lost")
+        revision = await state.write(lost, expected=0)
+        await eventually(lambda: len(taken) == 2)
+        waiting = asyncio.ensure_future(pausing.pause(LOW))
+        await eventually(lambda: is_paused(connection, names))
+        await asyncio.wait({waiting}, timeout=0.3)
+        assert not waiting.done(), "the lost worker's entry was believed"
+        again = lost.retried(utc_now(), "lost", due=utc_now(), retry=None)
+        match status:
+            case "failed":
+                await state.write(lost.failed(utc_now(), "MaxRetries", "lost"), expected=revision)
+            case "processing":
+                await state.write(again.started(utc_now(), "next"), expected=revision)
+            case "queued":  # and the next worker is as dead
+                await state.write(again, expected=revision)
+        assert (await waiting).running == ((job_id,) if status == "processing" else ())
+
+
+async def test_a_lost_worker_s_entry_holds_up_no_pause_for_longer_than_its_lease(
+    connection: Connection, names: Names, state: StateStore, submit: Callable[..., Awaitable[Any]]
+) -> None:
+    """No other worker is there to make anything of it."""
+    job_id = await submit("t", 1, priority="low")
+    async with holding(connection, names, *await live_shards(connection, names)) as taken:
+        await eventually(lambda: taken)
+        lost = JobStatusResponse(job_id=job_id, status=Status.QUEUED, type="t").started(utc_now(), "lost")
+        await state.write(lost, expected=0)
+        await eventually(lambda: len(taken) == 2)
+    waiting = asyncio.ensure_future(Pausing(connection, names).pause(LOW))
+    await asyncio.wait({waiting}, timeout=2 + 1 + 5)  # `ack_wait`, what is granted beyond it, and some
+    assert waiting.done()
+    assert (await waiting).running == (job_id,), "as far as its entry tells"
 
 
 async def is_paused(connection: Connection, names: Names) -> bool:

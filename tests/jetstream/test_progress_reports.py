@@ -2,9 +2,12 @@
 
 import asyncio
 import math
+import threading
 import time
+from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
+from typing import Any
 
 import pytest
 
@@ -84,6 +87,45 @@ async def test_reports_wake_the_loop_at_most_20_times_a_second(
     assert messages[-1] == f"{count}"
     assert 2 <= len(messages) <= took / INTERVAL + 3
     assert len(woken) <= took / INTERVAL + 3
+
+
+class Interrupted(Reporter):
+    """A thread reports in the very moment in which the loop finds that nothing was reported."""
+
+    __slots__ = ("between",)
+
+    def __init__(self, sender: ProgressSender, job_id: str) -> None:
+        self.between: Callable[[], None] | None = None
+        super().__init__(sender, job_id)
+
+    @property
+    def _latest(self) -> Any:
+        found = Reporter._latest.__get__(self)
+        between = self.between
+        if found is None and between is not None:
+            self.between = None
+            between()
+        return found
+
+    @_latest.setter
+    def _latest(self, value: Any) -> None:
+        Reporter._latest.__set__(self, value)
+
+
+async def test_a_report_in_the_moment_of_the_loops_last_look_is_sent(
+    sender: ProgressSender, connection: Connection, names: Names, state: StateStore
+) -> None:
+    reporter = Interrupted(sender, "high-7")
+    reporter.report(1, "first")
+
+    def report() -> None:
+        thread = threading.Thread(target=reporter.report, args=(2, "in between"))
+        thread.start()
+        thread.join()
+
+    reporter.between = report
+    await eventually(lambda: reporter.between is None and reporter._latest is None and reporter._timer is None)
+    assert await kept(connection, names, state) == ["first", "in between"]
 
 
 async def test_a_report_made_while_the_loop_looks_is_not_left_behind(

@@ -13,13 +13,14 @@ from facts import eventually
 from jsjobs.jetstream import queue_update
 from jsjobs.jetstream.api import call, find
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.generation_consumers import GenerationConsumers
 from jsjobs.jetstream.generations import live_shards, read_live, read_stored, write_live
 from jsjobs.jetstream.outgoing import Outgoing
 from jsjobs.jetstream.queue import JobQueue
 from jsjobs.jetstream.queue_update import update_queue
 from jsjobs.jetstream.reshard import Draining, Reshard
 from jsjobs.jetstream.shard_consumers import FOR_GOOD, pause, paused_until
-from jsjobs.jetstream.subjects import Generation, Names
+from jsjobs.jetstream.subjects import Generation, Names, Shard
 from jsjobs.jetstream.topology import Topology
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
@@ -184,6 +185,9 @@ async def test_whoever_is_killed_at_any_step_leaves_a_change_that_the_next_one_f
         try:
             await asyncio.wait_for(bench.reshard(connection).run(2), 20)
         except Cut:
+            if len(await bench.generations()) > 1:  # those that wait do so from their first moment on
+                waiting = {until for name, until in (await bench.consumers()).items() if "2x2" in name}
+                assert waiting <= {FOR_GOOD}
             await bench.publish(1)
         else:
             break
@@ -258,7 +262,8 @@ async def test_jobs_behind_an_operators_pause_are_waited_for(bench: Bench) -> No
     for shard in shards:
         await pause(bench.connection, bench.stream, shard.consumer, tomorrow)
     await bench.publish(1)
-    assert not await bench.reshard().run(2, wait=False)
+    async with asyncio.timeout(20):
+        assert not await bench.reshard().run(2, wait=False)
     assert f"paused until {tomorrow:%Y-%m-%d %H:%M:%S} UTC" == bench.told[-1].waits_for
     assert len(bench.taken) == 2 * ENTITIES
 
@@ -295,6 +300,66 @@ async def test_jobs_on_a_removed_generation_are_found_and_run_in_between(bench: 
     await asyncio.wait_for(bench.reshard().run(), 20)
     await bench.assert_only("3x2")
     await bench.all_taken()
+
+
+async def test_a_generation_that_gets_a_job_while_it_is_removed_is_drained_first(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the count of what is left and the removal a tool wrote an old configuration back for a moment."""
+    old = (await call(bench.connection, f"STREAM.INFO.{bench.stream}"))["config"]
+    remove, removed = GenerationConsumers.remove, list[str]()
+
+    async def removing(consumers: GenerationConsumers, shard: Shard) -> None:
+        await remove(consumers, shard)
+        removed.append(shard.consumer)
+        if len(removed) == 1:
+            new = (await call(bench.connection, f"STREAM.INFO.{bench.stream}"))["config"]
+            await call(bench.connection, f"STREAM.UPDATE.{bench.stream}", old)
+            await bench.publish(2)
+            await call(bench.connection, f"STREAM.UPDATE.{bench.stream}", new)
+
+    monkeypatch.setattr(GenerationConsumers, "remove", removing)
+    assert not await bench.reshard().run(2, wait=False)
+    assert len(removed) == 3
+    assert await bench.generations() == ["1x3", "2x2"], "it went with its jobs"
+    await bench.publish(2)
+    await bench.take()
+    assert await asyncio.wait_for(bench.reshard().run(), 20)
+    await bench.assert_only("2x2")
+    await bench.all_taken()
+
+
+async def test_generations_that_nobody_knows_of_are_run_oldest_first(bench: Bench) -> None:
+    """Somebody wrote a list that has forgotten two generations with jobs of the same entities."""
+    await bench.publish(2)
+    assert not await bench.reshard().run(6, wait=False)
+    await bench.publish(2)
+    live = await read_live(bench.connection, bench.names, HIGH)
+    await write_live(bench.connection, bench.names, HIGH, replace(live, generations=(Generation(3, 2),)))
+    assert not await bench.reshard().run(wait=False)
+    assert await bench.generations() == ["1x3", "2x6", "4x2"], "3x2 held nothing"
+    await bench.publish(2)
+    await bench.take()
+    assert await asyncio.wait_for(bench.reshard().run(), 20)
+    await bench.all_taken()
+    await bench.assert_only("4x2")
+
+
+async def test_a_generation_behind_one_that_nobody_knows_of_has_a_number_of_its_own(bench: Bench) -> None:
+    """Somebody wrote the list back from before a change: the number after its last is taken."""
+    await bench.publish(2)
+    before = await read_live(bench.connection, bench.names, HIGH)
+    assert not await bench.reshard().run(6, wait=False)
+    await bench.publish(2)
+    live = await read_live(bench.connection, bench.names, HIGH)
+    await write_live(bench.connection, bench.names, HIGH, replace(live, generations=before.generations))
+    assert not await bench.reshard().run(wait=False)
+    assert await bench.generations() == ["1x3", "2x6", "3x3"]
+    await bench.publish(2)
+    await bench.take()
+    assert await asyncio.wait_for(bench.reshard().run(), 20)
+    await bench.all_taken()
+    await bench.assert_only("3x3")
 
 
 async def test_a_lost_list_is_made_again_from_what_the_queue_holds(bench: Bench) -> None:

@@ -226,6 +226,25 @@ def test_every_shard_has_its_file() -> None:
     expected = {f"consumers/{p}-1x{config.shards(p)}-{n}.json" for p in Priority for n in range(config.shards(p))}
     shared = {"consumers/router.json", *(f"consumers/source-{priority}.json" for priority in Priority)}
     assert {name for name in FILES if name.startswith("consumers/")} == expected | shared
+    for name in expected:  # what the order of jobs and their backoff rest on
+        shard = json.loads((shipped("streams") / name).read_text())
+        assert (shard["max_ack_pending"], shard["ack_policy"], shard["backoff"]) == (1, "explicit", [])
+
+
+@pytest.mark.parametrize("priority", Priority)
+def test_a_queue_takes_what_is_due_through_a_consumer_that_forgets_nothing(priority: Priority) -> None:
+    """With one of the server's own making, what fired and waited for a full queue was lost at a restart."""
+    queue = declared.queue_stream(Config(nats_url="nats://x"), Names(), priority, Generation(1, 3))
+    [source] = queue["sources"]
+    consumer = declared.source_consumer(Names(), priority)
+    own = {"name": consumer["durable_name"], "deliver_subject": consumer["deliver_subject"]}
+    assert (source["name"], source["consumer"]) == (Names().schedule_stream, own)
+    assert [one["src"] for one in source["subject_transforms"]] == [consumer["filter_subject"]]
+    # Into the queue's own subjects, which it partitions itself: a changed shard count would source all of it again.
+    assert [one["dest"] for one in source["subject_transforms"]] == [f"jobs.{priority}.{{{{wildcard(1)}}}}.>"]
+    kept = {key: consumer[key] for key in ("ack_policy", "flow_control", "deliver_policy", "max_deliver")}
+    assert kept == {"ack_policy": "flow_control", "flow_control": True, "deliver_policy": "all", "max_deliver": -1}
+    assert consumer["idle_heartbeat"] > 0
 
 
 async def test_the_shipped_files_make_a_server_as_they_stand(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from damaged import damaged
 from jsjobs.model.trace import NO_TRACE, Trace, read_trace, read_traceparent, trace_id
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -71,8 +72,26 @@ def test_a_state_is_whole_or_none(states: list[str], read: str | None) -> None:
     assert read_trace(headers) == Trace(GOOD, read)
 
 
-@given(st.lists(st.tuples(st.sampled_from(["traceparent", "tracestate"]), st.text())))
-def test_whatever_comes_can_be_sent_on(headers: list[tuple[str, str]]) -> None:
-    for value in read_trace(headers).headers.values():
-        assert value.isascii()
-        assert value.isprintable()
+MEMBERS = st.builds(
+    "{}={}".format,
+    st.sampled_from(["rojo", "a", "congo@x", "1t@v"]),
+    st.from_regex(r"[!-+\--<>-~]{1,9}", fullmatch=True),
+)
+PARENTS = st.sampled_from([GOOD, f"00-{TRACE}-{SPAN}-00"]) | st.text().map(lambda more: f"cc-{TRACE}-{SPAN}-ff-{more}")
+STATES = st.lists(MEMBERS, max_size=3).map(", ".join)
+BITS = st.text(max_size=2) | st.sampled_from(["", "0", "f", "-", ",", "=", "\r\n", "\x00", "\u0660"])
+
+
+def test_whatever_comes_can_be_sent_on() -> None:
+    read: list[bool] = []
+
+    @given(damaged(PARENTS, BITS), st.lists(damaged(STATES, BITS), max_size=2))
+    def look(parent: str, states: list[str]) -> None:
+        found = read_trace([("traceparent", parent), *(("tracestate", state) for state in states)]).headers
+        read.append(bool(found))
+        for value in found.values():
+            assert value.isascii()
+            assert value.isprintable()
+
+    look()
+    assert sum(read) > len(read) / 4

@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -101,6 +102,30 @@ async def test_a_killed_connection_is_unavailable_once(database: Database) -> No
     with pytest.raises(DatabaseUnavailable):
         await kill_itself()
     assert await pending(database) == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "do $$ begin raise cannot_connect_now; end $$",
+        "do $$ begin raise read_only_sql_transaction; end $$",
+        "select pg_sleep(30)",  # unanswered, as on a half-open connection
+    ],
+)
+async def test_a_connection_on_which_postgres_was_away_is_lent_to_nobody_again(
+    database_url: str, statement: str
+) -> None:
+    """It may be half open, or lead to a server that is now a standby."""
+    async with Database(database_url, command_timeout=0.3) as database:
+        lent = []
+        for run in ("select 1", statement, "select 1"):
+            with suppress(DatabaseUnavailable):
+                async with database.connection() as connection:
+                    lent.append(connection.get_server_pid())
+                    await connection.execute(run)
+    first, broken, after = lent
+    assert first == broken, "one connection is lent again and again"
+    assert after != broken
 
 
 async def test_cancelled_callers_leave_the_connections_usable(database: Database) -> None:

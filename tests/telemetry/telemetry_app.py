@@ -2,6 +2,7 @@
 
     python telemetry_app.py worker|router|watcher
     python telemetry_app.py submit TYPE PAYLOAD [OPTIONS]
+    python telemetry_app.py submits
     python telemetry_app.py cancel JOB_ID...
 
 `HOST_ENDPOINT` makes it install providers of its own before it connects. It prints JSON lines.
@@ -13,7 +14,7 @@ import logging
 import os
 import signal
 import sys
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 from jsjobs import JobService
@@ -97,6 +98,25 @@ async def submit(job_type: str, payload: str, options: str = "{}") -> None:
         say(event="submitted", ids=ids)
 
 
+async def submits() -> None:
+    """Submit one after the other from one task: one that is refused, and a list of which a part is."""
+
+    def enough(_: int) -> None:
+        raise RuntimeError("enough")
+
+    async with jobs:
+        ids = [await jobs.submit("note", 1)]
+        with suppress(JobService.Error):
+            await jobs.submit("note", "no number")
+        with suppress(RuntimeError):
+            await jobs.submit("note", list(range(1001)), priority="low", on_queued=enough)
+        with jobs.request_context(tenant_id="acme"):
+            ids.append(await jobs.submit("note", 2, delay=600))
+        some = [JobService.Payload(type=job_type, payload=2, priority="high") for job_type in ("note", "sleep")]
+        await jobs.submit_payloads(some)
+        say(event="submitted", ids=ids)
+
+
 async def cancel(*job_ids: str) -> None:
     outcomes = []
     async with jobs:
@@ -109,7 +129,7 @@ async def cancel(*job_ids: str) -> None:
 
 
 async def main(role: str, *arguments: str) -> None:
-    brief = {"submit": submit, "cancel": cancel}
+    brief = {"submit": submit, "submits": submits, "cancel": cancel}
     await (brief[role](*arguments) if role in brief else serve(role))
 
 

@@ -166,7 +166,7 @@ class Killed(BaseException):
 @pytest.mark.parametrize(("writes", "requests"), [(0, 9), (1, 0), (1, 1), (2, 9)])
 async def test_a_caller_that_crashes(writes, requests, monkeypatch, jobs: JobService) -> None:
     """It may write so often and send the server so many requests before it dies."""
-    ran = []
+    ran, leaves_its_message = [], requests == 0
     jobs.register_handler("t", ran.append)
     job_id = await jobs.submit("t", "x", priority="low")
     write, number = StateStore.write, 0
@@ -197,11 +197,17 @@ async def test_a_caller_that_crashes(writes, requests, monkeypatch, jobs: JobSer
         await eventually(lambda: queue_is_empty(jobs))
     status = await jobs.status(job_id)
     assert (status.status, ran) == ((Status.CANCELLED, []) if writes else (Status.COMPLETE, ["x"]))
+    names = Names(jobs.config.namespace)
+    if writes and leaves_its_message:  # the worker that met it has told the entry to expire
+        subject = names.state(job_id).decode()
+        stored = await find_stored(jobs.connection, names.state_stream, {"last_by_subj": subject})
+        assert stored is not None
+        assert value_of(stored.header, b"Nats-TTL") == b"%ds" % jobs.config.result_ttl
     if writes:
         with pytest.raises(JobService.Error, match="was cancelled before"):
             await jobs.cancel(job_id)
         # Wherever it died: what is left of it may expire now.
-        found = await StateStore(jobs.connection, Names(jobs.config.namespace)).read(job_id)
+        found = await StateStore(jobs.connection, names).read(job_id)
         assert found is not None
         assert found.expires
 

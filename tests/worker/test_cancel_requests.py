@@ -8,7 +8,7 @@ from nats.aio.client import Client
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.jetstream.subjects import may_be_answered
+from jsjobs.jetstream.subjects import ANYBODY, may_be_answered
 
 Status = JobService.Status
 
@@ -75,6 +75,26 @@ async def test_a_worker_answers_on_no_subject_that_is_the_servers_or_the_namespa
             await cancelled(jobs, job_id)
         await plain.flush()
     assert heard == []
+
+
+async def test_a_worker_answers_for_no_job_that_it_does_not_run(jobs: JobService, plain: Client) -> None:
+    """Its answer says that the job is being stopped."""
+    name, heard = jobs.config.namespace, asyncio.Queue[str]()
+
+    async def hear(message: Any) -> None:
+        heard.put_nowait(message.subject.rpartition(".")[2])
+
+    await plain.subscribe("_INBOX.asked.*", cb=hear)
+    ran = await jobs.submit("note")
+    jobs.register_handler("note", lambda payload: payload)
+    async with jobs.worker():
+        await jobs.result(ran)
+        for other in (ran, "normal-17", "at-unknown"):
+            await plain.publish(f"{name}.cancel.{other}", b"", reply="_INBOX.asked.other")
+        # Requests are taken one after the other, and this one is for any worker.
+        await plain.publish(f"{name}.cancel.{ANYBODY}", b"", reply="_INBOX.asked.anybody")
+        async with asyncio.timeout(20):
+            assert await heard.get() == "anybody"
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ async def crash_then_recover(
     job_id = await jobs.submit("t", {}, priority="low", entity="e")
     async with dying:
         await Crasher(dying, point, monkeypatch).run_until_crash()
-    async with jobs.worker():
+    async with jobs.worker(), asyncio.timeout(20):  # a job that was lost never ends
         async for status in jobs.watch(job_id):
             ended = status
         await eventually(lambda: queue_is_empty(jobs))

@@ -2,13 +2,28 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from jsjobs.jetstream.incoming import IncomingJob
-from jsjobs.jetstream.state import Found
+from jsjobs.jetstream.state import Found, UnreadableEntry
 from jsjobs.jetstream.wire import JobHeaders
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Carrier, Duration, JobStatusResponse, Priority, Status
 from jsjobs.model.retry import RetryState
-from jsjobs.worker.decision import Bury, Decision, Ended, Expire, LetGo, Rebury, Sleep, Start, Wait, decide, new_start
+from jsjobs.worker.decision import (
+    Bury,
+    Decision,
+    Ended,
+    Expire,
+    LetGo,
+    Rebury,
+    Sleep,
+    Start,
+    Wait,
+    decide,
+    new_start,
+    taken_over,
+)
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 STORED = NOW - timedelta(minutes=1)
@@ -181,6 +196,19 @@ def test_a_young_lease_is_waited_out_and_never_longer_than_ack_wait() -> None:
     assert decided(processing(), age=-500) == Wait(30)
 
 
+def test_an_entry_that_cannot_be_read_is_waited_for_as_any_other_lease() -> None:
+    def decided_of(status: Status | None, age: float) -> Decision:
+        problem = UnreadableEntry("$KV.jobs.normal-7", "normal-7", "garbage", status)
+        found = Found(problem, 42, NOW - timedelta(seconds=age), None, expires=False)
+        return decide(found, job(), worker="w2", now=NOW, server_now=NOW, ack_wait=30, margin=5)
+
+    for status in (None, Status.QUEUED, Status.PROCESSING):
+        assert decided_of(status, 10) == Wait(20)
+        assert isinstance(decided_of(status, 30), Bury)
+    assert isinstance(decided_of(Status.FAILED, 10), Bury)
+    assert isinstance(decided_of(Status.COMPLETE, 30), Ended)
+
+
 def test_a_lost_worker_s_job_is_taken_over_with_the_loss_in_its_history() -> None:
     decision = decided(processing(), age=31)
     assert isinstance(decision, Start)
@@ -194,6 +222,15 @@ def test_a_job_whose_workers_keep_dying_is_dead_when_its_attempts_are_spent() ->
     assert isinstance(decision, Bury)
     assert (decision.reason, decision.expected) == ("MaxRetries", 42)
     assert "worker was lost" in decision.error
+
+
+@pytest.mark.parametrize(("attempt", "of", "is_last"), [(1, 1, True), (1, 2, False), (2, 3, False), (3, 3, True)])
+def test_workers_that_die_have_max_attempts_and_not_one_more_or_less(attempt: int, of: int, *, is_last: bool) -> None:
+    lost = processing(attempt).model_copy(update={"max_attempts": of})
+    decision = taken_over(lost, 42, NOW, "w2")
+    assert isinstance(decision, Bury) is is_last
+    if isinstance(decision, Start):
+        assert decision.entry.attempts == attempt + 1
 
 
 def test_a_given_id_runs_from_one_copy_only() -> None:

@@ -175,6 +175,18 @@ async def test_what_handlers_raise_decides(run: Runs) -> None:
     assert await run(raising(ValueError("x")), retry=Retry(max_retries=0)) == DeadLetter("MaxRetries", "ValueError: x")
 
 
+@pytest.mark.parametrize(("attempt", "of", "is_last"), [(1, 1, True), (1, 2, False), (2, 3, False), (3, 3, True)])
+async def test_a_handler_that_fails_has_max_attempts_and_not_one_more_or_less(
+    run: Runs, attempt: int, of: int, *, is_last: bool
+) -> None:
+    async def fails(payload: object) -> None:
+        raise ValueError("bad")
+
+    verdict = await run(fails, of=entry(attempt, of), retry=Retry(initial=0.01))
+    assert isinstance(verdict, DeadLetter) is is_last
+    assert isinstance(verdict, RetryAfter) is not is_last
+
+
 def test_an_error_whose_text_cannot_be_had_is_described() -> None:
     class HostileError(Exception):
         def __str__(self) -> str:

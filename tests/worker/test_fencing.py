@@ -1,6 +1,7 @@
 """A worker that lost its job cannot end it, and sends nothing more on that delivery."""
 
 import asyncio
+import time
 from collections.abc import Callable
 
 import pytest
@@ -8,7 +9,9 @@ import pytest
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.jetstream.delivery import Delivery
-from jsjobs.jetstream.state import Found
+from jsjobs.jetstream.errors import ConnectionLost
+from jsjobs.jetstream.state import Found, StateStore
+from jsjobs.jetstream.subjects import Names
 from jsjobs.model.context import RequestContext
 from jsjobs.model.job import utc_now
 from jsjobs.worker.lease import LeaseKeeper, LeaseTime
@@ -67,6 +70,62 @@ async def test_a_stalled_worker_cannot_complete_what_another_took(config, deploy
     assert (status.status, status.result, status.attempts) == ("complete", "in time", 2)
     assert answers == []
     assert fences[1] > fences[0]
+
+
+async def test_whoever_finds_its_entry_written_by_another_answers_nothing(jobs, monkeypatch) -> None:
+    answers, runs, go_on = [], [], asyncio.Event()
+    answer = Delivery._answer
+
+    def recording(delivery: Delivery, data: bytes) -> None:
+        answers.append(data)
+        answer(delivery, data)
+
+    @jobs.handler("t")
+    async def handler(payload: object, ctx: JobService.Context) -> int:
+        runs.append(ctx.attempt)
+        await go_on.wait()
+        return ctx.attempt
+
+    monkeypatch.setattr(Delivery, "_answer", recording)
+    job_id = await jobs.submit("t", {}, priority="low")
+    state = StateStore(jobs.connection, Names(jobs.config.namespace))
+    async with jobs.worker() as worker:
+        await eventually(lambda: runs)
+        found = await state.read(job_id)
+        await state.write(found.entry.released(utc_now()), expected=found.revision)
+        go_on.set()
+        await eventually(lambda: nothing_runs(worker))
+        assert answers == []
+        assert (
+            await jobs.result(job_id, 20) == 1
+        )  # delivered again once `ack_wait` was over, and not acknowledged before
+    assert runs == [1, 1]
+
+
+async def test_a_handler_whose_lease_cannot_be_confirmed_is_interrupted(jobs, monkeypatch) -> None:
+    answers, at_work, interrupted = [], asyncio.Event(), asyncio.Event()
+    monkeypatch.setattr(Delivery, "_answer", lambda _, data: answers.append(data))
+
+    async def lost(delivery: Delivery, timeout: float) -> None:
+        raise ConnectionLost("no answer")
+
+    @jobs.handler("t")
+    async def handler(payload: object) -> None:
+        at_work.set()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            interrupted.set()
+
+    monkeypatch.setattr(Delivery, "renew", lost)
+    await jobs.submit("t", {}, priority="low", duration="long")
+    async with jobs.worker() as worker:
+        await at_work.wait()
+        # No other delivery of it comes here, which would end it too.
+        await worker._taking.drop(next(shard for shard in worker.taken if shard.consumer == "low-1x1-0"))
+        await eventually(interrupted.is_set)
+        await eventually(lambda: nothing_runs(worker))
+    assert answers == []
 
 
 async def nothing_runs(worker) -> bool:
@@ -207,3 +266,40 @@ async def test_a_heartbeat_that_a_snooze_overtook_is_not_the_next_attempt_s(revi
     state.go_on.set()
     await eventually(lambda: not run.renewing)
     assert run.why == lost
+
+
+class Renewable(Beating):
+    """A run whose delivery is renewed at once."""
+
+    def __init__(self, revision: int) -> None:
+        super().__init__(revision)
+        self.taken_at = time.monotonic() - self.age()
+        self.renewals = 0
+
+    async def renew(self, timeout: float) -> None:
+        self.renewals += 1
+        self.taken_at = time.monotonic()
+
+
+async def test_a_lease_is_confirmed_as_of_when_the_entry_was_asked_for() -> None:
+    """Its entry may have been another worker's by the time that the server heard of the renewal."""
+    state, run = SlowState(revision=7), Renewable(revision=7)
+    keeper = LeaseKeeper(state, LeaseTime(30))  # type: ignore[arg-type]
+    asked_before = time.monotonic()
+    keeper.look(run)  # type: ignore[arg-type]
+    await state.asked.wait()
+    asked = time.monotonic()
+    await asyncio.sleep(0.05)  # the time that this is about
+    state.go_on.set()
+    await eventually(lambda: not run.renewing)
+    assert run.renewals == 1
+    assert asked_before <= run.taken_at <= asked
+
+
+async def test_an_entry_of_a_replica_that_lags_behind_confirms_no_lease_and_ends_none() -> None:
+    state, run = SlowState(revision=6), Renewable(revision=7)
+    keeper = LeaseKeeper(state, LeaseTime(30))  # type: ignore[arg-type]
+    state.go_on.set()
+    keeper.look(run)  # type: ignore[arg-type]
+    await eventually(lambda: not run.renewing)
+    assert (run.renewals, run.why) == (0, [])

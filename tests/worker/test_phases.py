@@ -94,6 +94,16 @@ async def worker_at_work(jobs: JobService) -> tuple[Worker, str]:
     return worker, job_id
 
 
+async def test_a_worker_that_stops_is_not_ready(jobs: JobService) -> None:
+    worker, _ = await worker_at_work(jobs)
+    await eventually(lambda: is_ready(worker))
+    stopping = asyncio.ensure_future(worker.stop(5))
+    await eventually(lambda: not worker.ready)
+    assert worker.why_not_ready == "the worker is stopping"
+    await stopping
+    assert not worker.ready
+
+
 async def test_who_stops_a_stopping_worker_waits_for_its_end_too(jobs: JobService) -> None:
     worker, job_id = await worker_at_work(jobs)
     first = asyncio.ensure_future(worker.stop(5))
@@ -149,6 +159,17 @@ async def test_a_clock_that_is_set_forward_takes_no_lease_from_another(jobs: Job
     before = await worker._server_clock.now()
     shift = timedelta(hours=1)
     assert (await worker._server_clock.now() - before).total_seconds() < 10
+
+
+async def test_a_clock_that_is_set_forward_lets_no_job_expire(jobs: JobService, monkeypatch) -> None:
+    @jobs.handler("echo")
+    async def echo(payload: int) -> int:
+        return payload
+
+    monkeypatch.setattr(worker_module, "utc_now", lambda: utc_now() + timedelta(hours=1))
+    job_id = await jobs.submit("echo", 1, expires=600)
+    async with jobs.worker():
+        assert await jobs.result(job_id, 20) == 1
 
 
 async def test_a_delivery_that_was_overtaken_before_it_began_gives_way(jobs: JobService, monkeypatch) -> None:

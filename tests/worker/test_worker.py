@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.jetstream.api import call, find
+from jsjobs.worker.lease import LeaseTime
 
 
 class Mail(BaseModel):
@@ -89,11 +90,11 @@ async def test_a_handler_s_own_retry_policy_and_the_job_s_attempts(jobs: JobServ
         raise ValueError(runs)
 
     jobs.register_handler("patient", failing, retry=JobService.Retry(initial=0.01, max_retries=9, jitter=(1, 1)))
-    job_id = await jobs.submit("patient", max_attempts=6)
+    job_id = await jobs.submit("patient", max_attempts=8)  # the default policy gives up after six
     async with jobs.worker():
-        with pytest.raises(JobService.Error, match="ValueError: 6") as caught:
+        with pytest.raises(JobService.Error, match="ValueError: 8") as caught:
             await jobs.result(job_id)
-    assert (caught.value.reason, runs) == ("MaxRetries", 6)
+    assert (caught.value.reason, runs) == ("MaxRetries", 8)
 
 
 async def test_plain_handlers_run_beside_each_other_and_the_loop(jobs: JobService) -> None:
@@ -141,6 +142,20 @@ async def test_a_short_job_past_its_own_limit_times_out_and_is_retried(jobs: Job
     async with jobs.worker():
         assert await jobs.result(job_id) == 2
     assert (await jobs.status(job_id)).last_error == "Timeout: the handler ran longer than 0.1 s"
+
+
+async def test_a_short_job_without_a_limit_of_its_own_ends_within_its_lease(jobs: JobService) -> None:
+    @jobs.handler("slow")
+    async def slow(payload: object, ctx: JobService.Context) -> int:
+        if ctx.attempt == 1:
+            await asyncio.sleep(60)
+        return ctx.attempt
+
+    job_id = await jobs.submit("slow")
+    async with jobs.worker():
+        assert await jobs.result(job_id, 20) == 2
+    lease = LeaseTime(jobs.config.ack_wait).lease
+    assert (await jobs.status(job_id)).last_error == f"Timeout: the handler ran longer than {lease:g} s"
 
 
 async def test_a_thread_that_outlives_ack_wait_keeps_its_shard_to_itself(jobs: JobService) -> None:
