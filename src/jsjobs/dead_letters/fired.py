@@ -12,13 +12,17 @@ from jsjobs.jetstream.api import call, find
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.stored import StoredMessage
 from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.unfit import next_astray, next_too_large
+from jsjobs.jetstream.unfit import is_astray, next_due, next_too_large
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
 from jsjobs.safe_log import get_logger
 
 logger = get_logger("jsjobs.router")
 _SHOWN = 200
+_MOST = 1000
+"""Messages that one look reads, or of one priority buries; the next goes on behind them."""
+_MOST_BYTES = 16 * 2**20
+"""Likewise, as they are stored."""
 
 
 class Fired:
@@ -28,8 +32,10 @@ class Fired:
         self._connection = connection
         self._names = names
         self._undertaker = undertaker
-        self._astray: int | None = None
-        """What no queue takes, as the look before found it."""
+        self._last = 0
+        """Where the stream ended at the look before."""
+        self._read_to = 0
+        """How far the look before came in what is due; 0 if to its end."""
         self._seen: dict[Priority, int] = {}
         self._cleared: dict[Priority, int] = {}
         self._stuck: dict[Priority, int] = {}
@@ -65,14 +71,24 @@ class Fired:
             await self._undertaker.bury_due(message, JobError.from_validation(why))
 
     async def _bury_astray(self) -> None:
-        """What is due where no queue takes it: not at the first look, since another schedule may fire it from there."""
-        before, self._astray = self._astray, None
-        message = await next_astray(self._connection, self._names)
-        while message is not None and message.sequence == before:
-            await self._undertaker.bury_due(message, _astray(message))
-            message = await next_astray(self._connection, self._names)
-            before = None if message is None else message.sequence
-        self._astray = None if message is None else message.sequence
+        """End what is due where no queue takes it: not at the first look, since another schedule may fire it from there.
+
+        Of what queues take, little was there at the look before and is there still, unless they are full.
+        """
+        info = await find(self._connection, f"STREAM.INFO.{self._names.schedule_stream}")
+        until, self._last = self._last, 0 if info is None else info["state"]["last_seq"]
+        size = 0
+        for _ in range(_MOST):
+            message = await next_due(self._connection, self._names, self._read_to)
+            if message is None or message.sequence > until:
+                self._read_to = 0
+                return
+            self._read_to = message.sequence
+            if is_astray(self._names, message.subject):
+                await self._undertaker.bury_due(message, _astray(message))
+            size += len(message.header) + len(message.data)
+            if size > _MOST_BYTES:
+                return
 
     async def _unstick(self, priority: Priority, info: dict[str, Any]) -> None:
         """Let a queue go on behind what it has, where nothing has come to it since the look before.
