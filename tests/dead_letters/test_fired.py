@@ -1,14 +1,19 @@
 """What fired is cleared away once the queues have it, and not before."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
+from nats.aio.client import Client
 
 from facts import eventually
 from jsjobs import JobService
+from jsjobs.dead_letters import undertaker
 from jsjobs.jetstream.api import call
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.stored import stored
 from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.unfit import read_unfit
 
 
 async def fired_messages(connection: Connection, jobs: JobService) -> int:
@@ -171,3 +176,39 @@ async def test_large_messages_that_are_due_do_not_make_a_look_long(
         await clearing.clear()
         left.append(await fired_messages(connection, jobs))
     assert left == [5, 2, 0]
+
+
+async def test_a_letter_that_is_not_answered_ends_neither_the_look_nor_what_comes_behind_it(
+    jobs: JobService, connection: Connection, plain: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(undertaker, "_WRITE_WITHIN", 0.3)
+    jobs.register_handler("note", lambda payload: payload)
+    names, clearing = Names(jobs.config.namespace), jobs.router()._sweep._fired
+    await publish_due(connection, names, b"one", b"two")
+    info = await call(connection, f"STREAM.INFO.{names.dead_stream}")
+    await call(connection, f"STREAM.DELETE.{names.dead_stream}")
+    await plain.subscribe(f"{names.namespace}.dead.*")
+    await plain.flush()
+    async with jobs.worker():
+        await jobs.result(await jobs.submit("note", 1, delay=0.1))
+
+    async def is_purged() -> bool:
+        await asyncio.wait_for(clearing.clear(), 20)
+        return await fired_subjects(connection, jobs) == {"one", "two"}
+
+    await eventually(is_purged)
+    for job_id in await ids_of_astray(connection, names):
+        assert (await jobs.status(job_id)).status == "failed"
+    await call(connection, f"STREAM.CREATE.{names.dead_stream}", info["config"])
+
+    async def have_letters() -> bool:
+        await clearing.clear()
+        return await fired_subjects(connection, jobs) == set()
+
+    await eventually(have_letters)
+    assert (await call(connection, f"STREAM.INFO.{names.dead_stream}"))["state"]["messages"] == 2
+
+
+async def ids_of_astray(connection: Connection, names: Names) -> list[str]:
+    found = [message async for message in stored(connection, names.schedule_stream, f"{names.namespace}.due.*")]
+    return [read_unfit(names, message).job_id for message in found]

@@ -113,7 +113,7 @@ class Periodic:
                 except JobError as error:
                     logger.warning("the schedule on %r cannot be read: %s", message.subject, error.message)
                     continue
-                # On a subject such as `*` stands a stranger's: what is done to it would be done to all that this matches.
+                # What is done to a stranger's, on a subject such as `*`, would be done to all that this matches.
                 if is_there(schedule) and is_schedule_name(_name(schedule)):
                     yield schedule
         except NoResponders:
