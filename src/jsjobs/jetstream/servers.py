@@ -91,9 +91,10 @@ async def look_at_jetstream(connection: Connection) -> JetStreamLooks:
         JobError: `RunnerUnavailable`, if there is no connection.
     """
     answers = [told for told, _ in await _ask_all(connection, ASKED_FOR_JETSTREAM, b"", utc_now)]
-    sync = sorted(look for told in answers if (look := _sync_look(told)) is not None)
-    storage = sorted(look for told in answers if (look := _storage_look(told)) is not None)
-    return JetStreamLooks(sync, storage)
+    sync, storage = map(_sync_look, answers), map(_storage_look, answers)
+    return JetStreamLooks(
+        sorted(look for look in sync if look is not None), sorted(look for look in storage if look is not None)
+    )
 
 
 def _storage_look(told: dict[str, Any]) -> StorageLook | None:
