@@ -360,6 +360,27 @@ async def test_a_job_that_fired_and_waits_is_cancelled_too(jobs: JobService, ran
     assert ran.payloads == ["behind"]
 
 
+async def test_an_unknown_id_costs_no_look_through_a_whole_queue(jobs: JobService, connection: Connection) -> None:
+    """A given id that has no entry is looked for among the messages, up to 16 MiB of a queue and a batch of 4 MiB."""
+    subject, large = f"{jobs.config.namespace}.low.e.note".encode(), b'"%b"' % (b"x" * 800_000)
+    known = {name: f"at-{name}-0123456789abcdef" for name in ("first", "early", "late")}
+
+    async def put(name: str, spelled: str) -> None:
+        header = f"NATS/1.0\r\n{spelled}: {known[name]}\r\n\r\n"
+        await connection.ask(subject, b"1", header=header.encode())
+
+    await put("first", "Jsjobs-Id")
+    for _ in range(10):
+        await connection.ask(subject, large)
+    await put("early", "jsjobs-ID")
+    for _ in range(20):
+        await connection.ask(subject, large)
+    await put("late", "Jsjobs-Id")
+    assert (await jobs.status(known["first"])).status == (await jobs.status(known["early"])).status == "queued"
+    with pytest.raises(JobService.Error, match="no job at-late-0123456789abcdef is known"):
+        await jobs.status(known["late"])
+
+
 async def _is_empty(connection: Connection, jobs: JobService) -> bool:
     return (await state_of(connection, jobs, "NORMAL"))["messages"] == 0
 

@@ -230,6 +230,28 @@ async def test_a_raw_firing_without_our_headers_is_a_plain_job(jobs: JobService,
     assert all(job_id.startswith("low-") for job_id in fired.ids)
 
 
+async def test_a_schedule_on_a_wildcard_is_none_and_taking_it_away_takes_no_other(
+    jobs: JobService, plain: Client, app_of: Callable[..., JobService]
+) -> None:
+    """It says that the application owns it, which no longer declares it: a worker of that one would take it away."""
+    target = f"{jobs.config.namespace}.due.low.e.report.build"
+    headers = {"Nats-Schedule": "@every 1h", "Nats-Schedule-Target": target, "Jsjobs-Owner": "app"}
+    headers |= {"Jsjobs-Timetable": "every 3600s"}
+    await jobs.schedules().add("before", "report.build", every=3600)
+    await plain.jetstream().publish(f"{jobs.config.namespace}.at.schedule.*", b"{}", headers=headers)
+    assert await names_of(jobs) == [], "the server took away all that the stranger's subject matches"
+    await jobs.schedules().add("by-hand", "report.build", every=3600)
+    assert await names_of(jobs) == ["by-hand"]
+    app = app_of()
+    app.periodic(every=60, job_type="report.build", name="declared")(print)
+    async with app, app.worker():
+        await eventually(lambda: _has(jobs, "declared"))
+    gone = app_of()
+    async with gone, gone.worker():
+        await eventually(lambda: _has_not(jobs, "declared"))
+    assert await names_of(jobs) == ["by-hand"]
+
+
 # -- declared by code
 
 
@@ -310,6 +332,10 @@ async def test_schedules_of_another_application_or_by_hand_are_left_alone(
 
 async def _has(jobs: JobService, name: str) -> bool:
     return name in await names_of(jobs)
+
+
+async def _has_not(jobs: JobService, name: str) -> bool:
+    return not await _has(jobs, name)
 
 
 async def test_ten_workers_that_start_at_once_make_one_schedule(

@@ -1,13 +1,20 @@
 """What fired is cleared away once the queues have it, and not before."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
+
+import pytest
+from nats.aio.client import Client
 
 from facts import eventually
 from jsjobs import JobService
+from jsjobs.dead_letters import undertaker
 from jsjobs.jetstream import declared
 from jsjobs.jetstream.api import call
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.stored import stored
 from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.unfit import read_unfit
 from jsjobs.model.job import Priority
 
 
@@ -121,3 +128,133 @@ async def test_what_waits_for_a_full_queue_stays(
             await jobs.results(ids, timeout=40)
         assert taken == list(range(20))
         assert (await call(connection, f"STREAM.INFO.{queue}"))["state"]["last_seq"] - before == 20
+
+
+LITERAL = (b">", b"*", b"*.*.note", b"normal.>", b">.e.note", b"nowhere.*", b"nowhere.\x7f")
+"""Subjects under `due` from which no queue takes, and which a filter of the same text does not find alone, or at all."""
+
+
+async def publish_due(connection: Connection, names: Names, *subjects: bytes) -> None:
+    for subject in subjects:
+        answer = await connection.ask(b"%b.due.%b" % (names.namespace.encode(), subject), b'"astray"')
+        assert b'"seq"' in answer.data, answer.data
+
+
+async def test_a_literal_wildcard_subject_is_buried_and_no_other_job_in_its_place(
+    settings_of: Callable[..., JobService.Config],
+    deploy: Callable[[JobService.Config], Awaitable[None]],
+    connection: Connection,
+) -> None:
+    """The other job is due and waits for its full queue: a filter of the stranger's subject finds it first."""
+    config = settings_of(capacity=1)
+    await deploy(config)
+    names = Names(config.namespace)
+    async with JobService(config) as jobs:
+
+        @jobs.handler("note")
+        async def note(payload: int) -> int:
+            return payload
+
+        ids = [await jobs.submit("note", n, delay=0.1, priority="normal", entity="one") for n in range(3)]
+        await eventually(lambda: have_fired(connection, jobs, 3))
+        await publish_due(connection, names, *LITERAL)
+        async with jobs.router() as router:
+
+            async def all_are_buried() -> bool:
+                await router.sweep()
+                return len(await jobs.letters().list(limit=100)) >= len(LITERAL)
+
+            await eventually(all_are_buried)
+            letters = await jobs.letters().list(limit=100)
+            assert {letter.payload for letter in letters} == {b'"astray"'}
+            assert len(letters) == len(LITERAL)
+            async with jobs.worker():
+                assert await jobs.results(ids) == [0, 1, 2]
+
+
+async def have_fired(connection: Connection, jobs: JobService, count: int) -> bool:
+    return await fired_messages(connection, jobs) >= count
+
+
+async def test_nothing_astray_is_buried_that_was_not_there_at_the_look_before(
+    jobs: JobService, connection: Connection
+) -> None:
+    names, clearing = Names(jobs.config.namespace), jobs.router()._sweep._fired
+    await publish_due(connection, names, b"one", b"two")
+    await clearing.clear()
+    await publish_due(connection, names, b"three", b"four")
+    assert await fired_messages(connection, jobs) == 4
+    await clearing.clear()
+    assert await fired_subjects(connection, jobs) == {"three", "four"}
+    await clearing.clear()
+    assert await fired_subjects(connection, jobs) == set()
+
+
+async def fired_subjects(connection: Connection, jobs: JobService) -> set[str]:
+    names = Names(jobs.config.namespace)
+    begin = f"{names.namespace}.due."
+    info = await call(connection, f"STREAM.INFO.{names.schedule_stream}", {"subjects_filter": f"{begin}>"})
+    return {subject.removeprefix(begin) for subject in info["state"].get("subjects") or {}}
+
+
+async def test_one_look_reads_a_bounded_part_of_what_is_due_and_the_next_goes_on(
+    jobs: JobService, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names, clearing = Names(jobs.config.namespace), jobs.router()._sweep._fired
+    monkeypatch.setattr("jsjobs.dead_letters.fired._MOST", 5)
+    await publish_due(connection, names, *(b"nowhere.%d" % n for n in range(12)))
+    left = []
+    for _ in range(4):
+        await clearing.clear()
+        left.append(await fired_messages(connection, jobs))
+    assert left == [12, 7, 2, 0]
+
+
+async def test_large_messages_that_are_due_do_not_make_a_look_long(
+    jobs: JobService, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names, clearing = Names(jobs.config.namespace), jobs.router()._sweep._fired
+    monkeypatch.setattr("jsjobs.dead_letters.fired._MOST_BYTES", 250_000)
+    for number in range(5):
+        await connection.ask(f"{names.namespace}.due.nowhere.{number}".encode(), b"x" * 100_000)
+    left = []
+    for _ in range(3):
+        await clearing.clear()
+        left.append(await fired_messages(connection, jobs))
+    assert left == [5, 2, 0]
+
+
+async def test_a_letter_that_is_not_answered_ends_neither_the_look_nor_what_comes_behind_it(
+    jobs: JobService, connection: Connection, plain: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(undertaker, "_WRITE_WITHIN", 0.3)
+    jobs.register_handler("note", lambda payload: payload)
+    names, clearing = Names(jobs.config.namespace), jobs.router()._sweep._fired
+    await publish_due(connection, names, b"one", b"two")
+    info = await call(connection, f"STREAM.INFO.{names.dead_stream}")
+    await call(connection, f"STREAM.DELETE.{names.dead_stream}")
+    await plain.subscribe(f"{names.namespace}.dead.*")
+    await plain.flush()
+    async with jobs.worker():
+        await jobs.result(await jobs.submit("note", 1, delay=0.1))
+
+    async def is_purged() -> bool:
+        await asyncio.wait_for(clearing.clear(), 20)
+        return await fired_subjects(connection, jobs) == {"one", "two"}
+
+    await eventually(is_purged)
+    for job_id in await ids_of_astray(connection, names):
+        assert (await jobs.status(job_id)).status == "failed"
+    await call(connection, f"STREAM.CREATE.{names.dead_stream}", info["config"])
+
+    async def have_letters() -> bool:
+        await clearing.clear()
+        return await fired_subjects(connection, jobs) == set()
+
+    await eventually(have_letters)
+    assert (await call(connection, f"STREAM.INFO.{names.dead_stream}"))["state"]["messages"] == 2
+
+
+async def ids_of_astray(connection: Connection, names: Names) -> list[str]:
+    found = [message async for message in stored(connection, names.schedule_stream, f"{names.namespace}.due.*")]
+    return [read_unfit(names, message).job_id for message in found]

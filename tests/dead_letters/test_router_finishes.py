@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from facts import eventually
 from jsjobs import JobService
 from jsjobs.jetstream.api import call
 from jsjobs.jetstream.connection import Connection
@@ -10,6 +11,7 @@ from jsjobs.jetstream.generations import live_shards, read_live
 from jsjobs.jetstream.subjects import Generation, Names, Shard
 from jsjobs.jetstream.topology import Topology
 from jsjobs.model.job import Priority
+from jsjobs.postgres.errors import DatabaseError
 from jsjobs.settings import Config
 
 
@@ -35,6 +37,37 @@ async def test_a_change_whose_beginner_is_gone_is_finished(
     assert (await read_live(connection, names, Priority.NORMAL)).generations == (Generation(2, 5),), (
         "its own settings say 2 shards, and are not asked"
     )
+
+
+async def test_a_change_is_finished_also_while_postgres_is_down(
+    config: Config, deploy: Callable[[Config], Any], connection: Connection, settings_of: Callable[..., Config]
+) -> None:
+    await deploy(config)
+    names = Names(config.namespace)
+    async with JobService(settings_of(database_url="postgresql://127.0.0.1:1/none")) as jobs:
+
+        @jobs.handler("echo")
+        async def echo(payload: Any) -> Any:
+            return payload
+
+        router = jobs.router()
+        await connection.ask(f"{names.namespace}.low.e.>".encode(), b"1")
+
+        async def would_be_buried() -> bool:
+            try:
+                await router.sweep()
+            except DatabaseError:
+                return True
+            return False
+
+        await eventually(would_be_buried)
+        before = await jobs.submit("echo", 1, entity="e")
+        await Topology(connection, names, settings_of(pools={"normal": 5})).apply(wait=False)
+        after = await jobs.submit("echo", 2, entity="e")
+        async with jobs.worker():
+            assert await jobs.result(before) == 1
+            assert await would_be_buried()
+            assert await jobs.result(after) == 2
 
 
 async def test_a_missing_shard_is_restored_and_none_is_made_before_the_first_apply(

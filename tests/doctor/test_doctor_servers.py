@@ -110,6 +110,26 @@ async def test_every_server_of_the_cluster_is_asked(
     assert (finding.severity, says in finding.what) == (severity, True), finding
 
 
+async def test_servers_are_asked_once_for_all_that_they_tell_of_jetstream(
+    config: JobService.Config, plain: Client
+) -> None:
+    asked = 0
+
+    async def answer(message: Msg) -> None:
+        nonlocal asked
+        asked += 1
+        settings = {"max_storage": 1000, "sync_interval": 120_000_000_000}
+        told = {"config": settings, "storage": 990, "reserved_storage": 0}
+        await plain.publish(message.reply, json.dumps({"server": {"name": "one"}, "data": told}).encode())
+
+    await plain.subscribe("$SYS.REQ.SERVER.PING.JSZ", cb=answer)
+    await plain.flush()
+    found = await ills(config)
+    assert any("990 of 1,000 bytes" in finding.what for finding in found["storage"])
+    assert any("sync_interval is 120 s" in finding.what for finding in found["sync"])
+    assert asked == 1
+
+
 async def test_what_strangers_answer_in_the_place_of_servers_is_left_out(
     config: JobService.Config, plain: Client
 ) -> None:

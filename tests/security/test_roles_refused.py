@@ -2,14 +2,17 @@
 
 import asyncio
 import json
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from commands import commands
-from secured import Wire, environment, plain_client, wire
+from secured import AUTH, Wire, apply, config_of, environment, plain_client, secured, server_config, wire
 
 from facts import eventually
 from jsjobs import JobService
+from jsjobs.jetstream.api import find
 from jsjobs.jetstream.refusals import NotPermitted
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.topology import Topology
@@ -169,3 +172,34 @@ async def test_a_publisher_cannot_empty_anything_with_a_rollup(as_user: Settings
         assert (await js.stream_info("KV_jobs")).state.messages == 1, (
             "who may publish there can, hence no publisher may"
         )
+
+
+async def test_a_router_that_may_not_publish_letters_clears_away_what_fired_and_buries_what_it_can(
+    tmp_path: Path, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As with the role of an older version."""
+    files = tmp_path / "files"
+    shutil.copytree(AUTH, files)
+    role = (files / "router.conf").read_text()
+    assert role.count(', "jobs.dead.*"') == 1
+    (files / "router.conf").write_text(role.replace(', "jobs.dead.*"', ""))
+    with secured(tmp_path / "nats", server_config(), files) as server:
+        await apply(config_of(server.url, "operator"))
+        root, router_user = (config_of(server.url, user, database_url=database_url) for user in ("root", "router"))
+        async with JobService(root) as jobs, JobService(router_user) as routing:
+            jobs.register_handler("note", lambda payload: payload)
+            for subject in (b"jobs.due.nowhere", b"jobs.due.*", b"jobs.normal.e.>"):
+                await jobs.connection.ask(subject, b"1")
+            async with jobs.worker():
+                await jobs.result(await jobs.submit("note", 1, delay=0.1, priority="high"))
+            router = routing.router()
+
+            async def only_the_letters_wait() -> bool:
+                await router.sweep()
+                due = await find(jobs.connection, "STREAM.INFO.JOBS_SCHEDULE")
+                queue = await find(jobs.connection, "STREAM.INFO.JOBS_NORMAL")
+                return (due["state"]["messages"], queue["state"]["messages"]) == (2, 0)
+
+            await eventually(only_the_letters_wait)
+    assert "could not be made a dead letter" in caplog.text
+    assert 'for Publish to "jobs.dead.at-unfit-' in caplog.text

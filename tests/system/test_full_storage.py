@@ -124,6 +124,41 @@ async def test_a_router_whose_letters_cannot_be_ended_is_not_ready_until_there_i
     assert len(lines(caplog, "letters flow again")) == 1
 
 
+async def test_what_is_due_astray_stays_while_there_is_no_room_and_a_sweep_does_all_else(
+    limit: str, limited_config: JobService.Config, filling: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = Names(limited_config.namespace)
+    async with JobService(limited_config) as jobs:
+        jobs.register_handler("note", lambda payload: payload)
+        for number in range(5):
+            await filling.ask(f"{names.namespace}.due.nowhere.{number}".encode(), b"1")
+        async with jobs.worker():
+            await jobs.result(await jobs.submit("note", 1, delay=0.1))
+        router = jobs.router()
+
+        async def due() -> int:
+            request = {"subjects_filter": f"{names.namespace}.due.>"}
+            info = await call(filling, f"STREAM.INFO.{names.schedule_stream}", request)
+            return sum((info["state"].get("subjects") or {}).values())
+
+        async def is_purged() -> bool:
+            await router.sweep()
+            return await due() == 5
+
+        await fill(filling)
+        await eventually(is_purged)
+        await router.sweep()
+        assert await due() == 5
+        assert NAMED[limit] in lines(caplog, "could not be made a dead letter")[0]
+        await make_room(filling)
+
+        async def are_buried() -> bool:
+            await router.sweep()
+            return await due() == 0
+
+        await eventually(are_buried)
+
+
 async def is_failed(jobs: JobService, job_id: str) -> bool:
     return (await jobs.status(job_id)).status == "failed"
 

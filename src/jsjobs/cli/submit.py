@@ -81,19 +81,22 @@ def submit(
     }
     _check(options)
 
-    async def go() -> None:
-        async with service() as jobs:
-            with jobs.request_context(tenant_id=tenant):
-                if isinstance(content, Lines):
-                    ids = await _queue(jobs, job_type, content, options)
-                    await _after_batch(jobs, ids, wait=wait, as_json=as_json)
-                    return
-                # A list would be a batch.
-                one = tuple(content) if isinstance(content, list) else content
-                job_id: JobId = await jobs.submit(job_type, one, **options)
-            await _after_one(jobs, job_id, wait=wait, as_json=as_json)
+    run(_submit(job_type, content, options, tenant, wait=wait, as_json=as_json))
 
-    run(go())
+
+async def _submit(
+    job_type: str, content: Any, options: dict[str, Any], tenant: str | None, *, wait: bool, as_json: bool
+) -> None:
+    async with service() as jobs:
+        with jobs.request_context(tenant_id=tenant):
+            if isinstance(content, Lines):
+                ids = await _queue(jobs, job_type, content, options)
+                await _after_batch(jobs, ids, wait=wait, as_json=as_json)
+                return
+            # A list would be a batch.
+            one = tuple(content) if isinstance(content, list) else content
+            job_id: JobId = await jobs.submit(job_type, one, **options)
+        await _after_one(jobs, job_id, wait=wait, as_json=as_json)
 
 
 def _check(options: dict[str, Any]) -> None:

@@ -12,13 +12,19 @@ from jsjobs.jetstream.api import call, find
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.stored import StoredMessage
 from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.unfit import next_astray, next_too_large
+from jsjobs.jetstream.unfit import is_astray, next_due, next_too_large
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
 from jsjobs.safe_log import get_logger
 
 logger = get_logger("jsjobs.router")
 _SHOWN = 200
+_MOST = 1000
+"""Messages that one look reads, or of one priority buries; the next goes on behind them."""
+_MOST_BYTES = 16 * 2**20
+"""Likewise, as they are stored."""
+_MOST_FAILURES = 3
+"""Burials that may fail in one look: each takes up to twenty seconds where nothing is stored."""
 
 
 class Fired:
@@ -28,8 +34,10 @@ class Fired:
         self._connection = connection
         self._names = names
         self._undertaker = undertaker
-        self._astray: int | None = None
-        """What no queue takes, as the look before found it."""
+        self._last = 0
+        """Where the stream ended at the look before."""
+        self._read_to = 0
+        """How far the look before came in what is due; 0 if to its end."""
         self._seen: dict[Priority, int] = {}
         self._cleared: dict[Priority, int] = {}
         self._stuck: dict[Priority, int] = {}
@@ -37,49 +45,73 @@ class Fired:
     async def clear(self) -> None:
         """Look at every priority; call it now and then.
 
-        A queue acknowledges what it has stored. One look later that has also outlived whatever was going on then.
+        A queue acknowledges what it has stored. One look later that has also outlived whatever was going on then. What
+        cannot be buried now is told of, and stays until a later look.
 
         Raises:
-            JobError: If the server cannot be asked, or refuses.
+            JobError: If the server cannot be asked, or refuses a look or a purge.
         """
-        stream = self._names.schedule_stream
-        await self._bury_astray()
+        for priority in Priority:
+            await self._purge(priority)
         for priority in Priority:
             await self._bury_too_large(priority)
-            info = await find(self._connection, f"CONSUMER.INFO.{stream}.{self._names.source(priority)}")
-            if info is not None:
-                await self._unstick(priority, info)
-            floor = 0 if info is None else info["ack_floor"]["stream_seq"]
-            before, self._seen[priority] = self._seen.get(priority, 0), floor
-            # A lower floor is a consumer's that was made anew: it has yet to find out what its queue has.
-            if info is not None and before <= floor and before > self._cleared.get(priority, 0):
-                # Up to the message before this one.
-                request = {"filter": info["config"]["filter_subject"], "seq": before + 1}
-                await call(self._connection, f"STREAM.PURGE.{stream}", request)
-                self._cleared[priority] = before
+            await self._unstick(priority)
+        await self._bury_astray()
+
+    async def _purge(self, priority: Priority) -> None:
+        info = await self._source(priority)
+        floor = 0 if info is None else info["ack_floor"]["stream_seq"]
+        before, self._seen[priority] = self._seen.get(priority, 0), floor
+        # A lower floor is a consumer's that was made anew: it has yet to find out what its queue has.
+        if info is not None and before <= floor and before > self._cleared.get(priority, 0):
+            # Up to the message before this one.
+            request = {"filter": info["config"]["filter_subject"], "seq": before + 1}
+            await call(self._connection, f"STREAM.PURGE.{self._names.schedule_stream}", request)
+            self._cleared[priority] = before
+
+    async def _source(self, priority: Priority) -> dict[str, Any] | None:
+        endpoint = f"CONSUMER.INFO.{self._names.schedule_stream}.{self._names.source(priority)}"
+        return await find(self._connection, endpoint)
 
     async def _bury_too_large(self, priority: Priority) -> None:
-        while message := await next_too_large(self._connection, self._names, priority):
+        for _ in range(_MOST):
+            message = await next_too_large(self._connection, self._names, priority)
+            if message is None:
+                return
             size = len(message.header) + len(message.data)
             why = f"with {size} bytes, {len(message.header)} of them headers, it is too large for the {priority} queue"
-            await self._undertaker.bury_due(message, JobError.from_validation(why))
+            if not await self._undertaker.bury_due_if_possible(message, JobError.from_validation(why)):
+                return
 
     async def _bury_astray(self) -> None:
-        """What is due where no queue takes it: not at the first look, since another schedule may fire it from there."""
-        before, self._astray = self._astray, None
-        message = await next_astray(self._connection, self._names)
-        while message is not None and message.sequence == before:
-            await self._undertaker.bury_due(message, _astray(message))
-            message = await next_astray(self._connection, self._names)
-            before = None if message is None else message.sequence
-        self._astray = None if message is None else message.sequence
+        """End what is due where no queue takes it, if it was so at the look before: a schedule may fire it from there.
 
-    async def _unstick(self, priority: Priority, info: dict[str, Any]) -> None:
+        Of what queues take, little was there at the look before and is there still, unless they are full.
+        """
+        info = await find(self._connection, f"STREAM.INFO.{self._names.schedule_stream}")
+        until, self._last = self._last, 0 if info is None else info["state"]["last_seq"]
+        size = failures = 0
+        for _ in range(_MOST):
+            message = await next_due(self._connection, self._names, self._read_to)
+            if message is None or message.sequence > until:
+                self._read_to = 0
+                return
+            self._read_to = message.sequence
+            if is_astray(self._names, message.subject):
+                failures += not await self._undertaker.bury_due_if_possible(message, _astray(message))
+            size += len(message.header) + len(message.data)
+            if size > _MOST_BYTES or failures == _MOST_FAILURES:
+                return
+
+    async def _unstick(self, priority: Priority) -> None:
         """Let a queue go on behind what it has, where nothing has come to it since the look before.
 
         A killed server may begin again behind its queue, and then waits for an acknowledgement that it does not take
         (nats-server 2.15.1, measured with a small `max_ack_pending`). A full queue is none the worse for it.
         """
+        info = await self._source(priority)
+        if info is None:
+            return
         delivered, waiting = info["delivered"]["stream_seq"], info["num_pending"] + info["num_ack_pending"]
         before = self._stuck.pop(priority, None)
         if not waiting:

@@ -42,11 +42,19 @@ class Sweep:
         """Look at every shard.
 
         Raises:
-            DatabaseError: If Postgres cannot take what was found.
+            DatabaseError: If Postgres cannot take what was found; what does not need it is done all the same.
             JobError: If the server cannot be asked.
         """
         await self.restore()
         await self._fired.clear()  # before anything that waits for Postgres
+        try:
+            await self._bury()
+        finally:
+            # New shards wait for their change to be finished: whoever began it may be gone.
+            await self._topology.finish(wait=False)
+
+    async def _bury(self) -> None:
+        """End what the server gave up, and what no shard takes."""
         self._before, self._seen = self._seen, {}
         await self._strays.begin()
         shards = await live_shards(self._connection, self._names)
@@ -58,8 +66,6 @@ class Sweep:
         for priority in Priority:
             infos = [info for shard, info in shards.items() if shard.priority is priority]
             await self._bury_strays(priority, infos)
-        # New shards wait for their change to be finished: whoever began it may be gone.
-        await self._topology.finish(wait=False)
 
     async def _bury_strays(self, priority: Priority, infos: list[dict[str, Any]]) -> None:
         stream = self._names.stream(priority)

@@ -8,6 +8,7 @@ from jsjobs.dead_letters.build import row
 from jsjobs.jetstream.api import ApiError, call
 from jsjobs.jetstream.blocked_writes import BlockedWrite
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.errors import ConnectionClosed
 from jsjobs.jetstream.ids import is_given_id, parse_plain_id
 from jsjobs.jetstream.incoming import IncomingJob, read_job
 from jsjobs.jetstream.letters import Letter, send_letter
@@ -153,17 +154,36 @@ class Undertaker:
             why: Why no queue takes it.
 
         Raises:
-            JobError: If the server cannot be asked now.
+            JobError: If the server cannot be asked now, has no room, or refuses: for want of a right, say.
         """
         job = read_unfit(self._names, message)
         entry, needs_letter = await self._ended(job, why)
         if entry is not None and needs_letter:
             with BlockedWrite(self._state.blocked, None) as blocked:
-                await send_letter(self._connection, self._names, entry, message.header, message.data, blocked=blocked)
+                block, body = message.header, message.data
+                await send_letter(
+                    self._connection, self._names, entry, block, body, blocked=blocked, within=_WRITE_WITHIN
+                )
         await self._delete(self._names.schedule_stream, message.sequence)
         if entry is not None and entry.status is Status.CANCELLED:
             await self._let_cancelled_age(job.job_id)
         logger.warning("job %s, which is due, is %s: %s", job.job_id, entry.status if entry else "ended", why)
+
+    async def bury_due_if_possible(self, message: StoredMessage, why: JobError) -> bool:
+        """As `bury_due`; False where that failed: the message stays, is told of, and holds up nothing else.
+
+        Raises:
+            ConnectionClosed: If the router has been stopped.
+        """
+        try:
+            await self.bury_due(message, why)
+        except ConnectionClosed:
+            raise
+        except JobError as error:
+            place = f"message {message.sequence} of {self._names.schedule_stream}"
+            logger.error("%s could not be made a dead letter: %s", place, error)  # noqa: TRY400 - it says why
+            return False
+        return True
 
     async def _delete(self, stream: str, sequence: int) -> None:
         try:

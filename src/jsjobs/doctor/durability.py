@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from jsjobs.doctor.finding import Finding, Severity
 from jsjobs.doctor.patient import Patient
-from jsjobs.jetstream.servers import ASKED_FOR_JETSTREAM, look_at_sync
+from jsjobs.jetstream.servers import ASKED_FOR_JETSTREAM
 
 _ALWAYS = "`jetstream { sync_interval: always }` on every server, and JSJOBS_REPLICAS=3"
 
@@ -17,8 +17,7 @@ async def sync(patient: Patient) -> AsyncIterator[Finding]:
         what = "one copy of each stream: the loss of the server's disk is the loss of all jobs"
         remedy = "if that matters: three servers, JSJOBS_REPLICAS=3, then `jsjobs streams apply`"
         yield Finding("sync", Severity.NOTE, what, "JSJOBS_REPLICAS", remedy)
-    may_ask = patient.rights is None or patient.rights.may_publish(ASKED_FOR_JETSTREAM)
-    found = await look_at_sync(patient.connection) if may_ask else []
+    found = (await patient.jetstream()).sync
     if not found:
         what = (
             "when servers bring to disk what they acknowledged cannot be seen by this account; by default every 2 min"

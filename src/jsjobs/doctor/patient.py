@@ -14,7 +14,13 @@ from jsjobs.jetstream.generation_consumers import Infos
 from jsjobs.jetstream.generations import Live, live_shards, read_live
 from jsjobs.jetstream.overview import Observer, Overview, ShardLook
 from jsjobs.jetstream.rights import Rights, read_rights
-from jsjobs.jetstream.servers import ServerLook, look_at_servers
+from jsjobs.jetstream.servers import (
+    ASKED_FOR_JETSTREAM,
+    JetStreamLooks,
+    ServerLook,
+    look_at_jetstream,
+    look_at_servers,
+)
 from jsjobs.jetstream.subjects import Names
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority, utc_now
@@ -51,6 +57,8 @@ class Patient:
     overview: Overview | None = None
     """None where there are no queues, or not all streams answer."""
 
+    _jetstream: asyncio.Task[JetStreamLooks] | None = None
+
     @property
     def queues(self) -> dict[Priority, StreamInfo]:
         """The queues that are there."""
@@ -79,6 +87,18 @@ class Patient:
         self.rights, self.servers = await asyncio.gather(
             read_rights(self.connection), look_at_servers(self.connection, now=self.now)
         )
+
+    async def jetstream(self) -> JetStreamLooks:
+        """Return what servers tell of their JetStream, as far as this user may ask; they are asked once.
+
+        Raises:
+            JobError: `RunnerUnavailable`, if there is no connection.
+        """
+        if self.rights is not None and not self.rights.may_publish(ASKED_FOR_JETSTREAM):
+            return JetStreamLooks([], [])
+        if self._jetstream is None:
+            self._jetstream = asyncio.ensure_future(look_at_jetstream(self.connection))
+        return await asyncio.shield(self._jetstream)  # of two checks that wait for it, one may run out of time
 
     async def read_streams(self) -> None:
         """Ask for every stream at once; each may fail by itself."""

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from jsjobs.doctor.finding import Finding, Severity, how_full
 from jsjobs.doctor.patient import Patient
 from jsjobs.jetstream.room import find_no_room, probed_subject
-from jsjobs.jetstream.servers import ASKED_FOR_JETSTREAM, StorageLook, look_at_storage
+from jsjobs.jetstream.servers import ASKED_FOR_JETSTREAM, StorageLook
 
 _HERE = {"127.0.0.1", "localhost", "::1"}
 _RAISE = "raise `max_file` in its `jetstream` block, or make room: docs/operations.md says how"
@@ -24,8 +24,7 @@ async def room(patient: Patient) -> AsyncIterator[Finding]:
     may_try = patient.rights is None or patient.rights.may_publish(probed_subject(patient.names))
     if may_try and (no_room := await find_no_room(patient.connection, patient.names)):
         yield Finding("storage", Severity.PROBLEM, f"nothing can be stored: {no_room.limit}", "server", _RAISE)
-    may_ask = patient.rights is None or patient.rights.may_publish(ASKED_FOR_JETSTREAM)
-    looks = await look_at_storage(patient.connection) if may_ask else []
+    looks = (await patient.jetstream()).storage
     found = [] if no_room else [finding for look in looks for finding in _of(look, is_here=_is_here(patient))]
     for finding in found:
         yield finding

@@ -52,8 +52,9 @@ async def send_letter(
     traceparent: str | None = None,
     *,
     blocked: BlockedWrite,
+    within: float | None = None,
 ) -> None:
-    """Publish the letter of a dead job and have its acknowledgement; without a connection, or room for it, try on.
+    """Publish the letter of a dead job and have its acknowledgement; while it cannot be stored, try on.
 
     Safe to repeat: the letter's message id is the job's, and the table takes one row per job.
 
@@ -65,8 +66,11 @@ async def send_letter(
         body: The job's own body.
         traceparent: Of its last attempt.
         blocked: Tells of the letter while there is no room for it.
+        within: Seconds to try on; None: for ever.
 
     Raises:
+        LimitReached: If there is no room for it, and `within` was given.
+        ConnectionLost: If it could not be stored in that time; it may have been.
         JobError: If the server refuses it.
     """
     pairs = {
@@ -76,26 +80,44 @@ async def send_letter(
         **({} if traceparent is None else {TRACEPARENT: traceparent}),
     }
     subject, block, data = names.dead(entry.job_id), header_block(pairs), header + body
-    while True:
-        try:
-            answer = answer_of(await connection.ask(subject, data, header=block))
-            if "error" in answer:
-                raise api_error(answer["error"], f"the letter of {entry.job_id}")
-        except ConnectionClosed:
+    failure: JobError | None = None
+    try:
+        async with asyncio.timeout(within):
+            while (failure := await _failure(connection, subject, block, data, entry.job_id)) is not None:
+                match failure:
+                    case LimitReached() if within is not None:
+                        raise failure
+                    case LimitReached():
+                        await blocked.no_room(failure.limit)
+                    case Unanswered():
+                        await blocked.no_answer(Unstored(names.dead_stream).message)
+                    case ConnectionLost():
+                        await asyncio.sleep(_TRY_AGAIN)
+                    case _:
+                        logger.warning("the letter of %s waits: %s", entry.job_id, failure)
+                        await asyncio.sleep(_TRY_AGAIN)
+    except TimeoutError:
+        why = "NATS did not answer" if failure is None else failure.message
+        raise ConnectionLost(f"the letter of {entry.job_id} could not be stored within {within:g} s: {why}") from None
+
+
+async def _failure(connection: Connection, subject: bytes, block: bytes, data: bytes, job_id: str) -> JobError | None:
+    """Publish a letter once; return why to try it again, or None once it is stored.
+
+    Raises:
+        JobError: If to try again would not help.
+    """
+    try:
+        answer = answer_of(await connection.ask(subject, data, header=block))
+        if "error" in answer:
+            raise api_error(answer["error"], f"the letter of {job_id}")
+    except ConnectionClosed:
+        raise
+    except JobError as error:
+        if not error.is_transient:
             raise
-        except LimitReached as error:
-            await blocked.no_room(error.limit)
-        except Unanswered:
-            await blocked.no_answer(Unstored(names.dead_stream).message)
-        except ConnectionLost:
-            await asyncio.sleep(_TRY_AGAIN)
-        except JobError as error:
-            if not error.is_transient:
-                raise
-            logger.warning("the letter of %s waits: %s", entry.job_id, error)
-            await asyncio.sleep(_TRY_AGAIN)
-        else:
-            return
+        return error
+    return None
 
 
 def read_letter(names: Names, subject: bytes, header: bytes, data: bytes) -> Letter:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import NoResponders, no_streams
-from jsjobs.jetstream.firing import NAME, TIMETABLE, ZONE
+from jsjobs.jetstream.firing import NAME, TIMETABLE, ZONE, is_schedule_name
 from jsjobs.jetstream.outgoing import Outgoing
 from jsjobs.jetstream.schedule import SCHEDULE, TARGET, Schedule, read_schedule, timed
 from jsjobs.jetstream.schedules import Schedules
@@ -113,7 +113,8 @@ class Periodic:
                 except JobError as error:
                     logger.warning("the schedule on %r cannot be read: %s", message.subject, error.message)
                     continue
-                if is_there(schedule):
+                # What is done to a stranger's, on a subject such as `*`, would be done to all that this matches.
+                if is_there(schedule) and is_schedule_name(_name(schedule)):
                     yield schedule
         except NoResponders:
             raise JobError.from_runner_unavailable(no_streams(self._names.namespace)) from None

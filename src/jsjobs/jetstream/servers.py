@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from jsjobs.jetstream.api import parse_time
 from jsjobs.jetstream.connection import Connection
@@ -60,7 +60,11 @@ class StorageLook(NamedTuple):
     """Where it keeps them, on its own machine."""
 
 
-Look = TypeVar("Look", SyncLook, StorageLook)
+class JetStreamLooks(NamedTuple):
+    """What servers tell of their JetStream; a server may tell the one and not the other."""
+
+    sync: list[SyncLook]
+    storage: list[StorageLook]
 
 
 async def look_at_servers(connection: Connection, *, now: Callable[[], datetime] | None = None) -> list[ServerLook]:
@@ -80,28 +84,17 @@ async def look_at_servers(connection: Connection, *, now: Callable[[], datetime]
     return sorted(look for look in looks if look is not None)
 
 
-async def look_at_sync(connection: Connection) -> list[SyncLook]:
-    """Every server that tells; none where this account may not ask, which is the usual case.
+async def look_at_jetstream(connection: Connection) -> JetStreamLooks:
+    """Ask every server once for what it tells; nothing where this account may not ask, which is the usual case.
 
     Raises:
         JobError: `RunnerUnavailable`, if there is no connection.
     """
-    return await _jetstream_looks(connection, _sync_look)
-
-
-async def look_at_storage(connection: Connection) -> list[StorageLook]:
-    """Every server that tells; none where this account may not ask, which is the usual case.
-
-    Raises:
-        JobError: `RunnerUnavailable`, if there is no connection.
-    """
-    return await _jetstream_looks(connection, _storage_look)
-
-
-async def _jetstream_looks(connection: Connection, read: Callable[[dict[str, Any]], Look | None]) -> list[Look]:
-    answers = await _ask_all(connection, ASKED_FOR_JETSTREAM, b"", utc_now)
-    looks = (read(told) for told, _ in answers)
-    return sorted(look for look in looks if look is not None)
+    answers = [told for told, _ in await _ask_all(connection, ASKED_FOR_JETSTREAM, b"", utc_now)]
+    sync, storage = map(_sync_look, answers), map(_storage_look, answers)
+    return JetStreamLooks(
+        sorted(look for look in sync if look is not None), sorted(look for look in storage if look is not None)
+    )
 
 
 def _storage_look(told: dict[str, Any]) -> StorageLook | None:
