@@ -86,6 +86,17 @@ class ReplayUnfinished(LetterError):
         self.job_id = job_id
 
 
+class ClaimUnreadable(LetterError):
+    """A letter says that it was replayed as a job that no replay of it can be."""
+
+    def __init__(self, letter_id: UUID, claimed: str) -> None:
+        super().__init__(
+            f"dead letter {letter_id} has {claimed[:80]!r} as its replayed_job_id, which is no id of a replay of it: "
+            "set that column to null as the owner of the table"
+        )
+        self.letter_id = letter_id
+
+
 class LetterChanged(LetterError):
     """Somebody else edited the letter meanwhile."""
 
