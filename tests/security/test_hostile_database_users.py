@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from jsjobs import JobService
+from jsjobs.postgres.checkup import check_up
 from jsjobs.postgres.dead_letters import DeadLetter, DeadLetters
 from jsjobs.postgres.errors import ClaimUnreadable, DatabaseRefused, TablesLocked
 from jsjobs.postgres.migrate import migrate
@@ -157,6 +158,13 @@ async def test_a_router_decides_on_no_letter_and_gives_none_to_another_tenant(sh
         mend = "update job_dlq set error_history = $1 where original_job_id = 'x'"
         assert [await sql.execute(mend, history) for _ in range(2)] == ["UPDATE 1", "UPDATE 0"]
     assert await row(shared) == before
+
+
+async def test_the_shipped_router_lacks_no_right_that_the_doctor_looks_for(shared: Secured) -> None:
+    for user, lacking in (("router", []), ("decides", ["insert"]), ("views", ["insert", "update"])):
+        async with shared.open(user) as database:
+            seen = await check_up(database)
+        assert (seen.lacking, seen.encrypted) == (lacking, False)
 
 
 async def test_an_operators_replay_of_a_tenants_letter_is_the_tenants(
