@@ -67,10 +67,12 @@ async def replay_letter(
         # What was edited a moment before; from the claim on nobody can.
         letter = await letters.get(letter.id) or letter
         headers[wire.GIVEN_ID] = given
-        await Schedules(connection, names, timeout=config.timeout).hand_over(subject, headers, letter.payload)
-        if telemetry is not None and not given.duplicate:
-            telemetry.count("jobs.enqueued", letter.type, "replay", priority)
-        await _write_queued(connection, config, letter, given, priority, headers)
+        # An entry tells that whoever claimed it came so far: another copy would only be dropped.
+        if not given.duplicate or await StateStore(connection, names).read(given) is None:
+            await Schedules(connection, names, timeout=config.timeout).hand_over(subject, headers, letter.payload)
+            if telemetry is not None and not given.duplicate:
+                telemetry.count("jobs.enqueued", letter.type, "replay", priority)
+            await _write_queued(connection, config, letter, given, priority, headers)
         await letters.mark_replayed(letter.id, given)
     except ConnectionLost as error:
         raise unknown(error, "replay it again, it will not run twice") from None
