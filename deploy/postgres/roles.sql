@@ -37,13 +37,18 @@ grant select on jsjobs_migrations to jsjobs_router, jsjobs_operator, jsjobs_view
 grant select on jsjobs_tenants to jsjobs_tenant;
 
 -- A router adds letters, and makes an unvouched one right; it decides on none.
-grant select, insert on job_dlq to jsjobs_router;
+revoke insert on job_dlq from jsjobs_router;
+grant select on job_dlq to jsjobs_router;
+grant insert (
+    namespace, app_id, original_job_id, type, priority, entity, batch_id, payload, payload_json, headers, headers_raw,
+    error_reason, error_history, errors_dropped, attempts, created_at, dead_at, traceparent
+) on job_dlq to jsjobs_router;
 grant update (
     app_id, type, priority, entity, batch_id, payload, payload_json, original_payload, headers, headers_raw,
     error_reason, error_history, errors_dropped, attempts, created_at, dead_at, discarded_at, traceparent
 ) on job_dlq to jsjobs_router;
 
--- Who decides: edits, replays, discards. What happened stays what happened.
+-- Who decides: edits, replays, discards. What happened stays what happened, and triggers see that each step is one.
 grant select on job_dlq to jsjobs_operator, jsjobs_tenant, jsjobs_viewer;
 grant update (
     payload, payload_json, original_payload, edited_at, replayed_job_id, replayed_at, discarded_at
@@ -54,7 +59,19 @@ alter table job_dlq enable row level security;
 alter table jsjobs_tenants enable row level security;
 
 drop policy if exists jsjobs_all on job_dlq;
-create policy jsjobs_all on job_dlq to jsjobs_router, jsjobs_operator, jsjobs_viewer using (true) with check (true);
+create policy jsjobs_all on job_dlq to jsjobs_operator, jsjobs_viewer using (true) with check (true);
+
+drop policy if exists jsjobs_router_sees on job_dlq;
+create policy jsjobs_router_sees on job_dlq for select to jsjobs_router using (true);
+
+drop policy if exists jsjobs_router_adds on job_dlq;
+create policy jsjobs_router_adds on job_dlq for insert to jsjobs_router with check (true);
+
+-- A letter without any error is one that no entry vouched for: it gives way to the true one, once.
+drop policy if exists jsjobs_router_mends on job_dlq;
+create policy jsjobs_router_mends on job_dlq for update to jsjobs_router
+using (error_history = '[]' and replayed_job_id is null)
+with check (error_history <> '[]' and discarded_at is null);
 
 drop policy if exists jsjobs_own on jsjobs_tenants;
 create policy jsjobs_own on jsjobs_tenants for select to jsjobs_tenant using (user_name = current_user);

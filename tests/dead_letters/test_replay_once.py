@@ -12,8 +12,7 @@ from nats.aio.client import Client
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.jetstream import wire
-from jsjobs.jetstream.outgoing import Outgoing
-from jsjobs.jetstream.queue import JobQueue
+from jsjobs.jetstream.schedules import Schedules
 from jsjobs.jetstream.subjects import Names
 from jsjobs.postgres.dead_letters import DeadLetter, DeadLetters
 from jsjobs.postgres.errors import ReplayUnfinished
@@ -75,9 +74,9 @@ async def test_a_replay_that_crashed_is_finished_by_the_next(patient: Patient, p
     jobs = patient.jobs
     letter = await patient.dead(8)
     given = await jobs.letters().claim_replay(letter.id)
-    queue = JobQueue(jobs.connection, Names(jobs.config.namespace))
-    for _ in range(published):  # without a message id: as after the dedupe window
-        await queue.publish(Outgoing(queue.subject("normal", None, "heal"), b"8", {wire.GIVEN_ID: given}))
+    schedules = Schedules(jobs.connection, Names(jobs.config.namespace))
+    for _ in range(published):
+        await schedules.hand_over(f"{jobs.config.namespace}.normal.e.heal".encode(), {wire.GIVEN_ID: given}, b"8")
         assert await jobs.result(given) == 8
     assert (await jobs.letters().find(str(letter.id))).replayed_at is None
     assert await jobs.replay(str(letter.id)) == given
@@ -176,11 +175,11 @@ async def test_copies_of_a_given_id_run_once(patient: Patient, plain: Client) ->
     patient.healed = True
     copies = [("high", "a"), ("normal", "b"), ("critical", "c"), ("low", "d"), ("normal", "e"), ("high", "a")]
     for priority, entity in copies:
-        headers = {"Jsjobs-Id": "at-some-unique-1"}
-        await js.publish(f"{jobs.config.namespace}.{priority}.{entity}.heal", b"11", headers=headers)
-    assert await jobs.result("at-some-unique-1") == 11
+        headers = {"Jsjobs-Id": "replay-1-x"}
+        await js.publish(f"{jobs.config.namespace}.due.{priority}.{entity}.heal", b"11", headers=headers)
+    assert await eventually(lambda: jobs.result("replay-1-x")) == 11
     await eventually(lambda: is_drained(plain, jobs.config.namespace))
-    assert patient.runs == {"at-some-unique-1": 1}
+    assert patient.runs == {"replay-1-x": 1}
 
 
 async def test_an_id_of_another_form_is_refused(patient: Patient, plain: Client) -> None:

@@ -155,10 +155,37 @@ async def test_no_database(settings_of: Make) -> None:
 
 
 def test_a_postgres_that_is_too_old() -> None:
-    old = Checkup(120_015, "12.15", "UTF8", "jsjobs", read_only=False, pending=[], lacking=[])
+    old = Checkup(120_015, "12.15", "UTF8", "jsjobs", read_only=False, encrypted=True, pending=[], lacking=[])
     (finding,) = judged(old, "db:5432/jsjobs")
     assert (finding.severity, finding.what) == (Severity.PROBLEM, "Postgres 12.15 is too old")
     assert "13 or later" in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("place", "is_far"),
+    [
+        ("db.example:5432/jsjobs", True),
+        ("10.0.0.7:5432/jsjobs", True),
+        ("127.0.0.1:5432,db.example:5432/jsjobs", True),
+        ("127.0.0.1.example:5432/jsjobs", True),
+        ("localhost.example:5432", True),
+        ("[fe80::1]:5432/jsjobs", True),
+        ("127.0.0.1:5432/jsjobs", False),
+        ("localhost:5432", False),
+        ("[::1]:6432/jsjobs", False),
+        ("/var/run/postgresql:5432/jsjobs", False),
+    ],
+)
+def test_a_connection_that_others_can_read(place: str, is_far: bool) -> None:
+    for encrypted in (True, False):
+        seen = Checkup(180_000, "18", "UTF8", "jsjobs", read_only=False, encrypted=encrypted, pending=[], lacking=[])
+        (finding,) = judged(seen, place)
+        if is_far and not encrypted:
+            assert finding.severity is Severity.WARNING
+            assert "not encrypted" in finding.what
+            assert "sslmode=verify-full" in finding.remedy
+        else:
+            assert finding.severity is Severity.OK
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,8 @@ from nats.aio.client import Client
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.outgoing import Outgoing
 from jsjobs.jetstream.overview import Observer
-from jsjobs.jetstream.queue import JobQueue
+from jsjobs.jetstream.schedules import Schedules
 from jsjobs.jetstream.subjects import Generation, Names, Shard
 from jsjobs.model.job import Priority, Status
 from jsjobs.settings import Config
@@ -83,9 +82,8 @@ async def test_a_job_that_carries_its_id_is_told_by_it(
     jobs: JobService, observer: Observer, connection: Connection, names: Names
 ) -> None:
     async with held(jobs):
-        queue = JobQueue(connection, names)
-        carried = Outgoing(queue.subject(Priority.LOW, "e", "held"), b"1", {"Jsjobs-Id": "replay-1-x"})
-        await queue.publish(carried)
+        subject = names.submit(Priority.LOW, "e", "held").encode()
+        await Schedules(connection, names).hand_over(subject, {"Jsjobs-Id": "replay-1-x"}, b"1")
 
         async def running() -> Any:
             return [job for job in (await observer.look(LISTED)).running if job.status is Status.PROCESSING]

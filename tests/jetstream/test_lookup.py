@@ -1,16 +1,19 @@
 import asyncio
 import json
 from contextlib import aclosing
+from typing import Any
 
 import pytest
 from opened import opened
 
 from facts import eventually
 from jsjobs.embedded.nats import NatsServer
+from jsjobs.jetstream.api import call
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.lookup import Lookup
 from jsjobs.jetstream.outgoing import Outgoing
 from jsjobs.jetstream.queue import JobQueue
+from jsjobs.jetstream.schedules import Schedules
 from jsjobs.jetstream.state import StateStore
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.wire import header_block
@@ -91,8 +94,17 @@ async def test_an_expired_result_is_told_as_one(lookup: Lookup, state: StateStor
     await eventually(expired)
 
 
-async def test_a_message_that_carries_another_id_is_not_this_job(lookup: Lookup, queue: JobQueue) -> None:
-    carrier = await queue.publish(Outgoing(queue.subject(Priority.LOW, None, "t"), b"1", {"Jsjobs-Id": "replay-1-x"}))
+async def test_a_message_that_carries_another_id_is_not_this_job(
+    lookup: Lookup, connection: Connection, names: Names
+) -> None:
+    subject = names.submit(Priority.LOW, "e", "t").encode()
+    await Schedules(connection, names).hand_over(subject, {"Jsjobs-Id": "replay-1-x"}, b"1")
+
+    async def queued() -> dict[str, Any] | None:
+        state = (await call(connection, f"STREAM.INFO.{names.stream(Priority.LOW)}"))["state"]
+        return state if state["messages"] else None
+
+    carrier = f"low-{(await eventually(queued))['last_seq']}"
     with pytest.raises(JobError, match="no job") as caught:
         await lookup.status(carrier)
     assert caught.value.reason is Reason.NOT_FOUND

@@ -249,3 +249,11 @@ def test_the_servers_own_headers_stand_below_a_strangers() -> None:
     assert value_of(raw, b"Nats-Sequence") == b"42"
     assert value_of(raw, b"Nats-Subject") == b"true"
     assert value_of(raw, b"Nats-Stream") is None
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\n", "\r"])
+def test_no_header_begins_a_line_of_its_own(end: str) -> None:
+    for pairs in ({"Jsjobs-Tenant": f"acme{end}Jsjobs-Id: at-x"}, {f"X{end}Y": "z"}, {"A": "b", "X": end}):
+        with pytest.raises(JobError, match="a line break stands in the header") as refused:
+            header_block(pairs)
+        assert refused.value.reason is Reason.VALIDATION

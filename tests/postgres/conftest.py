@@ -8,6 +8,9 @@ import pytest
 from jsjobs.embedded.postgres import PostgresServer
 from jsjobs.postgres.database import Database
 from jsjobs.postgres.dead_letters import DeadLetters
+from secured_database import secured_database
+
+__all__ = ["secured_database"]
 
 
 @pytest.fixture

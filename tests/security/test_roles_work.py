@@ -81,13 +81,12 @@ async def done(env: dict[str, str], *calls: str) -> list[str]:
 @pytest.mark.long
 @pytest.mark.timeout(300)
 async def test_a_deployment_of_roles(as_user: Settings, folder: Path) -> None:
-    envs = {
-        user: environment(as_user(user)) for user in ("worker", "service", "router", "operator", "viewer", "publisher")
-    }
+    users = ("delaying", "service", "router", "operator", "viewer", "publisher")
+    envs = {user: environment(as_user(user)) for user in users}
     operator, viewer = envs["operator"], envs["viewer"]
     async with AsyncExitStack() as stack:
         logs = await asyncio.gather(
-            stack.enter_async_context(serving(envs["worker"], "worker", "app:jobs", "--no-router", cwd=folder)),
+            stack.enter_async_context(serving(envs["delaying"], "worker", "app:jobs", "--no-router", cwd=folder)),
             stack.enter_async_context(serving(envs["router"], "router", cwd=folder)),
             stack.enter_async_context(serving(envs["service"], "rpc", cwd=folder)),
         )

@@ -211,13 +211,13 @@ async def test_an_unknown_type_and_unreadable_messages_cost_only_themselves(jobs
 
 
 async def test_what_can_be_read_of_broken_headers_is_kept(jobs: JobService, plain) -> None:
-    subject = f"{jobs.config.namespace}.low.e.echo"
-    headers = {"Jsjobs-Id": "at-7", "Jsjobs-Tenant": "acme", "Jsjobs-Entity": "e", "Jsjobs-Timeout": "soon"}
+    subject = f"{jobs.config.namespace}.due.low.e.echo"
+    headers = {"Jsjobs-Id": "replay-1-x", "Jsjobs-Tenant": "acme", "Jsjobs-Entity": "e", "Jsjobs-Timeout": "soon"}
     await plain.jetstream().publish(subject, b"{}", headers=headers)
     async with jobs.worker():
-        status = await eventually(lambda: jobs.status("at-7"))
+        status = await eventually(lambda: jobs.status("replay-1-x"))
         with pytest.raises(JobService.Error, match="Jsjobs-Timeout"):
-            await jobs.result("at-7")
+            await jobs.result("replay-1-x")
     assert (status.tenant, status.entity) == ("acme", "e")
 
 

@@ -51,18 +51,24 @@ def list_letters(
     """List dead letters, newest first: those neither replayed nor discarded."""
     wanted = LetterFilter(tenant=tenant, type=job_type, reason=reason, since=since, batch=batch)
 
-    async def go() -> list[DeadLetter]:
+    async def go() -> int:
         async with letters_of(service_with_database()) as letters:
-            return await letters.list(limit=limit, include_replayed=everything, include_discarded=everything, **wanted)
+            if as_json:
+                found = await letters.list(
+                    limit=limit, include_replayed=everything, include_discarded=everything, **wanted
+                )
+                print_json([as_data(letter) for letter in found])
+                return len(found)
+            headings = await letters.headings(
+                limit=limit, include_replayed=everything, include_discarded=everything, **wanted
+            )
+        if headings:
+            print_letters(headings, with_decisions=everything)
+        else:
+            talk("no dead letters", style="dim")
+        return len(headings)
 
-    found = run(go())
-    if as_json:
-        print_json([as_data(letter) for letter in found])
-    elif found:
-        print_letters(found, with_decisions=everything)
-    else:
-        talk("no dead letters", style="dim")
-    if len(found) == limit:
+    if run(go()) == limit:
         talk(f"these are the newest {limit}; --limit shows more", style="dim")
 
 

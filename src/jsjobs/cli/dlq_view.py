@@ -11,13 +11,13 @@ from jsjobs.cli.durations import format_age
 from jsjobs.cli.output import local_time, plain, screen
 from jsjobs.model.job import utc_now
 from jsjobs.model.trace import trace_id
-from jsjobs.postgres.dead_letters import DeadLetter
+from jsjobs.postgres.letter import DeadLetter, LetterHeading
 
 _SHORT_ID = 8
 _MAX_SHOWN = 20_000
 
 
-def print_letters(letters: Sequence[DeadLetter], *, with_decisions: bool = False) -> None:
+def print_letters(letters: Sequence[LetterHeading], *, with_decisions: bool = False) -> None:
     """Print one line for each letter; also what was decided of it, where decided ones are among them."""
     now = utc_now()
     # On a terminal the last column takes what the others leave, and nothing wraps.
@@ -30,15 +30,14 @@ def print_letters(letters: Sequence[DeadLetter], *, with_decisions: bool = False
         table.add_column("decision", no_wrap=True)
     for letter in letters:
         age = f"{format_age(max((now - letter.dead_at).total_seconds(), 0))} ago"
-        error = letter.error_history[-1]["error"] if letter.error_history else ""
-        cells = [letter.type, letter.app_id, letter.error_reason, error.replace("\n", " ")]
+        cells = [letter.type, letter.app_id, letter.error_reason, letter.last_error.replace("\n", " ")]
         if with_decisions:
             cells.append(_short_decision(letter))
         table.add_row(plain(str(letter.id)[:_SHORT_ID], _style(letter)), plain(age), *(plain(cell) for cell in cells))
     screen().print(table)
 
 
-def _style(letter: DeadLetter) -> str:
+def _style(letter: LetterHeading) -> str:
     return "bold" if _decision(letter) == "open" else "dim"
 
 
@@ -81,7 +80,7 @@ def print_letter(letter: DeadLetter) -> None:
     console.print(plain(_payload(letter)), soft_wrap=True)
 
 
-def _decision(letter: DeadLetter) -> str:
+def _decision(letter: DeadLetter | LetterHeading) -> str:
     decisions = []
     if letter.replayed_at is not None:
         decisions.append(f"replayed at {local_time(letter.replayed_at)} as job {letter.replayed_job_id}")
@@ -94,7 +93,7 @@ def _decision(letter: DeadLetter) -> str:
     return "open"
 
 
-def _short_decision(letter: DeadLetter) -> str:
+def _short_decision(letter: LetterHeading) -> str:
     if letter.discarded_at is not None:
         return "discarded"
     return "replayed" if letter.replayed_at is not None else "open"

@@ -1,7 +1,8 @@
 """Putting a dead job back into its queue, exactly once.
 
 The row is claimed first, with an id that the new job will carry; whoever finds an unfinished claim publishes it again,
-which is harmless, since only one copy of a given id is ever run.
+which is harmless, since only one copy of a given id is ever run. It has no message id for that reason: a queue drops
+what it sources, too, as a duplicate of any message that had the same one.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from jsjobs.jetstream import wire
+from jsjobs.jetstream.acknowledgements import unknown
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.errors import ConnectionLost
 from jsjobs.jetstream.incoming import given_entry
-from jsjobs.jetstream.outgoing import Outgoing
-from jsjobs.jetstream.queue import MAX_MESSAGE, JobQueue
+from jsjobs.jetstream.queue import JobQueue
+from jsjobs.jetstream.schedules import MAX_SCHEDULED, Schedules
 from jsjobs.jetstream.state import Conflict, StateStore
 from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.unfit import MAX_HEADERS
+from jsjobs.jetstream.unfit import ADDED, MAX_HEADERS
 from jsjobs.model.checks import checked_text
 from jsjobs.model.context import DEFAULT_TENANT
 from jsjobs.model.errors import JobError
@@ -30,7 +33,8 @@ from jsjobs.settings import Config
 if TYPE_CHECKING:
     from jsjobs.telemetry.recorder import Telemetry
 
-_ID_HEADERS = 256  # room for the two headers that name a replay
+_ID_HEADERS = 256  # room for the two headers that a replay has beside its own
+_LONGEST_SUBJECT = 4096
 _NOT_SENT = ("nats-", wire.GIVEN_ID.lower(), wire.EXPIRES.lower(), wire.EXPIRED.lower())
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _TYPE_TOKENS = re.compile(r"[!-)+-=?-~]+")  # printable ASCII without space, `*` and `>`
@@ -52,22 +56,26 @@ async def replay_letter(
         JobError: `NotFound`; `Validation`, if it was replayed or discarded before; `RunnerUnavailable`.
     """
     checked_text("a letter's id", reference)
+    names = Names(config.namespace)
     try:
         letter = await letters.find(reference)
         priority = priority or Priority(letter.priority)
-        queue = JobQueue(connection, Names(config.namespace), timeout=config.timeout)
         # All that can be refused is refused before the claim: an unfinished one keeps the letter from being discarded.
-        subject, headers = _subject(queue, letter, priority), own_headers(letter)
+        subject, headers = _subject(JobQueue(connection, names), letter, priority), own_headers(letter)
         check_size(letter)
         given = await letters.claim_replay(letter.id, force=force)
         # What was edited a moment before; from the claim on nobody can.
         letter = await letters.get(letter.id) or letter
-        headers |= {wire.GIVEN_ID: given, wire.MSG_ID: given}
-        receipt = await queue.publish(Outgoing(subject, letter.payload, headers))
-        if telemetry is not None and not receipt.duplicate:
-            telemetry.count("jobs.enqueued", letter.type, "replay", priority)
-        await _write_queued(connection, config, letter, given, priority, headers)
+        headers[wire.GIVEN_ID] = given
+        # An entry tells that whoever claimed it came so far: another copy would only be dropped.
+        if not given.duplicate or await StateStore(connection, names).read(given) is None:
+            await Schedules(connection, names, timeout=config.timeout).hand_over(subject, headers, letter.payload)
+            if telemetry is not None and not given.duplicate:
+                telemetry.count("jobs.enqueued", letter.type, "replay", priority)
+            await _write_queued(connection, config, letter, given, priority, headers)
         await letters.mark_replayed(letter.id, given)
+    except ConnectionLost as error:
+        raise unknown(error, "replay it again, it will not run twice") from None
     except LetterNotFound as error:
         raise JobError.from_not_found(str(error)) from None
     except DatabaseUnavailable as error:
@@ -84,21 +92,21 @@ def _subject(queue: JobQueue, letter: DeadLetter, priority: Priority) -> bytes:
 
 
 def check_size(letter: DeadLetter) -> None:
-    """See that a queue takes the letter's job.
+    """See that a queue takes the letter's job, by way of the schedules.
 
     Raises:
         JobError: `Validation`, if it is too large.
     """
     headers = len(wire.header_block(own_headers(letter))) + _ID_HEADERS
-    if headers > MAX_HEADERS:
+    if headers + ADDED + _LONGEST_SUBJECT > MAX_HEADERS:
         raise JobError.from_validation(
-            f"the job has {headers} bytes of headers with the id of a replay, a server takes {MAX_HEADERS}: submit it "
-            "anew, and discard this letter"
+            f"the job has {headers} bytes of headers with the id of a replay, a server takes {MAX_HEADERS}: "
+            "submit it anew, and discard this letter"
         )
     size = headers + len(letter.payload)
-    if size > MAX_MESSAGE:
+    if size > MAX_SCHEDULED:
         raise JobError.from_validation(
-            f"the job is too large to carry the id of a replay ({size} bytes with it, a queue takes {MAX_MESSAGE}): "
+            f"the job is too large to carry the id of a replay ({size} bytes with it, {MAX_SCHEDULED} are taken): "
             "submit it anew, and discard this letter"
         )
 

@@ -8,6 +8,7 @@ from jsjobs.dead_letters.table import database_of
 from jsjobs.doctor.finding import Finding, Severity
 from jsjobs.postgres.checkup import OLDEST_SERVER, Checkup, check_up
 from jsjobs.postgres.errors import DatabaseError, DatabaseExhausted, DatabaseUnavailable, SchemaTooNew
+from jsjobs.postgres.url import is_local
 from jsjobs.settings import Config
 
 
@@ -61,6 +62,12 @@ def judged(found: Checkup, place: str) -> list[Finding]:
     if found.read_only:
         what = "it takes no writes: it is a standby, or read-only"
         told.append(Finding("database", Severity.PROBLEM, what, place, "set DATABASE_URL to the primary"))
+    if not found.encrypted and not is_local(place):
+        what = "the connection is not encrypted: who is on the way can read passwords and payloads, and change them"
+        remedy = (
+            "end DATABASE_URL with ?sslmode=verify-full, and sslrootcert=FILE for a certificate authority of your own"
+        )
+        told.append(Finding("database", Severity.WARNING, what, place, remedy))
     if not told:
         what = f"Postgres {found.version} at {place}, migrated, user {found.user} may store letters"
         told.append(Finding("database", Severity.OK, what, ""))

@@ -30,6 +30,11 @@ def is_given_id(job_id: str) -> bool:
     return _GIVEN_ID.fullmatch(job_id) is not None
 
 
+def is_replay_id(job_id: str) -> bool:
+    """Whether a given id is a replay's."""
+    return job_id.startswith("replay-")
+
+
 def debounced_id(digest: str, token: str) -> str:
     """The id of a job that further submits of the same key replace while it waits.
 

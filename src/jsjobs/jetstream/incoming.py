@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import NoResponders, no_streams
+from jsjobs.jetstream.given import believed
 from jsjobs.jetstream.ids import parse_plain_id
 from jsjobs.jetstream.stored import StoredMessage, find_stored
 from jsjobs.jetstream.subjects import Names
@@ -156,16 +157,17 @@ def read_job(
         JobError: `Validation`, if its subject is none of a queue. Headers that cannot be read are the job's `problem`.
     """
     place = names.parse_stored(subject)
-    headers, problem = NO_HEADERS, None
+    headers = NO_HEADERS
+    problem: JobError | None = None
     if header:
         try:
             headers = parse_job_headers(header)
         except UnreadableHeaders as error:
             headers, problem = error.readable, error
-    job_id, due = headers.given_id, None
-    if job_id is None and headers.firing is not None:
-        due = headers.firing.due(stored_at)
-        job_id = headers.firing.job_id(due)
+    job_id, due = None, None
+    if headers.given_id is not None or headers.firing is not None:
+        job_id, headers, due, doubt = believed(names, subject, header, headers, stored_at)
+        problem = problem or doubt
     carrier = built(Carrier, {"stream": place.stream, "sequence": sequence, "stored_at": stored_at})
     job_id = job_id or f"{place.prefix}{sequence}"
     return IncomingJob(job_id, place.type, place.priority, place.shard, headers, problem, carrier, data, due)

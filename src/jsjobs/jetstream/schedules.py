@@ -160,6 +160,21 @@ class Schedules:
 
         await self._decide(target, headers, schedule.data, fired)
 
+    async def hand_over(self, subject: bytes, headers: dict[str, str], data: bytes) -> None:
+        """Publish a job that carries its id where its queue takes what fired: on the queue's own subject anybody could.
+
+        Args:
+            subject: Where a job without an id would be published.
+            headers: The job's own, its id among them.
+            data: The job's body.
+
+        Raises:
+            ConnectionLost: If it is not known whether it was stored.
+            JobError: `RunnerUnavailable`: it was not stored; `Validation`, if the server refuses it.
+        """
+        answer, _ = await self._publish(self._names.due(subject), {**headers, "Nats-TTL": FIRED_TTL}, data)
+        _sequence(answer)
+
     async def _decide(
         self, subject: bytes, headers: dict[str, str], data: bytes, is_done: Callable[[], Awaitable[int | None]]
     ) -> int:

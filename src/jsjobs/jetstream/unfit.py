@@ -11,16 +11,17 @@ from contextlib import suppress
 
 from jsjobs.jetstream.api import find
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.given import believed
 from jsjobs.jetstream.incoming import IncomingJob
 from jsjobs.jetstream.stored import StoredMessage, find_at_leader
 from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.wire import NO_HEADERS, UnreadableHeaders, parse_job_headers, value_of
+from jsjobs.jetstream.wire import NO_HEADERS, UnreadableHeaders, parse_job_headers
 from jsjobs.model.job import Carrier, Priority
 
 MAX_HEADERS = 65_535
 """Of one message, in bytes: the server's own limit."""
-_ADDED = 512
-"""Bytes that sourcing adds beside the subject, at most."""
+ADDED = 512
+"""Bytes of headers that sourcing adds to a message, beside its subject, at most."""
 _WORDS = 5
 """Of a subject on which a job is due: namespace, `due`, priority, entity and type."""
 _MARKER = b"marker"
@@ -44,7 +45,7 @@ async def next_too_large(connection: Connection, names: Names, priority: Priorit
         message = await find_at_leader(connection, stream, request)
         if message is None:
             return None
-        headers = len(message.header) + len(message.subject) + _ADDED
+        headers = len(message.header) + len(message.subject) + ADDED
         size = headers + len(message.data)
         if headers > MAX_HEADERS or 0 < most < size:  # -1 is no limit
             return message
@@ -90,11 +91,8 @@ def read_unfit(names: Names, message: StoredMessage) -> IncomingJob:
     job_type = words[-1] if len(words) == _WORDS else ".".join(words[2:])
     carrier = Carrier(stream=names.schedule_stream, sequence=sequence, stored_at=stored_at)
     job_id, due = f"at-unfit-{int(stored_at.timestamp() * 1e6)}-{sequence}", None
-    # The server writes who fired a message: nobody else's job dies of one.
-    scheduler = value_of(header, b"Nats-Scheduler")
-    if headers.given_id is not None and scheduler == names.schedule(headers.given_id):
-        job_id = headers.given_id
-    elif headers.firing is not None and scheduler == names.periodic(headers.firing.name):
-        due = headers.firing.due(stored_at)
-        job_id = headers.firing.job_id(due)
+    if headers.given_id is not None or headers.firing is not None:
+        # Nobody else's job dies of a message that carries its id.
+        known = believed(names, subject, header, headers, stored_at)
+        job_id, headers, due = known.job_id or job_id, known.headers, known.due
     return IncomingJob(job_id, job_type, priority, 0, headers, None, carrier, message.data, due)

@@ -80,13 +80,21 @@ class UnreadableHeaders(JobError):  # noqa: N818 - it is a JobError, and reads a
 
 
 def header_block(pairs: dict[str, str], before: bytes = b"") -> bytes:
-    """The pairs as a header block; names and values must have been checked.
+    """The pairs as a header block; names and values must have been checked, but none gets beyond its line.
 
     Args:
         pairs: Names and values.
         before: Lines that stand before theirs, each with its line end.
+
+    Raises:
+        JobError: `Validation`, if a line break stands in one: what is behind it would be a header of its own.
     """
-    lines = "".join([f"{name}: {value}\r\n" for name, value in pairs.items()])
+    lines = ""
+    for name, value in pairs.items():
+        line = f"{name}: {value}"
+        if "\n" in line or "\r" in line:  # in the loop, and not a function of its own: this is every job's way
+            raise JobError.from_validation(f"a line break stands in the header {line[:80]!r}: leave it out")
+        lines += line + "\r\n"
     return b"%b%b%b\r\n" % (_FIRST, before, lines.encode())
 
 

@@ -16,9 +16,10 @@ _NEEDED = ("select", "insert", "update")
 _SERVER = """
 select current_setting('server_version_num')::int as server, current_setting('server_version') as version,
     current_setting('server_encoding') as encoding, current_user::text as "user",
-    current_setting('transaction_read_only') = 'on' as read_only
+    current_setting('transaction_read_only') = 'on' as read_only,
+    coalesce((select ssl from pg_stat_ssl where pid = pg_backend_pid()), false) as encrypted
 """
-_RIGHT = "select has_table_privilege('job_dlq', $1)"
+_RIGHT = "select has_any_column_privilege('job_dlq', $1)"  # the shipped roles have rights on columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,8 @@ class Checkup:
     encoding: str
     user: str
     read_only: bool
+    encrypted: bool
+    """Whether this connection is, as the server sees it."""
     pending: list[str]
     """Migrations that are missing."""
     lacking: list[str]

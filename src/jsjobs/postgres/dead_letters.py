@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import asynccontextmanager
 from importlib import resources
 from typing import TYPE_CHECKING
@@ -9,9 +10,11 @@ from typing import TYPE_CHECKING
 import asyncpg
 from pydantic_core import from_json
 
+from jsjobs.model.ids import JobId
 from jsjobs.postgres import sanitise
 from jsjobs.postgres.errors import (
     AlreadyReplayed,
+    ClaimUnreadable,
     LetterChanged,
     LetterDiscarded,
     LetterNotFound,
@@ -43,6 +46,7 @@ update job_dlq set
     original_payload = coalesce(original_payload, payload), payload = $2, payload_json = $3, edited_at = now()
 where id = $1 and ($4::bytea is null or payload = $4)
 """
+_REPLAY_ID = re.compile(r"replay-([1-9][0-9]{0,8})-([0-9a-f-]{36})")
 # What jsonb may refuse: characters and numbers it does not hold, and documents too deep or too large for it.
 _REFUSED_JSON = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
 
@@ -104,10 +108,11 @@ class DeadLetters(LetterSearch):
             if done != "UPDATE 1":
                 raise LetterChanged(letter_id)
 
-    async def claim_replay(self, letter_id: UUID, *, force: bool = False) -> str:
+    async def claim_replay(self, letter_id: UUID, *, force: bool = False) -> JobId:
         """Claims the letter for a replay and gives the id its job must bear, `replay-<n>-<letter id>`.
 
-        A claim that was never marked as replayed gives the same id again: to publish it once more does no harm.
+        A claim that was never marked as replayed gives the same id again, as a duplicate: to publish it once more does
+        no harm.
 
         Args:
             letter_id: The letter.
@@ -116,18 +121,19 @@ class DeadLetters(LetterSearch):
         Raises:
             AlreadyReplayed: A replay is finished, and `force` is not set.
             LetterDiscarded: It was discarded, and `force` is not set.
+            ClaimUnreadable: Something else than an id of such a replay was written into the row.
             LetterNotFound: There is no such letter.
         """
         async with self._locked(letter_id) as (connection, row):
             claimed: str | None = row["replayed_job_id"]
+            number = _number(letter_id, claimed)
             if claimed and row["replayed_at"] is None:
-                return claimed
+                return JobId(claimed, duplicate=True)
             if claimed and not force:
                 raise AlreadyReplayed(letter_id, claimed)
             if row["discarded_at"] and not force:
                 raise LetterDiscarded(letter_id)
-            number = int(claimed.split("-")[1]) + 1 if claimed else 1
-            job_id = f"replay-{number}-{letter_id}"
+            job_id = JobId(f"replay-{number + 1}-{letter_id}")
             await connection.execute(_CLAIM, letter_id, job_id)
         return job_id
 
@@ -162,6 +168,16 @@ class DeadLetters(LetterSearch):
             if row is None:
                 raise LetterNotFound(f"no dead letter {letter_id}")
             yield connection, row
+
+
+def _number(letter_id: UUID, claimed: str | None) -> int:
+    """Which replay of the letter that is; whoever may write the row wrote what it says."""
+    if not claimed:
+        return 0
+    match = _REPLAY_ID.fullmatch(claimed)
+    if match is None or match[2] != str(letter_id):
+        raise ClaimUnreadable(letter_id, claimed)
+    return int(match[1])
 
 
 def _check_json(payload: bytes) -> None:

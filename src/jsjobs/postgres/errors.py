@@ -21,6 +21,16 @@ class DatabaseExhausted(DatabaseUnavailable):
     """Postgres answers, and can take nothing now: its disk is full, it is read-only, or no connection is left."""
 
 
+class TablesLocked(DatabaseUnavailable):
+    """Somebody's transaction holds the tables, and whoever waited for it would hold up everybody else."""
+
+    def __init__(self, place: str, holders: str) -> None:
+        super().__init__(
+            f"the jsjobs tables in {place} are in use by {holders or 'another session'}: migrate again once its "
+            "transaction is over, or end it with pg_terminate_backend"
+        )
+
+
 class DatabaseRefused(DatabaseError):
     """Postgres answered and said no, such as for a missing right: trying again does not help by itself."""
 
@@ -84,6 +94,17 @@ class ReplayUnfinished(LetterError):
         super().__init__(f"dead letter {letter_id} is being replayed as job {job_id}: finish it by replaying it again")
         self.letter_id = letter_id
         self.job_id = job_id
+
+
+class ClaimUnreadable(LetterError):
+    """A letter says that it was replayed as a job that no replay of it can be."""
+
+    def __init__(self, letter_id: UUID, claimed: str) -> None:
+        super().__init__(
+            f"dead letter {letter_id} has {claimed[:80]!r} as its replayed_job_id, which is no id of a replay of it: "
+            "run `jsjobs db migrate`, which takes such away"
+        )
+        self.letter_id = letter_id
 
 
 class LetterChanged(LetterError):

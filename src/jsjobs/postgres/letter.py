@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from jsjobs.postgres import sanitise
 
@@ -126,3 +126,30 @@ class DeadLetter:
             # asyncpg gives the infinities, which SQL may write, as times without a zone.
             columns[name] = None if columns[name] is None else sanitise.moment(columns[name])
         return cls(**columns)
+
+
+class LetterHeading(NamedTuple):
+    """A letter without its body, headers and all errors but the last: a line of a list."""
+
+    id: UUID
+    app_id: str
+    type: str
+    error_reason: str
+    last_error: str
+    dead_at: datetime
+    replayed_at: datetime | None
+    replayed_job_id: str | None
+    discarded_at: datetime | None
+
+    @classmethod
+    def from_row(cls, row: Record) -> LetterHeading:
+        """Reads a row of `HEADING`."""
+        values = {name: row[name] for name in cls._fields}
+        for name in ("dead_at", "replayed_at", "discarded_at"):
+            values[name] = None if values[name] is None else sanitise.moment(values[name])
+        return cls(**values)
+
+
+_ERROR = "left(coalesce(error_history -> -1 ->> 'error', ''), 500)"
+HEADING = ", ".join(f"{_ERROR} as last_error" if name == "last_error" else name for name in LetterHeading._fields)
+"""What is read for a list."""

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from jsjobs.postgres import sanitise
 from jsjobs.postgres.errors import LetterAmbiguous, LetterNotFound
-from jsjobs.postgres.letter import DeadLetter
+from jsjobs.postgres.letter import HEADING, DeadLetter, LetterHeading
 
 if TYPE_CHECKING:
     import builtins
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _QUERIES = resources.files("jsjobs.postgres") / "queries"
 _LIST = (_QUERIES / "list.sql").read_text("utf-8")
+_HEADINGS = _LIST.replace("select *", f"select {HEADING}")
 _COUNT = (_QUERIES / "count.sql").read_text("utf-8")
 _UNDECIDED = (_QUERIES / "undecided.sql").read_text("utf-8")
 _GET = "select * from job_dlq where namespace = $1 and id = $2"
@@ -129,17 +130,26 @@ class LetterSearch:
             wanted: Only some of them, as `LetterFilter` says.
         """
         position = (None, None) if after is None else (after.dead_at, after.id)
+        decided = (include_replayed, include_discarded)
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(_LIST, self._namespace, *_parameters(**wanted), *decided, *position, limit)
+        return [DeadLetter.from_row(row) for row in rows]
+
+    async def headings(
+        self,
+        *,
+        limit: int = 50,
+        include_replayed: bool = False,
+        include_discarded: bool = False,
+        **wanted: Unpack[LetterFilter],
+    ) -> builtins.list[LetterHeading]:
+        """As `list`, without the bodies, which are not even read."""
+        decided = (include_replayed, include_discarded)
         async with self._database.connection() as connection:
             rows = await connection.fetch(
-                _LIST,
-                self._namespace,
-                *_parameters(**wanted),
-                include_replayed,
-                include_discarded,
-                *position,
-                limit,
+                _HEADINGS, self._namespace, *_parameters(**wanted), *decided, None, None, limit
             )
-        return [DeadLetter.from_row(row) for row in rows]
+        return [LetterHeading.from_row(row) for row in rows]
 
     async def pages(
         self,

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from jsjobs.postgres.errors import DatabaseRefused, SchemaTooNew
+import asyncpg
+
+from jsjobs.postgres.errors import DatabaseRefused, SchemaTooNew, TablesLocked
 
 if TYPE_CHECKING:
     from jsjobs.postgres.database import Connection, Database
 
-# Any number does that nobody else in the database uses: this is "jsjobs" in ASCII.
-_LOCK = int.from_bytes(b"jsjobs", "big")
+# One migrates at a time. No advisory lock: anybody in the database could take it, and this one only the tables' owner.
+_LOCK = "lock table jsjobs_migrations in share row exclusive mode"
+# Whoever reads for longer is told of: all others would wait behind a migration that waits.
+_WAIT_FOR_READERS = "set local lock_timeout = '3s'"
+_HOLDERS = """
+select distinct format('user %s (pid %s)', usename, pid) as holder
+from pg_locks join pg_stat_activity using (pid)
+where granted and pid <> pg_backend_pid() and relation = to_regclass('job_dlq')
+limit 3
+"""
 # Building an index on a large table, or waiting for another process that does.
 _TIMEOUT = 600.0
 
@@ -43,12 +54,21 @@ async def migrate(database: Database) -> list[str]:
     Raises:
         SchemaTooNew: A newer jsjobs has migrated this database.
         DatabaseRefused: The database is not in UTF-8, or the user may not create tables.
+        TablesLocked: Another session's transaction uses them for longer than 3 s; it says whose.
         DatabaseUnavailable: Postgres is away; what was applied stays applied.
     """
     # Needs no right to create anything where there is nothing to do.
     if not await pending(database):
         return []
-    return [migration.name for migration in _migrations() if await _apply(database, migration)]
+    await _prepare(database)
+    try:
+        return [migration.name for migration in _migrations() if await _apply(database, migration)]
+    except DatabaseRefused as error:
+        if not isinstance(error.__cause__, asyncpg.LockNotAvailableError):
+            raise
+        async with database.connection() as connection:
+            holders = [row["holder"] for row in await connection.fetch(_HOLDERS)]
+        raise TablesLocked(database.place, ", ".join(holders)) from None
 
 
 async def pending(database: Database) -> list[str]:
@@ -65,14 +85,20 @@ async def pending(database: Database) -> list[str]:
     return [migration.name for migration in _migrations() if migration.version not in applied]
 
 
-async def _apply(database: Database, migration: _Migration) -> bool:
-    async with database.connection() as connection, connection.transaction():
-        await connection.execute("select pg_advisory_xact_lock($1)", _LOCK, timeout=_TIMEOUT)
+async def _prepare(database: Database) -> None:
+    async with database.connection() as connection:
         if await connection.fetchval("show server_encoding") != "UTF8":
             raise DatabaseRefused(f"the database {database.place} must be created with encoding UTF8")
-        await connection.execute(_CREATE_HISTORY)
+        with suppress(asyncpg.UniqueViolationError, asyncpg.DuplicateTableError):  # another did so in this moment
+            await connection.execute(_CREATE_HISTORY)
+
+
+async def _apply(database: Database, migration: _Migration) -> bool:
+    async with database.connection() as connection, connection.transaction():
+        await connection.execute(_LOCK, timeout=_TIMEOUT)
         if migration.version in await _applied(database, connection):
             return False
+        await connection.execute(_WAIT_FOR_READERS)
         await connection.execute(migration.sql, timeout=_TIMEOUT)
         await connection.execute(_RECORD, migration.version, migration.name)
     return True

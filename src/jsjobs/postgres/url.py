@@ -12,6 +12,7 @@ _ESCAPE = "in a user name or password write @ as %40, : as %3A, / as %2F, ? as %
 
 _PORT = re.compile(r"0{0,99}[1-9][0-9]{0,4}")
 _LAST_PORT = 65535
+_LOCAL = re.compile(r"(localhost|127\.[0-9.]+|\[::1\]):[0-9]+", re.IGNORECASE)
 
 
 def place(url: str) -> str:
@@ -45,6 +46,13 @@ def place(url: str) -> str:
     _check_ports(ports.split(","))
     named = ",".join(_with_port(host, ports) for host in hosts.split(","))
     return f"{named}/{database}" if database else named
+
+
+def is_local(place: str) -> bool:
+    """Whether all hosts of a `place` are this machine: nobody is on the way to it."""
+    if place.startswith("/"):
+        return True  # a socket's folder
+    return all(_LOCAL.fullmatch(host) for host in place.partition("/")[0].split(","))
 
 
 def _with_port(host: str, default: str) -> str:
