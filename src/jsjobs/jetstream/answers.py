@@ -72,10 +72,18 @@ class Answers:
         self._used: tuple[list[bytes], list[bytes]] = ([], [])
         """Reply subjects to be used again: of what nobody else sees; of writes to entries, which others may follow."""
         self.inbox = b""
-        """What all reply subjects begin with."""
+        """What reply subjects begin with."""
+        self.seen_inbox = b""
+        """What those begin with of requests that others see: what may answer these may have no right on the others."""
 
     def expect(
-        self, subject: bytes, timeout: float, *, once: bool, again: Callable[[bytes], None] | None = None
+        self,
+        subject: bytes,
+        timeout: float,
+        *,
+        once: bool,
+        seen: bool = False,
+        again: Callable[[bytes], None] | None = None,
     ) -> tuple[bytes, asyncio.Future[Reply]]:
         """Somebody is about to send to a subject, and waits for the answer.
 
@@ -86,13 +94,17 @@ class Answers:
                 finds one that it has just seen without matching it against all subscriptions, which is an eighth of its
                 work for a job (measured on nats-server 2.15.1). One that was never answered is not: its answer may yet
                 come. Nor is one that others saw used for what they do not see.
+            seen: Whether it is a request to other clients, and no request to the server.
             again: Sends the request again, for an answer on the reply subject it is given; None: it is sent once.
 
         Returns:
             The reply subject, and the answer to come.
         """
         used = self._used[subject[0] == _ENTRY]
-        reply = used.pop() if once and used else self.inbox + next(self._tokens)
+        if once and used:
+            reply = used.pop()
+        else:
+            reply = (self.seen_inbox if seen else self.inbox) + next(self._tokens)
         future: asyncio.Future[Reply] = self._loop.create_future()
         question = None if again is None else _Question(again)
         self._waiting[reply] = (future, time.monotonic() + timeout, subject, once, question)

@@ -97,10 +97,13 @@ class Connection(HardenedClient):
         version = self.connected_server_version
         if (version.major, version.minor) < MIN_SERVER:
             raise ServerTooOld(servers, self.server_version)
-        inbox = self._answers.inbox = bytes(self._inbox_prefix) + b"." + bytes(NUID().next()) + b"."
+        prefix, nuid = bytes(self._inbox_prefix), NUID()
+        inbox = self._answers.inbox = b"%b.%b." % (prefix, nuid.next())
+        seen_inbox = self._answers.seen_inbox = b"%b.seen.%b." % (prefix, nuid.next())
         self._up.set()
-        await self.receive(inbox + b"*", self._answers.take)
-        await self._refused.check_inbox(self, inbox)
+        for each in (inbox, seen_inbox):
+            await self.receive(each + b"*", self._answers.take)
+        await self._refused.check_inbox(self, (inbox, seen_inbox))
         self._sweeper = asyncio.ensure_future(self._answers.sweep())
 
     @property
@@ -170,6 +173,7 @@ class Connection(HardenedClient):
         header: bytes = b"",
         timeout: float = DEFAULT_TIMEOUT,
         once: bool = False,
+        seen: bool = False,
         again: bool = False,
     ) -> asyncio.Future[Reply]:
         """Like `ask`, but sends at once: the future ends as `ask` would, and several can be under way together.
@@ -178,7 +182,7 @@ class Connection(HardenedClient):
             ConnectionLost, JobError: As `post`.
         """
         resend = (lambda reply: self.post(subject, data, reply=reply, header=header)) if again else None
-        reply, future = self._answers.expect(subject, timeout, once=once, again=resend)
+        reply, future = self._answers.expect(subject, timeout, once=once, seen=seen, again=resend)
         try:
             self.post(subject, data, reply=reply, header=header)
         except Exception:
@@ -194,6 +198,7 @@ class Connection(HardenedClient):
         header: bytes = b"",
         timeout: float = DEFAULT_TIMEOUT,
         once: bool = False,
+        seen: bool = False,
         again: bool = False,
     ) -> Reply:
         """Send a request when the connection stands, and wait for its answer.
@@ -204,6 +209,8 @@ class Connection(HardenedClient):
             header: A whole header block, or none.
             timeout: Seconds to wait for the answer.
             once: Whether one answer comes and no more, as to what a stream stores: cheaper for the server.
+            seen: Whether other clients see the request, as they do one that they are to answer. Its reply subject has
+                `.seen.` behind the prefix: who may answer it needs no right to answer in the server's stead.
             again: Whether to ask again where the answer stays away: of a question that changes nothing.
 
         Raises:
@@ -218,7 +225,7 @@ class Connection(HardenedClient):
             raise self.home.refusal()
         if not self._up.is_set():
             await self.when_up(timeout)
-        return await self.ask_soon(subject, data, header=header, timeout=timeout, once=once, again=again)
+        return await self.ask_soon(subject, data, header=header, timeout=timeout, once=once, seen=seen, again=again)
 
     async def receive(self, subject: bytes, receiver: Receiver, *, queue: str = "") -> int:
         """Subscribe a plain function, called as messages come in, in order; it must not block.
