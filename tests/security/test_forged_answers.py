@@ -121,7 +121,10 @@ async def test_the_service_answers_across_accounts_and_nobody_within_another(as_
     async def hear(message: Msg) -> None:
         heard.append(message.data)
 
-    async with plain_client(config.nats_url, "operator") as operator, plain_client(config.nats_url, "service") as forger:
+    async with (
+        plain_client(config.nats_url, "operator") as operator,
+        plain_client(config.nats_url, "service") as forger,
+    ):
         replies: list[str] = []
 
         async def answer(message: Msg) -> None:

@@ -101,10 +101,8 @@ class Answers:
             The reply subject, and the answer to come.
         """
         used = self._used[subject[0] == _ENTRY]
-        if once and used:
-            reply = used.pop()
-        else:
-            reply = (self.seen_inbox if seen else self.inbox) + next(self._tokens)
+        inbox = self.seen_inbox if seen else self.inbox
+        reply = used.pop() if once and used else inbox + next(self._tokens)
         future: asyncio.Future[Reply] = self._loop.create_future()
         question = None if again is None else _Question(again)
         self._waiting[reply] = (future, time.monotonic() + timeout, subject, once, question)

@@ -98,8 +98,8 @@ class Connection(HardenedClient):
         if (version.major, version.minor) < MIN_SERVER:
             raise ServerTooOld(servers, self.server_version)
         prefix, nuid = bytes(self._inbox_prefix), NUID()
-        inbox = self._answers.inbox = b"%b.%b." % (prefix, nuid.next())
-        seen_inbox = self._answers.seen_inbox = b"%b.seen.%b." % (prefix, nuid.next())
+        inbox = self._answers.inbox = b"%b.%b." % (prefix, bytes(nuid.next()))
+        seen_inbox = self._answers.seen_inbox = b"%b.seen.%b." % (prefix, bytes(nuid.next()))
         self._up.set()
         for each in (inbox, seen_inbox):
             await self.receive(each + b"*", self._answers.take)
