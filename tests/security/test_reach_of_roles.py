@@ -141,9 +141,9 @@ async def test_a_worker_reaches_them_by_the_servers_answers_alone(as_user: Setti
         assert await is_untouched(js) is (attack != "answer")
 
 
-@pytest.mark.parametrize("subject", [FORGED, DELETE])
+@pytest.mark.parametrize(("subject", "who"), [("jobs.deliver.high.1x3.0", "worker"), (DELETE, "root")])
 async def test_a_consumer_delivers_to_clients_that_listen_and_is_no_request_to_the_server(
-    as_user: Settings, subject: str
+    as_user: Settings, subject: str, who: str
 ) -> None:
     """A router may make consumers, and say to which subject they deliver: that much its rights leave open."""
     url = as_user("operator").nats_url
@@ -152,7 +152,7 @@ async def test_a_consumer_delivers_to_clients_that_listen_and_is_no_request_to_t
     async def hear(message: object) -> None:
         heard.append(message.subject)
 
-    async with beside(url) as (js, _), plain_client(url, "root") as listener, plain_client(url, "router") as router:
+    async with beside(url) as (js, _), plain_client(url, who) as listener, plain_client(url, "router") as router:
         await listener.subscribe(subject, cb=hear)
         await listener.flush()
         await js.delete_consumer("JOBS_LOW", "low-1x1-0")
@@ -162,3 +162,15 @@ async def test_a_consumer_delivers_to_clients_that_listen_and_is_no_request_to_t
         await js.publish("jobs.low.e.t", b"")
         await eventually(lambda: heard)
         assert await is_untouched(js)
+
+
+@pytest.mark.parametrize("user", ["router", "service"])
+async def test_who_may_write_states_may_delete_jobs_and_empty_the_bucket(as_user: Settings, user: str) -> None:
+    """In an account of its own too."""
+    url = as_user("operator").nats_url
+    async with beside(url) as (js, _), plain_client(url, user) as client:
+        job = await js.publish("jobs.low.e.t", b"")
+        assert (await api(client, "STREAM.MSG.DELETE.JOBS_LOW", {"seq": job.seq}))["success"]
+        assert (await js.stream_info("KV_jobs")).state.messages > 1
+        await client.request("$KV.jobs.normal-1", b"1", headers={"Nats-Rollup": "all"})
+        assert (await js.stream_info("KV_jobs")).state.messages == 1

@@ -9,6 +9,7 @@ from commands import commands
 from secured import environment
 
 from jsjobs import JobService
+from jsjobs.cli.health import readiness_of
 from jsjobs.jetstream.generations import live_shards, read_live, write_live
 from jsjobs.jetstream.subjects import Generation, Names
 from jsjobs.jetstream.topology import Topology
@@ -55,6 +56,7 @@ async def test_it_leaves_what_changes_a_stream_and_goes_on(as_user: Settings, ca
             [left] = router.left
             assert left.startswith("JOBS_NORMAL: a change of its shards is left to an operator")
             assert "jsjobs streams apply" in left
+            assert left in readiness_of(None, router).notes
             assert caplog.text.count("is left to an operator") == 1
             env = environment(as_user("operator"), JSJOBS_POOLS='{"normal": 3, "high": 5}')
             [examined] = await commands((env, ("doctor",)))
