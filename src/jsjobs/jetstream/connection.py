@@ -97,13 +97,11 @@ class Connection(HardenedClient):
         version = self.connected_server_version
         if (version.major, version.minor) < MIN_SERVER:
             raise ServerTooOld(servers, self.server_version)
-        prefix, nuid = bytes(self._inbox_prefix), NUID()
-        inbox = self._answers.inbox = b"%b.%b." % (prefix, bytes(nuid.next()))
-        seen_inbox = self._answers.seen_inbox = b"%b.seen.%b." % (prefix, bytes(nuid.next()))
+        inbox = b"%b.%%b.%b." % (bytes(self._inbox_prefix), bytes(NUID().next()))
+        self._answers.inbox, self._answers.seen_inbox = inbox % b"own", inbox % b"seen"
         self._up.set()
-        for each in (inbox, seen_inbox):
-            await self.receive(each + b"*", self._answers.take)
-        await self._refused.check_inbox(self, (inbox, seen_inbox))
+        await self.receive(inbox % b"*" + b"*", self._answers.take)
+        await self._refused.check_inbox(self, inbox % b"*")
         self._sweeper = asyncio.ensure_future(self._answers.sweep())
 
     @property

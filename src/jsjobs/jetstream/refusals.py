@@ -63,7 +63,7 @@ class Refusals:
         self._at_first.append(refusal)
         return True
 
-    async def check_inbox(self, client: Client, inboxes: tuple[bytes, ...]) -> None:
+    async def check_inbox(self, client: Client, inbox: bytes) -> None:
         """Look whether the server lets answers come, on a connection that was just made.
 
         Raises:
@@ -73,7 +73,7 @@ class Refusals:
             await client.flush(timeout=_FLUSH_WITHIN)
         refusals, self._at_first = self._at_first, None
         for refusal in refusals or ():
-            if refusal.subject.startswith(inboxes):
+            if refusal.subject.startswith(inbox):
                 raise NotPermitted(refusal, "set JSJOBS_NATS_INBOX_PREFIX to what this user may subscribe to")
 
     def is_time_to_warn(self) -> bool:
