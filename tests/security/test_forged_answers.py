@@ -10,6 +10,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from secured import plain_client, wire
 
+from facts import eventually
 from jsjobs import JobService
 from jsjobs.jetstream.subjects import ANYBODY, Names
 
@@ -105,7 +106,11 @@ async def test_a_worker_answers_what_it_is_asked_and_cannot_ask_itself(as_user: 
         subscription = await operator.subscribe(inbox)
         await operator.publish("jobs.cancel.normal-1", b"", reply=inbox)
         await operator.flush()
-        assert inbox in await worker.heard()
+
+        async def is_asked() -> bool:
+            return inbox in await worker.heard()
+
+        await eventually(is_asked)
         await worker.publish(inbox, b"here", reply="")
         assert (await subscription.next_msg(timeout=5)).data == b"here"
         for reply in ("$JS.API.STREAM.DELETE.JOBS_LOW", "_INBOX.operator.a.b", "jobs.cancel.normal-1"):
