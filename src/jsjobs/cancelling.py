@@ -196,7 +196,7 @@ class _Cancelling:
             return
         self._asked_at = now
         with suppress(ConnectionLost):  # the next look asks again
-            answer = self._connection.ask_soon(self._names.cancel(self._job_id), timeout=_ASK_EVERY)
+            answer = self._connection.ask_soon(self._names.cancel(self._job_id), timeout=_ASK_EVERY, seen=True)
             answer.add_done_callback(self._on_answer)
 
     def _on_answer(self, answer: asyncio.Future[Reply]) -> None:

@@ -49,7 +49,7 @@ PUBLISH = {
     # Streams.
     "$JS.API.STREAM.CREATE.JOBS_NORMAL": {"operator"},
     "$JS.API.STREAM.CREATE.OTHERS": NOBODY,
-    "$JS.API.STREAM.UPDATE.JOBS_NORMAL": {"router", "operator"},
+    "$JS.API.STREAM.UPDATE.JOBS_NORMAL": {"operator"},
     "$JS.API.STREAM.UPDATE.KV_jobs": {"operator"},
     "$JS.API.STREAM.DELETE.JOBS_NORMAL": NOBODY,
     "$JS.API.STREAM.PURGE.JOBS_NORMAL": NOBODY,
@@ -77,8 +77,17 @@ PUBLISH = {
     "$JS.ACK.JOBS_NORMAL.normal-1x2-0.1.1.1.1.0": {"worker"},
     "$JS.ACK.JOBS_DEAD.router.1.1.1.1.0": {"router"},
     "$JS.ACK.JOBS_SCHEDULE.source-normal.1.1.1.1.0": NOBODY,
-    "_INBOX.worker.x": {"service"},
-    "_INBOX.operator.x": {"worker", "service"},
+    "$JS.API.CONSUMER.DURABLE.CREATE.JOBS_SCHEDULE.source-normal": {"router", "operator"},
+    "$JS.API.CONSUMER.DURABLE.CREATE.JOBS_SCHEDULE.spy": {"operator"},
+    "$JS.API.CONSUMER.DURABLE.CREATE.JOBS_DEAD.spy": {"operator"},
+    "$JS.API.CONSUMER.RESET.JOBS_SCHEDULE.source-normal": {"router", "operator"},
+    "$JS.API.CONSUMER.RESET.JOBS_SCHEDULE.spy": {"operator"},
+    "_INBOX.worker.x": NOBODY,
+    "_INBOX.service.x": NOBODY,
+    "_INBOX.operator.x": NOBODY,
+    "_INBOX.operator.x.y": NOBODY,
+    "_INBOX.operator.seen.x.y": {"worker"},
+    "_R_.x.y": {"worker", "service"},
 }
 SUBSCRIBE = {
     ">": NOBODY,

@@ -93,4 +93,6 @@ def readiness_of(worker: Worker | None, router: Router | None, rpc: Rpc | None =
         notes.append(f"letters do not move: {router.why_not_ready}")
     if router is not None and router.trouble:
         notes.append(f"letters wait: {router.trouble}")
+    if router is not None:
+        notes += router.left
     return Readiness([reason] if reason else [], notes)

@@ -119,6 +119,11 @@ class Router:
             return "there is no connection to NATS"
         return self._lookout.why_not_ready or self._no_room
 
+    @property
+    def left(self) -> list[str]:
+        """What this router may not do and leaves to an operator, in words, and what he is to do. Any thread may ask."""
+        return self._sweep.left
+
     async def sweep(self) -> None:
         """Look now for messages that the server gave up without anybody being told; see `Sweep`.
 

@@ -17,7 +17,10 @@ from jsjobs.jetstream.steps import Action, Step
 from jsjobs.jetstream.subjects import Names, Shard
 from jsjobs.jetstream.topology import Topology
 from jsjobs.model.job import Priority
+from jsjobs.safe_log import get_logger
 from jsjobs.settings import Config
+
+logger = get_logger("jsjobs.router")
 
 
 class Sweep:
@@ -37,6 +40,8 @@ class Sweep:
         """When each message was first found, of those that this look has found so far."""
         self._before: dict[tuple[str, int], float] = {}
         """Of those that the look before found."""
+        self.left: list[str] = []
+        """What the last look left to an operator, in words, and what he is to do; another thread may read it."""
 
     async def once(self) -> None:
         """Look at every shard.
@@ -51,7 +56,10 @@ class Sweep:
             await self._bury()
         finally:
             # New shards wait for their change to be finished: whoever began it may be gone.
-            await self._topology.finish(wait=False)
+            left = await self._topology.finish(wait=False)
+            for news in set(left) - set(self.left):
+                logger.warning("%s", news)
+            self.left = left
 
     async def _bury(self) -> None:
         """End what the server gave up, and what no shard takes."""

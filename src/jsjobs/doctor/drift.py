@@ -48,4 +48,7 @@ async def unfinished_changes(patient: Patient) -> AsyncIterator[Finding]:
         why = waits_for(first, {shard: info for shard, info in patient.shards.items() if shard.priority is priority})
         what = f"its shards are being changed from {first} to {live.last}; jobs left in the old ones: {left:,}"
         what += f": {why}" if left and why else ""
-        yield Finding("change", Severity.WARNING, what, priority, f"a router finishes it, or `{_APPLY}`")
+        # Routers of `streams/auth` may do all of it but change the stream.
+        changes_stream = stored is not None and (stored.target != live.last or stored.copies < (live.copies or 0))
+        remedy = f"run the same `{_APPLY}` again" if changes_stream else f"a router finishes it, or `{_APPLY}`"
+        yield Finding("change", Severity.WARNING, what, priority, remedy)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
+import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -17,6 +17,10 @@ _SWEEP = 0.25  # seconds between two looks for unanswered requests
 _ASK_AGAIN = 1.5
 """Seconds after which a question without an answer is asked again; each further time twice as many. A node that loses
 its place as a leader, or dies, never answers what it was asked at that moment."""
+_DRAWN = 128
+"""Tokens that are drawn at once, four in 66 bytes, each of 22 characters of six bits."""
+_ENTRY = ord("$")
+"""What a subject begins with that others may subscribe to while it is written: an entry of a bucket."""
 
 
 class Reply(NamedTuple):
@@ -43,23 +47,45 @@ class _Question:
                 self._ask(reply)
 
 
+def _unguessable() -> Iterator[bytes]:
+    """Draw tokens of 132 bits, without an end.
+
+    Whoever sees a request sees its reply subject: it must not tell him the reply subject of another request, which he
+    could then answer.
+    """
+    size = 22
+    while True:
+        drawn = secrets.token_urlsafe(_DRAWN * size * 3 // 4).encode()
+        for at in range(0, _DRAWN * size, size):
+            yield drawn[at : at + size]
+
+
 class Answers:
     """Hands each answer to who waits for it."""
 
     def __init__(self) -> None:
         # The loop is known: to ask for it is a system call each time, up to Python 3.11.
         self._loop = asyncio.get_running_loop()
-        self._ids = itertools.count()
+        self._tokens = _unguessable()
         self._waiting: dict[bytes, tuple[asyncio.Future[Reply], float, bytes, bool, _Question | None]] = {}
         """By reply subject: who waits, until when, where the request went, if one answer comes, how to ask again."""
-        self._used: list[bytes] = []
+        self._used: tuple[list[bytes], list[bytes]] = ([], [])
+        """Reply subjects to be used again: of what nobody else sees; of writes to entries, which others may follow."""
         self.inbox = b""
-        """What all reply subjects begin with."""
+        """What reply subjects begin with."""
+        self.seen_inbox = b""
+        """What those begin with of requests that others see: what may answer these may have no right on the others."""
         self.are_over = False
         """Whether nobody hands answers on any more."""
 
     def expect(
-        self, subject: bytes, timeout: float, *, once: bool, again: Callable[[bytes], None] | None = None
+        self,
+        subject: bytes,
+        timeout: float,
+        *,
+        once: bool,
+        seen: bool = False,
+        again: Callable[[bytes], None] | None = None,
     ) -> tuple[bytes, asyncio.Future[Reply]]:
         """Somebody is about to send to a subject, and waits for the answer.
 
@@ -69,7 +95,8 @@ class Answers:
             once: Whether one answer comes and no more. Its reply subject is then used again, if possible: the server
                 finds one that it has just seen without matching it against all subscriptions, which is an eighth of its
                 work for a job (measured on nats-server 2.15.1). One that was never answered is not: its answer may yet
-                come.
+                come. Nor is one that others saw used for what they do not see.
+            seen: Whether it is a request to other clients, and no request to the server.
             again: Sends the request again, for an answer on the reply subject it is given; None: it is sent once.
 
         Returns:
@@ -80,7 +107,9 @@ class Answers:
         """
         if self.are_over:
             raise ConnectionClosed
-        reply = self._used.pop() if once and self._used else b"%b%x" % (self.inbox, next(self._ids))
+        used = self._used[subject[0] == _ENTRY]
+        inbox = self.seen_inbox if seen else self.inbox
+        reply = used.pop() if once and used else inbox + next(self._tokens)
         future: asyncio.Future[Reply] = self._loop.create_future()
         question = None if again is None else _Question(again)
         self._waiting[reply] = (future, time.monotonic() + timeout, subject, once, question)
@@ -95,9 +124,9 @@ class Answers:
         waiting = self._waiting.pop(subject, None)
         if waiting is None:
             return
-        future, _, _, once, _ = waiting
+        future, _, asked, once, _ = waiting
         if once:
-            self._used.append(subject)
+            self._used[asked[0] == _ENTRY].append(subject)
         if future.done():
             return
         if not data and header.startswith(b"NATS/1.0 503"):

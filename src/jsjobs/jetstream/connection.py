@@ -98,10 +98,11 @@ class Connection(HardenedClient):
         version = self.connected_server_version
         if (version.major, version.minor) < MIN_SERVER:
             raise ServerTooOld(servers, self.server_version)
-        inbox = self._answers.inbox = bytes(self._inbox_prefix) + b"." + bytes(NUID().next()) + b"."
+        inbox = b"%b.%%b.%b." % (bytes(self._inbox_prefix), bytes(NUID().next()))
+        self._answers.inbox, self._answers.seen_inbox = inbox % b"own", inbox % b"seen"
         self._up.set()
-        await self.receive(inbox + b"*", self._answers.take)
-        await self._refused.check_inbox(self, inbox)
+        await self.receive(inbox % b"*" + b"*", self._answers.take)
+        await self._refused.check_inbox(self, inbox % b"*")
         self._sweeper = asyncio.ensure_future(self._answers.sweep())
         # However it ends, as with the whole event loop: without it a lost answer would be waited for without end.
         self._sweeper.add_done_callback(lambda _: self._answers.end(_CLOSED))
@@ -175,6 +176,7 @@ class Connection(HardenedClient):
         header: bytes = b"",
         timeout: float = DEFAULT_TIMEOUT,
         once: bool = False,
+        seen: bool = False,
         again: bool = False,
     ) -> asyncio.Future[Reply]:
         """Like `ask`, but sends at once: the future ends as `ask` would, and several can be under way together.
@@ -183,7 +185,7 @@ class Connection(HardenedClient):
             ConnectionClosed, ConnectionLost, JobError: As `post`, or if it was closed.
         """
         resend = (lambda reply: self.post(subject, data, reply=reply, header=header)) if again else None
-        reply, future = self._answers.expect(subject, timeout, once=once, again=resend)
+        reply, future = self._answers.expect(subject, timeout, once=once, seen=seen, again=resend)
         try:
             self.post(subject, data, reply=reply, header=header)
         except Exception:
@@ -199,6 +201,7 @@ class Connection(HardenedClient):
         header: bytes = b"",
         timeout: float = DEFAULT_TIMEOUT,
         once: bool = False,
+        seen: bool = False,
         again: bool = False,
     ) -> Reply:
         """Send a request when the connection stands, and wait for its answer.
@@ -209,6 +212,8 @@ class Connection(HardenedClient):
             header: A whole header block, or none.
             timeout: Seconds to wait for the answer.
             once: Whether one answer comes and no more, as to what a stream stores: cheaper for the server.
+            seen: Whether other clients see the request, as they do one that they are to answer. Its reply subject has
+                `.seen.` behind the prefix: who may answer it needs no right to answer in the server's stead.
             again: Whether to ask again where the answer stays away: of a question that changes nothing.
 
         Raises:
@@ -223,7 +228,7 @@ class Connection(HardenedClient):
             raise self.home.refusal()
         if not self._up.is_set():
             await self.when_up(timeout)
-        return await self.ask_soon(subject, data, header=header, timeout=timeout, once=once, again=again)
+        return await self.ask_soon(subject, data, header=header, timeout=timeout, once=once, seen=seen, again=again)
 
     async def receive(self, subject: bytes, receiver: Receiver, *, queue: str = "") -> int:
         """Subscribe a plain function, called as messages come in, in order; it must not block.

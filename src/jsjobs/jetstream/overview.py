@@ -164,7 +164,7 @@ class Observer:
     async def _is_anybody_there(self) -> bool:
         """Whether there is a worker: one that runs as many jobs as it may does not listen to shards."""
         try:
-            await self._connection.ask(self._names.cancel(ANYBODY), timeout=_ANSWERS_WITHIN)
+            await self._connection.ask(self._names.cancel(ANYBODY), timeout=_ANSWERS_WITHIN, seen=True)
         except JobError:
             return False
         return True

@@ -8,7 +8,7 @@ whoever is killed half-way, or runs beside another, leaves nothing that the next
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -18,6 +18,7 @@ from jsjobs.jetstream.errors import ConnectionClosed
 from jsjobs.jetstream.generation_consumers import GenerationConsumers, Infos, is_leftover, waits_for
 from jsjobs.jetstream.generations import Live, Stored, read_live, read_stored, write_live
 from jsjobs.jetstream.queue_update import set_copies, update_queue
+from jsjobs.jetstream.refusals import NotPermitted
 from jsjobs.jetstream.shard_consumers import UNTIL_RESUMED, later, paused_until
 from jsjobs.jetstream.sourcing import STOPPED, Sourcing
 from jsjobs.jetstream.state import Conflict
@@ -79,21 +80,28 @@ class Reshard:
         self._wanted: int | None = None
         self._told: Draining | None = None
         self._sourcing = Sourcing(connection, self._stream)
+        self._may_leave = False
+        self.left = ""
+        """What the last run left to somebody who may change streams, and what to do about it; empty as a rule."""
 
     async def run(self, wanted: int | None = None, *, wait: bool = True) -> bool:
         """Finish the change that is under way, then make the wanted one, at most once.
+
+        Who only finishes, does not wait, and may not change streams, does all the rest: see `left`.
 
         Args:
             wanted: Shards; None: only finish.
             wait: Whether to wait until the old shards are drained.
 
         Returns:
-            Whether it is done. False, where it does not wait: jobs of the old shards have not ended yet.
+            Whether it is done. False, where it does not wait: jobs of the old shards have not ended yet, or something
+                is left to others.
 
         Raises:
             JobError: If the server refuses; an outage is waited for where `wait` is.
         """
         self._wanted = wanted
+        self._may_leave, self.left = wanted is None and not wait, ""
         while True:
             try:
                 done = await self._step()
@@ -110,7 +118,7 @@ class Reshard:
                 self._say(replace(self._told, waits_for=error.message) if self._told else None)
                 done = None
             if done:
-                return True
+                return not self.left
             if done is None:
                 if not wait:
                     return False
@@ -171,13 +179,11 @@ class Reshard:
         if later(found, live.paused_until) != live.paused_until:
             await self._write(live, live.generations, found)
             return True
-        if stored.target != live.last:
-            await self._route(live, stored)
-            return True
-        if await self._restore_copies(live, stored):
+        is_routed = stored.target == live.last
+        if await (self._restore_copies(live, stored) if is_routed else self._route(live, stored)):
             return True
         left = stored.jobs[first]
-        if not left:
+        if is_routed and not left:
             return await self._remove(live, shards)
         if await self._consumers.start(live, shards):
             return True
@@ -199,8 +205,8 @@ class Reshard:
             await self._consumers.remove(shard)
         stored = await read_stored(self._connection, self._names, self._priority)
         if stored is not None and not stored.jobs[first]:
-            done = live if len(waiting) > 1 else replace(live, copies=None)
-            await self._write(done, tuple(waiting))
+            is_last = len(waiting) == 1 and (live.copies is None or stored.copies >= live.copies)
+            await self._write(replace(live, copies=None) if is_last else live, tuple(waiting))
             self._say(Draining(self._priority, first, live.last, 0))
         return True
 
@@ -214,12 +220,11 @@ class Reshard:
             await self._consumers.remove(shard)
         if await self._consumers.start(live, shards):
             return False
-        if stored.target != only:
-            await self._route(live, stored)
+        is_routed = stored.target == only
+        if await (self._restore_copies(live, stored) if is_routed else self._route(live, stored)):
             return False
-        if live.copies is not None:
-            if not await self._restore_copies(live, stored):
-                await self._write(replace(live, copies=None), live.generations)
+        if live.copies is not None and not self.left:
+            await self._write(replace(live, copies=None), live.generations)
             return False
         # Whatever made it stop: each sweep comes by here.
         return stored.copies == 1 or stored.unheard < STOPPED or not await self._sourcing.see()
@@ -234,26 +239,46 @@ class Reshard:
             raise JobError.from_validation(f"{self._stream}: {needs_one_copy(stored.copies)}")
         return replace(live, copies=stored.copies)
 
-    async def _route(self, live: Live, stored: Stored) -> None:
-        """One step towards new jobs going to the last generation."""
+    async def _route(self, live: Live, stored: Stored) -> bool:
+        """One step towards new jobs going to the last generation; False where that is left to others."""
+        if self.left:
+            return False
         allowed = self._allowed(live, stored)
         if allowed != live:
             await self._write(allowed, live.generations)
         elif stored.copies > 1:
-            await set_copies(self._connection, self._stream, 1)
+            return await self._change(set_copies(self._connection, self._stream, 1))
         elif stored.has_peers:
             await asyncio.sleep(POLL)  # they are being let go
         else:
-            await update_queue(self._connection, self._names, self._config, self._priority)
+            return await self._change(update_queue(self._connection, self._names, self._config, self._priority))
+        return True
 
     async def _restore_copies(self, live: Live, stored: Stored) -> bool:
         """Give a queue its copies back, and see that it takes what is due; whether something had to be done."""
-        if live.copies is None:
+        if live.copies is None or self.left:
             return False
         if stored.copies < live.copies:
-            await set_copies(self._connection, self._stream, live.copies)
-            return True
+            return await self._change(set_copies(self._connection, self._stream, live.copies))
         return await self._sourcing.see()
+
+    async def _change(self, change: Awaitable[None]) -> bool:
+        """Change the stream; False where this user may not, and leaves it.
+
+        It is a right that a router is better without: who may update a stream can have the server publish anything on
+        any subject of the account, and copy the streams of others.
+        """
+        try:
+            await change
+        except NotPermitted as error:
+            if not self._may_leave:
+                raise
+            self.left = (
+                f"{self._stream}: a change of its shards is left to an operator, who may change streams: run the same "
+                f"`jsjobs streams apply` again ({error.message})"
+            )
+            return False
+        return True
 
     # -- helpers
 

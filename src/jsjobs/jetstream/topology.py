@@ -122,29 +122,35 @@ class Topology:
             else:
                 return steps
 
-    async def finish(self, *, tell: Tell = lambda _: None, wait: bool = True) -> None:
+    async def finish(self, *, tell: Tell = lambda _: None, wait: bool = True) -> list[str]:
         """Finish the changes of shard counts that are under way, and begin none.
 
         Args:
             tell: As in `apply`.
             wait: Whether to wait for jobs of old shards to end.
 
+        Returns:
+            What is left to somebody who may change streams, since this user may not and does not wait, in words.
+
         Raises:
             JobError: If the server refuses; `RunnerUnavailable` if it cannot be reached.
         """
-        await self._change(dict.fromkeys(Priority), tell, wait=wait)
+        return await self._change(dict.fromkeys(Priority), tell, wait=wait)
 
     async def _change(
         self, wanted: Mapping[Priority, int | None], tell: Tell, *, wait: bool, one_copy: bool = False
-    ) -> None:
+    ) -> list[str]:
         # Side by side: a priority with long jobs keeps no other waiting.
+        reshards = []
         try:
             async with asyncio.TaskGroup() as group:
                 for priority, shards in wanted.items():
                     reshard = Reshard(self._connection, self._names, self._config, priority, tell, one_copy=one_copy)
                     group.create_task(reshard.run(shards, wait=wait))
+                    reshards.append(reshard)
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
+        return [reshard.left for reshard in reshards if reshard.left]
 
     async def _take(self, step: Step) -> None:
         if step.kind == "generations" and step.action is Action.CREATE and step.priority is not None:
