@@ -73,6 +73,13 @@ class Config(BaseSettings):
     """Jobs that may wait per shard and type; when it is full, submit says so and queues nothing."""
     queue_bytes: int = Field(default=2 * 2**30, ge=2**20)
     """Bytes that each queue may hold; the server reserves them."""
+    tenant_delayed_jobs: int = Field(default=100_000, ge=1)
+    """Delayed jobs that one tenant may have waiting through the micro service, over all its instances. What comes on
+    `jobs.rpc.submit` counts together as one tenant's."""
+    tenant_delayed_bytes: int = Field(default=512 * 2**20, ge=2**20)
+    """Bytes of those."""
+    tenant_types: int = Field(default=200, ge=1)
+    """Job types that one tenant may use within an hour through one instance of the micro service."""
     ack_wait: float = Field(default=30.0, ge=1, le=600)
     """Seconds after which the server gives a job to another worker, unless its own keeps it alive."""
     max_deliver: int = Field(default=10 * ATTEMPTS_LIMIT, ge=2 * ATTEMPTS_LIMIT)

@@ -20,6 +20,9 @@ from jsjobs.model.errors import JobError
 IN_PROCESS = 10158
 """Another publish of the same message id is on its way to the replicas: its outcome is this one's, in a moment."""
 
+TOO_MANY_BATCHES = 10210
+"""The stream, or its server, has as many open atomic batches as it takes; nothing of this one was stored."""
+
 
 def answer_of(reply: Reply) -> dict[str, Any]:
     """The acknowledgement, or the refusal, as the server wrote it.
@@ -47,6 +50,11 @@ def refusal(error: dict[str, Any]) -> JobError:
         return JobError.from_runner_unavailable(
             "another submit of the same dedupe_key is not decided yet, as without a majority of the replicas: "
             "submit it again later, it will not be queued twice"
+        )
+    if code == TOO_MANY_BATCHES:
+        return JobError.from_runner_unavailable(
+            f"busy: too many lists are being submitted to this queue ({text}, code {code}): nothing was queued, "
+            "try again in some seconds"
         )
     if code == STORE_FAILED:
         return JobError.from_runner_unavailable(f"the mailbox is full ({text}): nothing was queued, try again later")

@@ -44,6 +44,11 @@ class WireParser:
         self.aside: deque[Callable[[], Coroutine[Any, Any, None]]] = deque()
         """To be awaited one after the other: messages of nats-py's own subscriptions, and what the server says."""
 
+    @property
+    def is_midway(self) -> bool:
+        """Whether a part of a message has come and its rest has not: the server has more to send."""
+        return bool(self._rest)
+
     def reset(self) -> None:
         """Forget a half-received message: the connection is a new one."""
         self._rest = b""
