@@ -45,17 +45,18 @@ class Config(BaseSettings):
         repr=False,
     )
     """One URL, or several with commas between them; what holds a password is not shown."""
-    nats_creds: Path | None = None
+    nats_creds: Path | None = Field(default=None, repr=False)
+    """File with a user's JWT and seed. No path is shown: somebody may have put the secret itself in its place."""
     nats_user: str | None = None
     nats_password: SecretStr | None = None
     nats_token: SecretStr | None = None
-    nats_nkey: Path | None = None
+    nats_nkey: Path | None = Field(default=None, repr=False)
     """File with an nkey seed."""
     nats_inbox_prefix: str = Field(default="_INBOX", pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")
     """Begin of the subjects on which answers come: with one of its own a user's answers are not for others to read."""
-    nats_tls_ca: Path | None = None
-    nats_tls_cert: Path | None = None
-    nats_tls_key: Path | None = None
+    nats_tls_ca: Path | None = Field(default=None, repr=False)
+    nats_tls_cert: Path | None = Field(default=None, repr=False)
+    nats_tls_key: Path | None = Field(default=None, repr=False)
     database_url: SecretStr | None = Field(
         default=None, validation_alias=AliasChoices("JSJOBS_DATABASE_URL", "DATABASE_URL", "database_url")
     )

@@ -98,9 +98,8 @@ class WireParser:
                 receiver(subject, reply, header, body)
             except (Exception, asyncio.CancelledError):  # a plain function's is never this task's own cancellation
                 logger.exception("a message on %.200r could not be handled and was skipped", subject)
-        else:
-            if size - position > _MAX_LINE:
-                raise ProtocolError
+        if size - position > _MAX_LINE:
+            raise ProtocolError
         self._rest = buffer[position:]
 
     async def _hand_on(self, sid: bytes, subject: bytes, reply: bytes, body: bytes, header: bytes) -> None:
