@@ -120,7 +120,7 @@ async def test_a_flood_of_submits_is_told_and_cuts_nobody(
         served(config),
     ):
         job_id = json.loads((await submit(publisher, "jobs.rpc.submit")).data)["job_id"]
-        flood = [asyncio.ensure_future(acme.request(OWN, body, timeout=60)) for _ in range(400)]
+        flood = [asyncio.ensure_future(acme.request(OWN, body, timeout=60)) for _ in range(200)]
         asked = 0
         while not all(request.done() for request in flood):
             status = await operator.request("jobs.rpc.status", json.dumps({"job_id": job_id}).encode(), timeout=10)
@@ -136,6 +136,25 @@ async def test_a_flood_of_submits_is_told_and_cuts_nobody(
         assert refusal(await submit(operator, "jobs.rpc.tenant.other.submit", type="after", priority="low")) == ("", "")
     assert "is lost" not in caplog.text
     assert "Slow Consumer" not in secured_server.log.read_text()
+
+
+async def test_a_dedupe_key_is_its_tenants_own_but_for_raw_publishers(as_user: Settings) -> None:
+    config = as_user("service")
+    async with (
+        plain_client(config.nats_url, "acme") as acme,
+        plain_client(config.nats_url, "operator") as other,
+        plain_client(config.nats_url, "publisher") as publisher,
+        served(config),
+    ):
+        for number, (key, duplicate) in enumerate((("a", False), ("acme/echo/b", False), ("c", True))):
+            if key == "c":
+                headers = {"Nats-Msg-Id": "acme/echo/c"}
+                await publisher.jetstream().publish("jobs.normal.e.echo", b"1", headers=headers)
+            else:
+                answer = await submit(other, "jobs.rpc.tenant.other.submit", dedupe_key=key)
+                assert not json.loads(answer.data)["duplicate"]
+            own = await submit(acme, dedupe_key="abc"[number])
+            assert json.loads(own.data)["duplicate"] is duplicate
 
 
 async def open_batches(client: Client, count: int = 50) -> None:
