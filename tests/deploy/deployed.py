@@ -87,7 +87,7 @@ def secrets() -> dict[str, set[str]]:
     """The settings in each role's Secret, as config.yaml says that it is made."""
     text = (DEPLOY / "kubernetes" / "config.yaml").read_text()
     made = re.findall(r"^# +kubectl create secret generic jsjobs-(\w+)(.*)$", text, re.MULTILINE)
-    return {role: set(re.findall(r"--from-literal=(\w+)=", literals)) for role, literals in made}
+    return {role: set(re.findall(r"--from-literal='?(\w+)=", literals)) for role, literals in made}
 
 
 def environment() -> dict[str, set[str]]:

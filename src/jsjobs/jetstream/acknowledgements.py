@@ -51,15 +51,15 @@ def refusal(error: dict[str, Any]) -> JobError:
             "another submit of the same dedupe_key is not decided yet, as without a majority of the replicas: "
             "submit it again later, it will not be queued twice"
         )
+    if code == STORE_FAILED:
+        return JobError.from_runner_unavailable(f"the mailbox is full ({text}): nothing was queued, try again later")
+    if isinstance(api_error(error, ""), LimitReached):
+        return LimitReached(error, "nothing was queued")
     if code == TOO_MANY_BATCHES:
         return JobError.from_runner_unavailable(
             f"busy: too many lists are being submitted to this queue ({text}, code {code}): nothing was queued, "
             "try again in some seconds"
         )
-    if code == STORE_FAILED:
-        return JobError.from_runner_unavailable(f"the mailbox is full ({text}): nothing was queued, try again later")
-    if isinstance(api_error(error, ""), LimitReached):
-        return LimitReached(error, "nothing was queued")
     if code == OVER_MAX_MSG_SIZE:
         return JobError.from_validation(
             f"the job is too large for its queue, which takes 896 KiB with its headers unless the stream was changed "
