@@ -16,16 +16,17 @@
 FROM python:3.13-slim AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
-COPY constraints.txt ./
-# The builder itself is pinned too, so that the same clone gives the same image.
-RUN pip install -c constraints.txt hatchling
+# All that comes from an index has the hash that it had when `just lock` wrote these files, the builder itself too.
+COPY deploy/requirements.txt deploy/requirements-build.txt ./
+RUN pip install --require-hashes -r requirements-build.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY streams streams
 COPY examples/files examples/files
 COPY src src
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels .
 RUN python -m venv /opt/jsjobs \
-    && /opt/jsjobs/bin/pip install -c constraints.txt "$(echo /wheels/jsjobs-*.whl)[uvloop]"
+    && /opt/jsjobs/bin/pip install --require-hashes -r requirements.txt \
+    && /opt/jsjobs/bin/pip install --no-deps --no-index /wheels/jsjobs-*.whl
 
 FROM python:3.13-slim
 # A number, since Kubernetes cannot tell whether a name is root.

@@ -41,6 +41,14 @@ lint: setup
     .venv/bin/mypy
     .venv/bin/lint-imports
 
+# The image's requirements with their hashes, after pyproject.toml or constraints.txt has changed.
+lock: setup
+    .venv/bin/pip install -q uv
+    .venv/bin/uv pip compile -q --generate-hashes --universal --python-version 3.13 -c constraints.txt --no-header \
+        --no-annotate --extra uvloop pyproject.toml -o deploy/requirements.txt
+    echo hatchling | .venv/bin/uv pip compile -q --generate-hashes --universal --python-version 3.13 -c constraints.txt \
+        --no-header --no-annotate - -o deploy/requirements-build.txt
+
 # Everything that CI checks.
 check: setup
     .venv/bin/pytest --cov --cov-report= -n 3

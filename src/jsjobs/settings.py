@@ -45,17 +45,18 @@ class Config(BaseSettings):
         repr=False,
     )
     """One URL, or several with commas between them; what holds a password is not shown."""
-    nats_creds: Path | None = None
+    nats_creds: Path | None = Field(default=None, repr=False)
+    """File with a user's JWT and seed. No path is shown: somebody may have put the secret itself in its place."""
     nats_user: str | None = None
     nats_password: SecretStr | None = None
     nats_token: SecretStr | None = None
-    nats_nkey: Path | None = None
+    nats_nkey: Path | None = Field(default=None, repr=False)
     """File with an nkey seed."""
     nats_inbox_prefix: str = Field(default="_INBOX", pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")
     """Begin of the subjects on which answers come: with one of its own a user's answers are not for others to read."""
-    nats_tls_ca: Path | None = None
-    nats_tls_cert: Path | None = None
-    nats_tls_key: Path | None = None
+    nats_tls_ca: Path | None = Field(default=None, repr=False)
+    nats_tls_cert: Path | None = Field(default=None, repr=False)
+    nats_tls_key: Path | None = Field(default=None, repr=False)
     database_url: SecretStr | None = Field(
         default=None, validation_alias=AliasChoices("JSJOBS_DATABASE_URL", "DATABASE_URL", "database_url")
     )
@@ -73,6 +74,13 @@ class Config(BaseSettings):
     """Jobs that may wait per shard and type; when it is full, submit says so and queues nothing."""
     queue_bytes: int = Field(default=2 * 2**30, ge=2**20)
     """Bytes that each queue may hold; the server reserves them."""
+    tenant_delayed_jobs: int = Field(default=100_000, ge=1)
+    """Delayed jobs that one tenant may have waiting through the micro service, over all its instances. What comes on
+    `jobs.rpc.submit` counts together as one tenant's."""
+    tenant_delayed_bytes: int = Field(default=512 * 2**20, ge=2**20)
+    """Bytes of those."""
+    tenant_types: int = Field(default=200, ge=1)
+    """Job types that one tenant may use within an hour through one instance of the micro service."""
     ack_wait: float = Field(default=30.0, ge=1, le=600)
     """Seconds after which the server gives a job to another worker, unless its own keeps it alive."""
     max_deliver: int = Field(default=10 * ATTEMPTS_LIMIT, ge=2 * ATTEMPTS_LIMIT)

@@ -83,6 +83,13 @@ def commands() -> dict[str, list[str]]:
     return found
 
 
+def secrets() -> dict[str, set[str]]:
+    """The settings in each role's Secret, as config.yaml says that it is made."""
+    text = (DEPLOY / "kubernetes" / "config.yaml").read_text()
+    made = re.findall(r"^# +kubectl create secret generic jsjobs-(\w+)(.*)$", text, re.MULTILINE)
+    return {role: set(re.findall(r"--from-literal='?(\w+)=", literals)) for role, literals in made}
+
+
 def environment() -> dict[str, set[str]]:
     """The names of environment variables that are set for jsjobs, by where."""
     found = {name: set(service["environment"]) for name, service in SERVICES.items() if service["image"] == "jsjobs"}

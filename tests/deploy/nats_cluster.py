@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from deployed import NODES, SERVICES
+from deployed import NODES, ROOT, SERVICES
 
+from bare_environment import bare_environment
 from facts import eventually, is_ok
 from jsjobs.embedded.nats import _find_binary
 
@@ -21,6 +22,8 @@ class Cluster:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.is_secured = False
+        """Whether the nodes run the configuration that the compose file gives them, with its accounts and users."""
         self.config = ""
         """More configuration of every node, in the server's own format."""
         sockets = {(name, port): socket.create_server(("127.0.0.1", 0)) for name in NODES for port in PORTS}
@@ -33,6 +36,7 @@ class Cluster:
     def here(self, name: str, text: str) -> str:
         """What a text of this node's container means on this machine."""
         text = text.replace("/data", str(self.folder / name)).replace("0.0.0.0:", f"{name}:")
+        text = text.replace("/etc/nats/", f"{ROOT}/streams/auth/").replace("--addr=0.0.0.0", "--addr=127.0.0.1")
         for other in NODES:
             for port in PORTS:
                 text = text.replace(f"{other}:{port}", f"127.0.0.1:{self.ports[other, port]}")
@@ -43,6 +47,11 @@ class Cluster:
 
     def start(self, name: str) -> None:
         options = [self.here(name, option) for option in SERVICES[name]["command"]]
+        home = self.folder / name
+        home.mkdir(exist_ok=True)
+        if not self.is_secured:
+            [config] = [option for option in options if option.startswith("--config=")]
+            options[options.index(config) : options.index(config) + 1] = ["--jetstream", f"--store_dir={home}"]
         if self.config:
             own = self.folder / f"{name}.conf"  # one that all share would be written while another node reads it
             own.write_text(self.config)
@@ -50,7 +59,11 @@ class Cluster:
         log = (self.folder / f"{name}.log").open("ab")
         self.logs.append(log)
         self.processes[name] = subprocess.Popen(
-            [_find_binary(), "--addr=127.0.0.1", *options], stdout=log, stderr=subprocess.STDOUT
+            [_find_binary(), *options],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=home,
+            env=bare_environment() | SERVICES[name]["environment"],
         )
 
     async def form(self) -> str:

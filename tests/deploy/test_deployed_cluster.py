@@ -21,13 +21,23 @@ from jsjobs.settings import Config
 pytestmark = pytest.mark.long
 
 REQUEST_WITHIN = 3.0
+STREAMS = ("CRITICAL", "HIGH", "NORMAL", "LOW", "SCHEDULE", "PROGRESS", "DEAD")
 
 
-def environment(cluster: Cluster) -> dict[str, str]:
-    """The compose file's settings, for this machine, without Postgres."""
-    given = SERVICES["setup"]["environment"]
-    kept = {name: given[name] for name in ("NATS_URL", "JSJOBS_REPLICAS", "JSJOBS_QUEUE_BYTES")}
+def environment(cluster: Cluster, name: str = "setup") -> dict[str, str]:
+    """The compose file's settings of a service, for this machine, without Postgres."""
+    given = SERVICES[name]["environment"]
+    kept = {name: value for name, value in given.items() if name.startswith(("NATS_", "JSJOBS_NATS_"))}
+    kept |= {name: given[name] for name in ("JSJOBS_REPLICAS", "JSJOBS_QUEUE_BYTES")}
     return {name: cluster.here("nats-1", value) for name, value in kept.items()}
+
+
+def config_of(cluster: Cluster, name: str) -> Config:
+    given = environment(cluster, name)
+    who = {
+        what: given[f"JSJOBS_NATS_{what[5:].upper()}"] for what in ("nats_user", "nats_password", "nats_inbox_prefix")
+    }
+    return Config(nats_url=given["NATS_URL"], replicas=3, ack_wait=5, timeout=REQUEST_WITHIN, **who)
 
 
 def apply_streams(cluster: Cluster) -> None:
@@ -57,7 +67,7 @@ async def leader_of(connection: Connection, stream: str) -> str:
 
 
 async def assert_three_copies(connection: Connection) -> None:
-    for name in (await call(connection, "STREAM.NAMES"))["streams"]:
+    for name in ("KV_jobs", *(f"JOBS_{kind}" for kind in STREAMS)):
         info = await call(connection, f"STREAM.INFO.{name}")
         assert info["config"]["num_replicas"] == 3, name
         assert len(info["cluster"]["replicas"]) == 2, name
@@ -65,6 +75,7 @@ async def assert_three_copies(connection: Connection) -> None:
 
 @pytest.mark.timeout(240)
 async def test_jobs_outlive_the_node_that_led_their_queue(cluster: Cluster) -> None:
+    cluster.is_secured = True
     cluster.start("nats-1")
     with pytest.raises(AssertionError, match="still not true"):
         await eventually(partial(cluster.is_healthy, "nats-1"), within=2)  # it cannot have a leader yet
@@ -74,9 +85,7 @@ async def test_jobs_outlive_the_node_that_led_their_queue(cluster: Cluster) -> N
         await eventually(partial(cluster.is_healthy, name), within=30)
     apply_streams(cluster)
 
-    given = environment(cluster)
-    config = Config(nats_url=given["NATS_URL"], replicas=3, ack_wait=5, timeout=REQUEST_WITHIN)
-    service = JobService(config)
+    service = JobService(config_of(cluster, "worker"))
     ran: list[int] = []
 
     @service.handler("echo")
@@ -84,7 +93,7 @@ async def test_jobs_outlive_the_node_that_led_their_queue(cluster: Cluster) -> N
         ran.append(number)
         return number
 
-    connection = await connect(config)
+    connection = await connect(config_of(cluster, "setup"))
     try:
         await assert_three_copies(connection)
         async with service, service.worker():

@@ -65,7 +65,7 @@ def settings() -> set[str]:
 
 @pytest.mark.parametrize("where", environment())
 def test_a_variable_is_a_setting_or_a_flag(where: str) -> None:
-    known = settings() | set(flags(COMMAND))
+    known = settings() | set(flags(COMMAND)) | set(SERVICES["nats-1"]["environment"])
     ours = {name for name in environment()[where] if not name.startswith("OTEL_")}
     assert ours <= known
 
@@ -83,7 +83,7 @@ def test_the_settings_of_the_compose_file_can_be_loaded(monkeypatch: pytest.Monk
 
 def test_whoever_stops_a_process_waits_longer_than_its_grace_time() -> None:
     leaves_within = 5  # its last writes, and its threads
-    for name in ("worker", "router"):
+    for name in ("worker", "router", "service"):
         grace = float(SERVICES[name]["environment"]["JSJOBS_GRACE"])
         assert seconds(SERVICES[name]["stop_grace_period"]) > grace + leaves_within
         grace = float(MANIFESTS["config.yaml"]["data"]["JSJOBS_GRACE"])

@@ -67,7 +67,8 @@ def test_services_wait_for_services_that_can_tell() -> None:
             if wait["condition"] == "service_healthy":
                 assert "test" in SERVICES[other]["healthcheck"], f"{name} waits for {other}"
         if service["image"] == "jsjobs" and name != "setup":
-            assert waits == {"setup": {"condition": "service_completed_successfully"}}
+            before = "roles" if name == "router" else "setup"
+            assert waits == {before: {"condition": "service_completed_successfully"}}
         assert service["restart"], name
     assert set(SERVICES["setup"]["depends_on"]) == {*NODES, "postgres"}
 
@@ -77,6 +78,28 @@ def test_files_and_volumes_that_are_mounted_exist() -> None:
         for mount in service.get("volumes", []):
             source = mount.split(":")[0]
             assert (ROOT / source).exists() if source.startswith(".") else source in COMPOSE["volumes"], mount
+
+
+def test_each_service_of_the_compose_file_has_its_role() -> None:
+    passwords = SERVICES["nats-1"]["environment"]
+    config = (ROOT / "streams" / "auth" / "server.conf").read_text()
+    assert set(passwords) == set(re.findall(r"\$(JSJOBS_\w+_PASSWORD)", config))
+    databases = {}
+    for name, service in SERVICES.items():
+        if service["image"] != "jsjobs":
+            continue
+        given = service["environment"]
+        role = "operator" if name == "setup" else name
+        assert given["JSJOBS_NATS_USER"] == role
+        assert given["JSJOBS_NATS_INBOX_PREFIX"] == f"_INBOX.{role}"
+        assert given["JSJOBS_NATS_PASSWORD"] == passwords[f"JSJOBS_{role.upper()}_PASSWORD"]
+        databases[name] = given.get("DATABASE_URL", "").partition("//")[2].partition(":")[0]
+    assert databases == {"setup": "jsjobs", "worker": "", "router": "router", "service": ""}
+    for name in NODES:
+        assert SERVICES[name]["environment"] == passwords
+        assert "--config=/etc/nats/server.conf" in SERVICES[name]["command"]
+        assert "./streams/auth:/etc/nats:ro" in SERVICES[name]["volumes"]
+    assert "create role router login" in (DEPLOY / "postgres" / "compose.sql").read_text()
 
 
 # --- the collector, Prometheus and Grafana
@@ -187,3 +210,33 @@ def test_what_the_image_is_made_of_is_let_into_its_context() -> None:
     assert copied == allowed
     for path in allowed:
         assert (ROOT / path).exists()
+
+
+def pinned(name: str) -> dict[str, tuple[str, int]]:
+    """Version and number of hashes of each requirement of a file in deploy/."""
+    text = (DEPLOY / name).read_text().replace("\\\n", " ")
+    lines = [line.split() for line in text.splitlines() if line.strip()]
+    return {
+        word[0].partition("==")[0]: (
+            word[0].partition("==")[2],
+            sum(each.startswith("--hash=sha256:") for each in word),
+        )
+        for word in lines
+    }
+
+
+def test_what_the_image_installs_has_the_versions_of_the_tests_and_hashes() -> None:
+    constraints = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split())
+    constraints = {name.lower().replace("_", "-"): version for name, version in constraints.items()}
+    needed = pinned("requirements.txt")
+    for name, (version, hashes) in {**needed, **pinned("requirements-build.txt")}.items():
+        assert hashes > 0, name
+        assert constraints.get(name, version) == version, name
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["uvloop"]]
+    assert {re.split(r"[^A-Za-z0-9_-]", line)[0].lower() for line in wanted} <= set(needed)
+    installs = [
+        line for line in re.findall(r"pip install (.*?)(?:&&|$)", DOCKERFILE, re.MULTILINE) if "httpx" not in line
+    ]
+    assert len(installs) == 3
+    assert all("--require-hashes" in line or "--no-deps --no-index" in line for line in installs)

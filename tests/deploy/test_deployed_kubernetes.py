@@ -5,8 +5,9 @@ import re
 
 import pytest
 import yaml
-from deployed import DEPLOY, MANIFESTS, SCALERS, containers, instruction, pods
+from deployed import DEPLOY, MANIFESTS, ROOT, SCALERS, containers, instruction, pods, secrets
 
+POLICIES = [manifest for manifest in MANIFESTS.values() if manifest["kind"] == "NetworkPolicy"]
 KUBERNETES = ("1.31", "1.37")
 SCALED_OBJECT = {
     "scaleTargetRef",
@@ -17,6 +18,14 @@ SCALED_OBJECT = {
     "fallback",
     "triggers",
 }
+SECRETS = {
+    "worker.yaml: worker": "worker",
+    "router.yaml: router": "router",
+    "service.yaml: service": "service",
+    "setup-job.yaml: migrate": "owner",
+    "setup-job.yaml: apply": "operator",
+}
+"""Which role's Secret each container gets."""
 TRIGGERS = {
     "nats-jetstream": {"natsServerMonitoringEndpoint", "account", "stream", "consumer", "lagThreshold"},
     "prometheus": {"serverAddress", "query", "threshold", "ignoreNullValues"},
@@ -65,7 +74,8 @@ def test_a_container_may_do_little(where: str) -> None:
         "capabilities": {"drop": ["ALL"]},
     }
     assert container["resources"]["limits"]["memory"]
-    assert container["envFrom"] == [{"configMapRef": {"name": "jsjobs"}}, {"secretRef": {"name": "jsjobs"}}]
+    role = SECRETS[where]
+    assert container["envFrom"] == [{"configMapRef": {"name": "jsjobs"}}, {"secretRef": {"name": f"jsjobs-{role}"}}]
     assert MANIFESTS["config.yaml"]["metadata"]["name"] == "jsjobs"
 
 
@@ -77,7 +87,7 @@ def test_a_pod_is_the_images_user(name: str) -> None:
     assert not pods()[name]["automountServiceAccountToken"]
 
 
-@pytest.mark.parametrize("name", ["worker.yaml", "router.yaml"])
+@pytest.mark.parametrize("name", ["worker.yaml", "router.yaml", "service.yaml"])
 def test_probes_ask_for_what_is_answered(name: str) -> None:
     [container] = pods()[name]["containers"]
     assert container["livenessProbe"]["httpGet"] == {"path": "/live", "port": "health"}
@@ -112,3 +122,83 @@ def test_no_numbers_are_not_taken_for_idle_shards() -> None:
     assert not re.search(r"\b(or|vector|absent)\b", trigger["metadata"]["query"])
     # And where all are idle it must be 0, not empty.
     assert "> bool 0" in trigger["metadata"]["query"]
+
+
+# --- who gets what
+
+
+def test_a_secret_holds_what_its_role_needs_and_no_more() -> None:
+    assert secrets() == {
+        "worker": {"JSJOBS_NATS_PASSWORD"},
+        "service": {"JSJOBS_NATS_PASSWORD"},
+        "router": {"JSJOBS_NATS_PASSWORD", "DATABASE_URL"},
+        "operator": {"JSJOBS_NATS_PASSWORD"},
+        "owner": {"DATABASE_URL"},
+    }
+    assert set(dict(containers())) == set(SECRETS)
+    for manifest in MANIFESTS.values():
+        assert manifest["kind"] != "Secret"
+
+
+@pytest.mark.parametrize("where", SECRETS)
+def test_a_container_is_a_user_of_nats_that_has_its_role(where: str) -> None:
+    named = {each["name"]: each["value"] for each in dict(containers())[where].get("env", [])}
+    role = SECRETS[where]
+    if role == "owner":
+        assert named == {}, "it reaches Postgres alone"
+        return
+    assert named["JSJOBS_NATS_USER"] == role
+    assert named["JSJOBS_NATS_INBOX_PREFIX"] == f"_INBOX.{role}"
+    auth = ROOT / "streams" / "auth"
+    assert (
+        f'user: {role}, password: $JSJOBS_{role.upper()}_PASSWORD, permissions {{ include "{role}.conf" }}'
+        in (auth / "server.conf").read_text()
+    )
+    assert f'"_INBOX.{role}.>"' in (auth / f"{role}.conf").read_text()
+
+
+def test_nats_is_reached_by_tls_with_an_authority_that_is_mounted() -> None:
+    config = MANIFESTS["config.yaml"]["data"]
+    assert config["NATS_URL"].startswith("tls://")
+    folder, _, file = config["JSJOBS_NATS_TLS_CA"].rpartition("/")
+    for where, container in containers():
+        mounted = {mount["name"]: mount for mount in container.get("volumeMounts", [])}
+        if SECRETS[where] != "owner":
+            assert mounted["nats-ca"] == {"name": "nats-ca", "mountPath": folder, "readOnly": True}
+    for pod in pods().values():
+        assert {"name": "nats-ca", "configMap": {"name": "jsjobs-nats-ca"}} in pod["volumes"]
+    assert f"jsjobs-nats-ca --from-file={file}" in (DEPLOY / "kubernetes" / "config.yaml").read_text()
+
+
+def reached(labels: dict[str, str]) -> set[int]:
+    """The ports that pods with these labels reach, by all policies that select them."""
+    ports = set()
+    for policy in POLICIES:
+        selector = policy["spec"]["podSelector"]
+        chosen = selector["matchLabels"].items() <= labels.items()
+        for each in selector.get("matchExpressions", []):
+            assert each["operator"] == "In"
+            chosen = chosen and labels.get(each["key"]) in each["values"]
+        if chosen:
+            ports |= {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
+    return ports
+
+
+def test_every_pod_reaches_what_its_role_needs_and_no_more() -> None:
+    shared = {53, 4222, 4318}
+    found = {
+        name: reached(manifest["spec"]["template"]["metadata"]["labels"])
+        for name, manifest in MANIFESTS.items()
+        if name in pods()
+    }
+    assert found == {
+        "worker.yaml": shared | {443},
+        "service.yaml": shared,
+        "router.yaml": shared | {5432},
+        "setup-job.yaml": shared | {5432},
+    }
+    [entered] = [policy for policy in POLICIES if "Ingress" in policy["spec"]["policyTypes"]]
+    assert entered["spec"]["podSelector"] == {"matchLabels": {"app.kubernetes.io/name": "jsjobs"}}
+    assert entered["spec"]["ingress"] == [{"ports": [{"protocol": "TCP", "port": 8080}]}]
+    applied = yaml.safe_load((DEPLOY / "kubernetes" / "kustomization.yaml").read_text())["resources"]
+    assert {name for name, manifest in MANIFESTS.items() if manifest in POLICIES} <= set(applied)

@@ -8,7 +8,7 @@ import pytest
 from nats.aio.client import Client
 
 from facts import eventually
-from jsjobs.jetstream import micro
+from jsjobs.jetstream import admission, micro
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.micro import Endpoint, MicroService, Refused, ServiceRequest, one_line
 from jsjobs.model.errors import Reason
@@ -42,7 +42,7 @@ async def test_one_request_too_many_is_refused_and_other_endpoints_go_on(
         ]
 
         async def all_wait() -> bool:
-            return served.requests == micro.MOST_REQUESTS == 1000
+            return served.requests == admission.MOST_REQUESTS == 1000
 
         await eventually(all_wait)
         refused = await plain.request(f"{namespace}.one", b"", timeout=5)
@@ -59,7 +59,7 @@ async def test_one_request_too_many_is_refused_and_other_endpoints_go_on(
 async def test_the_memory_of_requests_is_bounded(
     connection: Connection, plain: Client, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(micro, "_MOST_BYTES", 25)
+    monkeypatch.setattr(admission, "_MOST_BYTES", 25)
     go = asyncio.Event()
 
     async def wait(request: ServiceRequest) -> AsyncIterator[bytes]:

@@ -50,7 +50,7 @@ def server_config() -> str:
     `root` may everything in the namespace's account, `stranger` everything in that of publishers; `delaying` is a worker
     whose handlers delay jobs.
     """
-    head, store, tail = (AUTH / "server.conf").read_text().partition('jetstream { store_dir: "./jetstream" }\n')
+    head, store, tail = (AUTH / "server.conf").read_text().partition('  store_dir: "./jetstream"\n')
     assert store
     # Beside the roles one who may everything, for what no role may: to show that it would work.
     everybody = f'{{ user: root, password: "{password("root")}" }}\n'

@@ -205,3 +205,58 @@ async def test_a_credentials_file_that_is_exchanged_for_a_broken_one(tmp_path: P
                 return bool(await jobs.submit("t", 1))
 
             await eventually(is_back)
+
+
+async def test_certificates_that_are_replaced_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The authority and both sides' certificates run out: who is connected goes on with the new ones."""
+    made = Certificates(tmp_path)
+    (cert, private), (own, own_key) = made.server, made.client
+    for name, file in (("CERT", cert), ("KEY", private), ("CA", made.ca)):
+        monkeypatch.setenv(f"JSJOBS_TLS_SERVER_{name}", str(file))
+    home = tmp_path / "nats"
+    home.mkdir()
+    (home / "tls.conf").write_text((AUTH / "tls.conf").read_text())
+    with NatsServer(home, config='include "tls.conf"') as server:
+        config = settings(server.url, nats_tls_ca=made.ca, nats_tls_cert=own, nats_tls_key=own_key)
+        await apply(config)
+        async with JobService(config) as jobs:
+            server.stop()
+            await eventually(lambda: not jobs.connection.is_connected)
+            old = made.ca.read_bytes()
+            Certificates(tmp_path)
+            assert made.ca.read_bytes() != old
+            replaced = own_key.read_bytes()
+            own_key.write_text("half written")
+            server.start()
+            with pytest.raises(JobService.Error, match="no connection to NATS"):
+                await jobs.submit("t", 1)
+            own_key.write_bytes(replaced)
+
+            async def is_back() -> bool:
+                return bool(await jobs.submit("t", 1))
+
+            assert await eventually(is_back)
+
+
+PEM = "-----BEGIN PRIVATE KEY-----\n" + "MC4CAQAwBQYDK2VwBCIEIDpl4nted\n" * 40 + "-----END PRIVATE KEY-----\n"
+
+
+@pytest.mark.parametrize("what", ["nats_nkey", "nats_creds", "nats_tls_ca", "nats_tls_cert", "nats_tls_key"])
+@pytest.mark.parametrize("pasted", ["SUAPL4NTED" + "A" * 48, "eyJpl4nted." * 40, PEM], ids=["seed", "token", "pem"])
+async def test_a_secret_in_the_place_of_a_path_is_not_repeated(what: str, pasted: str) -> None:
+    config = JobService.Config(**{"nats_url": "nats://127.0.0.1:1", what: pasted})
+    assert "pl4nted" not in repr(config).lower()
+    [end] = await commands(
+        (
+            environment(JobService.Config(nats_url="nats://127.0.0.1:1"), **{f"JSJOBS_{what.upper()}": pasted}),
+            ("queues", "-v"),
+        )
+    )
+    with pytest.raises(
+        JobService.Error, match=f"{what}: there is no file .*the path of a file belongs there"
+    ) as raised:
+        await JobService(config).connect()
+    assert end.code == 2
+    for said in (end.out + end.err, f"{raised.value!r} {raised.value}"):
+        assert "pl4nted" not in said.lower()
+        assert f"{what}: there is no file" in said

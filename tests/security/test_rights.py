@@ -62,6 +62,7 @@ PUBLISH = {
     "$KV.jobs.normal-1": WRITERS,
     "$KV.jobs.batch.b": {"worker", "service", "operator"},
     "$KV.jobs.topology.normal": {"router", "operator"},
+    "$KV.jobs.quota.x": {"service"},
     "$KV.others.key": NOBODY,
     "jobs.progress.normal-1": {"worker"},
     "jobs.dead.normal-1": {"worker", "router"},

@@ -70,7 +70,7 @@ async def test_files_for_another_namespace(reader: Path) -> None:
     ]
     home = reader / "nats"
     shutil.copytree(auth, home)
-    text = (auth / "server.conf").read_text().replace('jetstream { store_dir: "./jetstream" }\n', "")
+    text = (auth / "server.conf").read_text().replace('  store_dir: "./jetstream"\n', "")
     with secured(home, text, auth) as server:
         of = lambda user: config_of(server.url, user, namespace="shop")  # noqa: E731
         await apply(of("operator"))

@@ -21,6 +21,9 @@ from jsjobs.model.errors import JobError
 IN_PROCESS = 10158
 """Another publish of the same message id is on its way to the replicas: its outcome is this one's, in a moment."""
 
+TOO_MANY_BATCHES = 10210
+"""The stream, or its server, has as many open atomic batches as it takes; nothing of this one was stored."""
+
 
 def answer_of(reply: Reply) -> dict[str, Any]:
     """The acknowledgement, or the refusal, as the server wrote it.
@@ -53,6 +56,11 @@ def refusal(error: dict[str, Any]) -> JobError:
         return JobError.from_runner_unavailable(f"the mailbox is full ({text}): nothing was queued, try again later")
     if isinstance(api_error(error, ""), LimitReached):
         return LimitReached(error, "nothing was queued")
+    if code == TOO_MANY_BATCHES:
+        return JobError.from_runner_unavailable(
+            f"busy: too many lists are being submitted to this queue ({text}, code {code}): nothing was queued, "
+            "try again in some seconds"
+        )
     if code == OVER_MAX_MSG_SIZE:
         return JobError.from_validation(
             f"the job is too large for its queue, which takes 896 KiB with its headers unless the stream was changed "

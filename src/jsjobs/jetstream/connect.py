@@ -5,10 +5,11 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.credentials import check_creds, check_nkey
+from jsjobs.jetstream.credentials import check_creds, check_file, check_nkey
 from jsjobs.model.errors import JobError
 from jsjobs.settings import Config
 
@@ -22,9 +23,7 @@ async def connect(config: Config, *, name: str = "jsjobs") -> Connection:
     """
     options: dict[str, Any] = {"name": name, "inbox_prefix": config.nats_inbox_prefix}
     for what in ("nats_creds", "nats_nkey", "nats_tls_ca", "nats_tls_cert", "nats_tls_key"):
-        path = getattr(config, what)
-        if path is not None and not path.is_file():
-            raise JobError.from_validation(f"{what}: there is no file {str(path)!r}")
+        check_file(getattr(config, what), what)
     if config.nats_creds is not None:
         check_creds(config.nats_creds)
         options["user_credentials"] = str(config.nats_creds)
@@ -37,9 +36,10 @@ async def connect(config: Config, *, name: str = "jsjobs") -> Connection:
         options["password"] = config.nats_password.get_secret_value()
     if config.nats_token is not None:
         options["token"] = config.nats_token.get_secret_value()
+    connection = Connection()
     if config.nats_tls_ca is not None or config.nats_tls_cert is not None:
         options["tls"] = _tls(config)
-    connection = Connection()
+        connection.make_tls = partial(_tls, config)
     await connection.open(config.nats_url, timeout=config.timeout, **options)
     return connection
 

@@ -11,6 +11,23 @@ _JWT = re.compile(rb"BEGIN NATS USER JWT-*\r?\n[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[
 _SEED = re.compile(rb"BEGIN USER NKEY SEED-*\r?\n(\S+)\r?\n")
 
 
+def check_file(path: Path | None, what: str) -> None:
+    """Whether a setting names a file; what it says instead may be a secret, and is not repeated.
+
+    Raises:
+        JobError: `Validation`, if it names none.
+    """
+    try:
+        is_there = path is None or path.is_file()
+    except (OSError, ValueError):  # too long for a name, as a key is
+        is_there = False
+    if not is_there:
+        raise JobError.from_validation(
+            f"{what}: there is no file of that name, which is not shown here: the path of a file belongs there, "
+            "and not what stands in it"
+        )
+
+
 def check_creds(file: Path) -> None:
     """Whether a credentials file holds a user's JWT and its seed, each on a line of its own.
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +44,8 @@ class HardenedClient(WiredClient):
         super().__init__()
         self.needs_tls = False
         """Whether TLS was asked for, by a certificate or the URL of any server."""
+        self.make_tls: Callable[[], ssl.SSLContext] | None = None
+        """Reads the TLS files anew: they are replaced while the process runs."""
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
         """As nats-py's, but behind what was posted: there, a flush can be answered before its messages are sent."""
@@ -120,8 +124,13 @@ class HardenedClient(WiredClient):
             give_up.cancel()
 
     async def _connect_to_server(self, s: Srv) -> None:
-        """As nats-py's, but an attempt that got no further than a socket leaves none open."""
+        """As nats-py's, but TLS files are read anew; an attempt that got no further than a socket leaves none open."""
         self._abort()
+        if self.make_tls is not None:
+            try:
+                self.options["tls"] = self.make_tls()
+            except JobError as error:  # in the middle of being replaced
+                raise nats_errors.Error(f"nats: {error.message}") from None
         await super()._connect_to_server(s)
 
     def _abort(self) -> None:

@@ -18,6 +18,7 @@ from nats.errors import Error as NatsError
 from nats.micro.request import ERROR_CODE_HEADER, ERROR_HEADER
 from nats.micro.service import DEFAULT_QUEUE_GROUP, EndpointStats, ServiceVerb
 
+from jsjobs.jetstream.admission import Admission
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.discovery import Discovery
 from jsjobs.jetstream.errors import TooLarge
@@ -30,12 +31,8 @@ from jsjobs.safe_log import get_logger
 
 logger = get_logger("jsjobs.service")
 
-MOST_REQUESTS = 1000
-"""Requests under way at one endpoint; one more is refused. Those that wait take no room from those that do not."""
 LONGEST = 3600
 """Seconds that a request is served, at most: its requester may have gone, which nobody tells."""
-_MOST_BYTES = 64 * 2**20
-"""Bytes of all requests under way."""
 _MOST_TEXT = 1000
 _FLUSH_WITHIN = 2
 _LAST_WORDS = 1.0
@@ -55,7 +52,7 @@ class Refused(Exception):  # noqa: N818 - reads as what happened
     """What a request ends in instead of an answer.
 
     Args:
-        code: 400, 404, 409 or 503.
+        code: 400, 404, 409, 429 or 503.
         reason: Why, as one of the reasons of jsjobs.
         message: What was wrong.
     """
@@ -77,6 +74,8 @@ class Endpoint:
     most_bytes: int
     """The largest request, its headers included."""
     metadata: dict[str, str] = field(default_factory=dict)
+    is_intake: bool = False
+    """Whether its requests may be many and large: they come on a connection apart, where there is one."""
 
 
 class MicroService:
@@ -84,6 +83,7 @@ class MicroService:
 
     Args:
         connection: One that stands.
+        intake: Another, for the endpoints whose requests may be too much for one; None: all come on the first.
         name: Of the service; what begins with it is its own, and never answered to.
         version: A semantic version.
         description: For people.
@@ -100,16 +100,17 @@ class MicroService:
         description: str,
         endpoints: list[Endpoint],
         grace: float,
+        intake: Connection | None = None,
     ) -> None:
-        self._connection = connection
+        self._first = Admission(connection)
+        self._intake = self._first if intake is None else Admission(intake)
         self._endpoints = endpoints
         self._discovery = Discovery(name, version, description)
         self._stats = {each.name: self._discovery.add(each.name, each.subject, each.metadata) for each in endpoints}
         self._tasks: dict[str, set[asyncio.Task[None]]] = {each.name: set() for each in endpoints}
-        self._bytes = 0
         self._name = name
         self._grace = grace
-        self._subscriptions: list[int] = []
+        self._subscriptions: list[tuple[Connection, int]] = []
         self._leaving: asyncio.Task[None] | None = None
         self._until = 0.0
 
@@ -119,11 +120,12 @@ class MicroService:
         try:
             for endpoint in self._endpoints:
                 take = partial(self._take, endpoint)
-                await self._subscribe(endpoint.subject, take, queue=DEFAULT_QUEUE_GROUP)
+                await self._subscribe(self._at(endpoint), endpoint.subject, take, queue=DEFAULT_QUEUE_GROUP)
             for subject, verb in self._discovery.subjects:
-                await self._subscribe(subject, partial(self._tell, verb))
-            with suppress(TimeoutError, NatsError, OSError):  # an outage: they stand once it is over
-                await self._connection.flush(timeout=_FLUSH_WITHIN)
+                await self._subscribe(self._first, subject, partial(self._tell, verb))
+            for each in {self._first.connection, self._intake.connection}:
+                with suppress(TimeoutError, NatsError, OSError):  # an outage: they stand once it is over
+                    await each.flush(timeout=_FLUSH_WITHIN)
         except BaseException:
             await self._leave()
             raise
@@ -158,12 +160,16 @@ class MicroService:
     def _under_way(self) -> list[asyncio.Task[None]]:
         return [task for tasks in self._tasks.values() for task in tasks]
 
-    async def _subscribe(self, subject: str, take: Receiver, queue: str = "") -> None:
-        self._subscriptions.append(await self._connection.receive(subject.encode(), take, queue=queue))
+    def _at(self, endpoint: Endpoint) -> Admission:
+        return self._intake if endpoint.is_intake else self._first
+
+    async def _subscribe(self, at: Admission, subject: str, take: Receiver, queue: str = "") -> None:
+        number = await at.connection.receive(subject.encode(), take, queue=queue)
+        self._subscriptions.append((at.connection, number))
 
     async def _leave(self) -> None:
         # What the server had delivered by then is still taken.
-        await asyncio.gather(*(self._connection.stop_receiving(each) for each in self._subscriptions))
+        await asyncio.gather(*(connection.stop_receiving(number) for connection, number in self._subscriptions))
         self._subscriptions.clear()
 
     # -- requests
@@ -175,72 +181,76 @@ class MicroService:
             # Nobody could learn what became of it.
             self._count_error(stats, "no reply subject, or one that is not answered to")
             return
-        size = len(header) + len(body)
+        size, at = len(header) + len(body), self._at(endpoint)
         if size > endpoint.most_bytes:
             text = f"the request is {size} bytes, {endpoint.name} takes {endpoint.most_bytes}"
-            self._refuse(stats, reply, Refused(400, Reason.VALIDATION, text))
-        elif len(tasks) >= MOST_REQUESTS or self._bytes + size > _MOST_BYTES:
-            text = f"busy: {len(tasks)} requests to {endpoint.name} are under way here, ask again"
-            self._refuse(stats, reply, Refused(503, Reason.RUNNER_UNAVAILABLE, text))
-        else:
-            request = ServiceRequest(subject.decode("utf-8", "backslashreplace"), header, body)
-            task = asyncio.ensure_future(self._serve(endpoint, stats, request, reply))
-            tasks.add(task)
-            self._bytes += size
-            task.add_done_callback(partial(self._done, tasks, size))
+            self._refuse(endpoint, reply, Refused(400, Reason.VALIDATION, text))
+            return
+        request = ServiceRequest(subject.decode("utf-8", "backslashreplace"), header, body)
+        many = "*" in endpoint.subject
+        busy = at.refusal(request.subject, size, under_way=len(tasks), is_one_of_many=many)
+        if busy is not None:
+            what = busy or f"{len(tasks)} requests to {endpoint.name}"
+            text = f"busy: {what} are under way here, ask again"
+            self._refuse(endpoint, reply, Refused(503, Reason.RUNNER_UNAVAILABLE, text))
+            return
+        at.begin(request.subject, size)
+        task = asyncio.ensure_future(self._serve(endpoint, request, reply))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+        task.add_done_callback(lambda _: at.end(request.subject, size))
 
-    def _done(self, tasks: set[asyncio.Task[None]], size: int, task: asyncio.Task[None]) -> None:
-        tasks.discard(task)
-        self._bytes -= size
-
-    async def _serve(self, endpoint: Endpoint, stats: EndpointStats, request: ServiceRequest, reply: bytes) -> None:
+    async def _serve(self, endpoint: Endpoint, request: ServiceRequest, reply: bytes) -> None:
+        stats = self._stats[endpoint.name]
         began = time.perf_counter_ns()
         try:
-            await self._answer_all(endpoint.serve(request), reply)
+            if endpoint.is_intake:
+                await self._intake.turn()
+            await self._answer_all(endpoint, endpoint.serve(request), reply)
         except Refused as refused:
-            self._refuse(stats, reply, refused)
+            self._refuse(endpoint, reply, refused)
         except asyncio.CancelledError:
             text = "this instance stops, ask again; what was asked for may yet have been done"
-            self._refuse(stats, reply, Refused(503, Reason.RUNNER_UNAVAILABLE, text))
+            self._refuse(endpoint, reply, Refused(503, Reason.RUNNER_UNAVAILABLE, text))
             raise
         except Exception:
             logger.exception("a request to %s failed in an unexpected way", endpoint.name)
             text = "the request failed in an unexpected way; the log of the service says more"
-            self._refuse(stats, reply, Refused(503, Reason.RUNNER_UNAVAILABLE, text))
+            self._refuse(endpoint, reply, Refused(503, Reason.RUNNER_UNAVAILABLE, text))
         finally:
             stats.processing_time += time.perf_counter_ns() - began
             stats.average_processing_time = stats.processing_time // stats.num_requests
 
-    async def _answer_all(self, answers: AsyncGenerator[bytes, None], reply: bytes) -> None:
+    async def _answer_all(self, endpoint: Endpoint, answers: AsyncGenerator[bytes, None], reply: bytes) -> None:
         bound = asyncio.timeout(LONGEST)
         try:
             async with bound, aclosing(answers):
                 async for answer in answers:
-                    await self._answer(reply, answer)
+                    await self._answer(self._at(endpoint).connection, reply, answer)
         except TimeoutError:
             if not bound.expired():
                 raise
             raise Refused(503, Reason.TIMEOUT, f"not done within {LONGEST} s: ask again") from None
 
-    async def _answer(self, reply: bytes, body: bytes) -> None:
+    @staticmethod
+    async def _answer(connection: Connection, reply: bytes, body: bytes) -> None:
         try:
-            await self._connection.when_up()
-            await self._connection.room()
-            self._connection.post(reply, body)
+            await connection.when_up()
+            await connection.room()
+            connection.post(reply, body)
         except TooLarge:
             raise Refused(503, Reason.RUNNER_UNAVAILABLE, "the answer is too large for one message") from None
         except JobError as error:
             # An outage: the requester hears of it by itself.
             raise Refused(503, Reason.RUNNER_UNAVAILABLE, f"the answer could not be sent: {error.message}") from None
 
-    def _refuse(self, stats: EndpointStats, reply: bytes, refused: Refused) -> None:
+    def _refuse(self, endpoint: Endpoint, reply: bytes, refused: Refused) -> None:
         text = one_line(str(refused))
         # Anybody may ask for these counts: what went wrong in whose job is not for all of them.
-        self._count_error(stats, f"{refused.code}: {refused.reason}")
+        self._count_error(self._stats[endpoint.name], f"{refused.code}: {refused.reason}")
+        header = header_block({ERROR_HEADER: text, ERROR_CODE_HEADER: str(refused.code)})
         try:
-            self._connection.post(
-                reply, header=header_block({ERROR_HEADER: text, ERROR_CODE_HEADER: str(refused.code)})
-            )
+            self._at(endpoint).connection.post(reply, header=header)
         except JobError as error:
             logger.debug("a requester could not be told: %s (%s)", text, error)
 
@@ -252,7 +262,7 @@ class MicroService:
     def _tell(self, verb: ServiceVerb, _subject: bytes, reply: bytes, _header: bytes, _body: bytes) -> None:
         if may_be_answered(reply, self._name):
             try:
-                self._connection.post(reply, self._discovery.told(verb))
+                self._first.connection.post(reply, self._discovery.told(verb))
             except JobError as error:
                 logger.debug("a look for services was not answered: %s", error)
 

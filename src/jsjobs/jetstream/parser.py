@@ -39,14 +39,24 @@ class WireParser:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._rest = b""
+        self._parts: list[bytes] = []
+        """Of a message whose size is known; put together once it is whole, not with each part that comes."""
+        self._missing = 0
         self.receivers: dict[bytes, Receiver] = {}
         """Subscription id, as the wire writes it, to the function that takes its messages."""
         self.aside: deque[Callable[[], Coroutine[Any, Any, None]]] = deque()
         """To be awaited one after the other: messages of nats-py's own subscriptions, and what the server says."""
 
+    @property
+    def is_midway(self) -> bool:
+        """Whether a part of a message has come and its rest has not: the server has more to send."""
+        return bool(self._rest or self._parts)
+
     def reset(self) -> None:
         """Forget a half-received message: the connection is a new one."""
         self._rest = b""
+        self._parts.clear()
+        self._missing = 0
         self.aside.clear()
 
     def feed(self, data: bytes) -> None:
@@ -55,6 +65,13 @@ class WireParser:
         Raises:
             ProtocolError: If they are no NATS protocol: the connection must be made anew.
         """
+        if self._missing:
+            self._parts.append(data)
+            self._missing -= min(len(data), self._missing)
+            if self._missing:
+                return
+            data = b"".join(self._parts)
+            self._parts.clear()
         buffer = self._rest + data if self._rest else data
         position, size, receivers = 0, len(buffer), self.receivers
         while (end := buffer.find(_CRLF, position)) >= 0:
@@ -66,7 +83,10 @@ class WireParser:
             subject, sid, reply, header_size, whole = _read_line(line)
             start = end + 2
             if size < start + whole + 2:
-                break
+                self._missing = start + whole + 2 - size
+                self._parts.append(buffer[position:])
+                self._rest = b""
+                return
             body_at, position = start + header_size, start + whole + 2
             header, body = buffer[start:body_at], buffer[body_at : start + whole]
             receiver = receivers.get(sid)
@@ -78,9 +98,8 @@ class WireParser:
                 receiver(subject, reply, header, body)
             except (Exception, asyncio.CancelledError):  # a plain function's is never this task's own cancellation
                 logger.exception("a message on %.200r could not be handled and was skipped", subject)
-        else:
-            if size - position > _MAX_LINE:
-                raise ProtocolError
+        if size - position > _MAX_LINE:
+            raise ProtocolError
         self._rest = buffer[position:]
 
     async def _hand_on(self, sid: bytes, subject: bytes, reply: bytes, body: bytes, header: bytes) -> None:

@@ -223,6 +223,10 @@ class Names:
         more = f".{part}" if part else ""
         return f"$KV.{self.bucket}.batch.{batch_id}{more}".encode()
 
+    def quota(self, digest: str) -> bytes:
+        """Subject of what a tenant has of delayed jobs, in the state bucket."""
+        return f"$KV.{self.bucket}.quota.{digest}".encode()
+
     def cancel(self, job_id: str) -> bytes:
         """Where the worker that runs a job is asked to stop it."""
         return f"{self.namespace}.cancel.{job_id}".encode()

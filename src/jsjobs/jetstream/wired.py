@@ -42,6 +42,11 @@ class WiredClient(Client):
         """Whether more was posted than is on its way, so that there is something to wait for in `room`."""
         return bool(self._pending_data_size > self._max_pending_size)
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether the server has more for us than was read."""
+        return self._parser.is_midway
+
     async def room(self) -> None:
         """Wait until what was posted is mostly on its way, so that a fast publisher does not fill the memory."""
         flusher = self._flush_queue

@@ -138,6 +138,13 @@ class AlreadyEnded(JobError):  # noqa: N818 - it is a JobError, and reads as wha
         super().__init__(Reason.VALIDATION, message, job_id=job_id)
 
 
+class QuotaReached(JobError):  # noqa: N818 - as above
+    """A tenant asks for more than it may have; nothing was done. The message names the quota and when to try again."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Reason.RUNNER_UNAVAILABLE, message)
+
+
 class AnotherSchedule(JobError):  # noqa: N818 - as above
     """There is a schedule of that name, and it is another one; nothing was changed."""
 

@@ -26,6 +26,7 @@ from jsjobs.rpc.forms import (
     SubmitResponse,
     WaitRequest,
 )
+from jsjobs.rpc.quotas import Quotas
 from jsjobs.rpc.refusals import CONFLICT, read_form, refusal, trace_of
 from jsjobs.service import JobService
 
@@ -44,11 +45,14 @@ def endpoints(service: JobService) -> list[Endpoint]:
     """All endpoints that this service can serve; `replay` only where a database is set."""
     asked = _Asked(service)
     root = f"{service.config.namespace}.rpc"
+    submits = {
+        "submit": (f"{root}.submit", asked.submit),
+        "tenant-submit": (f"{root}.tenant.*.submit", asked.submit_of_tenant),
+    }
     found = [
-        _endpoint("submit", f"{root}.submit", asked.submit, SubmitRequest, SubmitResponse, _LARGE),
-        _endpoint(
-            "tenant-submit", f"{root}.tenant.*.submit", asked.submit_of_tenant, SubmitRequest, SubmitResponse, _LARGE
-        ),
+        _endpoint(name, subject, serve, SubmitRequest, SubmitResponse, _LARGE, is_intake=True)
+        for name, (subject, serve) in submits.items()
+    ] + [
         _endpoint("status", f"{root}.status", asked.status, JobRequest, JobStatusResponse),
         _endpoint("result", f"{root}.result", asked.result, WaitRequest, ResultResponse),
         _endpoint("progress", f"{root}.progress", asked.progress, JobRequest, ProgressUpdate),
@@ -67,12 +71,14 @@ def _endpoint(
     request: type[BaseModel],
     response: type[BaseModel],
     most_bytes: int = _SMALL,
+    *,
+    is_intake: bool = False,
 ) -> Endpoint:
     metadata = {
         "request_schema": json.dumps(request.model_json_schema()),
         "response_schema": json.dumps(response.model_json_schema(mode="serialization")),
     }
-    return Endpoint(name, subject, _judged(serve), most_bytes, metadata)
+    return Endpoint(name, subject, _judged(serve), most_bytes, metadata, is_intake)
 
 
 def _judged(serve: Serve) -> Serve:
@@ -94,26 +100,29 @@ class _Asked:
 
     def __init__(self, service: JobService) -> None:
         self._service = service
+        self._quotas = Quotas(service)
 
     async def submit(self, request: ServiceRequest) -> Answers:
         form = read_form(SubmitRequest, request)
-        yield await self._submit(form, form.tenant, request)
+        yield await self._submit(form, form.tenant, request, of="")
 
     async def submit_of_tenant(self, request: ServiceRequest) -> Answers:
         tenant = _tenant_of(request.subject)
         form = read_form(SubmitRequest, request)
         if form.tenant not in {None, tenant}:
             raise JobError.from_validation(f"the subject belongs to tenant {tenant!r}, the request names another")
-        yield await self._submit(form, tenant, request)
+        yield await self._submit(form, tenant, request, of=tenant)
 
-    async def _submit(self, form: SubmitRequest, tenant: str | None, request: ServiceRequest) -> bytes:
+    async def _submit(self, form: SubmitRequest, tenant: str | None, request: ServiceRequest, *, of: str) -> bytes:
         # This task's alone, and nothing of the context in which the service was started.
         enter_context(RequestContext(tenant_id=tenant, request_id=form.request_id, trace=trace_of(request)))
         options: dict[str, Any] = form.model_dump(exclude={"type", "payload", "tenant", "request_id"})
         payload = form.payload
         if isinstance(payload, list):
             payload = tuple(payload)  # a list would be a batch
-        job_id = await self._service.submit(form.type, payload, **options)
+        job_id = await self._quotas.submit(
+            of, form, len(request.body), lambda: self._service.submit(form.type, payload, **options)
+        )
         return SubmitResponse(job_id=job_id, duplicate=job_id.duplicate).model_dump_json().encode()
 
     async def status(self, request: ServiceRequest) -> Answers:

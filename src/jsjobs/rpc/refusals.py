@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from jsjobs.jetstream.micro import Refused, ServiceRequest
 from jsjobs.jetstream.wire import parse_block
 from jsjobs.model.checks import problems
-from jsjobs.model.errors import AlreadyDue, AlreadyEnded, JobError, Reason
+from jsjobs.model.errors import AlreadyDue, AlreadyEnded, JobError, QuotaReached, Reason
 from jsjobs.model.trace import Trace, read_trace
 
 F = TypeVar("F", bound=BaseModel)
@@ -25,11 +25,14 @@ _CODES = {
     Reason.RUNNER_UNAVAILABLE: 503,
 }
 CONFLICT = 409
+_QUOTA = 429
 
 
 def refusal(error: JobError) -> Refused:
     """What a request ends in that failed with this error."""
     code = CONFLICT if isinstance(error, AlreadyEnded | AlreadyDue) else _CODES[error.reason]
+    if isinstance(error, QuotaReached):
+        code = _QUOTA
     return Refused(code, error.reason, error.message)
 
 

@@ -6,6 +6,8 @@ import re
 from importlib.metadata import version
 from typing import Self
 
+from jsjobs.jetstream.connect import connect
+from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.micro import MicroService
 from jsjobs.rpc.endpoints import endpoints
 from jsjobs.service import JobService
@@ -30,16 +32,29 @@ class Rpc:
     def __init__(self, service: JobService) -> None:
         self._service = service
         self._micro: MicroService | None = None
+        self._intake: Connection | None = None
 
     async def __aenter__(self) -> Self:
         """Take requests.
 
         Raises:
-            JobError: `RunnerUnavailable`, if the service is not connected.
+            JobError: `RunnerUnavailable`, if the service is not connected, or cannot make its second connection.
         """
+        config, connection = self._service.config, self._service.connection
+        # A flood of jobs may be too much for a connection, and the server cuts it: that one serves nothing else.
+        self._intake = await connect(config, name="jsjobs-submits")
+        try:
+            await self._serve(connection, self._intake)
+        except BaseException:
+            await self._intake.close()
+            raise
+        return self
+
+    async def _serve(self, connection: Connection, intake: Connection) -> None:
         config = self._service.config
         micro = MicroService(
-            self._service.connection,
+            connection,
+            intake=intake,
             name=config.namespace,
             version=semantic(version("jsjobs")),
             description="Submits jobs, follows, cancels and replays them (jsjobs)",
@@ -47,12 +62,15 @@ class Rpc:
             grace=config.grace,
         )
         self._micro = await micro.__aenter__()
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         """Take no more, and answer those under way within the grace time."""
-        if self._micro is not None:
-            await self._micro.__aexit__()
+        try:
+            if self._micro is not None:
+                await self._micro.__aexit__()
+        finally:
+            if self._intake is not None:
+                await self._intake.close()
 
     def stop_taking(self) -> None:
         """Take no more requests from now on; the grace time of those under way begins."""
@@ -74,7 +92,9 @@ class Rpc:
         """Why requests do not reach this process, in words; empty while they do. Any thread may ask."""
         if self._micro is None:
             return "the service has not started"
-        return "" if self._service.connection.is_connected else "there is no connection to NATS"
+        both = (self._service.connection, self._intake)
+        is_up = all(connection is not None and connection.is_connected for connection in both)
+        return "" if is_up else "there is no connection to NATS"
 
 
 def semantic(text: str) -> str:

@@ -1,0 +1,7 @@
+-- The router's user of docker-compose.yml; its password is no secret.
+do $$
+begin
+    if not exists (select from pg_roles where rolname = 'router') then
+        create role router login password 'router' in role jsjobs_router;
+    end if;
+end $$;
