@@ -1,12 +1,17 @@
 """A router goes on with a change of the shard count that nobody waits for any more, and decides none itself."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from facts import eventually
 from jsjobs import JobService
+from jsjobs.dead_letters.sweep import Sweep
 from jsjobs.jetstream.api import call
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.errors import ConnectionLost
 from jsjobs.jetstream.generations import live_shards, read_live
 from jsjobs.jetstream.subjects import Generation, Names, Shard
 from jsjobs.jetstream.topology import Topology
@@ -83,3 +88,25 @@ async def test_a_missing_shard_is_restored_and_none_is_made_before_the_first_app
         await call(connection, f"CONSUMER.DELETE.{names.stream('high')}.{lost.consumer}")
         await router.sweep()
         assert lost in await live_shards(connection, names)
+
+
+async def test_a_sweep_that_is_cancelled_does_not_begin_to_finish_changes(
+    jobs: JobService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_work = []
+
+    async def hang(sweep: Sweep) -> None:
+        at_work.append(asyncio.current_task())
+        await asyncio.sleep(3600)
+
+    async def fail(topology: Topology, *, wait: bool) -> None:
+        raise ConnectionLost("no answer")
+
+    async with jobs.router() as router:
+        monkeypatch.setattr(Sweep, "_bury", hang)
+        sweeping = asyncio.ensure_future(router.sweep())
+        await eventually(lambda: sweeping in at_work)  # and not the router's own alone
+        monkeypatch.setattr(Topology, "finish", fail)
+        sweeping.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(sweeping, 20)

@@ -164,6 +164,34 @@ async def test_after_an_outage_what_was_missed_is_told_before_what_is_live(
         await asyncio.gather(follower.task, return_exceptions=True)
 
 
+async def test_what_is_live_before_a_new_connection_is_told_of_comes_after_what_was_missed(
+    nats_server: NatsServer, lookup: Lookup, state: StateStore, connection: Connection, names: Names
+) -> None:
+    await state.write(STARTED, expected=0)
+    follower = Follower(lookup.progress)
+    async with opened(nats_server.url) as other:
+        sender, heard = ProgressSender(other, names), []
+        sender.send("high-7", update(1, "first"))
+        await follower.sees("first")
+        receivers = connection._parser.receivers
+        sid, receiver = next((s, r) for s, r in receivers.items() if getattr(r, "__name__", "") == "_on_update")
+        receivers[sid] = lambda *_: heard.append("missed")
+        sender.send("high-7", update(2, "missed"))
+        await eventually(lambda: heard)
+        receivers[sid] = receiver
+        await connection.receive(names.progress("high-7"), lambda *_: heard.append("live"))
+        await connection.flush()
+        connection._up.clear()  # as from the break on, until it is told of
+        sender.send("high-7", update(3, "live"))
+        await eventually(lambda: heard[-1] == "live")
+        await asyncio.sleep(0)
+        await connection._on_reconnect()
+        await follower.sees("live")
+        assert follower.seen == ["first", "missed", "live"]
+        follower.task.cancel()
+        await asyncio.gather(follower.task, return_exceptions=True)
+
+
 async def test_the_same_update_again_is_told_as_often_as_it_is_kept(
     lookup: Lookup, state: StateStore, connection: Connection, names: Names, plain: Client
 ) -> None:

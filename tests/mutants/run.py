@@ -1,5 +1,6 @@
 """Tries faults: first that the tests named beside them pass without one, then each fault by itself."""
 
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -40,7 +41,11 @@ def unnoticed(
         def tried(fault: Fault) -> tuple[str, str | None]:
             if found := [test for test in fault.tests if test in sick]:
                 return fault.id, f"{found[0]} does not pass without it: it proves nothing"
-            return fault.id, _missed(fault, Copy(Path(folder, fault.id)), sound, say, most_seconds)
+            copy = Copy(Path(folder, fault.id))
+            try:
+                return fault.id, _missed(fault, copy, sound, say, most_seconds)
+            finally:
+                shutil.rmtree(copy.folder, ignore_errors=True)  # all together they fill a disk
 
         with ThreadPoolExecutor(jobs) as threads:
             results = dict(threads.map(tried, faults))

@@ -218,6 +218,7 @@ async def test_a_thread_past_its_limit_is_told_and_waited_for(run: Runs) -> None
     def slow(payload: object, ctx: JobContext) -> str:
         while not ctx.cancelled:
             time.sleep(0.005)
+        time.sleep(0.2)  # nobody who does not wait for it comes later
         ended.set()
         return "too late"
 

@@ -1,9 +1,12 @@
 """Standard streams that are closed, that nobody reads any more, or not now."""
 
+import errno
 import os
 import queue
+import select
 import sys
 import threading
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, TextIO, cast
@@ -14,6 +17,7 @@ logger = get_logger("jsjobs.cli")
 
 NOBODY_READS = (OSError, ValueError)
 """What writing to them raises once the reader has gone, or they are closed."""
+_NO_READER = {errno.EPIPE, errno.EBADF}
 _MOST_WAITING = 10_000
 """Writes that wait for a slow reader, at most; more are dropped, and counted."""
 _DRAINED_WITHIN = 1.0
@@ -30,8 +34,10 @@ class Relay:
     def __init__(self, stream: TextIO) -> None:
         stream.flush()
         self._stream = stream
+        self._number = stream.fileno()
         self._pid = os.getpid()
-        self._waiting: queue.Queue[bytes] = queue.Queue(_MOST_WAITING)
+        # Its `put` may come in the midst of another one, from a finalizer or a signal handler that logs.
+        self._waiting: queue.SimpleQueue[bytes | threading.Event] = queue.SimpleQueue()
         self._dropped = 0
         threading.Thread(target=self._write_on, name="jsjobs-output", daemon=True).start()
 
@@ -42,11 +48,11 @@ class Relay:
         """Have it written soon, or drop it where too much waits already."""
         data = text.encode(self._stream.encoding, "backslashreplace")
         if os.getpid() != self._pid:  # a fork has no thread that writes
-            os.write(self._stream.fileno(), data)
-            return len(text)
-        try:
-            self._waiting.put_nowait(data)
-        except queue.Full:
+            with suppress(OSError):
+                _write_all(self._number, data)
+        elif self._waiting.qsize() < _MOST_WAITING:
+            self._waiting.put(data)
+        else:
             self._dropped += 1
         return len(text)
 
@@ -56,36 +62,48 @@ class Relay:
             self.write(line)
 
     def flush(self) -> None:
-        """Return at once: it is on its way."""
+        """Write what went to `buffer`; for the rest return at once, it is on its way."""
+        self._stream.flush()
 
-    def drain(self) -> None:
-        """Wait until all is written, for a moment at most."""
-        all_done, waiting = self._waiting.all_tasks_done, self._waiting
+    def drain(self, seconds: float) -> None:
+        """Wait until all is written, so many seconds at most."""
         if os.getpid() == self._pid:
-            with all_done:
-                all_done.wait_for(lambda: not waiting.unfinished_tasks, _DRAINED_WITHIN)
+            is_written = threading.Event()
+            self._waiting.put(is_written)
+            is_written.wait(seconds)
 
     def _write_on(self) -> None:
-        # Not through the stream's own buffer: Python's end would wait for its lock.
-        number, has_reader = self._stream.fileno(), True
+        has_reader = True
         while True:
             data = self._waiting.get()
+            if isinstance(data, threading.Event):
+                data.set()
+                continue
             try:
-                while data and has_reader:
-                    data = data[os.write(number, data) :]
-            except OSError:
-                has_reader = False  # what comes is dropped from now on
-            self._waiting.task_done()
+                if has_reader:
+                    _write_all(self._number, data)
+            except OSError as error:
+                has_reader = error.errno not in _NO_READER  # what comes after a full disk may be written again
+                self._dropped += has_reader
             if self._dropped and self._waiting.qsize() < _MOST_WAITING // 2:
                 dropped, self._dropped = self._dropped, 0
-                logger.warning("the output was not read in time: %d writes to it were dropped", dropped)
+                logger.warning("the output could not be written in time: %d writes to it were dropped", dropped)
+
+
+def _write_all(number: int, data: bytes) -> None:
+    """Write past the stream's own buffer, for whose lock Python's end would wait."""
+    while data:
+        try:
+            data = data[os.write(number, data) :]
+        except BlockingIOError:  # another process that has it does not want to wait
+            select.select((), (number,), ())
 
 
 def relay_output() -> None:
     """Hold up nothing in this process, from now on, for a reader that does not read."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is not None and not isinstance(stream, Relay):
+        if stream is not None and stream is getattr(sys, f"__{name}__"):  # what the application put there does more
             with suppress(*NOBODY_READS):  # as it is, then
                 setattr(sys, name, cast("TextIO", Relay(stream)))
 
@@ -113,10 +131,11 @@ def flush_output() -> OSError | None:
         Why standard output could not be written.
     """
     failed: OSError | None = None
+    until = time.monotonic() + _DRAINED_WITHIN
     for stream in (sys.stderr, sys.stdout):
         try:
             if isinstance(stream, Relay):
-                stream.drain()
+                stream.drain(max(0.0, until - time.monotonic()))
             elif stream is not None:
                 stream.flush()
         except ValueError:  # it is closed

@@ -16,7 +16,9 @@ from jsjobs.jetstream.shard_consumers import resume
 from jsjobs.jetstream.steps import Action, Step
 from jsjobs.jetstream.subjects import Names, Shard
 from jsjobs.jetstream.topology import Topology
+from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
+from jsjobs.postgres.errors import DatabaseError
 from jsjobs.safe_log import get_logger
 from jsjobs.settings import Config
 
@@ -52,14 +54,18 @@ class Sweep:
         """
         await self.restore()
         await self._fired.clear()  # before anything that waits for Postgres
+        failed: DatabaseError | JobError | None = None
         try:
             await self._bury()
-        finally:
-            # New shards wait for their change to be finished: whoever began it may be gone.
-            left = await self._topology.finish(wait=False)
-            for news in set(left) - set(self.left):
-                logger.warning("%s", news)
-            self.left = left
+        except (DatabaseError, JobError) as error:
+            failed = error
+        # New shards wait for their change to be finished: whoever began it may be gone.
+        left = await self._topology.finish(wait=False)
+        for news in set(left) - set(self.left):
+            logger.warning("%s", news)
+        self.left = left
+        if failed is not None:
+            raise failed
 
     async def _bury(self) -> None:
         """End what the server gave up, and what no shard takes."""

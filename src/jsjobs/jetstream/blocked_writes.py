@@ -84,6 +84,8 @@ async def to_its_end(
         except asyncio.CancelledError:
             if is_torn_down():
                 writing.cancel()
+                with suppress(BaseException):  # looked at, should it have ended in this moment
+                    writing.exception()
                 raise
         if writing.done():
             if not writing.cancelled() or is_torn_down():

@@ -105,7 +105,12 @@ class Connection(HardenedClient):
         await self._refused.check_inbox(self, inbox % b"*")
         self._sweeper = asyncio.ensure_future(self._answers.sweep())
         # However it ends, as with the whole event loop: without it a lost answer would be waited for without end.
-        self._sweeper.add_done_callback(lambda _: self._answers.end(_CLOSED))
+        self._sweeper.add_done_callback(self._on_sweepers_end)
+
+    def _on_sweepers_end(self, sweeper: asyncio.Future[None]) -> None:
+        self._answers.end(_CLOSED)
+        if not sweeper.cancelled() and (error := sweeper.exception()) is not None:
+            logger.error("nobody waits for answers of NATS any more", exc_info=error)
 
     @property
     def server_version(self) -> str:
@@ -123,6 +128,11 @@ class Connection(HardenedClient):
             if self._sweeper is not None:
                 self._sweeper.cancel()
                 self._sweeper = None
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it stands, and whoever wants to know of a new connection has been told."""
+        return self._up.is_set()
 
     async def when_up(self, timeout: float = DEFAULT_TIMEOUT) -> None:
         """Wait for the connection to stand.

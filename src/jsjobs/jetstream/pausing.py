@@ -208,7 +208,7 @@ def _is_told(info: dict[str, Any], found: Found) -> bool:
     """
     entry, active_at = found.entry, _active_at(info)
     if found.is_deleted:
-        return _is_over(info, found.stored_at)
+        return False  # whoever has the job begins it once the lease of who ran it is over
     if entry is None or entry.status.is_terminal or entry.snoozed_until is not None:
         return True  # who starts a job that snoozed looks first whether its shard is paused
     if entry.status is Status.PROCESSING:

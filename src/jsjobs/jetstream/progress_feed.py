@@ -98,6 +98,8 @@ class _Feed:
 
     def _on_update(self, _subject: bytes, _reply: bytes, _header: bytes, data: bytes) -> None:
         if len(data) <= _MAX_BODY:
+            if not self._connection.is_up:  # a new one, of which `_on_reconnect` has yet to hear
+                self._must_read = self._has_gap = True
             self._live.append(data)
             self._stirred.set()
 

@@ -207,7 +207,7 @@ class StateStore:
             provisional: Whether it is to be written once more, with its own time to live; this one is for the case that
                 whoever was about to do so dies.
             within: Seconds to try on, once a first try has failed; None: for ever.
-            delivery: What is kept alive while the write waits for room, and has no bound.
+            delivery: What is kept alive while a write without a bound waits for room.
 
         Returns:
             The new revision.
@@ -236,7 +236,7 @@ class StateStore:
         if within is None:
             write = partial(self._write_again, again, waits=True)
             return await to_its_end(write, self.blocked, delivery, self._is_torn_down)
-        return await self._write_within(within, again, delivery)
+        return await self._write_within(within, again)
 
     def _is_final(self, error: BaseException, within: float | None) -> bool:
         """Whether a first try that failed so is not followed by another."""
@@ -249,10 +249,10 @@ class StateStore:
                 return not error.is_transient
         return self._is_torn_down()
 
-    async def _write_within(self, seconds: float, again: _Again, delivery: Delivery | None) -> int:
+    async def _write_within(self, seconds: float, again: _Again) -> int:
         try:
             async with asyncio.timeout(seconds):
-                with BlockedWrite(self.blocked, delivery) as blocked:
+                with BlockedWrite(self.blocked, None) as blocked:
                     return await self._write_again(again, blocked, waits=False)
         except TimeoutError:
             if again.was_read:

@@ -136,8 +136,6 @@ class Claiming:
 
     async def _judge(self, found: Found | None, *, took_over: bool) -> Decision:
         tools, now = self._tools, self._tools.clock()
-        if found is not None and found.is_deleted:
-            logger.warning("job %s: its entry was deleted; nothing is known of earlier attempts", self._job.job_id)
         has_no_entry = found is not None and (found.is_deleted or found.problem is not None)
         entry = None if found is None or has_no_entry else found.entry
         server_now = now
@@ -175,6 +173,8 @@ class Claiming:
         """
         tools, job = self._tools, self._job
         self._left = 0
+        if found is not None and found.is_deleted:
+            logger.warning("job %s: its entry was deleted; nothing is known of earlier attempts", job.job_id)
         text = text_of(decision.entry)
         revision = await tools.state.write(text, expected=decision.expected, delivery=self._delivery)
         if job.headers.expires is not None and (late := await self._expired_meanwhile(found)):

@@ -123,9 +123,9 @@ def decide(
         margin: Seconds by which a server may deliver early that has heard nothing of the job's worker.
         sleeps: Whether a snoozed job waits until it is due.
     """
-    # Whoever runs a job whose entry was deleted learns that by the end of its lease, or loses it.
-    left = 0.0 if found is None else _lease_left(found, server_now, ack_wait)
     if found is None or found.is_deleted:
+        # Whoever runs a job whose entry was deleted learns that by the end of its lease, or loses it.
+        left = 0.0 if found is None else _lease_left(found, server_now, ack_wait)
         start = _begun(job.entry(), found.revision if found else 0, job, now, server_now, worker)
         return Wait(left) if left > 0 else start
     if found.problem is not None:
@@ -148,6 +148,7 @@ def decide(
         case Status.QUEUED:
             return _begun(entry, found.revision, job, now, server_now, worker)
         case Status.PROCESSING:
+            left = _lease_left(found, server_now, ack_wait)
             return taken_over(entry, found.revision, now, worker) if left <= 0 else _not_yet(job, left, margin)
 
 
