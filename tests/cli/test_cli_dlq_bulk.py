@@ -190,6 +190,7 @@ async def test_a_stream_that_is_not_there_is_not_tried_with_every_letter(cli: Cl
     assert "replayed 0 of 200 letters" in ended.err
     assert "stopped before the end: the same command goes on with the rest" in ended.err
     assert 16 <= len([line for line in ended.err.splitlines() if "jsjobs streams apply" in line]) < 100
+    assert await jobs.letters().count() == 200  # none is marked that was not published
 
 
 async def test_without_a_database_it_says_so_once(cli: Cli) -> None:
