@@ -1,0 +1,191 @@
+"""Values of a declared type, written so that whoever reads them as that type has the same values again."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
+from pydantic_core import from_json, to_json
+
+from jsjobs.jetstream.wire import encode_json
+from jsjobs.model.checks import problems
+from jsjobs.model.errors import JobError
+from jsjobs.model.through_json import PLAIN, change, dropped
+
+_PLAIN = frozenset(
+    {"str", "int", "float", "bool", "none", "nullable", "literal", "list", "tuple", "dict", "definitions"}
+    | {"definition-ref", "default"}
+)
+"""Parts of types that are in JSON what they are in Python."""
+_EQUAL = _PLAIN | {"any", "set", "frozenset", "date", "time", "timedelta", "uuid", "decimal", "bytes", "enum"}
+"""Parts of types whose equal values are the same."""
+_FIELDS = frozenset({"model", "dataclass"})
+_NO_PARTS = frozenset({"metadata", "config", "cls", "default", "expected", "members"})
+
+
+class Travel(NamedTuple):
+    """What the parts of a type mean for the way of its values."""
+
+    write: Callable[[Any], bytes] | None
+    """None: as any JSON; nothing can get lost."""
+    by_name: bool | None
+    """Whether fields are read by their names too, beside their aliases; None where none has an alias."""
+    by_equality: bool
+    """Whether what is equal afterwards is the same."""
+    has_fields: bool
+    """Whether there are models or dataclasses in it, whose fields may be left out."""
+    has_keys: bool
+    """Whether there are dicts in it that take some keys alone."""
+
+
+class Typed:
+    """A type that a handler declares, or that a payload has."""
+
+    __slots__ = ("adapter", "travel")
+
+    def __init__(self, adapter: TypeAdapter[Any]) -> None:
+        self.adapter = adapter
+        self.travel: Travel | None = None
+        """None: not looked at yet: it may name types that are defined later."""
+
+    def look(self) -> Travel:
+        """Find out from the type's schema how its values travel.
+
+        Raises:
+            JobError: `Validation`, if it names a type that is not there.
+        """
+        if not self.adapter.pydantic_complete:
+            try:
+                self.adapter.rebuild()  # it named types that were defined after it
+            except (PydanticUserError, NameError) as error:
+                reason = str(error).partition("\n")[0]
+                raise JobError.from_validation(f"the type of a payload or result is not complete: {reason}") from None
+        travel = self.travel = _travel(self.adapter)
+        return travel
+
+    def take(self, value: Any, what: str) -> Any:
+        """A caller's value as the handler is to have it.
+
+        Raises:
+            JobError: `Validation`, listing what does not fit, or naming what the type would drop.
+        """
+        travel = self.travel or self.look()
+        named = travel.by_name
+        try:
+            taken = self.adapter.validator.validate_python(value, by_alias=named, by_name=named)
+        except ValidationError as error:
+            try:
+                taken = self._from_json(value)
+            except ValueError:
+                raise JobError.from_validation(f"{what} does not fit: {problems(error)}") from None
+        found = None
+        if travel.has_keys:
+            found = dropped(value, taken)
+        elif travel.has_fields and type(taken) is not type(value) and isinstance(value, type(taken)):
+            found = change(value, taken)  # what its class has beside that is gone
+        if found is not None:
+            raise JobError.from_validation(f"{what} does not fit: {found}")
+        return taken
+
+    def _from_json(self, value: Any) -> Any:
+        """JSON's own values as JSON is read: a strict type takes a date from a text there, and nowhere else."""
+        raw = to_json(value) if type(value) in PLAIN else b""
+        if not raw or from_json(raw) != value:
+            raise ValueError
+        return self.read(raw)
+
+    def read(self, raw: bytes) -> Any:
+        """JSON as a value of this type, as a worker reads it.
+
+        Raises:
+            ValidationError: If it does not fit.
+        """
+        named = (self.travel or self.look()).by_name
+        return self.adapter.validator.validate_json(raw, by_alias=named, by_name=named)
+
+    def write(self, value: Any, what: str) -> bytes:
+        """A value of this type as JSON, from which the same value is read again.
+
+        Raises:
+            JobError: `Validation`, naming what would not arrive, or not as it is.
+        """
+        travel = self.travel or self.look()
+        raw = encode_json(value, what, travel.write)
+        if travel.write is None:
+            return raw
+        try:
+            got = self.read(raw)
+            if travel.by_equality and got == value:
+                return raw
+            found = change(value, got)
+        except ValidationError as error:
+            raise JobError.from_validation(f"{what} could not be read again: {problems(error)}") from None
+        except Exception as error:
+            raise JobError.from_validation(
+                f"{what} could not be read again: reading it raised {type(error).__name__}"
+            ) from error
+        if found is not None:
+            raise JobError.from_validation(f"{what} would not arrive as it is: {found}")
+        return raw
+
+
+@lru_cache(maxsize=1024)
+def typed_as(kind: type) -> Typed | None:
+    """The type of a model or dataclass; None: another one, or one that is no type of pydantic's."""
+    if not issubclass(kind, BaseModel) and not dataclasses.is_dataclass(kind):
+        return None
+    try:
+        typed = Typed(TypeAdapter(kind))
+        typed.look()
+    except (PydanticSchemaGenerationError, PydanticUserError, NameError, JobError):
+        return None
+    return typed
+
+
+def _travel(adapter: TypeAdapter[Any]) -> Travel:
+    parts = list(_parts(adapter.core_schema))
+    kinds = {part["type"] for part in parts}
+    names = [(part.get("validation_alias"), part.get("serialization_alias")) for part in parts]
+    write = partial(
+        adapter.serializer.to_json,
+        by_alias=all(written is None or _reads(read, written) for read, written in names),
+        round_trip=True,
+        warnings=False,  # what they would warn of is looked for
+    )
+    has_aliases = any(read is not None or written is not None for read, written in names)
+    return Travel(
+        write=None if kinds <= _PLAIN and all(map(_is_plain, parts)) else write,
+        by_name=True if has_aliases else None,
+        by_equality=kinds <= _EQUAL,
+        has_fields=not kinds.isdisjoint(_FIELDS),
+        has_keys="typed-dict" in kinds and not has_aliases,
+    )
+
+
+def _is_plain(part: dict[str, Any]) -> bool:
+    """Whether keys are the texts that they are in JSON, and literals its own values."""
+    if part["type"] == "dict":
+        return bool(part.get("keys_schema", part)["type"] == "str")
+    return part["type"] != "literal" or PLAIN.issuperset(map(type, part["expected"]))
+
+
+def _reads(read: Any, written: str) -> bool:
+    """Whether a field is read by the alias that it is written under."""
+    return read == written or (isinstance(read, list) and (read == [written] or [written] in read))
+
+
+def _parts(schema: Any) -> Iterator[dict[str, Any]]:
+    """All parts of a schema, itself included."""
+    waiting = [schema]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            is_part = isinstance(part.get("type"), str)  # else names, and what they stand for
+            if is_part:
+                yield part
+            waiting.extend(each for name, each in part.items() if not (is_part and name in _NO_PARTS))
+        elif isinstance(part, list | tuple):
+            waiting.extend(part)
