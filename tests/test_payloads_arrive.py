@@ -87,7 +87,7 @@ def told(value: Any) -> Any:
     if isinstance(value, datetime) and value.utcoffset() is not None:
         return kind, repr(value.astimezone(UTC))
     if isinstance(value, time) and value.utcoffset() is not None:
-        return kind, repr(value.replace(tzinfo=None)), value.utcoffset()
+        return kind, repr(value.replace(tzinfo=None, fold=0)), value.utcoffset()
     if isinstance(value, SecretStr | SecretBytes | Secret):
         return kind, repr(value.get_secret_value())
     return kind, repr(value)
@@ -336,6 +336,7 @@ def test_a_model_or_dataclass_arrives_as_it_is(payload: Any, from_elsewhere: boo
         (tuple[int, str], (1, "a")),
         (list[bytes], [b"a"]),
         (datetime, datetime(2026, 1, 1)),  # noqa: DTZ001 - this is the point
+        (list[time], [time(2, 30, tzinfo=UTC)]),
         (Decimal, Decimal("-0.00")),
         (float | Decimal, Decimal("1.1")),
         (int | Decimal, Decimal(1)),
@@ -387,6 +388,7 @@ class Login(BaseModel):
 class Numbers(BaseModel):
     x: float | None = None
     more: dict[str, list[float | None]] = {}
+    all: list[float] = []
 
 
 class Animal(BaseModel):
@@ -449,9 +451,10 @@ def changed(value: Any, **values: Any) -> Any:
 REFUSED = [
     (Login(password="x"), r"password: a secret is not sent.*keep it elsewhere"),
     (Login(key=b"x"), r"key: a secret is not sent"),
-    (Login(pin=5), r"pin: "),
+    (Login(pin=5), r"pin: a secret is not sent"),
     (Numbers(x=math.nan), r"x: NaN and infinity are no JSON"),
     (Numbers(more={"a": [1.0, math.inf]}), r"more\.a\.1: NaN and infinity"),
+    (Numbers(all=[1.0, math.nan]), r"all\.1: NaN and infinity"),
     (Zoo(animals=[Animal(), Lion()]), r"animals\.1: Lion would arrive as Animal"),
     (Excluding(a=5), r"a: it is excluded"),
     (ExcludingAlways(a=5), r"a: Field required"),
@@ -472,6 +475,9 @@ REFUSED = [
     (Open(a=1, b=ID), r"b: UUID would arrive as str"),
     (Box[bytes](x=b"\xff"), r"cannot be written as JSON at x"),
     (Box[datetime](x=datetime(2020, 1, 1, tzinfo=timezone(timedelta(seconds=1)))), r"x: datetime would arrive"),
+    (Box[time](x=time(2, 30, fold=1)), r"x: time would arrive as another"),
+    (Box[time](x=time(2, 30, tzinfo=ZoneInfo("Europe/Berlin"))), r"x: time would arrive as another"),
+    (Box[datetime](x=datetime(2020, 10, 25, 2, 30, fold=1)), r"x: datetime would arrive"),  # noqa: DTZ001 - no zone
     (changed(Private(a=1), _seen=5), r"_seen: a private attribute is not sent"),
     (changed(Animal(), name=5), r"name: Input should be a valid string"),
     (changed(Derived(1), b=7), r"b: int would arrive as another"),
@@ -665,7 +671,7 @@ def test_a_result_that_json_does_not_tell_is_refused(result: Any, why: str, is_d
         (Summed(a=1, b=2), b'{"a":3}'),
         (Ids([ID]), b'["%b"]' % str(ID).encode()),
         (Zoo(animals=[Animal()]), b'{"animals":[{"name":"a"}]}'),
-        (Numbers(), b'{"x":null,"more":{}}'),
+        (Numbers(), b'{"x":null,"more":{},"all":[]}'),
         ({"when": datetime(2026, 1, 1, tzinfo=UTC)}, b'{"when":"2026-01-01T00:00:00Z"}'),
         ({"text": "****"}, b'{"text":"****"}'),
     ],

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
-from jsjobs.jetstream.wire import encode_json
+from jsjobs.jetstream.wire import check_told, encode_json
 from jsjobs.model.checks import problems
 from jsjobs.model.errors import JobError
 from jsjobs.model.through_json import PLAIN, change, dropped
@@ -20,7 +20,7 @@ _PLAIN = frozenset(
     | {"definition-ref", "default"}
 )
 """Parts of types that are in JSON what they are in Python."""
-_EQUAL = _PLAIN | {"any", "set", "frozenset", "date", "time", "timedelta", "uuid", "decimal", "bytes", "enum"}
+_EQUAL = _PLAIN | {"any", "set", "frozenset", "date", "timedelta", "uuid", "decimal", "bytes", "enum"}
 """Parts of types whose equal values are the same."""
 _FIELDS = frozenset({"model", "dataclass"})
 _NO_PARTS = frozenset({"metadata", "config", "cls", "default", "expected", "members"})
@@ -73,9 +73,9 @@ class Typed:
             JobError: `Validation`, listing what does not fit, or naming what the type would drop.
         """
         travel = self.travel or self.look()
-        named = travel.by_name
+        by_name = travel.by_name
         try:
-            taken = self.adapter.validator.validate_python(value, by_alias=named, by_name=named)
+            taken = self.adapter.validator.validate_python(value, by_alias=by_name, by_name=by_name)
         except ValidationError as error:
             try:
                 taken = self._from_json(value)
@@ -103,8 +103,8 @@ class Typed:
         Raises:
             ValidationError: If it does not fit.
         """
-        named = (self.travel or self.look()).by_name
-        return self.adapter.validator.validate_json(raw, by_alias=named, by_name=named)
+        by_name = (self.travel or self.look()).by_name
+        return self.adapter.validator.validate_json(raw, by_alias=by_name, by_name=by_name)
 
     def write(self, value: Any, what: str) -> bytes:
         """A value of this type as JSON, from which the same value is read again.
@@ -116,17 +116,20 @@ class Typed:
         raw = encode_json(value, what, travel.write)
         if travel.write is None:
             return raw
+        found, misfit = None, ""
         try:
             got = self.read(raw)
             if travel.by_equality and got == value:
                 return raw
             found = change(value, got)
         except ValidationError as error:
-            raise JobError.from_validation(f"{what} could not be read again: {problems(error)}") from None
+            misfit = problems(error)
         except Exception as error:
-            raise JobError.from_validation(
-                f"{what} could not be read again: reading it raised {type(error).__name__}"
-            ) from error
+            told = f"{what} could not be read again: reading it raised {type(error).__name__}"
+            raise JobError.from_validation(told) from error
+        if misfit:
+            check_told(value, raw, what)  # it says better what a secret or NaN comes to
+            raise JobError.from_validation(f"{what} could not be read again: {misfit}")
         if found is not None:
             raise JobError.from_validation(f"{what} would not arrive as it is: {found}")
         return raw

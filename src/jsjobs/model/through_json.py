@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from pydantic import BaseModel, RootModel, Secret, SecretBytes, SecretStr
+from pydantic.fields import FieldInfo
 from pydantic_core import to_json
 
 from jsjobs.model.checks import shortened
@@ -24,6 +26,8 @@ Place = tuple[Any, ...]
 
 _SECRETS = (SecretStr, SecretBytes, Secret)
 _SEQUENCES = (list, tuple, deque)
+_SIMPLE = frozenset({str, int, float, bool, bytes, date, timedelta, UUID})
+"""What is the same where it is equal."""
 _MISSING: Any = object()
 _MAX_PLACE = 200
 _DEEPEST = 200
@@ -109,6 +113,9 @@ def _is_same(given: Any, got: Any) -> bool:
         return bool(given.as_tuple() == got.as_tuple())  # its digits, and NaN
     if isinstance(given, float) and math.isnan(given):
         return math.isnan(got)
+    if isinstance(given, datetime | time) and given.utcoffset() is None:
+        # The second of two hours that no zone tells apart, or a time of day in a zone: its `==` overlooks both.
+        return bool(given == got and given.fold == got.fold and given.tzinfo is got.tzinfo)
     try:
         if given == got or _is_same_moment(given, got):
             return True
@@ -133,14 +140,32 @@ def _content(value: Any) -> dict[str, Any]:
     return getattr(value, "__dict__", {})
 
 
-def _changed_model(given: BaseModel, got: Any, place: Place) -> Change | None:
-    for name, field in type(given).model_fields.items():
-        inside = place if isinstance(given, RootModel) else (*place, name)
-        found = change(given.__dict__.get(name, _MISSING), got.__dict__.get(name, _MISSING), inside)
+def _changed_part(parts: Iterable[tuple[Any, Any, Any]], place: Place) -> Change | None:
+    for name, one, other in parts:
+        if one is other or (type(one) in _SIMPLE and type(one) is type(other) and one == other):
+            continue  # most of all there is
+        found = change(one, other, (*place, name))
         if found is not None:
-            return Change(inside, _EXCLUDED) if field.exclude else found
-    found = change(given.__pydantic_extra__ or {}, got.__pydantic_extra__ or {}, place)
+            return found
+    return None
+
+
+def _changed_model(given: BaseModel, got: BaseModel, place: Place) -> Change | None:
+    before, after, fields = given.__dict__, got.__dict__, type(given).__pydantic_fields__
+    if isinstance(given, RootModel):
+        return change(before.get("root"), after.get("root"), place)
+    found = _changed_part(((name, before.get(name, _MISSING), after.get(name, _MISSING)) for name in fields), place)
+    if found is not None:
+        return _explained(found, place, fields)
+    if given.__pydantic_extra__ or got.__pydantic_extra__:
+        found = change(given.__pydantic_extra__ or {}, got.__pydantic_extra__ or {}, place)
     return found or _changed_privates(given, got, place)
+
+
+def _explained(found: Change, place: Place, fields: Mapping[str, FieldInfo]) -> Change:
+    """The change of a field, and that it was asked for, where it was."""
+    name = found.place[len(place)]
+    return Change((*place, name), _EXCLUDED) if name in fields and fields[name].exclude else found
 
 
 def _changed_privates(given: BaseModel, got: BaseModel, place: Place) -> Change | None:
@@ -165,34 +190,26 @@ def _changed_dataclass(given: Any, got: Any, place: Place) -> Change | None:
     own = [field.name for field in dataclasses.fields(given)]
     # Beside them what `extra` has kept; a cached property is none of that: its class knows it.
     more = [name for name in _content(given) if name not in own and not hasattr(type(given), name)]
-    fields = getattr(type(given), "__pydantic_fields__", {})
-    for name in own + more:
-        found = change(getattr(given, name, _MISSING), getattr(got, name, _MISSING), (*place, name))
-        if found is not None:
-            excluded = name in fields and fields[name].exclude
-            return Change((*place, name), _EXCLUDED) if excluded else found
-    return None
+    parts = ((name, getattr(given, name, _MISSING), getattr(got, name, _MISSING)) for name in own + more)
+    found = _changed_part(parts, place)
+    return found and _explained(found, place, getattr(type(given), "__pydantic_fields__", {}))
 
 
 def _changed_dict(given: dict[Any, Any], got: dict[Any, Any], place: Place) -> Change | None:
-    for key, value in given.items():
+    for key in given:
         if key not in got:
             what = "it would be left out" if type(key) is str else f"keys are texts in JSON, not {type(key).__name__}"
             return Change((*place, key), what)
-        found = change(value, got[key], (*place, key))
-        if found is not None:
-            return found
-    return None if len(given) == len(got) else Change(place, "it would arrive with more keys than it has")
+    found = _changed_part(((key, value, got[key]) for key, value in given.items()), place)
+    return found or (
+        None if len(given) == len(got) else Change(place, "it would arrive with more keys than it has")
+    )
 
 
 def _changed_items(given: Sequence[Any], got: Sequence[Any], place: Place) -> Change | None:
     if len(given) != len(got):
         return Change(place, f"{len(given)} items would arrive as {len(got)}")
-    for index, (one, other) in enumerate(zip(given, got, strict=True)):
-        found = change(one, other, (*place, index))
-        if found is not None:
-            return found
-    return None
+    return _changed_part(zip(range(len(given)), given, got, strict=True), place)
 
 
 # -- before it

@@ -55,10 +55,10 @@ class Registration:
             return parse_json(data, "the payload")
         check_numbers(data, "the payload")
         typed = self.payload
-        named = (typed.travel or typed.look()).by_name
+        by_name = (typed.travel or typed.look()).by_name
         try:
             # The adapter's own method costs as much again.
-            return typed.adapter.validator.validate_json(data, by_alias=named, by_name=named)
+            return typed.adapter.validator.validate_json(data, by_alias=by_name, by_name=by_name)
         except ValidationError as error:
             raise JobError.from_validation(f"the payload of {self.type} does not fit: {problems(error)}") from None
 
