@@ -10,7 +10,7 @@ from dataclasses import InitVar, dataclass, field, fields, is_dataclass, make_da
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, DefaultDict, Generic, Literal, NamedTuple, NotRequired, TypeVar
+from typing import Annotated, Any, Generic, Literal, NamedTuple, NotRequired, TypeVar
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -332,7 +332,7 @@ def test_a_model_or_dataclass_arrives_as_it_is(payload: Any, from_elsewhere: boo
         (set[uuid.UUID], {ID}),
         (frozenset[int], frozenset({1})),
         (deque[int], deque([1])),
-        (DefaultDict[str, int], defaultdict(int, {"a": 1})),  # noqa: UP006 - pydantic's own way
+        (defaultdict[str, int], defaultdict(int, {"a": 1})),
         (tuple[int, str], (1, "a")),
         (list[bytes], [b"a"]),
         (datetime, datetime(2026, 1, 1)),  # noqa: DTZ001 - this is the point
@@ -569,10 +569,14 @@ LEAVES: list[tuple[Any, st.SearchStrategy[Any]]] = [
 KEYS = [pair for pair in LEAVES if pair[0] in {int, str, uuid.UUID, date, Colour, bool}]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text() | st.integers() | st.none(), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text() | st.integers() | st.none(), inner, max_size=3)
+    ),
     max_leaves=5,
 )
 """And a little more: keys, and numbers, that JSON does not have."""
+OPTIONS = [(), (), ("alias",), ("validation_alias",), ("serialization_alias",), ("exclude",)]
+"""What a field may say."""
 
 
 @st.composite
@@ -610,12 +614,7 @@ def any_object(draw: st.DrawFn, depth: int = 2) -> Any:
     if draw(st.booleans()):
         return make_dataclass("Drawn", [(f"f{number}", kind) for number, (kind, _) in enumerate(pairs)])(**values)
     options = [
-        draw(
-            st.sampled_from(
-                [{}, {}, {"alias": f"f{number}x"}, {"validation_alias": f"f{number}y"}]
-                + [{"serialization_alias": f"f{number}z"}, {"exclude": True}]
-            )
-        )
+        {name: True if name == "exclude" else f"f{number}{name[0]}" for name in draw(st.sampled_from(OPTIONS))}
         for number in range(len(pairs))
     ]
     of = {f"f{n}": (kind, Field(**option)) for n, ((kind, _), option) in enumerate(zip(pairs, options, strict=True))}
@@ -632,10 +631,12 @@ def test_any_value_arrives_as_it_is_or_is_refused_by_its_name(payload: Any, from
     try:
         body = body_of(registry, "t", payload)
     except JobError as error:
-        assert error.reason == "Validation"
-        assert re.search(r"\bf\d", error.message), error.message
+        refusal = error
+    else:
+        assert told(handler.read_payload(body)) == told(payload)
         return
-    assert told(handler.read_payload(body)) == told(payload)
+    assert refusal.reason == "Validation"
+    assert re.search(r"\bf\d", refusal.message), refusal.message
 
 
 # -- results
@@ -742,6 +743,6 @@ async def test_a_result_that_json_does_not_tell_fails_its_job(jobs: JobService) 
         return Numbers(x=math.inf)
 
     async with jobs.worker():
-        with pytest.raises(JobService.Error, match="the result of t .*x: NaN and infinity") as caught:
+        with pytest.raises(JobService.Error, match=r"the result of t .*x: NaN and infinity") as caught:
             await jobs.result(await jobs.submit("t"))
     assert caught.value.reason == "Validation"

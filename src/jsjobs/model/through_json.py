@@ -201,9 +201,7 @@ def _changed_dict(given: dict[Any, Any], got: dict[Any, Any], place: Place) -> C
             what = "it would be left out" if type(key) is str else f"keys are texts in JSON, not {type(key).__name__}"
             return Change((*place, key), what)
     found = _changed_part(((key, value, got[key]) for key, value in given.items()), place)
-    return found or (
-        None if len(given) == len(got) else Change(place, "it would arrive with more keys than it has")
-    )
+    return found or (None if len(given) == len(got) else Change(place, "it would arrive with more keys than it has"))
 
 
 def _changed_items(given: Sequence[Any], got: Sequence[Any], place: Place) -> Change | None:
