@@ -78,22 +78,26 @@ def change(given: Any, got: Any, place: Place = ()) -> Change | None:
 
     Models and dataclasses are compared field by field: what counts for their own `==` is their own business.
     """
-    kind = _kind(got)
-    if is_secret(given):
-        return None if type(given) is kind and given == got else Change(place, _NOT_SENT)
-    if _kind(given) is not kind and not _is_plainer(given, got):
-        if is_no_number(given):
-            return Change(place, _NO_NUMBER)
-        return Change(place, f"{type(given).__name__} would arrive as {kind.__name__}")
+    kind = type(got)
+    if type(given) is not kind and _kind(given) is not _kind(got) and not _is_plainer(given, got):
+        return Change(place, _mismatch(given, kind))
     if isinstance(given, BaseModel):
         return _changed_model(given, got, place)
-    if dataclasses.is_dataclass(given):
-        return _changed_dataclass(given, got, place)
     if isinstance(given, dict):
         return _changed_dict(given, got, place)
     if isinstance(given, _SEQUENCES):
         return _changed_items(given, got, place)
-    return None if _is_same(given, got) else Change(place, f"{kind.__name__} would arrive as another one")
+    if dataclasses.is_dataclass(given):
+        return _changed_dataclass(given, got, place)
+    if _is_same(given, got):
+        return None
+    return Change(place, _NOT_SENT if is_secret(given) else f"{kind.__name__} would arrive as another one")
+
+
+def _mismatch(given: Any, kind: type) -> str:
+    if is_secret(given):
+        return _NOT_SENT
+    return _NO_NUMBER if is_no_number(given) else f"{type(given).__name__} would arrive as {kind.__name__}"
 
 
 def _kind(value: Any) -> type:
@@ -159,7 +163,7 @@ def _changed_model(given: BaseModel, got: BaseModel, place: Place) -> Change | N
         return _explained(found, place, fields)
     if given.__pydantic_extra__ or got.__pydantic_extra__:
         found = change(given.__pydantic_extra__ or {}, got.__pydantic_extra__ or {}, place)
-    return found or _changed_privates(given, got, place)
+    return found if found is not None or not given.__pydantic_private__ else _changed_privates(given, got, place)
 
 
 def _explained(found: Change, place: Place, fields: Mapping[str, FieldInfo]) -> Change:
