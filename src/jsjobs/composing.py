@@ -107,9 +107,7 @@ def body_of(registry: Registry, job_type: str, payload: Any) -> bytes:
     """
     known = registry.get(job_type)
     typed, what = None if known is None else known.payload, f"the payload of {job_type}"
-    if typed is not None:
-        payload = typed.take(payload, what)
-    elif payload.__class__ not in PLAIN:
+    if typed is None and payload.__class__ not in PLAIN:
         typed = typed_as(payload.__class__)
     return wire.encode_json(payload, what) if typed is None else typed.write(payload, what)
 

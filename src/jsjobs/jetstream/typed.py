@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import is_dataclass
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -66,79 +67,54 @@ class Typed:
         travel = self.travel = _travel(self.adapter)
         return travel
 
-    def take(self, value: Any, what: str) -> Any:
-        """A caller's value as the handler is to have it.
-
-        Raises:
-            JobError: `Validation`, listing what does not fit, or naming what the type would drop.
-        """
-        travel = self.travel or self.look()
-        by_name = travel.by_name
-        try:
-            taken = self.adapter.validator.validate_python(value, by_alias=by_name, by_name=by_name)
-        except ValidationError as error:
-            try:
-                taken = self._from_json(value)
-            except ValueError:
-                raise JobError.from_validation(f"{what} does not fit: {problems(error)}") from None
-        found = None
-        if travel.has_keys:
-            found = dropped(value, taken)
-        elif travel.has_fields and type(taken) is not type(value) and isinstance(value, type(taken)):
-            found = change(value, taken)  # what its class has beside that is gone
-        if found is not None:
-            raise JobError.from_validation(f"{what} does not fit: {found}")
-        return taken
-
-    def _from_json(self, value: Any) -> Any:
-        """JSON's own values as JSON is read: a strict type takes a date from a text there, and nowhere else."""
-        raw = to_json(value) if type(value) in PLAIN else b""
-        if not raw or from_json(raw) != value:
-            raise ValueError
-        return self.read(raw)
-
-    def read(self, raw: bytes) -> Any:
-        """JSON as a value of this type, as a worker reads it.
-
-        Raises:
-            ValidationError: If it does not fit.
-        """
-        by_name = (self.travel or self.look()).by_name
-        return self.adapter.validator.validate_json(raw, by_alias=by_name, by_name=by_name)
-
     def write(self, value: Any, what: str) -> bytes:
-        """A value of this type as JSON, from which the same value is read again.
+        """What this type makes of a caller's value, as JSON from which a worker reads the same again.
 
         Raises:
-            JobError: `Validation`, naming what would not arrive, or not as it is.
+            JobError: `Validation`, listing what does not fit, or naming what would not arrive as it is.
         """
-        travel = self.travel or self.look()
-        raw = encode_json(value, what, travel.write)
+        travel, validator = self.travel or self.look(), self.adapter.validator
+        by_name, found, misfit = travel.by_name, None, ""
+        try:
+            taken = validator.validate_python(value, by_alias=by_name, by_name=by_name)
+        except ValidationError as error:
+            taken = self._taken_as_json(value, what, error)
+        if travel.has_keys or travel.has_fields:
+            _check_taken(travel, value, taken, what)
+        raw = encode_json(taken, what, travel.write)
         if travel.write is None:
             return raw
-        found, misfit = None, ""
         try:
-            got = self.read(raw)
-            if travel.by_equality and got == value:
+            got = validator.validate_json(raw, by_alias=by_name, by_name=by_name)
+            if travel.by_equality and got == taken:
                 return raw
-            found = change(value, got)
+            found = change(taken, got)
         except ValidationError as error:
             misfit = problems(error)
         except Exception as error:
             told = f"{what} could not be read again: reading it raised {type(error).__name__}"
             raise JobError.from_validation(told) from error
         if misfit:
-            check_told(value, raw, what)  # it says better what a secret or NaN comes to
+            check_told(taken, raw, what)  # it says better what a secret or NaN comes to
             raise JobError.from_validation(f"{what} could not be read again: {misfit}")
         if found is not None:
             raise JobError.from_validation(f"{what} would not arrive as it is: {found}")
         return raw
 
+    def _taken_as_json(self, value: Any, what: str, error: ValidationError) -> Any:
+        """JSON's own values as JSON is read: a strict type takes a date from a text there, and nowhere else."""
+        by_name = self.travel and self.travel.by_name
+        with suppress(ValueError):
+            raw = to_json(value) if type(value) in PLAIN else b""
+            if raw and from_json(raw) == value:
+                return self.adapter.validator.validate_json(raw, by_alias=by_name, by_name=by_name)
+        raise JobError.from_validation(f"{what} does not fit: {problems(error)}") from None
+
 
 @lru_cache(maxsize=1024)
 def typed_as(kind: type) -> Typed | None:
     """The type of a model or dataclass; None: another one, or one that is no type of pydantic's."""
-    if not issubclass(kind, BaseModel) and not dataclasses.is_dataclass(kind):
+    if not issubclass(kind, BaseModel) and not is_dataclass(kind):
         return None
     try:
         typed = Typed(TypeAdapter(kind))
@@ -146,6 +122,16 @@ def typed_as(kind: type) -> Typed | None:
     except (PydanticSchemaGenerationError, PydanticUserError, NameError, JobError):
         return None
     return typed
+
+
+def _check_taken(travel: Travel, value: Any, taken: Any, what: str) -> None:
+    """Refuse what a type leaves out of a value: unknown keys, or what a subclass has beside."""
+    found = dropped(value, taken) if travel.has_keys else None
+    kind = type(taken)
+    if kind is not type(value) and isinstance(value, kind) and (issubclass(kind, BaseModel) or is_dataclass(kind)):
+        found = change(value, taken)
+    if found is not None:
+        raise JobError.from_validation(f"{what} does not fit: {found}")
 
 
 def _travel(adapter: TypeAdapter[Any]) -> Travel:
