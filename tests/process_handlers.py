@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from jsjobs import JobService
 from jsjobs.worker.context import JobContext
@@ -19,6 +19,14 @@ from jsjobs.worker.context import JobContext
 class Add(BaseModel):
     a: int
     b: int = 1
+
+
+class Named(BaseModel):
+    user_id: int = Field(validation_alias="userId")
+
+
+def named(payload: Named) -> int:
+    return payload.user_id
 
 
 class Adder:

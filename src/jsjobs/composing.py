@@ -5,17 +5,15 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
-
 from jsjobs.jetstream import wire
 from jsjobs.jetstream.outgoing import Outgoing
 from jsjobs.jetstream.queue import JobQueue
-from jsjobs.model.checks import problems
+from jsjobs.jetstream.typed import typed_as
 from jsjobs.model.context import DEFAULT_TENANT, current_context
-from jsjobs.model.errors import JobError
 from jsjobs.model.expiry import expires_at
 from jsjobs.model.job import Duration, Priority, utc_now
 from jsjobs.model.payload import JobPayload
+from jsjobs.model.through_json import PLAIN
 from jsjobs.model.times import rfc3339
 from jsjobs.model.trace import NO_TRACE, Trace
 from jsjobs.worker.registry import Registry
@@ -33,7 +31,11 @@ class Composed(NamedTuple):
 
 
 class Composer:
-    """Makes messages; payloads of types that have a handler in this process are checked against it."""
+    """Makes messages.
+
+    A payload is checked against its handler's annotation where that handler is in this process, else against its own
+    type.
+    """
 
     def __init__(self, queue: JobQueue, registry: Registry) -> None:
         self._queue = queue
@@ -73,7 +75,7 @@ class Composer:
             if form.expired == "drop":
                 headers[wire.EXPIRED] = "drop"
         subject = self._queue.subject(form.priority, form.entity, form.type)
-        job = Outgoing(subject, self._body(form.type, payload), headers)
+        job = Outgoing(subject, body_of(self._registry, form.type, payload), headers)
         debounce = None if form.debounce_key is None else _owned(form.debounce_key, tenant, form.type)
         return Composed(form.priority, job, due or (now if debounce else None), debounce)
 
@@ -96,14 +98,18 @@ class Composer:
             headers[wire.TIMEOUT] = decimal(form.timeout)
         return headers
 
-    def _body(self, job_type: str, payload: Any) -> bytes:
-        known = self._registry.get(job_type)
-        if known is not None and known.payload is not None:
-            try:
-                payload = known.payload.validate_python(payload)
-            except ValidationError as error:
-                raise JobError.from_validation(f"the payload of {job_type} does not fit: {problems(error)}") from None
-        return wire.encode_json(payload, f"the payload of {job_type}")
+
+def body_of(registry: Registry, job_type: str, payload: Any) -> bytes:
+    """A payload as JSON, from which the handler's argument is read again.
+
+    Raises:
+        JobError: `Validation`, naming what does not fit, or would not arrive as it is.
+    """
+    known = registry.get(job_type)
+    typed, what = None if known is None else known.payload, f"the payload of {job_type}"
+    if typed is None and payload.__class__ not in PLAIN:
+        typed = typed_as(payload.__class__)
+    return wire.encode_json(payload, what) if typed is None else typed.write(payload, what)
 
 
 def _owned(key: str, tenant: str | None, job_type: str) -> str:

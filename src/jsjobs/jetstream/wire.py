@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,6 +18,7 @@ from jsjobs.model.context import checked_name
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import DEFAULT_MAX_ATTEMPTS, Duration
 from jsjobs.model.retry import ATTEMPTS_LIMIT
+from jsjobs.model.through_json import is_no_number, named, place_of, untold, unwritable
 from jsjobs.model.times import parse_rfc3339
 from jsjobs.model.trace import NO_TRACE, TRACEPARENT, Trace, read_trace
 
@@ -39,6 +41,8 @@ EXPIRES = "Jsjobs-Expires"
 EXPIRED = "Jsjobs-Expired"
 GIVEN_ID = "Jsjobs-Id"
 
+_ASTERISKS = b"****"
+"""What pydantic writes for a secret, or any text."""
 _LEVELS_ABOVE = 8
 _SURELY_SHALLOW = 180
 """So many brackets cannot be nested too deeply; the reader's limit is 200 levels."""
@@ -236,22 +240,47 @@ def _parse_given_id(text: str) -> str:
     return text
 
 
-def encode_json(value: Any, what: str) -> bytes:
+def encode_json(value: Any, what: str, write: Callable[[Any], bytes] | None = None) -> bytes:
     """A payload or result as JSON; pydantic models, dataclasses, dates and the like are known.
+
+    Args:
+        value: What is to be written.
+        what: What it is, for errors.
+        write: How values of its declared type are written; None: as the value's own types are.
 
     Raises:
         JobError: `Validation`, if JSON cannot hold it: NaN, infinity, lone surrogates, unknown objects, cycles, nesting
-            deeper or numbers longer than readers take.
+            deeper or numbers longer than readers take; or if asterisks would stand in the place of a secret.
     """
     try:
-        raw = to_json(value, inf_nan_mode="constants")
+        raw = to_json(value, inf_nan_mode="constants") if write is None else write(value)
     except (PydanticSerializationError, ValueError, RecursionError) as error:
-        raise JobError.from_validation(f"{what} cannot be written as JSON: {shortened(str(error), 500)}") from error
-    check_numbers(raw, what)
+        place = named(unwritable(value))
+        where = f" at {place}" if place else ""
+        told = shortened(str(error), 500)
+        raise JobError.from_validation(f"{what} cannot be written as JSON{where}: {told}") from error
+    try:
+        check_numbers(raw, what)
+    except JobError as error:
+        place = named(place_of(value, is_no_number) or ())
+        raise JobError.from_validation(f"{error.message}{f', see {place}' if place else ''}") from None
     if raw.count(b"[") + raw.count(b"{") > _SURELY_SHALLOW or (len(raw) > _MANY and _MANY_DIGITS.search(raw)):
         # What is written must be readable again, by this library too, wherever it stands in an entry or a letter.
         parse_json(b"[%b%b%b]" % (b"[" * _LEVELS_ABOVE, raw, b"]" * _LEVELS_ABOVE), f"{what}, as it is written,")
+    if write is None and _ASTERISKS in raw:
+        check_told(value, raw, what)
     return raw
+
+
+def check_told(value: Any, raw: bytes, what: str) -> None:
+    """Refuse JSON that does not tell what the value says: asterisks for a secret, null for NaN, a field left out.
+
+    Raises:
+        JobError: `Validation`, naming the field.
+    """
+    found = untold(value, from_json(raw))
+    if found is not None:
+        raise JobError.from_validation(f"{what} cannot be told in JSON: {found}")
 
 
 def check_numbers(raw: bytes, what: str) -> None:

@@ -45,7 +45,8 @@ class Submits(Connections):
         Args:
             job_type: Which handler runs it.
             payload: Anything JSON can hold: pydantic models, dataclasses, dicts. Checked against the handler's
-                annotation where that handler is registered in this process.
+                annotation where that handler is registered in this process, else against its own type: it reaches
+                the handler as it is, or is refused.
             on_queued: Of a list: called with the number of jobs queued so far, after each chunk.
             **options: See `SubmitOptions`: priority, entity, dedupe_key, max_attempts, duration, timeout, delay, at,
                 debounce_key, expires, expired.

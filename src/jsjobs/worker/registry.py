@@ -12,10 +12,12 @@ from typing import Any, Literal
 from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
 
 from jsjobs.jetstream.subjects import checked_type
-from jsjobs.jetstream.wire import check_numbers, encode_json, parse_json
+from jsjobs.jetstream.typed import Typed
+from jsjobs.jetstream.wire import check_numbers, check_told, encode_json, parse_json
 from jsjobs.model.checks import checked_kind, problems
 from jsjobs.model.errors import JobError
 from jsjobs.model.retry import Retry
+from jsjobs.model.through_json import PLAIN
 from jsjobs.worker.processes.loading import check_function, pickled
 
 Handler = Callable[..., Any]
@@ -33,9 +35,9 @@ class Registration:
     function: Handler
     is_async: bool
     takes_context: bool
-    payload: TypeAdapter[Any] | None
+    payload: Typed | None
     """None: any JSON."""
-    result: TypeAdapter[Any] | None
+    result: Typed | None
     """None: anything JSON can hold."""
     retry: Retry | None
     in_process: bool = False
@@ -52,8 +54,11 @@ class Registration:
         if self.payload is None:
             return parse_json(data, "the payload")
         check_numbers(data, "the payload")
+        typed = self.payload
+        by_name = (typed.travel or typed.look()).by_name
         try:
-            return self.payload.validator.validate_json(data)  # the adapter's own method costs as much again
+            # The adapter's own method costs as much again.
+            return typed.adapter.validator.validate_json(data, by_alias=by_name, by_name=by_name)
         except ValidationError as error:
             raise JobError.from_validation(f"the payload of {self.type} does not fit: {problems(error)}") from None
 
@@ -65,14 +70,21 @@ class Registration:
         """
         if self.in_process:
             return value  # type: ignore[no-any-return]
-        if value is None and self.result is None:
-            return None
-        if self.result is not None:
+        typed, what = self.result, f"the result of {self.type}"
+        if typed is None:
+            if value is None:
+                return None
+            has_fields = type(value) not in PLAIN
+        else:
+            has_fields = (typed.travel or typed.look()).has_fields
             try:
-                value = self.result.validator.validate_python(value)
+                value = typed.adapter.validator.validate_python(value)
             except ValidationError as error:
-                raise JobError.from_validation(f"the result of {self.type} does not fit: {problems(error)}") from None
-        return encode_json(value, f"the result of {self.type}")
+                raise JobError.from_validation(f"{what} does not fit: {problems(error)}") from None
+        raw = encode_json(value, what)
+        if has_fields:
+            check_told(value, raw, what)
+        return raw
 
 
 class Registry:
@@ -180,10 +192,10 @@ def read_handler(
     )
 
 
-def _adapter(annotation: Any, what: str) -> TypeAdapter[Any] | None:
+def _adapter(annotation: Any, what: str) -> Typed | None:
     if annotation is Any or annotation is object:
         return None
     try:
-        return TypeAdapter(annotation)
+        return Typed(TypeAdapter(annotation))
     except (PydanticSchemaGenerationError, PydanticUserError) as error:
         raise JobError.from_validation(f"{what} is annotated with a type pydantic does not know: {error}") from None
