@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from jsjobs.model.checks import checked_list, problems
+from jsjobs.model.clipping import clipped
 from jsjobs.model.errors import InvalidBatch, JobError
-from jsjobs.model.job import clipped
 from jsjobs.worker.executor import describe
 
 SIDE_BY_SIDE = 100

@@ -19,6 +19,8 @@ _MANY = 1000
 """Problems that are taken for a stranger's work: as Python objects those of one payload are a second's, and 200 MB."""
 _SOME = 100_000
 """Characters of such a list, as JSON, in which the first of them surely stand."""
+_MAX_PROBLEM = 1000
+"""Characters of what a check says: that of a handler's own model may say anything."""
 _MAX_PLACE = 200
 """Characters of where a problem is: names in a payload may be as long as that."""
 
@@ -95,6 +97,7 @@ def _first(error: ValidationError) -> list[Any]:
 
 
 def _problem(kind: str, place: Iterable[int | str], text: str) -> str:
+    text = shortened(text, _MAX_PROBLEM)
     where = ".".join(str(part) for part in place)
     if len(where) > _MAX_PLACE:
         where = f"{where[:_MAX_PLACE]}…"

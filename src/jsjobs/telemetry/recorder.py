@@ -15,6 +15,8 @@ from opentelemetry.context import attach, detach
 from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, get_current_span, set_span_in_context
 from opentelemetry.util.types import AttributeValue
 
+from jsjobs.error_text import text_of
+from jsjobs.model.clipping import clipped
 from jsjobs.model.context import DEFAULT_TENANT, RequestContext, enter_context
 from jsjobs.model.errors import JobError
 from jsjobs.model.ids import JobId
@@ -93,7 +95,7 @@ class Telemetry:
         except BaseException as error:
             with Harmless("the error of a submit"):
                 name = error.reason if isinstance(error, JobError) else type(error).__qualname__
-                fail(sending.span, str(error), str(name))
+                fail(sending.span, clipped(text_of(error)), str(name))
             raise
         finally:
             with Harmless("the end of the submit"):

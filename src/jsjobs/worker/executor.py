@@ -15,9 +15,12 @@ from enum import StrEnum
 from functools import partial
 from typing import Any
 
+from jsjobs.error_text import text_of
 from jsjobs.interrupts import is_ctrl_c
+from jsjobs.model.checks import shortened
+from jsjobs.model.clipping import clipped
 from jsjobs.model.errors import JobError, Reason
-from jsjobs.model.job import JobStatusResponse, clipped
+from jsjobs.model.job import JobStatusResponse
 from jsjobs.model.retry import Retry, RetryState
 from jsjobs.model.snooze import Snooze
 from jsjobs.safe_log import get_logger
@@ -31,6 +34,8 @@ from jsjobs.worker.verdict import Cancelled, Complete, DeadLetter, Lost, Release
 logger = get_logger("jsjobs.worker")
 
 _RNG = random.SystemRandom()
+MOST_NAME = 200
+"""Characters of the name of an exception's type."""
 
 
 class Stop(StrEnum):
@@ -319,17 +324,13 @@ def _after(entry: JobStatusResponse, error: BaseException, policy: Retry, now: d
 def _kind(error: BaseException) -> str:
     if isinstance(error, HandlerFailed):
         return error.error_type
-    return str(error.reason) if isinstance(error, JobError) else type(error).__qualname__
+    return str(error.reason) if isinstance(error, JobError) else shortened(type(error).__qualname__, MOST_NAME)
 
 
 def describe(error: BaseException) -> str:
     """An exception in one text, at most 4 KiB; even one whose own text cannot be had."""
-    try:
-        text = str.__str__(str(error))  # of a text's own subclass the characters alone
-    except BaseException as broken:
-        if is_ctrl_c(broken):
-            raise
-        text = "(its text cannot be had)"
+    text = text_of(error)
     if isinstance(error, JobError | HandlerFailed):
         return clipped(text)
-    return clipped(f"{type(error).__name__}: {text}" if text else type(error).__name__)
+    name = shortened(type(error).__name__, MOST_NAME)
+    return clipped(f"{name}: {text}" if text else name)

@@ -151,6 +151,8 @@ class Settlement:
         except TooLarge as error:
             if not await self._completed_without_failures(claim, now, result):
                 why = f"the result of {len(result or b'')} bytes cannot be kept: {error.message}"
+                told = "job %s (%s): attempt %d of %d failed, the job is dead: %s"
+                logger.error(told, entry.job_id, entry.type, entry.attempts, entry.max_attempts, why)  # noqa: TRY400 - it says all
                 await self.bury(claim, Reason.VALIDATION, why)
                 return Outcome.DEAD
         claim.delivery.ack()
