@@ -71,7 +71,7 @@ async def replay_letter(
         if not given.duplicate or await StateStore(connection, names).read(given) is None:
             await Schedules(connection, names, timeout=config.timeout).hand_over(subject, headers, letter.payload)
             if telemetry is not None and not given.duplicate:
-                telemetry.count("jobs.enqueued", letter.type, "replay", priority)
+                telemetry.count("jobs.submitted", letter.type, "replay", priority)
             await _write_queued(connection, config, letter, given, priority, headers)
         await letters.mark_replayed(letter.id, given)
     except ConnectionLost as error:

@@ -6,6 +6,7 @@ import asyncio
 from contextlib import suppress
 
 from jsjobs.jetstream.acknowledgements import unknown
+from jsjobs.jetstream.cancelled import tell_cancelled
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.delayed import DelayedJob, Named, digest, named
 from jsjobs.jetstream.errors import ConnectionLost
@@ -26,6 +27,7 @@ class Debounced:
     """Submits debounced jobs of one namespace."""
 
     def __init__(self, connection: Connection, names: Names, *, timeout: float, result_ttl: float) -> None:
+        self._connection = connection
         self._names = names
         self._timeout = timeout
         self._result_ttl = result_ttl
@@ -70,6 +72,7 @@ class Debounced:
         if not known.expires:
             with suppress(Conflict):
                 await self._state.write(cancelled, expected=known.revision, ttl=self._result_ttl, within=self._timeout)
+                tell_cancelled(self._connection, self._names, cancelled.job_id)
 
     async def _write(self, one: Named) -> bool:
         """Write the entry of a job that may have replaced an earlier one; False if that one was cancelled meanwhile."""

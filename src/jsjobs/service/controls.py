@@ -38,7 +38,7 @@ class Controls(Connections):
         """
         from jsjobs.cancelling import cancel_job
 
-        return await cancel_job(self.connection, self.config, job_id, timeout=timeout, telemetry=self._telemetry)
+        return await cancel_job(self.connection, self.config, job_id, timeout=timeout)
 
     async def reschedule(
         self, job_id: str, *, delay: float | timedelta | None = None, at: datetime | None = None

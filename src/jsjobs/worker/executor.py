@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jsjobs.error_text import text_of
 from jsjobs.interrupts import is_ctrl_c
@@ -30,6 +30,9 @@ from jsjobs.worker.processes.pool import Processes
 from jsjobs.worker.processes.process import HandlerFailed
 from jsjobs.worker.registry import Registration
 from jsjobs.worker.verdict import Cancelled, Complete, DeadLetter, Lost, Release, RetryAfter, SnoozeFor, Verdict
+
+if TYPE_CHECKING:
+    from jsjobs.telemetry.spans import Attempt
 
 logger = get_logger("jsjobs.worker")
 
@@ -81,6 +84,8 @@ class Handling:
         self.why = ""
         self.asked: Stop | None = None
         """Why the handler was asked to end; None if it was not."""
+        self.attempt: Attempt | None = None
+        """Who is told when the handler begins; None: nobody."""
         self._task: asyncio.Task[Any] | None = None
         self._again: asyncio.TimerHandle | None = None
 
@@ -124,9 +129,9 @@ class Handling:
         self._task = task
         try:
             if registration.in_process:
-                begun = partial(self._end_after, limit)  # waiting for a process takes none of the handler's time
+                begun = partial(self._begin, limit)  # waiting for a process takes none of the handler's time
                 return await places.processes.run(registration.function, payload, self.context, begun=begun)
-            self._end_after(limit)
+            self._begin(limit)
             arguments = (payload, self.context) if registration.takes_context else (payload,)
             if registration.is_async:
                 return await registration.function(*arguments)
@@ -137,7 +142,9 @@ class Handling:
             if self._again is not None:
                 self._again.cancel()
 
-    def _end_after(self, limit: float | None) -> None:
+    def _begin(self, limit: float | None) -> None:
+        if self.attempt is not None:
+            self.attempt.started()
         if limit is not None:
             self._limits.begin(self, limit)
 
