@@ -14,7 +14,7 @@ from jsjobs.model.checks import problems
 from jsjobs.model.context import DEFAULT_TENANT, current_context
 from jsjobs.model.errors import JobError
 from jsjobs.model.expiry import expires_at
-from jsjobs.model.job import Duration, Priority, utc_now
+from jsjobs.model.job import Duration, Priority
 from jsjobs.model.payload import JobPayload
 from jsjobs.model.times import rfc3339
 from jsjobs.model.trace import NO_TRACE, Trace
@@ -45,6 +45,7 @@ class Composer:
         payload: Any,
         trace: Trace = NO_TRACE,
         *,
+        now: datetime | None = None,
         index: int | None = None,
         batch: str | None = None,
     ) -> Composed:
@@ -54,14 +55,14 @@ class Composer:
             form: Its type and options.
             payload: What its handler gets.
             trace: What it carries along.
+            now: The time by the server's clock, where the job has times: what is given in seconds counts from it.
             index: Its place in its list, if it has a list's dedupe key.
             batch: Its list.
 
         Raises:
             JobError: `Validation`, if something given cannot be used.
         """
-        now = utc_now()
-        due = form.due(now)
+        due = None if now is None else form.due(now)
         tenant = form.tenant or current_context().tenant_id
         headers: dict[str, str] = {}
         if form.dedupe_key is not None:
@@ -69,6 +70,7 @@ class Composer:
             headers[wire.MSG_ID] = _owned(key, tenant, form.type)
         headers |= self._headers(form, tenant, trace, batch)
         if form.expires is not None:
+            assert now is not None
             headers[wire.EXPIRES] = rfc3339(expires_at(form.expires, due or now))
             if form.expired == "drop":
                 headers[wire.EXPIRED] = "drop"
@@ -83,7 +85,7 @@ class Composer:
             wire.ENTITY: form.entity,
             wire.TENANT: tenant,
             wire.REQUEST_ID: current_context().request_id,
-            wire.BATCH: batch,
+            wire.BATCH: batch or form.batch_id,
         }
         headers = {name: value for name, value in named.items() if value is not None}
         if trace.traceparent is not None:
@@ -102,7 +104,8 @@ class Composer:
             try:
                 payload = known.payload.validate_python(payload)
             except ValidationError as error:
-                raise JobError.from_validation(f"the payload of {job_type} does not fit: {problems(error)}") from None
+                text = f"the payload of {job_type} does not fit: {problems(error)}"
+                raise JobError.from_validation(text, cause=error) from None
         return wire.encode_json(payload, f"the payload of {job_type}")
 
 

@@ -60,7 +60,7 @@ class Debounced:
             else:
                 await self._schedules.replace(found, schedule.headers, schedule.data)
         except ConnectionLost as error:
-            raise unknown(error, "submit it again with the same debounce_key, it will not run twice") from None
+            raise unknown(error, "submit it again with the same debounce_key, it will not run twice") from error
         if known is not None and known.entry is not None and known.entry.status is Status.CANCELLED:
             await self._let_age(known.entry, known)
         if not await self._write(one):

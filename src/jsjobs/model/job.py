@@ -300,4 +300,6 @@ def failure(status: JobStatusResponse) -> JobError:
         return JobError.from_already_cancelled(f"job {status.job_id} was cancelled", job_id=status.job_id)
     reason = status.error_reason or Reason.PROCESSING
     text = (status.last_error or "the job failed").removeprefix(f"{reason}: ")
-    return JobError(reason, text, job_id=status.job_id)
+    # Whose attempts are spent died of its last error.
+    cause = status.last_error if reason is Reason.MAX_RETRIES else None
+    return JobError(reason, text, job_id=status.job_id, cause=cause)

@@ -296,7 +296,8 @@ def _failed(entry: JobStatusResponse, error: BaseException, policy: Retry, now: 
         if is_ctrl_c(broken):
             raise
         # A reason or a policy of the application's own.
-        error = JobError.from_processing(f"{describe(error)}; deciding what follows raised {type(broken).__name__}")
+        text = f"{describe(error)}; deciding what follows raised {type(broken).__name__}"
+        error = JobError.from_processing(text, cause=broken)
         verdict = _after(entry, error, Retry(), now)
     logger.log(
         logging.WARNING if isinstance(verdict, RetryAfter) else logging.ERROR,
@@ -308,10 +309,14 @@ def _failed(entry: JobStatusResponse, error: BaseException, policy: Retry, now: 
         f"the next in {verdict.delay:.1f} s" if isinstance(verdict, RetryAfter) else "the job is dead",
         verdict.error,
         f"\n{error.trace}" if isinstance(error, HandlerFailed) else "",
-        # A JobError says all that it has to say; of anything else the place is wanted.
-        exc_info=None if isinstance(error, JobError | HandlerFailed) else error,
+        exc_info=error if _has_place(error) else None,
     )
     return verdict
+
+
+def _has_place(error: BaseException) -> bool:
+    """Whether a traceback tells more: a JobError that was not raised from another says all that it has to say."""
+    return not isinstance(error, HandlerFailed) and (not isinstance(error, JobError) or error.__cause__ is not None)
 
 
 def _after(entry: JobStatusResponse, error: BaseException, policy: Retry, now: datetime) -> RetryAfter | DeadLetter:

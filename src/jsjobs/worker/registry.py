@@ -55,7 +55,8 @@ class Registration:
         try:
             return self.payload.validator.validate_json(data)  # the adapter's own method costs as much again
         except ValidationError as error:
-            raise JobError.from_validation(f"the payload of {self.type} does not fit: {problems(error)}") from None
+            text = f"the payload of {self.type} does not fit: {problems(error)}"
+            raise JobError.from_validation(text, cause=error) from None
 
     def write_result(self, value: Any) -> bytes | None:
         """The result as JSON; None for None.
@@ -71,7 +72,8 @@ class Registration:
             try:
                 value = self.result.validator.validate_python(value)
             except ValidationError as error:
-                raise JobError.from_validation(f"the result of {self.type} does not fit: {problems(error)}") from None
+                text = f"the result of {self.type} does not fit: {problems(error)}"
+                raise JobError.from_validation(text, cause=error) from None
         return encode_json(value, f"the result of {self.type}")
 
 
@@ -158,10 +160,10 @@ def read_handler(
     try:
         signature = inspect.signature(function)
         hints = typing.get_type_hints(target, include_extras=True)
-    except Exception as error:  # noqa: BLE001 - an annotation is code, and may raise anything when it is read
+    except Exception as error:
         raise JobError.from_validation(
             f"the signature of the handler of {job_type} cannot be read: {type(error).__name__}: {error}"
-        ) from None
+        ) from error
     kinds = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
     parameters = [parameter for parameter in signature.parameters.values() if parameter.kind in kinds]
     if len(parameters) not in {1, 2}:
@@ -186,4 +188,4 @@ def _adapter(annotation: Any, what: str) -> TypeAdapter[Any] | None:
     try:
         return TypeAdapter(annotation)
     except (PydanticSchemaGenerationError, PydanticUserError) as error:
-        raise JobError.from_validation(f"{what} is annotated with a type pydantic does not know: {error}") from None
+        raise JobError.from_validation(f"{what} is annotated with a type pydantic does not know: {error}") from error

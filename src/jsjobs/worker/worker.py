@@ -15,6 +15,7 @@ from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.delivery import Delivery, read_delivery
 from jsjobs.jetstream.generations import live_shards
 from jsjobs.jetstream.progress import ProgressSender
+from jsjobs.jetstream.server_clock import ServerClock
 from jsjobs.jetstream.state import StateStore
 from jsjobs.jetstream.subjects import Names, Shard
 from jsjobs.model.errors import JobError
@@ -31,7 +32,6 @@ from jsjobs.worker.place import Place
 from jsjobs.worker.processes.pool import Processes
 from jsjobs.worker.registry import Registry
 from jsjobs.worker.run import JobRun, RunKey
-from jsjobs.worker.server_clock import ServerClock
 from jsjobs.worker.settle import Settlement
 from jsjobs.worker.taking import Taking
 from jsjobs.worker.tools import Tools

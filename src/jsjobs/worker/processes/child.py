@@ -165,7 +165,9 @@ def _failure(error: BaseException) -> bytes:
     if isinstance(error, Snooze):
         return frames.frame(frames.SNOOZED, seconds=error.seconds)
     if isinstance(error, JobError):
-        return frames.frame(frames.FAILED, reason=error.reason, text=clipped(str(error.message)))
+        cause = describe(error.cause) if isinstance(error.cause, BaseException) else _text(error.cause)
+        text, job_id = _text(error.message), _text(error.job_id)
+        return frames.frame(frames.FAILED, reason=error.reason, text=text, job_id=job_id, cause=cause)
     # Without the frames of this module.
     place = error.__traceback__ and error.__traceback__.tb_next and error.__traceback__.tb_next.tb_next
     trace = "".join(traceback.format_exception(in_bounds(error.with_traceback(place))))[-_TRACE_CHARACTERS:]
@@ -175,6 +177,10 @@ def _failure(error: BaseException) -> bytes:
         text=describe(error),
         trace=trace.encode("utf-8", "backslashreplace").decode(),  # for a log, which no lone surrogate may break
     )
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else clipped(str(value))
 
 
 def _leave(asked: SystemExit) -> NoReturn:
