@@ -13,7 +13,7 @@ from jsjobs.jetstream.api import call
 from jsjobs.jetstream.errors import NoResponders
 from jsjobs.jetstream.subjects import Names
 from jsjobs.model.errors import JobError
-from jsjobs.model.job import Priority
+from jsjobs.model.job import Priority, random_token
 
 NAN = float("nan")
 LONG = "x" * 3000
@@ -211,7 +211,7 @@ async def test_what_lies_behind_a_refusal_is_its_cause(jobs: JobService) -> None
     @jobs.handler("order")
     async def order(payload: dict[str, int]) -> None: ...
 
-    secret = "-".join(("in", "here"))
+    secret = random_token()
     with pytest.raises(JobError, match="does not fit") as unfit:
         await jobs.submit("order", {"card": secret})
     assert isinstance(unfit.value.cause, ValidationError)
