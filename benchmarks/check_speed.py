@@ -26,8 +26,8 @@ RATES = {"drain": 0.6, "enqueue, pipelined": 0.5, "enqueue, batches": 0.4}
 """Of the bare loop's rate, each side's best round: what is left of the ratios asked for (`workloads/`) on a busy machine."""
 CPU = {"drain": 1.5, "enqueue, pipelined": 1.6, "enqueue, batches": 2.0}
 """Times the bare loop's CPU a job, medians: others on the machine disturb it less."""
-COUNTS = {"submit calls": 112.0, "run calls": 240.0, "blocks kept": 2.0}
-"""Function calls of a submit and of a worker's run of one job (Python 3.11 makes 111 and 239), and blocks of memory that
+COUNTS = {"submit calls": 109.0, "run calls": 240.0, "blocks kept": 2.0}
+"""Function calls of a submit and of a worker's run of one job (Python 3.11 makes 108 and 239), and blocks of memory that
 stay of it: none, but for what lists and tables hold in reserve."""
 
 

@@ -256,3 +256,10 @@ def slow(payload: float, ctx: JobContext) -> int:
 def nap(payload: int) -> int:
     time.sleep(0.2)
     return payload
+
+
+def refuses(payload: dict[str, str]) -> None:
+    try:
+        payload["card"]
+    except KeyError as error:
+        raise JobService.Error.from_not_found("there is no card", job_id="low-7") from error

@@ -1,15 +1,19 @@
 """Every public method of the service, called wrongly: the documented error, and nothing is queued or changed."""
 
 import asyncio
+import traceback
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from jsjobs import JobService
 from jsjobs.jetstream.api import call
+from jsjobs.jetstream.errors import NoResponders
 from jsjobs.jetstream.subjects import Names
-from jsjobs.model.job import Priority
+from jsjobs.model.errors import JobError
+from jsjobs.model.job import Priority, random_token
 
 NAN = float("nan")
 LONG = "x" * 3000
@@ -201,3 +205,44 @@ async def test_what_was_begun_before_a_close_says_so(jobs: JobService) -> None:
 def test_settings_that_are_none() -> None:
     with pytest.raises(JobService.Error, match="the settings must be a Config, not int"):
         JobService(5)  # type: ignore[arg-type]
+
+
+async def test_what_lies_behind_a_refusal_is_its_cause(jobs: JobService) -> None:
+    @jobs.handler("order")
+    async def order(payload: dict[str, int]) -> None: ...
+
+    secret = random_token()
+    with pytest.raises(JobError, match="does not fit") as unfit:
+        await jobs.submit("order", {"card": secret})
+    assert isinstance(unfit.value.cause, ValidationError)
+    assert secret not in "".join(traceback.format_exception(unfit.value))
+    with pytest.raises(JobError) as options:
+        await jobs.submit("order", {}, max_attempts=0)
+    assert isinstance(options.value.cause, ValidationError)
+    with pytest.raises(JobError) as priority:
+        await jobs.pause("urgent")
+    assert isinstance(priority.value.cause, ValueError)
+    async with JobService(JobService.Config(nats_url=jobs.config.nats_url, namespace="nobodys")) as nobodys:
+        with pytest.raises(JobError, match="no stream takes jobs") as nowhere:
+            await nobodys.submit("order", {})
+    assert isinstance(nowhere.value.cause, NoResponders)
+
+
+async def test_what_a_handlers_error_was_raised_from_is_logged(
+    jobs: JobService, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs.register_handler("charge", charge)
+    async with jobs.worker():
+        job_id = await jobs.submit("charge", {})
+        with pytest.raises(JobError, match="cannot be charged"):
+            await jobs.result(job_id, timeout=20)
+    [record] = [record for record in caplog.records if "attempt 1 of 3 failed" in record.getMessage()]
+    assert record.exc_info is not None
+    assert "KeyError: 'card'" in "".join(traceback.format_exception(record.exc_info[1]))
+
+
+def charge(payload: dict[str, str]) -> None:
+    try:
+        payload["card"]
+    except KeyError as error:
+        raise JobError.from_validation("it cannot be charged") from error

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from nats.aio.client import Client
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from facts import eventually
 from jsjobs import JobService
@@ -63,14 +63,84 @@ async def test_a_list_of_payloads_is_one_batch_over_all_its_priorities(jobs: Job
     assert await jobs.submit_payloads([]) == []
 
 
-async def test_duplicates_belong_to_both_lists(jobs: JobService) -> None:
+@pytest.mark.parametrize("delay", [None, 3600])
+async def test_receipts_of_a_list_that_was_submitted_before_name_the_batch_that_status_names(
+    jobs: JobService, delay: float | None
+) -> None:
+    first = await jobs.submit("t", [1, 2], dedupe_key="k", delay=delay)
+    again = await jobs.submit("t", [1, 2], dedupe_key="k", delay=delay)
+    assert again == first
+    assert {job_id.batch_id for job_id in again} == {first[0].batch_id}
+    more = await jobs.submit("t", [1, 2, 3], dedupe_key="k", delay=delay)
+    assert [job_id.duplicate for job_id in more] == [True, True, False]
+    assert more[2].batch_id not in {None, first[0].batch_id}
+    for job_id in (*again, *more):
+        assert (await jobs.status(job_id)).batch_id == job_id.batch_id
+    # Duplicates are in the records of both lists.
+    assert (await jobs.batch(str(more[2].batch_id))).ids == tuple(more)
+    assert (await jobs.batch(str(first[0].batch_id))).ids == tuple(first)
+
+
+async def test_receipts_agree_with_status_whatever_became_of_the_first(jobs: JobService) -> None:
+    @jobs.handler("t")
+    async def run(payload: int) -> None: ...
+
     first = await jobs.submit("t", [1, 2], dedupe_key="k")
+    single = await jobs.submit("t", 1, dedupe_key="s:0")
+    async with jobs.worker():
+        await jobs.results([*first, single], timeout=20)
     again = await jobs.submit("t", [1, 2, 3], dedupe_key="k")
-    assert [job_id.duplicate for job_id in again] == [True, True, False]
-    status = await jobs.batch(str(again[0].batch_id))
-    assert status.ids == tuple(again)
-    assert set(first) < set(status.ids)
-    assert again[0].batch_id != first[0].batch_id
+    assert [job_id.batch_id for job_id in again[:2]] == [first[0].batch_id] * 2
+    [one, two] = await jobs.submit("t", [1, 2], dedupe_key="s")
+    assert (one.duplicate, one.batch_id) == (True, None)  # it was no list's
+    assert two.batch_id is not None
+
+
+async def test_a_batch_has_the_id_that_it_is_given(jobs: JobService, plain: Client) -> None:
+    first = await jobs.submit("t", [1, 2], batch_id="import-7")
+    assert {job_id.batch_id for job_id in first} == {"import-7"}
+    assert (await jobs.status(first[1])).batch_id == "import-7"
+    created_at = (await jobs.batch("import-7")).created_at
+    more = await jobs.submit_payloads(
+        [JobService.Payload(type="t", payload=n, priority=("low", "high")[n % 2]) for n in range(3)]
+        + [JobService.Payload(type="t", batch_id="import-7", delay=3600)]
+    )
+    assert {job_id.batch_id for job_id in more} == {"import-7"}
+    batch = await jobs.batch("import-7")
+    assert (batch.ids, batch.total, batch.created_at) == ((*first, *more), 6, created_at)
+    # A single job says whose it is, and is in no record.
+    single = await jobs.submit("t", 1, batch_id="import-7", dedupe_key="one")
+    again = await jobs.submit("t", 1, batch_id="another", dedupe_key="one")
+    assert (single.batch_id, again.batch_id, again.duplicate) == ("import-7", "import-7", True)
+    assert (await jobs.status(single)).batch_id == "import-7"
+    assert (await jobs.batch("import-7")).total == 6
+
+
+async def test_lists_that_are_added_to_a_batch_at_once_are_all_in_its_record(
+    jobs: JobService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jsjobs.jetstream.batches.RUNS_PER_PART", 3)
+    forms = [JobService.Payload(type="t", payload=n, priority=("low", "high")[n % 2], batch_id="b") for n in range(8)]
+    lists = await asyncio.gather(*(jobs.submit_payloads(forms) for _ in range(8)))
+    again = await jobs.submit("t", [1, 2], batch_id="b", dedupe_key="k")
+    assert await jobs.submit("t", [1, 2], batch_id="b", dedupe_key="k") == again
+    status = await jobs.batch("b")
+    assert len(status.ids) == len(set(status.ids)) == status.total == 8 * 8 + 2
+    assert set(status.ids) == {job_id for ids in lists for job_id in ids} | set(again)
+    for ids in lists:  # each in its order
+        places = [status.ids.index(job_id) for job_id in ids]
+        assert places == sorted(places)
+
+
+async def test_a_list_is_one_batch(jobs: JobService, connection: Connection) -> None:
+    forms = [JobService.Payload(type="t", batch_id=name) for name in (None, "a", "b", "a", "c")]
+    with pytest.raises(InvalidBatch, match="item 2: it names batch b, others a") as caught:
+        await jobs.submit_payloads(forms)
+    assert {(item.index, item.field) for item in caught.value.errors.values()} == {(2, "batch_id"), (4, "batch_id")}
+    for wrong in ("", "a.b", "a b", "x" * 65, "a\n", 7):
+        with pytest.raises(JobError, match="batch_id: "):
+            await jobs.submit("t", [1], batch_id=wrong)
+    assert await stored(connection, jobs) == 0
 
 
 async def test_of_a_list_refused_half_way_what_was_queued_is_recorded(
@@ -180,12 +250,16 @@ async def test_all_bad_items_of_a_list_are_named_and_none_is_queued(jobs: JobSer
     items[2] = {"number": "x"}  # zero is wrong too
     with pytest.raises(InvalidBatch, match=r"2 of 2500 items cannot be used: item 0: .*; item 2: ") as caught:
         await jobs.submit("order", items)
-    assert set(caught.value.errors) == {0, 2}
+    assert [(item.index, item.field, item.reason) for item in caught.value.errors.values()] == [
+        (0, "number", "Validation"),
+        (2, "number", "Validation"),
+    ]
+    assert all(isinstance(item.cause, ValidationError) for item in caught.value.errors.values())
     free = [1] * 2500 + [float("nan"), object(), "x" * 917_504, "\ud800", 1]
     with pytest.raises(InvalidBatch) as caught:
         await jobs.submit("free", free)
     assert set(caught.value.errors) == {2500, 2501, 2502, 2503}
-    assert "too large for its queue" in caught.value.errors[2502]
+    assert "too large for its queue" in caught.value.errors[2502].message
     forms = [JobService.Payload(type="free", payload=1), "no form", JobService.Payload(type="a b\r\nPUB x 0\r\n")]
     with pytest.raises(InvalidBatch) as caught:
         await jobs.submit_payloads(forms)

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from facts import eventually
 from jsjobs import JobService
@@ -43,14 +43,53 @@ async def test_every_item_is_checked_and_all_errors_are_listed(jobs: JobService)
 
     with pytest.raises(InvalidBatch) as caught:
         await jobs.validate_batch(range(12), check)
-    assert caught.value.errors == {3: "ValueError: three", 5: "five", 7: "the validator returned False", 9: "KeyError"}
+    told = {index: item.message for index, item in caught.value.errors.items()}
+    assert told == {3: "ValueError: three", 5: "five", 7: "the validator returned False", 9: "KeyError"}
     assert caught.value.reason == "Validation"
     for listed in ("4 of 12 items", "item 3: ValueError: three", "item 9: KeyError"):
         assert listed in caught.value.message
     with pytest.raises(InvalidBatch) as caught:
         await jobs.validate_batch([{"number": 1}, {"number": 0}, 5], Order)
-    assert caught.value.errors[1] == "number: Input should be greater than or equal to 1"
+    assert caught.value.errors[1].message == "number: Input should be greater than or equal to 1"
     assert set(caught.value.errors) == {1, 2}
+
+
+async def test_an_invalid_item_says_why_where_which_job_and_what_lies_behind(jobs: JobService) -> None:
+    class Basket(BaseModel):
+        orders: list[Order]
+
+    def check(item: object) -> None:
+        match item:
+            case "gone":
+                raise JobError.from_not_found("its parent is gone", job_id="low-7") from KeyError("parent")
+            case "wrong":
+                raise ValueError("wrong")
+            case "false":
+                raise JobError("Timeout", "too slow")
+        Basket.model_validate(item)
+
+    items = ["gone", "wrong", "false", {"orders": [{"number": 1}, {"number": 0}]}, {"orders": []}]
+    with pytest.raises(InvalidBatch) as caught:
+        await jobs.validate_batch(items, check)
+    found = caught.value.errors
+    assert list(found) == [0, 1, 2, 3]
+    assert (found[0].reason, found[0].job_id, found[0].field) == ("NotFound", "low-7", None)
+    assert isinstance(found[0].cause, KeyError)
+    assert (found[1].reason, found[1].message, str(found[1].cause)) == ("Validation", "ValueError: wrong", "wrong")
+    assert (found[2].reason, found[2].message, found[2].cause) == ("Timeout", "too slow", None)
+    assert (found[3].reason, found[3].field) == ("Validation", "orders.1.number")
+    assert isinstance(found[3].cause, ValidationError)
+
+
+async def test_what_an_error_says_of_a_list_has_a_bound(jobs: JobService) -> None:
+    def check(item: int) -> None:
+        raise ValueError("x" * 100_000)
+
+    with pytest.raises(InvalidBatch, match="1000 of 1000 items") as caught:
+        await jobs.validate_batch(range(1000), check)
+    assert len(caught.value.errors) == 1000
+    assert len(caught.value.message) < 500_000
+    assert caught.value.message.endswith("; and 900 more")
 
 
 async def test_async_validators_run_side_by_side_up_to_a_bound(jobs: JobService) -> None:

@@ -37,8 +37,8 @@ import jsjobs
 TITLE = "Telemetry"
 JOBS = 20_000
 HOOKS = {"telemetry", "_telemetry", "attempt"}
-CHECKS_PER_JOB = 5
-"""After the claim, before the handler, after it, when the outcome is counted, when the span would end."""
+CHECKS_PER_JOB = 6
+"""After the claim, before the handler, where it begins, after it, when the outcome is counted, when the span would end."""
 SIDES = {
     "none": "without the hooks",
     "off": "off",

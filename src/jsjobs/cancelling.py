@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import aclosing, suppress
-from typing import TYPE_CHECKING
 
 from jsjobs.jetstream.answers import Reply
 from jsjobs.jetstream.api import ApiError, call
+from jsjobs.jetstream.cancelled import tell_cancelled
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionLost
 from jsjobs.jetstream.follow import looks
@@ -31,9 +31,6 @@ from jsjobs.model.job import Carrier, JobStatusResponse, Priority, Status, utc_n
 from jsjobs.safe_log import get_logger
 from jsjobs.settings import Config
 
-if TYPE_CHECKING:
-    from jsjobs.telemetry.recorder import Telemetry
-
 logger = get_logger("jsjobs.cancelling")
 
 _ASK_EVERY = 0.5
@@ -48,25 +45,22 @@ _MORE_LOOKS = (0.05, 0.25)
 """Seconds before each further look for a job that is not found: a replica may lag behind."""
 
 
-async def cancel_job(
-    connection: Connection, config: Config, job_id: str, *, timeout: float, telemetry: Telemetry | None = None
-) -> JobStatusResponse:
+async def cancel_job(connection: Connection, config: Config, job_id: str, *, timeout: float) -> JobStatusResponse:
     """Cancel a job; see `JobService.cancel`.
 
     Raises:
         JobError: As there.
     """
-    return await _Cancelling(connection, config, checked_id(job_id), telemetry).run(checked_timeout(timeout))
+    return await _Cancelling(connection, config, checked_id(job_id)).run(checked_timeout(timeout))
 
 
 class _Cancelling:
-    def __init__(self, connection: Connection, config: Config, job_id: str, telemetry: Telemetry | None) -> None:
+    def __init__(self, connection: Connection, config: Config, job_id: str) -> None:
         self._connection = connection
         self._config = config
         self._names = Names(config.namespace)
         self._state = StateStore(connection, self._names)
         self._job_id = job_id
-        self._telemetry = telemetry
         self._deadline = 0.0
         self._asked_at: float | None = None
         self._is_stopping = False
@@ -139,8 +133,6 @@ class _Cancelling:
         due = entry.scheduled_for or now
         ttl = max(0.0, (due - now).total_seconds()) + _LEFT_BEHIND + self._config.result_ttl
         revision = await self._state.write(cancelled, expected=expected, ttl=ttl, provisional=True, within=self._left())
-        if self._telemetry is not None:
-            self._telemetry.count("jobs.cancellations", entry.type, "cancel", entry.priority)
         await self._clear(cancelled, revision)
         return cancelled
 
@@ -158,6 +150,7 @@ class _Cancelling:
             with suppress(Conflict):  # a worker met the message first
                 ttl = self._config.result_ttl
                 await self._state.write(entry, expected=revision, ttl=ttl, within=self._left())
+                tell_cancelled(self._connection, self._names, self._job_id)
         except JobError as error:
             logger.warning("job %s is cancelled, its message is left to a worker: %s", self._job_id, error)
 

@@ -11,7 +11,7 @@ from jsjobs.jetstream.queue import JobQueue
 from jsjobs.jetstream.typed import typed_as
 from jsjobs.model.context import DEFAULT_TENANT, current_context
 from jsjobs.model.expiry import expires_at
-from jsjobs.model.job import Duration, Priority, utc_now
+from jsjobs.model.job import Duration, Priority
 from jsjobs.model.payload import JobPayload
 from jsjobs.model.through_json import PLAIN
 from jsjobs.model.times import rfc3339
@@ -47,6 +47,7 @@ class Composer:
         payload: Any,
         trace: Trace = NO_TRACE,
         *,
+        now: datetime | None = None,
         index: int | None = None,
         batch: str | None = None,
     ) -> Composed:
@@ -56,14 +57,14 @@ class Composer:
             form: Its type and options.
             payload: What its handler gets.
             trace: What it carries along.
+            now: The time by the server's clock, where the job has times: what is given in seconds counts from it.
             index: Its place in its list, if it has a list's dedupe key.
             batch: Its list.
 
         Raises:
             JobError: `Validation`, if something given cannot be used.
         """
-        now = utc_now()
-        due = form.due(now)
+        due = None if now is None else form.due(now)
         tenant = form.tenant or current_context().tenant_id
         headers: dict[str, str] = {}
         if form.dedupe_key is not None:
@@ -71,6 +72,7 @@ class Composer:
             headers[wire.MSG_ID] = _owned(key, tenant, form.type)
         headers |= self._headers(form, tenant, trace, batch)
         if form.expires is not None:
+            assert now is not None
             headers[wire.EXPIRES] = rfc3339(expires_at(form.expires, due or now))
             if form.expired == "drop":
                 headers[wire.EXPIRED] = "drop"
@@ -85,7 +87,7 @@ class Composer:
             wire.ENTITY: form.entity,
             wire.TENANT: tenant,
             wire.REQUEST_ID: current_context().request_id,
-            wire.BATCH: batch,
+            wire.BATCH: batch or form.batch_id,
         }
         headers = {name: value for name, value in named.items() if value is not None}
         if trace.traceparent is not None:

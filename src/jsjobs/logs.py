@@ -8,11 +8,14 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from jsjobs.error_text import cut, in_bounds
 from jsjobs.model.context import DEFAULT_TENANT, current_context
 from jsjobs.model.trace import trace_id
 
 FIELDS = ("job_id", "job_type", "tenant", "trace_id")
 """Attributes of a record that was made while a job was in hand."""
+MOST = 64 * 1024
+"""Characters of a record's message, of its traceback, and of each text beside it; a record may be made of anything."""
 _OWN = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName", *FIELDS}
 
 
@@ -45,7 +48,16 @@ class JobFields(logging.Filter):
         return True
 
 
-class TextFormatter(logging.Formatter):
+class _BoundedFormatter(logging.Formatter):
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's own name
+        """A traceback in bounded room, and in bounded time."""
+        if (error := ei[1]) is not None:
+            short = in_bounds(error)
+            ei = (type(short), short, ei[2] if short is error else short.__traceback__)
+        return cut(super().formatException(ei), MOST)
+
+
+class TextFormatter(_BoundedFormatter):
     """One line for people; what its message does not say of the job stands behind it.
 
     What has several lines, such as a traceback, is indented from the second on, and control characters are escaped: a
@@ -62,6 +74,7 @@ class TextFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
         """The line, without a traceback."""
+        record.message = cut(record.message, MOST)
         line = super().formatMessage(record)
         fields = ((name, getattr(record, name, None)) for name in FIELDS)
         missing = [f"{name}={_plain(value)}" for name, value in fields if value and str(value) not in record.message]
@@ -71,7 +84,7 @@ class TextFormatter(logging.Formatter):
         return f"{first} [{' '.join(missing)}]{newline}{more}"
 
 
-class JsonFormatter(logging.Formatter):
+class JsonFormatter(_BoundedFormatter):
     """One JSON object a line, with whatever `extra` it was logged with."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -81,10 +94,11 @@ class JsonFormatter(logging.Formatter):
             "time": moment.replace("+00:00", "Z"),
             "level": record.levelname,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": cut(record.getMessage(), MOST),
         }
         line |= {name: getattr(record, name) for name in FIELDS if hasattr(record, name)}
-        line |= {name: value for name, value in vars(record).items() if name not in _OWN and name not in line}
+        more = {name: value for name, value in vars(record).items() if name not in _OWN and name not in line}
+        line |= {name: cut(value, MOST) if type(value) is str else value for name, value in more.items()}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -15,10 +17,11 @@ from jsjobs.jetstream.batches import Batches
 from jsjobs.jetstream.debounced import Debounced
 from jsjobs.jetstream.delayed import Delayed, DelayedJob
 from jsjobs.jetstream.queue import JobQueue
+from jsjobs.jetstream.server_clock import ServerClock
 from jsjobs.jetstream.subjects import checked_type
-from jsjobs.model.checks import checked_list, problems
+from jsjobs.model.checks import checked_list, invalid_item, problems
 from jsjobs.model.context import current_context
-from jsjobs.model.errors import InvalidBatch, JobError
+from jsjobs.model.errors import InvalidBatch, InvalidItem, JobError, Reason
 from jsjobs.model.expiry import Expired
 from jsjobs.model.ids import JobId
 from jsjobs.model.job import Duration, Priority, random_token, utc_now
@@ -50,7 +53,7 @@ class SubmitOptions(TypedDict, total=False):
     timeout: float | None
     """Seconds that one attempt may take."""
     delay: float | timedelta | None
-    """Seconds until it is due. Its id has the form `at-…` and is valid from its submit on."""
+    """Seconds until it is due, by the server's clock. Its id has the form `at-…` and is valid from its submit on."""
     at: datetime | None
     """When it is due, an aware datetime, in the place of `delay`; what has passed is due at once."""
     debounce_key: str | None
@@ -60,6 +63,8 @@ class SubmitOptions(TypedDict, total=False):
     """A job that has not started by then never does: seconds from when it is due, a timedelta, or an aware datetime."""
     expired: Expired
     """What becomes of an expired job: `dead_letter` (the default), or `drop`: it is failed, and leaves no letter."""
+    batch_id: str | None
+    """The batch that it belongs to; of a list its id, in the place of one that is made up."""
 
 
 OnQueued = Callable[[int], None]
@@ -76,6 +81,7 @@ class Publisher:
         debounced: Debounced,
         composer: Composer,
         batches: Batches,
+        clock: ServerClock,
         telemetry: Telemetry | None = None,
     ) -> None:
         self._queue = queue
@@ -83,6 +89,7 @@ class Publisher:
         self._debounced = debounced
         self._composer = composer
         self._batches = batches
+        self._clock = clock
         self._telemetry = telemetry
 
     async def submit(
@@ -115,7 +122,10 @@ class Publisher:
         self, form: JobPayload, payload: Any, trace: Trace, receipts: list[JobId], on_queued: OnQueued | None
     ) -> JobId | list[JobId]:
         if not isinstance(payload, list):
-            receipts.append(await self._publish(self._composer.compose(form, payload, trace)))
+            now = await self._clock.now_or_own() if form.has_times else None
+            receipts.append(await self._publish(self._composer.compose(form, payload, trace, now=now)))
+            if form.batch_id is not None:
+                await self._name_batch(receipts, form.batch_id)
             return receipts[0]
         items = [(form, item, index) for index, item in enumerate(payload)]
         return await self._submit_list(items, trace, receipts, on_queued)
@@ -165,22 +175,24 @@ class Publisher:
         on_queued: OnQueued | None,
     ) -> list[JobId]:
         """Queue the items as one batch, and keep a record of what was queued, even where the rest was refused."""
-        batch = random_token()
-        messages = self._messages(items, trace, batch)
+        given = _batch_of([form for form, _, _ in items])
+        batch = given or random_token()
+        now = await self._clock.now_or_own() if any(form.has_times for form, _, _ in items) else None
+        messages = self._messages(items, trace, batch, now)
         try:
             for _, group in itertools.groupby(messages, key=lambda one: one.priority if one.due is None else None):
                 await self._publish_list(list(group), receipts, on_queued)
         except Exception as error:
             if not receipts:
                 raise
-            await self._record(batch, receipts)
+            await self._record(batch, receipts, was_given=given is not None)
             told = f"batch {batch} names those that are queued"
             if not isinstance(error, JobError):  # `on_queued` is the caller's own
                 error.add_note(told)
                 raise
-            raise JobError(error.reason, f"{error.message}; {told}") from None
+            raise JobError(error.reason, f"{error.message}; {told}", job_id=error.job_id) from error
         if receipts:
-            await self._record(batch, receipts)
+            await self._record(batch, receipts, was_given=given is not None)
         return receipts
 
     async def _publish_list(self, some: Sequence[Composed], receipts: list[JobId], on_queued: OnQueued | None) -> None:
@@ -192,48 +204,80 @@ class Publisher:
             await self._delayed.submit_list(jobs, receipts, on_queued)
 
     def _messages(
-        self, items: Sequence[tuple[JobPayload, Any, int | None]], trace: Trace, batch: str
+        self, items: Sequence[tuple[JobPayload, Any, int | None]], trace: Trace, batch: str, now: datetime | None
     ) -> list[Composed]:
-        messages, errors = [], {}
+        messages, errors = [], list[InvalidItem]()
         for place, (form, item, index) in enumerate(items):
             try:
-                one = self._composer.compose(form, item, trace, index=index, batch=batch)
+                one = self._composer.compose(form, item, trace, now=now, index=index, batch=batch)
             except JobError as error:
-                errors[place] = error.message
+                errors.append(invalid_item(place, error, error.message))
                 continue
             misfit = (self._queue if one.due is None else self._delayed).misfit(one.job)
-            if misfit is not None:
-                errors[place] = f"it is too large for its queue: {misfit}"
+            wrong = None if misfit is None else f"it is too large for its queue: {misfit}"
             if one.debounce is not None:
-                errors[place] = "debounce_key is for single jobs: of a list each would replace the one before"
+                wrong = "debounce_key is for single jobs: of a list each would replace the one before"
+            if wrong is not None:
+                errors.append(InvalidItem(place, Reason.VALIDATION, wrong))
             messages.append(one)
         if errors:
             raise InvalidBatch(errors, len(items))
         return messages
 
-    async def _record(self, batch: str, receipts: Sequence[JobId]) -> None:
+    async def _name_batch(self, receipts: Sequence[JobId], batch: str) -> set[str | None]:
+        """Make receipts say what their jobs' status says; the batches that duplicates belong to."""
+        duplicates = [job_id for job_id in receipts if job_id.duplicate]
+        own: dict[str, str | None] = {}
+        if duplicates:
+            with suppress(JobError):  # who may not look, or cannot now, has submitted all the same
+                own = await self._batches.of_jobs(duplicates)
         for job_id in receipts:
-            job_id.batch_id = batch
+            job_id.batch_id = own.get(job_id) if job_id.duplicate else batch
+        return set(own.values())
+
+    async def _record(self, batch: str, receipts: Sequence[JobId], *, was_given: bool) -> None:
+        known = await self._name_batch(receipts, batch)
+        if known and not was_given and all(job_id.duplicate for job_id in receipts):
+            return  # nothing was queued: the first list has its record
         try:
-            await self._batches.record(batch, receipts)
+            await self._batches.record(batch, receipts, may_be_there=was_given)
         except JobError as error:
             # The jobs are queued, and their ids are told: who submitted them must not do so again.
             logger.warning("batch %s is queued, its record could not be stored: %s", batch, error.message)
 
 
 def _checked_forms(payloads: Iterable[JobPayload]) -> list[JobPayload]:
-    given, errors = checked_list("the payloads", payloads), {}
+    given, errors = checked_list("the payloads", payloads), list[InvalidItem]()
     for index, form in enumerate(given):
         if not isinstance(form, JobPayload):
-            errors[index] = f"it must be a JobService.Payload, not {type(form).__name__}"
+            text = f"it must be a JobService.Payload, not {type(form).__name__}"
+            errors.append(InvalidItem(index, Reason.VALIDATION, text))
             continue
         try:
             checked_type(form.type)
         except JobError as error:
-            errors[index] = error.message
+            errors.append(replace(invalid_item(index, error, error.message), field="type"))
     if errors:
         raise InvalidBatch(errors, len(given))
     return given
+
+
+def _batch_of(forms: Sequence[JobPayload]) -> str | None:
+    """The id that a list gives its batch; None: one is made up.
+
+    Raises:
+        InvalidBatch: If its jobs name several.
+    """
+    first = next((form.batch_id for form in forms if form.batch_id is not None), None)
+    text = "it names batch {}, others {}: a list is one batch"
+    others = [
+        InvalidItem(index, Reason.VALIDATION, text.format(form.batch_id, first), "batch_id")
+        for index, form in enumerate(forms)
+        if form.batch_id not in {None, first}
+    ]
+    if others:
+        raise InvalidBatch(others, len(forms))
+    return first
 
 
 def _form(job_type: str, options: SubmitOptions) -> JobPayload:
@@ -254,4 +298,4 @@ def _checked_form(job_type: str, options: Mapping[str, Any]) -> JobPayload:
     try:
         return JobPayload.model_validate({**options, "type": job_type})
     except ValidationError as error:
-        raise JobError.from_validation(f"the job cannot be submitted: {problems(error)}") from None
+        raise JobError.from_validation(f"the job cannot be submitted: {problems(error)}", cause=error) from None

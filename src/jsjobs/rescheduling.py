@@ -74,7 +74,7 @@ class _Rescheduling:
             raise JobError.from_runner_unavailable(
                 f"{error.message}: {self._job_id} may or may not have been moved; doing it again is harmless",
                 job_id=self._job_id,
-            ) from None
+            ) from error
         return schedule
 
     async def _schedule(self) -> Schedule:

@@ -7,6 +7,7 @@ import sys
 from contextlib import suppress
 from typing import Any
 
+from jsjobs.error_text import in_bounds
 from jsjobs.interrupts import is_ctrl_c
 
 _CALLER = 3
@@ -61,6 +62,8 @@ class SafeLogger:
 
     def _log(self, level: int, message: str, args: tuple[object, ...], more: dict[str, Any]) -> None:
         try:
+            if more.get("exc_info"):
+                more["exc_info"] = _short(more["exc_info"])
             self._logger.log(level, message, *args, stacklevel=_CALLER, **more)
         except BaseException as error:
             if is_ctrl_c(error):
@@ -70,3 +73,9 @@ class SafeLogger:
                 _told.add(kind)
                 with suppress(Exception):
                     print(f"jsjobs: a log handler raised {kind}: lines are lost", file=sys.stderr)  # noqa: T201
+
+
+def _short(exc_info: object) -> BaseException | None:
+    """The exception as any handler may format it: no matter how much it says, how deep it is or what lies behind it."""
+    error = exc_info if isinstance(exc_info, BaseException) else sys.exc_info()[1]
+    return None if error is None else in_bounds(error)

@@ -116,7 +116,7 @@ def schedule_form(job_type: str, payload: Any, options: PeriodicOptions) -> JobP
     try:
         return JobPayload.model_validate({**options, "type": job_type, "payload": payload})
     except ValidationError as error:
-        raise JobError.from_validation(f"the schedule cannot be used: {problems(error)}") from None
+        raise JobError.from_validation(f"the schedule cannot be used: {problems(error)}", cause=error) from None
 
 
 class Scheduler:

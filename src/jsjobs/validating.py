@@ -9,9 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from jsjobs.model.checks import checked_list, problems
-from jsjobs.model.errors import InvalidBatch, JobError
-from jsjobs.model.job import clipped
+from jsjobs.model.checks import checked_list, invalid_item, problems
+from jsjobs.model.errors import InvalidBatch, InvalidItem, JobError, Reason
 from jsjobs.worker.executor import describe
 
 SIDE_BY_SIDE = 100
@@ -35,7 +34,7 @@ async def validate_all(items: Iterable[Any], validator: Validator) -> list[Any]:
         raise JobError.from_validation(
             f"the validator must be a function or a pydantic model, not {type(validator).__name__}"
         )
-    checks, values, errors = enumerate(given), list(given), dict[int, str]()
+    checks, values, errors = enumerate(given), list(given), list[InvalidItem]()
     check = _model_check(validator) if inspect.isclass(validator) and issubclass(validator, BaseModel) else validator
     # Each takes the next item that nobody has, so that slow ones hold up no others.
     await asyncio.gather(*(_check_on(checks, check, values, errors) for _ in range(min(SIDE_BY_SIDE, len(given)))))
@@ -45,7 +44,7 @@ async def validate_all(items: Iterable[Any], validator: Validator) -> list[Any]:
 
 
 async def _check_on(
-    checks: Iterator[tuple[int, Any]], check: Callable[[Any], Any], values: list[Any], errors: dict[int, str]
+    checks: Iterator[tuple[int, Any]], check: Callable[[Any], Any], values: list[Any], errors: list[InvalidItem]
 ) -> None:
     for count, (index, item) in enumerate(checks, 1):
         if count % _IN_A_ROW == 0:
@@ -55,10 +54,10 @@ async def _check_on(
             if inspect.isawaitable(value):
                 value = await value
         except Exception as error:  # noqa: BLE001 - a validator may raise anything, and all items are to be checked
-            errors[index] = _told(error)
+            errors.append(invalid_item(index, error, _told(error)))
             continue
         if value is False:
-            errors[index] = "the validator returned False"
+            errors.append(InvalidItem(index, Reason.VALIDATION, "the validator returned False"))
         elif value is not None and value is not True:
             values[index] = value
 
@@ -68,8 +67,4 @@ def _model_check(model: type[BaseModel]) -> Callable[[Any], BaseModel]:
 
 
 def _told(error: Exception) -> str:
-    if isinstance(error, JobError):
-        return clipped(error.message)
-    if isinstance(error, ValidationError):
-        return problems(error)
-    return describe(error)
+    return problems(error) if isinstance(error, ValidationError) else describe(error)

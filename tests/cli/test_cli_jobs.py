@@ -144,3 +144,23 @@ async def test_a_reader_that_goes_away_is_no_error(cli: Cli) -> None:
     out, err = await shell.communicate()
     assert out.startswith(b"name")
     assert err == b""
+
+
+async def test_a_batch_is_named_on_the_command_line(cli: Cli) -> None:
+    lines = await cli.run("submit", "echo", "-", "--batch", "import-7", stdin="1\n2")
+    assert "batch import-7: 2 jobs" in lines.err
+    single = await cli.run("submit", "echo", "1", "--batch", "import-7", "--json")
+    assert json.loads(single.out)["batch_id"] == "import-7"
+    batch = json.loads((await cli.run("batch", "import-7", "--json")).out)
+    assert batch["total"] == 2
+    assert json.loads((await cli.run("status", lines.out.split()[1], "--json")).out)["batch_id"] == "import-7"
+    wrong = await cli.run("submit", "echo", "1", "--batch", "no name")
+    assert wrong.code == 2
+    assert "batch_id" in wrong.err
+
+
+async def test_a_number_too_large_is_called_that(cli: Cli) -> None:
+    for payload, stdin in (("1E400", ""), ("-", '1\n{"a": 1E400}')):
+        wrong = await cli.run("submit", "echo", payload, stdin=stdin)
+        assert wrong.code == 2
+        assert "holds 1E400, a number too large for a float: write it as a text" in wrong.err

@@ -5,10 +5,10 @@ from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
 from prometheus_client import CollectorRegistry, generate_latest
 
-from jsjobs.telemetry.measures import Measures
+from jsjobs.telemetry.measures import Measures, QueueLook
 
 COUNTED = (
-    "jobs.enqueued",
+    "jobs.submitted",
     "jobs.completions",
     "jobs.failures",
     "jobs.retries",
@@ -28,7 +28,8 @@ def main() -> None:
         measures.count(name, labels)
     measures.run.record(0.2, measures.attributes(labels))
     measures.wait.record(0.2, measures.attributes(labels))
-    measures.depths("jobs", {("high", 0, "waiting"): 3, ("high", 0, "running"): 1}, 2)
+    depths = {("high", 0, "waiting"): 3, ("high", 0, "running"): 1}
+    measures.queues("jobs", QueueLook(depths, {"high": 7}, letters=2))
     print(generate_latest(registry).decode())  # noqa: T201 - its whole purpose
 
 

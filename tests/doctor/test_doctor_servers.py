@@ -160,6 +160,21 @@ async def test_clocks_that_differ(config: JobService.Config, off: timedelta, how
     assert 3590 < float(finding.what.split()[3].replace(",", "")) < 3610
 
 
+async def test_clocks_that_differ_are_seen_by_who_may_not_ask_every_server(settings_of: Make, tmp_path: Path) -> None:
+    unasked = '{allow: ">", deny: ["$SYS.REQ.ACCOUNT.PING.STATZ"]}'
+    async with server_with(tmp_path / "a", publish=unasked) as url:
+        config = await applied(settings_of, url)
+        low = settings_of(nats_url=url.replace("USER", "low"), namespace=config.namespace)
+        finding = await the_ill(low, "clock", now=lambda: datetime.now(UTC) - timedelta(minutes=1))
+        assert finding.severity is Severity.WARNING
+        assert "s ahead of this machine's" in finding.what
+        assert "clock" not in await ills(low)
+    nobody = '{allow: ">", deny: ["$SYS.REQ.ACCOUNT.PING.STATZ", "$JS.API.STREAM.INFO.>"]}'
+    async with server_with(tmp_path / "b", publish=nobody) as url:
+        finding = await the_ill(settings_of(nats_url=url.replace("USER", "low")), "clock")
+        assert (finding.severity, finding.what) == (Severity.NOTE, "the servers' clocks cannot be asked")
+
+
 async def test_an_account_without_jetstream(settings_of: Make, tmp_path: Path) -> None:
     async with server_with(tmp_path, jetstream="disabled") as url:
         found = await ills(settings_of(nats_url=url.replace("USER", "app")))

@@ -17,7 +17,8 @@ from jsjobs.jetstream.lookup import Lookup
 from jsjobs.jetstream.progress import INTERVAL, ProgressSender, Reporter
 from jsjobs.jetstream.state import StateStore
 from jsjobs.jetstream.subjects import Names
-from jsjobs.model.job import MAX_ERROR_BYTES, JobStatusResponse, Priority, Status, utc_now
+from jsjobs.model.clipping import MAX_ERROR_BYTES
+from jsjobs.model.job import JobStatusResponse, Priority, Status, utc_now
 from jsjobs.worker.context import JobContext
 
 ENDED = JobStatusResponse(job_id="high-7", status=Status.QUEUED, type="t").started(utc_now(), "w").completed(utc_now())

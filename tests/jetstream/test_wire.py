@@ -6,12 +6,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic_core import from_json
 
 from jsjobs.jetstream.wire import (
     NO_HEADERS,
     JobHeaders,
     UnreadableHeaders,
     check_numbers,
+    check_sizes,
     encode_json,
     header_block,
     lenient_pairs,
@@ -197,6 +199,39 @@ def test_any_body_is_json_or_a_validation_error(raw: bytes) -> None:
         assert value.reason is Reason.VALIDATION
     else:
         assert value == json.loads(raw)
+
+
+@pytest.mark.parametrize("raw", [b"NaN", b'{"a": Infinity}', b'["NaN", -Infinity]'])
+def test_what_is_no_number_is_called_so(raw: bytes) -> None:
+    with pytest.raises(JobError, match=r"x is not JSON: .*; NaN and infinity are none, and .* 1E400, is read as"):
+        parse_json(raw, "x")
+
+
+@pytest.mark.parametrize("value", [float("inf"), [1, -float("inf")], from_json(b'{"a": 1E400}')])
+def test_a_number_that_json_cannot_hold_is_called_so(value: object) -> None:
+    with pytest.raises(JobError, match="a number too large for a float, such as 1E400"):
+        encode_json(value, "x")
+
+
+@pytest.mark.parametrize("raw", [b'["NaN" x', b'"Infinity', b"{"])
+def test_what_is_no_json_for_another_reason_is_not_called_so(raw: bytes) -> None:
+    with pytest.raises(JobError) as caught:
+        parse_json(raw, "x")
+    assert "infinity" not in caught.value.message
+
+
+@pytest.mark.parametrize("number", ["1E400", "-1e999", "1.5e+400", "1" + "0" * 400 + ".0", "1e" + "0" * 30 + "309"])
+def test_a_number_too_large_for_a_float_is_refused_by_its_name(number: str) -> None:
+    for raw in (number, f'{{"a": ["1E400", "\\"", {number}]}}'):
+        with pytest.raises(JobError, match=r"x holds .*, a number too large for a float") as caught:
+            check_sizes(raw.encode(), "x")
+        assert number[:30] in caught.value.message
+        assert len(caught.value.message) < 120
+
+
+@pytest.mark.parametrize("raw", [b"1e308", b"1e-400", b'"1E400"', b'{"1E400": 0}', b"9" * 400, b"0.0000e999"])
+def test_what_is_no_number_too_large_is_taken(raw: bytes) -> None:
+    check_sizes(raw, "x")
 
 
 def test_nan_in_a_string_is_a_word_like_any_other() -> None:

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from jsjobs.model.batch import BatchRecord, BatchRuns, BatchStatus, ids_of, runs_of
-from jsjobs.model.errors import InvalidBatch, Reason
+from jsjobs.model.errors import InvalidBatch, InvalidItem, Reason
 from jsjobs.model.job import Status, utc_now
 
 SEQUENCES = st.integers(min_value=1, max_value=2**53)
@@ -51,6 +51,7 @@ def test_what_has_ended() -> None:
 
 
 def test_an_invalid_batch_lists_all_its_items() -> None:
-    error = InvalidBatch({2: "no good", 0: "neither"}, 3)
-    assert (error.reason, error.errors) == (Reason.VALIDATION, {0: "neither", 2: "no good"})
+    items = [InvalidItem(2, Reason.VALIDATION, "no good"), InvalidItem(0, Reason.TIMEOUT, "neither")]
+    error = InvalidBatch(items, 3)
+    assert (error.reason, error.errors) == (Reason.VALIDATION, {0: items[1], 2: items[0]})
     assert str(error) == "Validation: 2 of 3 items cannot be used: item 0: neither; item 2: no good"

@@ -24,6 +24,7 @@ def test_a_type_is_all_that_a_job_needs() -> None:
         "expires": None,
         "expired": "dead_letter",
         "tenant": None,
+        "batch_id": None,
     }
 
 

@@ -93,7 +93,7 @@ BAD_FIELDS: dict[str, list[dict[str, Any]]] = {
             {"request_id": ""},
             {"delay": "5s"},
             {"at": "2030-01-01T00:00:00"},
-            {"batch_id": "b"},
+            {"batch_id": "a.b"},
         )
     ],
     "result": [{"job_id": "normal-1", "timeout": wrong} for wrong in (0, -1, 3601, "1", None, True)],

@@ -14,6 +14,15 @@ from jsjobs.rpc import Rpc
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
+async def test_a_submit_names_the_batch_of_its_job(jobs: JobService, rpc: Rpc, ask: Asking) -> None:
+    request = {"type": "t", "dedupe_key": "order-8"}
+    named = await ask.done("submit", {**request, "batch_id": "import-7"})
+    again = await ask.done("submit", {**request, "batch_id": "another"})
+    assert named == {"job_id": named["job_id"], "duplicate": False, "batch_id": "import-7"}
+    assert again == {"job_id": named["job_id"], "duplicate": True, "batch_id": "import-7"}
+    assert (await ask.done("status", {"job_id": named["job_id"]}))["batch_id"] == "import-7"
+
+
 async def test_submit_result_and_status(jobs: JobService, rpc: Rpc, ask: Asking) -> None:
     seen: dict[str, Any] = {}
 

@@ -1,9 +1,8 @@
-"""An application with telemetry, in a process of its own: one that stays, or one that submits or cancels, and ends.
+"""An application with telemetry, in a process of its own: one that stays, or one that submits and ends.
 
     python telemetry_app.py worker|router|watcher
     python telemetry_app.py submit TYPE PAYLOAD [OPTIONS]
     python telemetry_app.py submits
-    python telemetry_app.py cancel JOB_ID...
 
 `HOST_ENDPOINT` makes it install providers of its own before it connects. It prints JSON lines.
 """
@@ -80,6 +79,13 @@ async def note(number: int) -> None:
     """Do nothing."""
 
 
+def apart(payload: Any) -> None:
+    """Runs in a process of its own."""
+
+
+jobs.register_handler("apart", apart, run_in="process")
+
+
 async def serve(role: str) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
@@ -117,19 +123,8 @@ async def submits() -> None:
         say(event="submitted", ids=ids)
 
 
-async def cancel(*job_ids: str) -> None:
-    outcomes = []
-    async with jobs:
-        for job_id in job_ids:
-            try:
-                outcomes.append((await jobs.cancel(job_id)).status)
-            except JobService.Error as error:
-                outcomes.append(error.reason)
-        say(event="cancelled", outcomes=outcomes)
-
-
 async def main(role: str, *arguments: str) -> None:
-    brief = {"submit": submit, "submits": submits, "cancel": cancel}
+    brief = {"submit": submit, "submits": submits}
     await (brief[role](*arguments) if role in brief else serve(role))
 
 

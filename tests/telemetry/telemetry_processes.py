@@ -69,14 +69,6 @@ class TelemetryApps:
         await process.says("ready")
         return process
 
-    async def cancel(self, *job_ids: str) -> list[str]:
-        """Cancel from a process of its own, which ends; what each came to."""
-        process = await self.start("cancel", *job_ids)
-        said = await process.says("cancelled")
-        errors = await process.errors()
-        assert await process.child.wait() == 0, errors
-        return said["outcomes"]
-
     async def submit(self, job_type: str, payload: object, **options: object) -> list[str] | str:
         """Submit from a process of its own, which ends."""
         process = await self.start("submit", job_type, json.dumps(payload), json.dumps(options))

@@ -17,6 +17,10 @@ from telemetry_processes import TelemetryApps
 from deliveries import set_max_deliver
 from facts import eventually
 from jsjobs import JobService
+from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.state import StateStore
+from jsjobs.jetstream.subjects import Names
+from jsjobs.model.job import utc_now
 from jsjobs.telemetry.measures import MAX_TYPES, OTHER, Measures
 
 JSJOBS = str(Path(sys.executable).with_name("jsjobs"))
@@ -42,7 +46,7 @@ async def test_numbers_agree_with_what_ran(telemetry_apps: TelemetryApps, receiv
         found = {name: receiver.value(f"jobs.{metric}", type=name, operation=operation) for name in types}
         return {name: value for name, value in found.items() if value}
 
-    assert counted("enqueued", "submit") == {"note": 11, "flaky": 1, "child": 1, "dies": 1}
+    assert counted("submitted", "submit") == {"note": 11, "flaky": 1, "child": 1, "dies": 1}
     assert counted("completions") == {"note": 11, "flaky": 1, "child": 1}
     assert counted("failures") == {"flaky": 2, "dies": 1}
     assert counted("retries") == {"flaky": 2}
@@ -81,43 +85,130 @@ async def test_a_snooze_is_no_failure_and_an_expired_job_no_attempt(
 
 
 @pytest.mark.long
-async def test_a_cancel_counts_once_where_it_succeeds(telemetry_apps: TelemetryApps, receiver: Receiver) -> None:
-    waiting = await telemetry_apps.submit("note", 1, priority="low")
-    assert await telemetry_apps.cancel(waiting, waiting, "low-1") == ["cancelled", "AlreadyCancelled", "NotFound"]
-    assert receiver.value("jobs.cancellations") == 1
-    assert receiver.value("jobs.cancellations", type="note", operation="cancel", priority="low") == 1
-    worker = await telemetry_apps.worker()
-    done = await telemetry_apps.submit("note", 1, priority="low")
-    running = await telemetry_apps.submit("sleep", 60, priority="high", duration="long")
+async def test_a_cancel_counts_once_whoever_asked_for_it(
+    telemetry_apps: TelemetryApps, receiver: Receiver, settings_of: Callable[..., JobService.Config]
+) -> None:
+    workers = [await telemetry_apps.worker() for _ in range(2)]
+    async with service(telemetry_apps) as jobs:  # without telemetry
+        await jobs.pause("low")
+        waiting = await jobs.submit("note", 1, priority="low")
+        delayed = await jobs.submit("note", 1, delay=3600)
+        await jobs.cancel(waiting)
+        await jobs.cancel(delayed)
+        for ended in (waiting, "low-1"):
+            with pytest.raises(JobService.Error):
+                await jobs.cancel(ended)
 
-    async def is_running() -> bool:
-        return receiver.value("jobs.running", type="sleep") == 1 and bool(receiver.named("job.process"))
+        async def are_counted() -> bool:
+            return receiver.value("jobs.cancellations") == 2
 
-    await eventually(is_running)
-    assert await telemetry_apps.cancel(running, running, done) == ["cancelled", "AlreadyCancelled", "Validation"]
-    await worker.stop()
-    # The worker counts what it stopped itself, whoever asked it to.
+        await eventually(are_counted)
+        assert receiver.value("jobs.cancellations", type="note", operation="cancel", priority="low") == 1
+        assert receiver.value("jobs.cancellations", type="note", operation="cancel", priority="normal") == 1
+        running = await jobs.submit("sleep", 60, priority="high", duration="long")
+
+        async def is_running() -> bool:
+            return receiver.value("jobs.running", type="sleep") == 1
+
+        await eventually(is_running)
+        await jobs.cancel(running)
+    for worker in workers:
+        await worker.stop()
+    # The worker counts what it stopped itself.
     assert receiver.value("jobs.cancellations", type="sleep", operation="cancel", priority="high") == 1
-    assert receiver.value("jobs.cancellations") == 2
+    assert receiver.value("jobs.cancellations") == 3
+    assert receiver.value("jobs.running") == 0
     [span] = receiver.named("job.process", job_type="sleep")
     assert span.attributes["job.outcome"] == "cancelled"
 
 
 @pytest.mark.long
-async def test_gauges_of_the_queues_come_from_who_is_asked(telemetry_apps: TelemetryApps, receiver: Receiver) -> None:
+async def test_a_cancel_that_a_worker_finishes_is_counted_by_it_and_a_false_word_is_not(
+    telemetry_apps: TelemetryApps, receiver: Receiver, plain: Client, connection: Connection, namespace: str
+) -> None:
+    async with service(telemetry_apps) as jobs:
+        job_id, other = await jobs.submit("note", 1, priority="low"), await jobs.submit("note", 2, priority="low")
+        state = StateStore(connection, Names(namespace))
+        entry = await jobs.status(job_id)  # as a caller leaves it that dies here
+        await state.write(entry.cancelled(utc_now()), expected=0, ttl=3600 * 24, provisional=True)
+        worker = await telemetry_apps.worker()
+
+        async def is_counted() -> bool:
+            return receiver.value("jobs.cancellations") == 1 and receiver.value("jobs.completions") == 1
+
+        await eventually(is_counted)
+        for told in (other, "low-7", "no id", "x.y"):
+            await plain.publish(f"{namespace}.cancel.{told.replace(' ', '_')}", b"cancelled")
+        await plain.flush()
+        await worker.stop()
+    assert receiver.value("jobs.cancellations") == 1
+
+
+async def test_where_no_handler_begins_there_are_no_times(
+    telemetry_apps: TelemetryApps, receiver: Receiver, plain: Client, namespace: str
+) -> None:
+    await plain.jetstream().publish(f"{namespace}.low.e.nobodys", b"1")
+    await plain.jetstream().publish(f"{namespace}.low.e.note", b'"no number"')
+    worker = await telemetry_apps.worker()
+    await telemetry_apps.submit("note", 1, priority="low")
+
+    async def are_done() -> bool:
+        return len(receiver.named("job.process")) == 3
+
+    await eventually(are_done)
+    await worker.stop()
+    for name in ("run.duration", "wait.duration"):
+        assert receiver.value(f"jobs.{name}", type="nobodys") is None
+        assert receiver.value(f"jobs.{name}", type="note") == 1
+    assert receiver.value("jobs.running", type="nobodys") is None
+    assert receiver.value("jobs.dead_lettered", type="nobodys") == 1
+    assert receiver.value("jobs.dead_lettered", type="note") == 1
+
+
+@pytest.mark.long
+async def test_a_handler_runs_from_when_its_process_begins_it(
+    telemetry_apps: TelemetryApps, receiver: Receiver
+) -> None:
+    worker = await telemetry_apps.worker()
+    await telemetry_apps.submit("apart", 1)
+
+    async def is_done() -> bool:
+        return bool(receiver.named("job.process", job_type="apart"))
+
+    await eventually(is_done)
+    await worker.stop()
+    [span] = receiver.named("job.process", job_type="apart")
+    took = (span.ended - span.started) / 1e9
+    [ran] = [value[1] for (_, name, labels), value in receiver.points.items() if name == "jobs.run.duration"]
+    [waited] = [value[1] for (_, name, labels), value in receiver.points.items() if name == "jobs.wait.duration"]
+    assert ran < 0.1 < took  # a new process takes longer to start than its handler to run
+    assert waited > took - ran - 0.1
+
+
+@pytest.mark.long
+async def test_what_queues_tell_comes_from_who_is_asked(
+    telemetry_apps: TelemetryApps, receiver: Receiver, plain: Client, namespace: str
+) -> None:
     await telemetry_apps.submit("note", list(range(5)), priority="low")
+    await plain.jetstream().publish(f"{namespace}.low.e.note", b"1")
+    await telemetry_apps.submit("note", 1, priority="low", dedupe_key="once")
+    await telemetry_apps.submit("note", 1, priority="low", dedupe_key="once")
     for number in range(2):  # without an entity jobs cycle over the shards; these have one
         await telemetry_apps.submit("note", number, priority="critical", entity="one")
     router = await telemetry_apps.worker("router")
     watcher = await telemetry_apps.worker("watcher")
 
     async def is_told() -> bool:
-        return receiver.value("jobs.queue.depth", priority="low", shard=0, state="waiting") == 5
+        return receiver.value("jobs.queue.depth", priority="low", shard=0, state="waiting") == 7
 
     await eventually(is_told)
     assert receiver.value("jobs.queue.depth", priority="critical", state="waiting") == 2
     assert receiver.value("jobs.queue.depth", state="running") == 0
     assert receiver.value("jobs.dead_letters.waiting") == 0
+    # Raw publishes, and what nobody with telemetry submitted, are in it too.
+    assert receiver.value("jobs.enqueued", priority="low") == 7
+    assert receiver.value("jobs.enqueued", priority="critical") == 2
+    assert receiver.value("jobs.enqueued", priority="high") == 0
     series = {labels for _, name, labels in receiver.points if name == "jobs.queue.depth"}
     assert len(series) == SHARDS * 2
     assert len({instance for instance, name, _ in receiver.points if name == "jobs.queue.depth"}) == 1
@@ -146,7 +237,7 @@ async def test_dead_letters_say_their_trace(
         await eventually(are_exported)
         again = await eventually(lambda: jobs.letters().find(replayed))
     await worker.stop()
-    assert receiver.value("jobs.enqueued", type="dies", operation="replay", priority="normal") == 1
+    assert receiver.value("jobs.submitted", type="dies", operation="replay", priority="normal") == 1
     (submit,) = receiver.named("job.submit")
     shown = json.loads(await cli(telemetry_apps, "dlq", "show", str(own.id), "--json"))
     assert shown["traceparent"] == own.traceparent
@@ -272,7 +363,10 @@ def test_the_names_are_those_that_the_page_lists() -> None:
     page = (Path(__file__).parents[2] / "docs" / "telemetry.md").read_text()
     listed = set(re.findall(r"^\| `(jobs\.[a-z_.]+)` \|", page, re.MULTILINE))
     assert listed == {
-        *(f"jobs.{name}" for name in ("enqueued", "completions", "failures", "retries", "snoozes", "dead_lettered")),
+        *(
+            f"jobs.{name}"
+            for name in ("submitted", "enqueued", "completions", "failures", "retries", "snoozes", "dead_lettered")
+        ),
         *("jobs.cancellations", "jobs.run.duration", "jobs.wait.duration", "jobs.running"),
         *("jobs.queue.depth", "jobs.dead_letters.waiting"),
     }

@@ -41,7 +41,7 @@ async def test_a_command_exports_before_it_ends(
     assert span.attributes["job.id"] == json.loads(done.stdout)["job_id"]
     assert span.resource["service.name"] == "shop"
     assert span.resource["deployment.environment.name"] == "test"
-    assert receiver.value("jobs.enqueued", type="note", operation="submit", priority="normal") == 1
+    assert receiver.value("jobs.submitted", type="note", operation="submit", priority="normal") == 1
     assert {encoding for _, encoding in receiver.requests} == {"" if compression == "none" else "gzip"}
 
 
@@ -96,7 +96,7 @@ async def test_a_broken_processor_of_the_application_costs_no_job(
     await telemetry_apps.submit("note", [1, 2])
     await eventually(have_completed)
     assert "it is broken" in await worker.stop()
-    assert receiver.value("jobs.enqueued", type="note") == 2
+    assert receiver.value("jobs.submitted", type="note") == 2
 
 
 async def test_a_header_that_cannot_be_read_is_not_repeated(telemetry_apps: TelemetryApps) -> None:
@@ -123,7 +123,7 @@ async def test_providers_of_the_application_are_used(telemetry_apps: TelemetryAp
     await telemetry_apps.submit("note", 1)
     (span,) = receiver.named("job.submit")
     assert span.resource["service.name"] == "the host"
-    assert receiver.value("jobs.enqueued") == 1
+    assert receiver.value("jobs.submitted") == 1
     assert {instance for instance, _, _ in receiver.points} == {"host"}
 
 

@@ -118,4 +118,4 @@ async def test_a_refused_submit_is_an_error_span(
     (span,) = receiver.named("job.submit")
     assert span.is_error
     assert span.attributes["error.type"] == "Validation"
-    assert receiver.value("jobs.enqueued") is None
+    assert receiver.value("jobs.submitted") is None

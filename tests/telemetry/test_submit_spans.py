@@ -28,6 +28,6 @@ async def test_submits_of_one_task_are_spans_side_by_side_that_say_what_they_sen
     assert (several.get("job.type"), several["job.priority"]) == (None, "high")
 
     # Of the list with an error the first thousand are queued.
-    assert receiver.value("jobs.enqueued", type="note", priority="low") == 1000
-    assert receiver.value("jobs.enqueued", type="note", priority="normal") == 2
-    assert receiver.value("jobs.enqueued", priority="high") == 2
+    assert receiver.value("jobs.submitted", type="note", priority="low") == 1000
+    assert receiver.value("jobs.submitted", type="note", priority="normal") == 2
+    assert receiver.value("jobs.submitted", priority="high") == 2

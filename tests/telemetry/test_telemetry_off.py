@@ -71,13 +71,13 @@ async def test_it_can_be_switched_off(
 async def test_one_signal_can_be_switched_off(telemetry_apps: TelemetryApps, receiver: Receiver) -> None:
     telemetry_apps.environment["OTEL_TRACES_EXPORTER"] = "none"
     await telemetry_apps.submit("note", 1)
-    assert receiver.value("jobs.enqueued") == 1
+    assert receiver.value("jobs.submitted") == 1
     assert receiver.spans == []
     del telemetry_apps.environment["OTEL_EXPORTER_OTLP_ENDPOINT"]
     telemetry_apps.environment["OTEL_TRACES_EXPORTER"] = ""
     telemetry_apps.environment["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] = f"{receiver.url}/v1/traces"
     await telemetry_apps.submit("note", 2)
-    assert receiver.value("jobs.enqueued") == 1
+    assert receiver.value("jobs.submitted") == 1
     assert len(receiver.named("job.submit")) == 1
 
 

@@ -1,5 +1,7 @@
 """What a handler raises is written down whatever its own methods do: the job is dead, or tried again."""
 
+import asyncio
+import logging
 from collections.abc import Callable
 
 import pytest
@@ -97,3 +99,84 @@ async def test_a_job_ends_in_any_error(
         status = await jobs.status(job_id)
         assert status.attempts == 2
         assert all(item.error for item in status.history if item.status in {"queued", "failed"})
+
+
+HUGE = 100_000_000
+
+
+def raises_text(size: int) -> None:
+    raise ValueError("x" * size)
+
+
+def raises_reason(size: int) -> None:
+    raise JobService.Error("Processing", "x" * size)
+
+
+def raises_from(size: int) -> None:
+    raise ValueError("short") from KeyError("x" * size)
+
+
+def raises_group(size: int) -> None:
+    raise ExceptionGroup("of two", [ValueError("x" * (size // 10)), ValueError(["x"] * (size // 10))])
+
+
+def raises_noted(size: int) -> None:
+    error = ValueError("short")
+    error.add_note("x" * size)
+    raise error
+
+
+@pytest.mark.parametrize("run_in", ["loop", "thread", "process"])
+@pytest.mark.parametrize("raises", [raises_text, raises_reason, raises_from, raises_group, raises_noted])
+async def test_an_error_of_any_size_holds_up_nobody(
+    jobs: JobService, raises: Callable[[int], None], run_in: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def in_loop(size: int) -> None:
+        raises(size)
+
+    if run_in == "loop":
+        jobs.register_handler("raises", in_loop)
+    else:
+        jobs.register_handler("raises", raises, run_in=run_in)
+
+    @jobs.handler("other")
+    async def other(payload: object) -> None: ...
+
+    async with jobs.worker():
+        await jobs.result(await jobs.submit("other", 1), timeout=10)
+        loop, latest = asyncio.get_running_loop(), 0.0
+
+        async def watch() -> None:
+            nonlocal latest
+            while True:
+                began = loop.time()
+                await asyncio.sleep(0.01)
+                latest = max(latest, loop.time() - began)
+
+        watching = asyncio.ensure_future(watch())
+        job_id = await jobs.submit("raises", HUGE, max_attempts=1)
+        with pytest.raises(JobService.Error) as caught:
+            await jobs.result(job_id, timeout=60)
+        watching.cancel()
+        status = await jobs.status(job_id)
+    assert len(str(caught.value)) < 5_000
+    assert len(status.last_error or "") < 5_000
+    told = "".join(logging.Formatter("%(message)s").format(record) for record in caplog.records)
+    assert f"job {job_id} (raises): attempt 1 of 1 failed" in told
+    assert len(told) < 200_000
+    assert latest < 4  # making the texts themselves takes some of it
+
+
+async def test_a_result_that_is_too_large_is_logged(jobs: JobService, caplog: pytest.LogCaptureFixture) -> None:
+    @jobs.handler("huge")
+    async def huge(size: int) -> str:
+        return "x" * size
+
+    async with jobs.worker():
+        job_id = await jobs.submit("huge", 2_000_000)
+        with pytest.raises(JobService.Error, match="cannot be kept"):
+            await jobs.result(job_id, timeout=10)
+    [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert record.getMessage().startswith(
+        f"job {job_id} (huge): attempt 1 of 3 failed, the job is dead: the result of "
+    )

@@ -13,6 +13,7 @@ import pytest
 import process_handlers as handlers
 from facts import eventually
 from jsjobs.model.context import RequestContext, enter_context
+from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
 from jsjobs.model.trace import Trace
 from jsjobs.worker.executor import Stop
@@ -54,6 +55,18 @@ async def test_a_result_that_cannot_be_kept_says_so(run: Runs, what: str) -> Non
     wrong = await run(handlers.wrong_result)
     assert isinstance(wrong, DeadLetter)
     assert "the result of wrong_result does not fit" in wrong.error
+
+
+async def test_what_an_error_was_raised_from_comes_along_as_a_text(run: Runs) -> None:
+    verdict = await run(handlers.refuses, b"{}")
+    assert isinstance(verdict, DeadLetter)
+    assert isinstance(verdict.cause, JobError)
+    assert (verdict.cause.reason, verdict.cause.message, verdict.cause.job_id, verdict.cause.cause) == (
+        "NotFound",
+        "there is no card",
+        "low-7",
+        "KeyError: 'card'",
+    )
 
 
 async def test_a_handler_that_snoozes_keeps_its_process(run: Runs) -> None:

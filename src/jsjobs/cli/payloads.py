@@ -7,7 +7,7 @@ from typing import Any
 
 from jsjobs.cli.problems import WrongUse
 from jsjobs.jetstream.queue import MAX_MESSAGE
-from jsjobs.jetstream.wire import encode_json, parse_json
+from jsjobs.jetstream.wire import check_sizes, encode_json, parse_json
 from jsjobs.model.errors import JobError
 
 _BOM = b"\xef\xbb\xbf"
@@ -101,9 +101,11 @@ def _refusal(wrong: list[str]) -> WrongUse:
 
 def _parsed(raw: bytes, what: str) -> Any:
     try:
-        return parse_json(raw, what)
+        value = parse_json(raw, what)
+        check_sizes(raw, what)
     except JobError as error:
         raise WrongUse(error.message) from None
+    return value
 
 
 def _how_to_quote(argument: str) -> str:

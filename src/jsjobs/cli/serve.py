@@ -18,7 +18,7 @@ app = typer.Typer()
 QueueMetrics = Annotated[
     bool,
     typer.Option(
-        "--queue-metrics", envvar="JSJOBS_QUEUE_METRICS", help="Keep OpenTelemetry gauges of the queues' depths."
+        "--queue-metrics", envvar="JSJOBS_QUEUE_METRICS", help="Keep OpenTelemetry metrics of the queues themselves."
     ),
 ]
 

@@ -75,7 +75,7 @@ class Serving:
         before: Done first, such as applying the streams.
         beside: Done while it serves.
         health: Where to say how it is.
-        measures: Whether to keep gauges of the queues.
+        measures: Whether to keep metrics of the queues.
         tell: Told now and then, from the event loop, whether it is up and whether work reaches it.
         announces: Whether to say where it runs, once it does.
     """

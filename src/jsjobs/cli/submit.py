@@ -54,6 +54,9 @@ def submit(
     debounce_key: Annotated[
         str | None, typer.Option(help="With a delay: the same key again replaces the job that is not due yet.")
     ] = None,
+    batch: Annotated[
+        str | None, typer.Option(help="The batch that it belongs to; of lines: its id, else one is made up.")
+    ] = None,
     expires: Annotated[
         float | None, duration_option("A job that has not started after this time is not run, such as 10m.")
     ] = None,
@@ -76,6 +79,7 @@ def submit(
         "delay": delay,
         "at": at,
         "debounce_key": debounce_key,
+        "batch_id": batch,
         "expires": expires,
         "expired": "drop" if drop_expired else "dead_letter",
     }
@@ -119,14 +123,14 @@ async def _queue(jobs: JobService, job_type: str, lines: Lines, options: dict[st
         try:
             ids: list[JobId] = await jobs.submit(job_type, lines.payloads, on_queued=on_queued, **options)
         except InvalidBatch as error:
-            raise lines.refusal(error.errors) from None
+            raise lines.refusal({index: item.message for index, item in error.errors.items()}) from None
     return ids
 
 
 async def _after_one(jobs: JobService, job_id: JobId, *, wait: bool, as_json: bool) -> None:
     if not wait:
         if as_json:
-            print_json({"job_id": job_id, "duplicate": job_id.duplicate})
+            print_json({name: value for name, value in _receipt(job_id).items() if value is not None})
             return
         print(job_id)  # noqa: T201 - the id alone, for $(jsjobs submit ...)
         if job_id.duplicate:
@@ -147,7 +151,9 @@ async def _after_batch(jobs: JobService, job_ids: Sequence[JobId], *, wait: bool
     if not job_ids:
         talk("standard input held no lines: nothing was queued", style="dim")
     elif not as_json:
-        talk(f"batch {job_ids[0].batch_id}: {len(job_ids)} jobs", style="dim")
+        # Of a list that was submitted before, in part, what is new has a batch of its own.
+        new = next((job_id for job_id in job_ids if not job_id.duplicate), job_ids[0])
+        talk(f"batch {new.batch_id}: {len(job_ids)} jobs", style="dim")
     if not wait:
         if as_json:
             print_json([_receipt(job_id) for job_id in job_ids])

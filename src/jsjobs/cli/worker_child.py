@@ -20,7 +20,7 @@ from jsjobs.cli.standard_streams import flush_output
 from jsjobs.health import Readiness
 
 FIRST, NO_ROUTER, QUEUE_METRICS, VERBOSE = "--first", "--no-router", "--queue-metrics", "--verbose"
-"""Flags: the first process has the router and the gauges of the queues, and says for all where they run."""
+"""Flags: the first process has the router and the metrics of the queues, and says for all where they run."""
 PATIENCE = 15.0
 """Seconds beyond the grace time, in which a process that listens at all has given its jobs back and ended."""
 

@@ -71,17 +71,17 @@ async def replay_letter(
         if not given.duplicate or await StateStore(connection, names).read(given) is None:
             await Schedules(connection, names, timeout=config.timeout).hand_over(subject, headers, letter.payload)
             if telemetry is not None and not given.duplicate:
-                telemetry.count("jobs.enqueued", letter.type, "replay", priority)
+                telemetry.count("jobs.submitted", letter.type, "replay", priority)
             await _write_queued(connection, config, letter, given, priority, headers)
         await letters.mark_replayed(letter.id, given)
     except ConnectionLost as error:
-        raise unknown(error, "replay it again, it will not run twice") from None
+        raise unknown(error, "replay it again, it will not run twice") from error
     except LetterNotFound as error:
-        raise JobError.from_not_found(str(error)) from None
+        raise JobError.from_not_found(str(error)) from error
     except DatabaseUnavailable as error:
-        raise JobError.from_runner_unavailable(str(error)) from None
+        raise JobError.from_runner_unavailable(str(error)) from error
     except (LetterError, DatabaseError, ValueError) as error:
-        raise JobError.from_validation(str(error)) from None
+        raise JobError.from_validation(str(error)) from error
     return JobId(given)
 
 

@@ -19,4 +19,4 @@ def database_of(config: Config) -> Database:
     try:
         return Database(config.database_url.get_secret_value())
     except InvalidDatabaseUrl as error:
-        raise JobError.from_validation(str(error)) from None
+        raise JobError.from_validation(str(error)) from error

@@ -84,18 +84,23 @@ class Undertaker:
             await self._let_age(known, found)
         return True
 
-    async def _let_age(self, entry: JobStatusResponse, found: Found) -> None:
-        """The letter is safe: the entry, unchanged, gets its time to live."""
+    async def _let_age(self, entry: JobStatusResponse, found: Found) -> bool:
+        """The letter is safe: the entry, unchanged, gets its time to live; whether it was this that gave it."""
         try:
             await self._state.write(entry, expected=found.revision, ttl=self._ttl, within=_WRITE_WITHIN)
         except Conflict:
             logger.debug("the entry of %s was given its time to live by another router", entry.job_id)
+            return False
+        return True
 
     async def _let_cancelled_age(self, job_id: str) -> None:
         """Whoever cancelled the job left its message, and left its entry without a time to live for that."""
         found = await self._state.read(job_id)
-        if found is not None and found.entry is not None and not found.expires:
-            await self._let_age(found.entry, found)
+        entry = None if found is None or found.expires else found.entry
+        if found is None or entry is None or not await self._let_age(entry, found):
+            return
+        if self._telemetry is not None:
+            self._telemetry.count("jobs.cancellations", entry.type, "cancel", entry.priority)
 
     async def bury(self, stream: str, sequence: int, filter_subject: str, why: JobError | None = None) -> None:
         """End a message that no worker could: write `failed` where nobody has, store it, delete it from its queue.

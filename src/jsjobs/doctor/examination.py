@@ -45,7 +45,7 @@ class _Check(NamedTuple):
 _OF_SERVERS = (
     _Check("servers", reach.servers, ""),
     _Check("rights", reach.rights, ""),
-    _Check("clock", reach.clock, "the servers' clocks and this machine's agree"),
+    _Check("clock", reach.clock, ""),
     _Check("max_payload", reach.max_payload, "the largest job and its letter fit into a message"),
     _Check("limits", account.limits, ""),
     _Check("storage", storage.room, ""),

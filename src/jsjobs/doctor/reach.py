@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from jsjobs.doctor.finding import Finding, Severity
-from jsjobs.doctor.patient import Patient
+from jsjobs.doctor.patient import ANSWERS_WITHIN, Patient
 from jsjobs.jetstream import declared
+from jsjobs.jetstream.api import find, server_time
 from jsjobs.jetstream.connection import MIN_SERVER
-from jsjobs.jetstream.servers import ASKED_FOR_VERSIONS
+from jsjobs.jetstream.servers import ASKED_FOR_VERSIONS, seconds_ahead
 from jsjobs.jetstream.subjects import ANYBODY, Generation
+from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
 
 _CLOCK_APART = 1.0
-"""Seconds; delays are counted by the servers' clocks, and given as times by this machine's."""
+"""Seconds; jobs start and expire by the servers' clocks, and times of day are given by this machine's."""
 _LETTER_MORE = 128 * 1024
 """What a letter says beside the job: its headers and where it died."""
 
@@ -76,13 +78,40 @@ async def rights(patient: Patient) -> AsyncIterator[Finding]:
 
 
 async def clock(patient: Patient) -> AsyncIterator[Finding]:
-    """Clocks that differ."""
-    for server in patient.servers:
-        if abs(server.ahead) >= _CLOCK_APART:
-            how = "ahead of" if server.ahead > 0 else "behind"
-            what = f"its clock is {abs(server.ahead):,.1f} s {how} this machine's: delayed jobs start by the server's"
-            remedy = "synchronise the clocks of servers and of this machine (chrony, systemd-timesyncd)"
-            yield Finding("clock", Severity.WARNING, what, server.name, remedy)
+    """Clocks that differ: those of all servers as far as they may be asked, else that of whoever answers."""
+    ahead = {server.name: server.ahead for server in patient.servers} or await _ahead_of_us(patient)
+    if not ahead:
+        looks = f"{ASKED_FOR_VERSIONS}, or on $JS.API.STREAM.INFO.{patient.names.state_stream}"
+        what = "the servers' clocks cannot be asked"
+        yield Finding("clock", Severity.NOTE, what, "", f"let this user publish on {looks}")
+        return
+    apart = {name: seconds for name, seconds in ahead.items() if abs(seconds) >= _CLOCK_APART}
+    for name, seconds in apart.items():
+        how = "ahead of" if seconds > 0 else "behind"
+        what = (
+            f"its clock is {abs(seconds):,.1f} s {how} this machine's: what is due or expires at a time of day that is "
+            "given here does so by the server's"
+        )
+        remedy = "synchronise the clocks of servers and of this machine (chrony, systemd-timesyncd)"
+        yield Finding("clock", Severity.WARNING, what, name, remedy)
+    if not apart:
+        yield Finding("clock", Severity.OK, "the servers' clocks and this machine's agree", "")
+
+
+async def _ahead_of_us(patient: Patient) -> dict[str, float]:
+    """How far ahead the clock is of the server that leads the state bucket, in seconds, by its name."""
+    endpoint = f"STREAM.INFO.{patient.names.state_stream}"
+    if not patient.may(endpoint):
+        return {}
+    asked = patient.now()
+    try:
+        info = await find(patient.connection, endpoint, timeout=ANSWERS_WITHIN)
+    except JobError:
+        return {}
+    if info is None:
+        return {}
+    leader = str((info.get("cluster") or {}).get("leader") or "nats-server")
+    return {leader: seconds_ahead(server_time(info), asked, patient.now())}
 
 
 async def max_payload(patient: Patient) -> AsyncIterator[Finding]:

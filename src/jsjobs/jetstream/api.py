@@ -106,8 +106,8 @@ async def call(
     try:
         ask = connection.ask_soon if soon else connection.ask
         reply = await ask(f"$JS.API.{endpoint}".encode(), data, timeout=timeout, again=_changes_nothing(endpoint))
-    except NoResponders:
-        raise JobError.from_runner_unavailable("JetStream is not enabled on this server or for this account") from None
+    except NoResponders as error:
+        raise JobError.from_runner_unavailable("JetStream is not enabled on this server or for this account") from error
     answer = read_answer(reply.data, endpoint)
     if "error" in answer:
         raise api_error(answer["error"], endpoint)
@@ -183,8 +183,8 @@ def read_answer(answer: bytes, what: str) -> dict[str, Any]:
     """
     try:
         value = from_json(answer)
-    except ValueError:
-        raise Garbled(answer, what) from None
+    except ValueError as error:
+        raise Garbled(answer, what) from error
     if not isinstance(value, dict) or not isinstance(value.get("error", {}), dict):
         raise Garbled(answer, what)
     return value

@@ -85,7 +85,10 @@ class Connection(HardenedClient):
                 text = str(why).removeprefix("nats: ") or type(why).__name__
                 if self.needs_tls and isinstance(why, ConnectionError):
                     text += " (it may want a certificate of this client, or another one)"
-                raise JobError.from_runner_unavailable(f"cannot reach NATS at {without_secrets(servers)}: {text}")
+                raise JobError.from_runner_unavailable(
+                    f"cannot reach NATS at {without_secrets(servers)}: {text}",
+                    cause=why if isinstance(why, Exception) else None,
+                )
             self._fatal = None
             await self._after_connect(servers)
         except BaseException:
@@ -149,10 +152,10 @@ class Connection(HardenedClient):
             try:
                 async with asyncio.timeout(timeout):
                     await self._up.wait()
-            except TimeoutError:
+            except TimeoutError as error:
                 raise JobError.from_runner_unavailable(
                     f"no connection to NATS for {timeout:g} s: nothing was sent"
-                ) from None
+                ) from error
 
     def post(self, subject: bytes, data: bytes = b"", *, reply: bytes = b"", header: bytes = b"") -> None:
         """Put one message on its way, without waiting and without a receipt.

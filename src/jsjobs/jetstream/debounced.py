@@ -6,6 +6,7 @@ import asyncio
 from contextlib import suppress
 
 from jsjobs.jetstream.acknowledgements import unknown
+from jsjobs.jetstream.cancelled import tell_cancelled
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.delayed import DelayedJob, Named, digest, named
 from jsjobs.jetstream.errors import ConnectionLost
@@ -26,6 +27,7 @@ class Debounced:
     """Submits debounced jobs of one namespace."""
 
     def __init__(self, connection: Connection, names: Names, *, timeout: float, result_ttl: float) -> None:
+        self._connection = connection
         self._names = names
         self._timeout = timeout
         self._result_ttl = result_ttl
@@ -58,7 +60,7 @@ class Debounced:
             else:
                 await self._schedules.replace(found, schedule.headers, schedule.data)
         except ConnectionLost as error:
-            raise unknown(error, "submit it again with the same debounce_key, it will not run twice") from None
+            raise unknown(error, "submit it again with the same debounce_key, it will not run twice") from error
         if known is not None and known.entry is not None and known.entry.status is Status.CANCELLED:
             await self._let_age(known.entry, known)
         if not await self._write(one):
@@ -70,6 +72,7 @@ class Debounced:
         if not known.expires:
             with suppress(Conflict):
                 await self._state.write(cancelled, expected=known.revision, ttl=self._result_ttl, within=self._timeout)
+                tell_cancelled(self._connection, self._names, cancelled.job_id)
 
     async def _write(self, one: Named) -> bool:
         """Write the entry of a job that may have replaced an earlier one; False if that one was cancelled meanwhile."""

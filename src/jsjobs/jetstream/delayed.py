@@ -158,7 +158,7 @@ class Delayed:
             try:
                 await self._schedules.store(schedule.subject, schedule.headers, schedule.data)
             except ConnectionLost as error:
-                raise unknown(error, _GIVE_A_KEY) from None
+                raise unknown(error, _GIVE_A_KEY) from error
             return JobId(one.job_id)
         key, text = one.key, "the dedupe_key is taken, by which job could not be read: submit again"
 
@@ -186,7 +186,7 @@ class Delayed:
             try:
                 answer = await self._send_once(messages)
             except ConnectionLost as error:
-                raise unknown(error, _GIVE_A_KEY) from None
+                raise unknown(error, _GIVE_A_KEY) from error
         refused = answer.get("error")
         if refused is None:
             return True
@@ -197,8 +197,8 @@ class Delayed:
     async def _send_once(self, messages: Sequence[Outgoing]) -> dict[str, Any]:
         try:
             return await send_batch(self._connection, messages, most_bytes=MAX_SCHEDULED, timeout=self._timeout)
-        except NoResponders:
-            raise JobError.from_runner_unavailable(no_streams(self._names.namespace)) from None
+        except NoResponders as error:
+            raise JobError.from_runner_unavailable(no_streams(self._names.namespace)) from error
 
     async def _holder(self, key: str) -> str | None:
         request = {"last_by_subj": self._names.schedule_key(key).decode()}

@@ -80,8 +80,8 @@ class Delivery:
             self.stored_at = _EPOCH + timedelta(microseconds=int(words[at + 3]) // 1000)
             self.pending = int(words[at + 4])
             """How many messages the consumer had behind this one when it was sent."""
-        except (ValueError, IndexError, OverflowError):
-            raise NoDelivery(subject, reply) from None
+        except (ValueError, IndexError, OverflowError) as error:
+            raise NoDelivery(subject, reply) from error
         self._connection = connection
         self.subject = subject
         self.reply = reply

@@ -87,10 +87,10 @@ class Ends:
                 if awaited is not None:
                     await self._listen(awaited)
                 outcome = await future
-        except TimeoutError:
+        except TimeoutError as error:
             last = None if awaited is None else awaited.last
             now = "is not known yet" if last is None else f"is {last.status}"
-            raise JobError.from_timeout(f"job {job_id} {now} after {timeout:g} s", job_id=job_id) from None
+            raise JobError.from_timeout(f"job {job_id} {now} after {timeout:g} s", job_id=job_id) from error
         finally:
             await self._leave(job_id, future)
         if isinstance(outcome, JobError):
@@ -207,10 +207,11 @@ class Ends:
         except JobError as error:
             if not self._may_be_told_later(awaited, error):
                 outcome = error
-        except Exception:
+        except Exception as error:
             # Nobody waits for ever for a look that failed for a fault of ours.
             logger.exception("job %s could not be looked up", awaited.job_id)
-            outcome = JobError.from_runner_unavailable(f"job {awaited.job_id} could not be looked up: see the log")
+            text = f"job {awaited.job_id} could not be looked up: see the log"
+            outcome = JobError.from_runner_unavailable(text, cause=error)
         finally:
             awaited.is_due = False
         if self._jobs.get(awaited.job_id) is not awaited:

@@ -53,8 +53,8 @@ async def fired_entries(connection: Connection, names: Names, job_ids: Collectio
         await search.look(connection, names.schedule_stream, f"{names.namespace}.due.>")
         for priority in Priority:
             await search.look(connection, names.stream(priority), ">")
-    except NoResponders:
-        raise JobError.from_runner_unavailable(no_streams(names.namespace)) from None
+    except NoResponders as error:
+        raise JobError.from_runner_unavailable(no_streams(names.namespace)) from error
     return search.found
 
 

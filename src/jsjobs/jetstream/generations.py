@@ -66,11 +66,11 @@ async def read_live(connection: Connection, names: Names, priority: Priority) ->
             operators_pause=_moment(value.get("operators_pause")),
             revision=message.sequence,
         )
-    except (ValueError, OverflowError, TypeError, KeyError, AttributeError):
+    except (ValueError, OverflowError, TypeError, KeyError, AttributeError) as error:
         raise JobError.from_validation(
             f"the entry {names.topology_key(priority)} in the bucket {names.bucket} cannot be read: delete it and run "
             "`jsjobs streams apply`, which finds the generations again by what the queue holds"
-        ) from None
+        ) from error
 
 
 async def write_live(connection: Connection, names: Names, priority: Priority, live: Live) -> None:

@@ -132,8 +132,8 @@ async def fetch_waiting(connection: Connection, names: Names, job_id: str) -> In
     place = parse_plain_id(job_id)
     try:
         job = None if place is None else await fetch_job(connection, names, *place)
-    except NoResponders:
-        raise JobError.from_runner_unavailable(no_streams(names.namespace)) from None
+    except NoResponders as error:
+        raise JobError.from_runner_unavailable(no_streams(names.namespace)) from error
     # A message that carries another id is another job's.
     return job if job is not None and job.job_id == job_id else None
 

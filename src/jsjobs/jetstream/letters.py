@@ -96,9 +96,9 @@ async def send_letter(
                     case _:
                         logger.warning("the letter of %s waits: %s", entry.job_id, failure)
                         await asyncio.sleep(_TRY_AGAIN)
-    except TimeoutError:
+    except TimeoutError as error:
         why = "NATS did not answer" if failure is None else failure.message
-        raise ConnectionLost(f"the letter of {entry.job_id} could not be stored within {within:g} s: {why}") from None
+        raise ConnectionLost(f"the letter of {entry.job_id} could not be stored within {within:g} s: {why}") from error
 
 
 async def _failure(connection: Connection, subject: bytes, block: bytes, data: bytes, job_id: str) -> JobError | None:

@@ -116,8 +116,8 @@ class Periodic:
                 # What is done to a stranger's, on a subject such as `*`, would be done to all that this matches.
                 if is_there(schedule) and is_schedule_name(_name(schedule)):
                     yield schedule
-        except NoResponders:
-            raise JobError.from_runner_unavailable(no_streams(self._names.namespace)) from None
+        except NoResponders as error:
+            raise JobError.from_runner_unavailable(no_streams(self._names.namespace)) from error
 
     async def store(self, definition: Definition, *, expected: int, paused: bool = False) -> Schedule:
         """Put a definition in the place of what stands there.

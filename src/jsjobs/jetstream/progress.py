@@ -13,7 +13,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionLost, TooLarge
 from jsjobs.jetstream.subjects import Names
-from jsjobs.model.job import clipped
+from jsjobs.model.clipping import clipped
 
 INTERVAL = 0.05
 """Seconds between two updates of one job, at least: a chatty handler's are joined, the latest counts."""

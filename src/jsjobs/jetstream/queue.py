@@ -69,9 +69,9 @@ class JobQueue:
             try:
                 ask = self._connection.ask(job.subject, job.data, header=header, timeout=self._timeout, once=True)
                 reply = await ask
-            except NoResponders:
+            except NoResponders as error:
                 if not await self._comes_back(job.subject, deadline):
-                    raise self._no_stream() from None
+                    raise self._no_stream() from error
                 tries += 1
                 continue
             except ConnectionLost as error:
@@ -80,7 +80,7 @@ class JobQueue:
                 advice = "submit it again with the same dedupe_key, it will not be queued twice"
                 if MSG_ID not in job.headers:
                     advice = "give the job a dedupe_key to make submitting it again safe"
-                raise unknown(error, advice) from None
+                raise unknown(error, advice) from error
             answer = answer_of(reply)
             if (answer.get("error") or {}).get("err_code") != IN_PROCESS or time.monotonic() > deadline:
                 return self._receipt(answer)
@@ -121,7 +121,7 @@ class JobQueue:
                 if not receipts:
                     raise
                 text = error.message.replace("nothing was queued", "nothing more was queued")
-                raise JobError(error.reason, f"{text} ({len(receipts)} jobs of the list are queued)") from None
+                raise JobError(error.reason, f"{text} ({len(receipts)} jobs of the list are queued)") from error
             if on_queued is not None:
                 on_queued(len(receipts))
         return receipts[before:]
@@ -145,7 +145,7 @@ class JobQueue:
                 answer = await self._send_batch(jobs, deadline)
             except ConnectionLost as error:
                 advice = "submit it again with the same dedupe_key" if keyed else "give it a dedupe_key"
-                raise unknown(error, f"{advice}, it will not be queued twice") from None
+                raise unknown(error, f"{advice}, it will not be queued twice") from error
         refused = answer.get("error") or {}
         if refused.get("err_code") != _DUPLICATE_IN_BATCH:
             # A committed batch stands without gaps: n jobs acknowledged at s are s-n+1 to s.
@@ -160,9 +160,9 @@ class JobQueue:
         while True:
             try:
                 return await send_batch(self._connection, jobs, most_bytes=MAX_MESSAGE, timeout=self._timeout)
-            except NoResponders:
+            except NoResponders as error:
                 if not await self._comes_back(jobs[-1].subject, deadline):
-                    raise self._no_stream() from None
+                    raise self._no_stream() from error
 
     async def _probe(self, jobs: Sequence[Outgoing], receipts: list[JobId]) -> None:
         """Some of the list was submitted before: one by one, each answers with its own or its original's id."""

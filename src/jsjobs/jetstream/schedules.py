@@ -55,8 +55,8 @@ class Schedules:
         try:
             request = {"last_by_subj": subject.decode()}
             message = await find_stored(self._connection, self._names.schedule_stream, request)
-        except NoResponders:
-            raise JobError.from_runner_unavailable(no_streams(self._names.namespace)) from None
+        except NoResponders as error:
+            raise JobError.from_runner_unavailable(no_streams(self._names.namespace)) from error
         return None if message is None else read_schedule(message)
 
     async def of_job(self, job_id: str) -> Schedule | None:
@@ -196,11 +196,11 @@ class Schedules:
         while True:
             try:
                 reply = await self._connection.ask(subject, data, header=block, timeout=self._timeout)
-            except NoResponders:
+            except NoResponders as error:
                 if not await comes_back(self._connection, self._names.schedule_stream, deadline):
                     if was_lost:
-                        raise ConnectionLost("NATS did not answer, and then no stream was there") from None
-                    raise JobError.from_runner_unavailable(no_streams(self._names.namespace)) from None
+                        raise ConnectionLost("NATS did not answer, and then no stream was there") from error
+                    raise JobError.from_runner_unavailable(no_streams(self._names.namespace)) from error
             except ConnectionLost:
                 if was_lost:
                     raise

@@ -120,12 +120,15 @@ def _server_look(told: dict[str, Any], asked: datetime, answered: datetime) -> S
         server = told["server"]
         name, version, cluster = str(server["name"]), str(server["ver"]), str(server.get("cluster", ""))
         theirs = parse_time(server["time"])
-        # Its clock was read somewhere between the two.
-        early, late = (theirs - answered).total_seconds(), (theirs - asked).total_seconds()
     except (KeyError, TypeError, ValueError, AttributeError):
         return None  # any client of the account may answer
-    ahead = 0.0 if early <= 0 <= late else min(early, late, key=abs)
-    return ServerLook(name, version, cluster, bool(server.get("jetstream")), ahead)
+    return ServerLook(name, version, cluster, bool(server.get("jetstream")), seconds_ahead(theirs, asked, answered))
+
+
+def seconds_ahead(theirs: datetime, asked: datetime, answered: datetime) -> float:
+    """How far a clock is ahead that was read somewhere between two readings of this machine's."""
+    early, late = (theirs - answered).total_seconds(), (theirs - asked).total_seconds()
+    return 0.0 if early <= 0 <= late else min(early, late, key=abs)
 
 
 async def _ask_all(

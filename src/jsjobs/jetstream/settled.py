@@ -32,7 +32,7 @@ async def settled(change: Callable[[], Awaitable[T]], *, within: float, else_say
     while True:
         try:
             return await change()
-        except ScheduleChanged:
+        except ScheduleChanged as error:
             if time.monotonic() > deadline:
-                raise JobError.from_runner_unavailable(else_say, job_id=job_id) from None
+                raise JobError.from_runner_unavailable(else_say, job_id=job_id) from error
             await asyncio.sleep(_LOOK_AGAIN)

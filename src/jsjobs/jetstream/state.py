@@ -162,8 +162,8 @@ class StateStore:
         """
         try:
             return await self._read(job_id)
-        except NoResponders:
-            raise _no_bucket(self._names) from None
+        except NoResponders as error:
+            raise _no_bucket(self._names) from error
 
     async def _read(self, job_id: str) -> Found | None:
         return _found(await self._connection.ask(self._direct + self._names.state(job_id), again=True), job_id)
@@ -254,10 +254,10 @@ class StateStore:
             async with asyncio.timeout(seconds):
                 with BlockedWrite(self.blocked, None) as blocked:
                     return await self._write_again(again, blocked, waits=False)
-        except TimeoutError:
+        except TimeoutError as error:
             if again.was_read:
-                raise Unstored(self._names.state_stream) from None
-            raise ConnectionLost("NATS could not be reached; the job's entry may yet have been written") from None
+                raise Unstored(self._names.state_stream) from error
+            raise ConnectionLost("NATS could not be reached; the job's entry may yet have been written") from error
 
     async def _write_again(self, again: _Again, blocked: BlockedWrite, *, waits: bool) -> int:
         unheard_since: float | None = None
@@ -266,11 +266,11 @@ class StateStore:
                 return await self._look_and_write(again)
             except ConnectionClosed:
                 raise
-            except NoResponders:
+            except NoResponders as error:
                 # A stream without a leader answers so too, for a moment.
                 unheard_since = unheard_since or time.monotonic()
                 if time.monotonic() - unheard_since > _NO_LEADER:
-                    raise _no_bucket(self._names) from None
+                    raise _no_bucket(self._names) from error
             except LimitReached as error:
                 if not waits:
                     raise
@@ -294,8 +294,8 @@ class StateStore:
         again.was_read = True
         try:
             return _revision(await self._connection.ask(again.subject, again.body, header=again.header), again.job_id)
-        except Unanswered:
-            raise Unstored(self._names.state_stream) from None
+        except Unanswered as error:
+            raise Unstored(self._names.state_stream) from error
         except Conflict:
             # The refusal may be the answer to a copy of this very write that came through after all.
             await asyncio.sleep(_LAG)

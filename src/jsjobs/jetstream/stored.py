@@ -76,8 +76,8 @@ async def find_at_leader(connection: Connection, stream: str, request: dict[str,
         return StoredMessage(
             int(message["seq"]), message["subject"].encode(), parse_time(message["time"]), header, data
         )
-    except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
-        raise Garbled(repr(answer).encode(), f"reading a message of {stream}") from None
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+        raise Garbled(repr(answer).encode(), f"reading a message of {stream}") from error
 
 
 async def read_batch(
@@ -115,8 +115,8 @@ async def read_batch(
         connection.post(f"$JS.API.DIRECT.GET.{stream}".encode(), json.dumps(request).encode(), reply=inbox)
         async with asyncio.timeout(_ANSWER_WITHIN):
             ended = await end
-    except TimeoutError:
-        raise ConnectionLost("NATS did not answer in time") from None
+    except TimeoutError as error:
+        raise ConnectionLost("NATS did not answer in time") from error
     finally:
         connection.on_reconnect.remove(on_reconnect)
         await connection.stop_receiving(subscription, drain=False)

@@ -198,8 +198,8 @@ class Names:
                 job_type = ".".join(kind)
             stream, prefix = self.stream(priority), plain_id(Priority(priority), "")
             parsed = StoredSubject(Priority(priority), generation, int(shard), job_type, stream, prefix)
-        except ValueError:
-            raise JobError.from_validation(f"{subject[:200]!r} is not a subject of a queue") from None
+        except ValueError as error:
+            raise JobError.from_validation(f"{subject[:200]!r} is not a subject of a queue") from error
         if len(subject) <= _LONGEST_PARSED:
             if len(self._parsed) >= _MOST_PARSED:
                 self._parsed.clear()

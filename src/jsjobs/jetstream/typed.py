@@ -63,7 +63,7 @@ class Typed:
                 self.adapter.rebuild()  # it named types that were defined after it
             except (PydanticUserError, NameError) as error:
                 reason = str(error).partition("\n")[0]
-                raise JobError.from_validation(f"the type of a payload or result is not complete: {reason}") from None
+                raise JobError.from_validation(f"the type of a payload or result is not complete: {reason}") from error
         travel = self.travel = _travel(self.adapter)
         return travel
 
@@ -108,7 +108,7 @@ class Typed:
             raw = to_json(value) if type(value) in PLAIN else b""
             if raw and from_json(raw) == value:
                 return self.adapter.validator.validate_json(raw, by_alias=by_name, by_name=by_name)
-        raise JobError.from_validation(f"{what} does not fit: {problems(error)}") from None
+        raise JobError.from_validation(f"{what} does not fit: {problems(error)}", cause=error) from None
 
 
 @lru_cache(maxsize=1024)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,6 +48,11 @@ _LEVELS_ABOVE = 8
 _SURELY_SHALLOW = 180
 """So many brackets cannot be nested too deeply; the reader's limit is 200 levels."""
 _MANY = 4300
+_MAY_BE_LARGE = re.compile(rb"[eE]\+?[0-9]{3}|[0-9]{309}")
+"""What every number too large for a float has."""
+_NUMBER = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
+_NO_NUMBERS = "NaN and infinity are none, and a number too large for a float, such as 1E400, is read as infinity"
 _MANY_DIGITS = re.compile(rb"(?<![0-9])[0-9]{4301}")  # the reader's limit too
 
 
@@ -258,12 +264,13 @@ def encode_json(value: Any, what: str, write: Callable[[Any], bytes] | None = No
         place = named(unwritable(value))
         where = f" at {place}" if place else ""
         told = shortened(str(error), 500)
-        raise JobError.from_validation(f"{what} cannot be written as JSON{where}: {told}") from error
+        text = f"{what} cannot be written as JSON{where}: {told}"
+        raise JobError.from_validation(text, cause=error) from None
     try:
         check_numbers(raw, what)
     except JobError as error:
         place = named(place_of(value, is_no_number) or ())
-        raise JobError.from_validation(f"{error.message}{f', see {place}' if place else ''}") from None
+        raise JobError.from_validation(f"{error.message}{f', see {place}' if place else ''}", cause=error.cause) from None
     if raw.count(b"[") + raw.count(b"{") > _SURELY_SHALLOW or (len(raw) > _MANY and _MANY_DIGITS.search(raw)):
         # What is written must be readable again, by this library too, wherever it stands in an entry or a letter.
         parse_json(b"[%b%b%b]" % (b"[" * _LEVELS_ABOVE, raw, b"]" * _LEVELS_ABOVE), f"{what}, as it is written,")
@@ -303,4 +310,32 @@ def parse_json(raw: bytes, what: str) -> Any:
         return from_json(raw, allow_inf_nan=False)
     except (ValueError, RecursionError) as error:
         text = f"{what} is not JSON: {error}" if raw else f"{what} is empty, it must be JSON"
-        raise JobError.from_validation(text) from None
+        if _holds_no_number(raw):
+            text += f"; {_NO_NUMBERS}"
+        raise JobError.from_validation(text, cause=error) from None
+
+
+def check_sizes(raw: bytes, what: str) -> None:
+    """Refuse numbers too large for a float, which are JSON and which readers take for infinity.
+
+    Args:
+        raw: Strict JSON.
+        what: What it is, for the error.
+
+    Raises:
+        JobError: `Validation`, naming the first.
+    """
+    if _MAY_BE_LARGE.search(raw) is None:
+        return
+    for number in _NUMBER.findall(_STRING.sub(b'""', raw)):
+        if not number.lstrip(b"-").isdigit() and math.isinf(float(number)):  # a whole number may be as long as it likes
+            shown = shortened(number.decode(), 40)
+            raise JobError.from_validation(f"{what} holds {shown}, a number too large for a float: write it as a text")
+
+
+def _holds_no_number(raw: bytes) -> bool:
+    """Whether NaN or infinity stands in it, outside of strings."""
+    if b"NaN" not in raw and b"Infinity" not in raw:
+        return False
+    plain = _STRING.sub(b'""', raw)
+    return b"NaN" in plain or b"Infinity" in plain

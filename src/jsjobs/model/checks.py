@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, from_json
 
-from jsjobs.model.errors import JobError
+from jsjobs.model.clipping import clipped
+from jsjobs.model.errors import InvalidItem, JobError, Reason
 
 T = TypeVar("T")
 
@@ -19,6 +20,8 @@ _MANY = 1000
 """Problems that are taken for a stranger's work: as Python objects those of one payload are a second's, and 200 MB."""
 _SOME = 100_000
 """Characters of such a list, as JSON, in which the first of them surely stand."""
+_MAX_PROBLEM = 1000
+"""Characters of what a check says: that of a handler's own model may say anything."""
 _MAX_PLACE = 200
 """Characters of where a problem is: names in a payload may be as long as that."""
 
@@ -83,6 +86,25 @@ def problems(error: ValidationError) -> str:
     return "; ".join([*found, f"and {left} more"] if left else found)
 
 
+def invalid_item(index: int, error: Exception, text: str) -> InvalidItem:
+    """What is wrong with an item of a list.
+
+    Args:
+        index: Its place.
+        error: What its check raised.
+        text: What to say of an error that is no `JobError`.
+    """
+    if not isinstance(error, JobError):
+        return InvalidItem(index, Reason.VALIDATION, clipped(text), _field(error), cause=error)
+    return InvalidItem(index, error.reason, clipped(error.message), _field(error.cause), error.job_id, error.cause)
+
+
+def _field(cause: object) -> str | None:
+    """The first place that pydantic found something wrong in."""
+    found = _first(cause) if isinstance(cause, ValidationError) else []
+    return (_place(found[0]["loc"]) or None) if found else None
+
+
 def _first(error: ValidationError) -> list[Any]:
     if error.error_count() <= _MANY:
         return error.errors(include_url=False, include_input=False, include_context=False)[:_MAX_PROBLEMS]
@@ -95,11 +117,15 @@ def _first(error: ValidationError) -> list[Any]:
 
 
 def _problem(kind: str, place: Iterable[int | str], text: str) -> str:
-    where = ".".join(str(part) for part in place)
-    if len(where) > _MAX_PLACE:
-        where = f"{where[:_MAX_PLACE]}…"
+    text = shortened(text, _MAX_PROBLEM)
+    where = _place(place)
     if kind != "value_error":
         return f"{where or 'value'}: {text}"
     # What a check of ours, or of a handler's own model, said.
     text = text.removeprefix("Value error, ")
     return f"{where}: {text}" if where else text
+
+
+def _place(place: Iterable[int | str]) -> str:
+    where = ".".join(str(part) for part in place)
+    return where if len(where) <= _MAX_PLACE else f"{where[:_MAX_PLACE]}…"

@@ -99,4 +99,4 @@ def checked_due(delay: float | timedelta | None, at: datetime | None, now: datet
         return due_at(seconds, _read_at(at), now)
     except ValueError as error:
         text = str(error) if delay is not None and at is not None else f"{name}: {error}"
-        raise JobError.from_validation(text) from None
+        raise JobError.from_validation(text) from error

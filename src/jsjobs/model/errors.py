@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 from jsjobs.model.words import Word
+
+_LISTED = 100
+"""Items that the message of an `InvalidBatch` lists; `errors` has them all."""
 
 
 class Reason(Word):
@@ -34,7 +40,8 @@ class JobError(Exception):
         reason: One of the eight reasons, or its text.
         message: What was wrong and, where it can be said, what to do.
         job_id: The job it is about, where there is one.
-        cause: What lies behind it: an exception or its text.
+        cause: What lies behind it: an exception or its text. `raise JobError(...) from error` says so too, and shows
+            it in a traceback.
 
     Raises:
         ValueError: If the reason is not one of the eight.
@@ -47,7 +54,12 @@ class JobError(Exception):
         self.reason = Reason(reason)
         self.message = message
         self.job_id = job_id
-        self.cause = cause
+        self._cause = cause
+
+    @property
+    def cause(self) -> BaseException | str | None:
+        """What lies behind it: what was given, else what it was raised from; None: nothing."""
+        return self.__cause__ if self._cause is None else self._cause
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.message}"
@@ -119,16 +131,34 @@ class JobError(Exception):
         return cls(Reason.TIMEOUT, message, job_id=job_id, cause=cause)
 
 
+@dataclass(frozen=True, slots=True)
+class InvalidItem:
+    """What is wrong with one item of a list."""
+
+    index: int
+    """Its place in the list, from 0 on."""
+    reason: Reason
+    message: str
+    field: str | None = None
+    """Where in the item, as `address.zip` or `0.price`, of several places the first; None: all of it, or not known."""
+    job_id: str | None = None
+    cause: BaseException | str | None = None
+    """What lies behind it: what its check raised, or, of a `JobError`, its cause."""
+
+
 class InvalidBatch(JobError):  # noqa: N818 - it is a JobError, and reads as what it is about
     """Some items of a list cannot be used; nothing of it was queued.
 
-    `errors` says of each what is wrong with it, by its index; the message lists them all.
+    `errors` says of each what is wrong with it, by its index; the message lists the first hundred.
     """
 
-    def __init__(self, errors: dict[int, str], total: int) -> None:
-        listed = "; ".join(f"item {index}: {text}" for index, text in sorted(errors.items()))
-        super().__init__(Reason.VALIDATION, f"{len(errors)} of {total} items cannot be used: {listed}")
-        self.errors = errors
+    def __init__(self, items: Iterable[InvalidItem], total: int) -> None:
+        self.errors = {item.index: item for item in sorted(items, key=lambda item: item.index)}
+        listed = [f"item {item.index}: {item.message}" for item in self.errors.values()][:_LISTED]
+        if len(listed) < len(self.errors):
+            listed.append(f"and {len(self.errors) - len(listed)} more")
+        text = f"{len(self.errors)} of {total} items cannot be used: {'; '.join(listed)}"
+        super().__init__(Reason.VALIDATION, text)
 
 
 class AlreadyEnded(JobError):  # noqa: N818 - it is a JobError, and reads as what happened

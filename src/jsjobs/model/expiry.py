@@ -52,8 +52,8 @@ def expires_at(expires: float | datetime, due: datetime) -> datetime:
     """
     try:
         moment = expires if isinstance(expires, datetime) else due + timedelta(seconds=expires)
-    except OverflowError:
-        raise JobError.from_validation(f"the job would expire after the year 9999: {expires:g} seconds") from None
+    except OverflowError as error:
+        raise JobError.from_validation(f"the job would expire after the year 9999: {expires:g} seconds") from error
     if moment <= due:
         raise JobError.from_validation(
             f"the job would expire at {rfc3339(moment)}, before it is due at {rfc3339(due)}: it would never run"

@@ -13,7 +13,8 @@ class JobId(str):
     duplicate: bool
     """Whether the submit queued nothing, because the same dedupe key was submitted before."""
     batch_id: str | None
-    """The batch of the list that was submitted; None where it was a single job."""
+    """The batch that the job belongs to, as its status tells; of a duplicate the first one's. None: it belongs to none,
+    or it is a duplicate of a job that can no longer be read."""
 
     def __new__(cls, value: str, *, duplicate: bool = False, batch_id: str | None = None) -> Self:
         """The id, and what its submit came to."""

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from jsjobs.model.clipping import MAX_ERROR_BYTES, clipped
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.retry import RetryState
 from jsjobs.model.words import Word
@@ -19,9 +20,6 @@ DEFAULT_MAX_ATTEMPTS = 3
 HISTORY_FIRST = 20
 HISTORY_LAST = 80
 """A history keeps its first 20 and its last 80 items, and every failure between them: a job may snooze without end."""
-_CONTROLS = {code: "?" for code in range(32) if chr(code) not in "\t\n\r"}
-MAX_ERROR_BYTES = 4096
-"""One error text is kept to 4 KiB."""
 MAX_ERRORS_BYTES = 64 * MAX_ERROR_BYTES
 """All error texts of a history are kept to 256 KiB: an entry fits into one message, twice as long as they are in JSON.
 There is always room for those of the first 20 and last 80 items, of which at most every second one is a failure."""
@@ -286,18 +284,6 @@ def new_status(fields: dict[str, Any]) -> JobStatusResponse:
     return built(JobStatusResponse, _NEW | fields)
 
 
-def clipped(text: str) -> str:
-    """The text in at most 4 KiB of UTF-8, its middle left out.
-
-    Control characters, each of which JSON would write in six, and what UTF-8 does not know become `?`.
-    """
-    raw = text.translate(_CONTROLS).encode("utf-8", "replace")
-    if len(raw) <= MAX_ERROR_BYTES:
-        return raw.decode()
-    half = (MAX_ERROR_BYTES - 16) // 2
-    return raw[:half].decode("utf-8", "ignore") + " … " + raw[-half:].decode("utf-8", "ignore")
-
-
 def utc_now() -> datetime:
     """The present moment, in UTC."""
     return datetime.now(UTC)
@@ -314,4 +300,6 @@ def failure(status: JobStatusResponse) -> JobError:
         return JobError.from_already_cancelled(f"job {status.job_id} was cancelled", job_id=status.job_id)
     reason = status.error_reason or Reason.PROCESSING
     text = (status.last_error or "the job failed").removeprefix(f"{reason}: ")
-    return JobError(reason, text, job_id=status.job_id)
+    # Whose attempts are spent died of its last error.
+    cause = status.last_error if reason is Reason.MAX_RETRIES else None
+    return JobError(reason, text, job_id=status.job_id, cause=cause)

@@ -20,6 +20,8 @@ def _printable(value: str) -> str:
     return value
 
 
+BATCH_ID = "[A-Za-z0-9_-]{1,64}"
+"""What a batch can be called: its record is a key of the state bucket."""
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME), AfterValidator(_printable)]
 
 
@@ -59,6 +61,9 @@ class JobPayload(BaseModel):
     """What becomes of it then; `drop`: it is failed, and leaves no letter."""
     tenant: Name | None = None
     """Whose job it is; None: as the request context says."""
+    batch_id: Annotated[str, Field(pattern=f"^{BATCH_ID}$")] | None = None
+    """The batch that it belongs to, 1 to 64 of A-Z, a-z, 0-9, `_` and `-`. A list is one batch: those of its jobs that
+    name one name the same, which all of them get. None: one is made up for a list, and a single job belongs to none."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -68,6 +73,11 @@ class JobPayload(BaseModel):
         if self.debounce_key is not None and self.dedupe_key is not None:
             raise ValueError("give dedupe_key, which keeps the first job, or debounce_key, which keeps the last")
         return self
+
+    @property
+    def has_times(self) -> bool:
+        """Whether the server's time is needed to say when it is due, or expires."""
+        return self.delay is not None or self.at is not None or self.expires is not None
 
     def due(self, now: datetime) -> datetime | None:
         """When it is due, if it is submitted now; None: at once."""

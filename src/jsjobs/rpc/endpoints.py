@@ -123,7 +123,8 @@ class _Asked:
         job_id = await self._quotas.submit(
             of, form, len(request.body), lambda: self._service.submit(form.type, payload, **options)
         )
-        return SubmitResponse(job_id=job_id, duplicate=job_id.duplicate).model_dump_json().encode()
+        receipt = SubmitResponse(job_id=job_id, duplicate=job_id.duplicate, batch_id=job_id.batch_id)
+        return receipt.model_dump_json(exclude_none=True).encode()
 
     async def status(self, request: ServiceRequest) -> Answers:
         form = self._read(JobRequest, request)

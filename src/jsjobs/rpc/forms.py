@@ -71,6 +71,8 @@ class SubmitResponse(BaseModel):
     job_id: str
     duplicate: bool
     """Whether nothing was queued, since the same key was submitted before; the id is that job's."""
+    batch_id: str | None = None
+    """The batch that was asked for; of a duplicate the one that the first job belongs to."""
 
 
 class ReplayResponse(BaseModel):

@@ -7,7 +7,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from jsjobs.jetstream.micro import Refused, ServiceRequest
-from jsjobs.jetstream.wire import parse_block
+from jsjobs.jetstream.wire import check_sizes, parse_block
 from jsjobs.model.checks import problems
 from jsjobs.model.errors import AlreadyDue, AlreadyEnded, JobError, QuotaReached, Reason
 from jsjobs.model.trace import Trace, read_trace
@@ -44,9 +44,11 @@ def read_form(form: type[F], request: ServiceRequest) -> F:
     """
     try:
         # NaN in a payload, which this takes, is refused where a payload is written.
-        return form.model_validate_json(request.body, strict=True)
+        found = form.model_validate_json(request.body, strict=True)
     except ValidationError as error:
-        raise JobError.from_validation(f"the request cannot be used: {problems(error)}") from None
+        raise JobError.from_validation(f"the request cannot be used: {problems(error)}", cause=error) from None
+    check_sizes(request.body, "the request")
+    return found
 
 
 def trace_of(request: ServiceRequest) -> Trace:

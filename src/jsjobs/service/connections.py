@@ -16,6 +16,7 @@ from jsjobs.worker.registry import Registry
 if TYPE_CHECKING:
     from jsjobs.declaring import Declaration
     from jsjobs.jetstream.connection import Connection
+    from jsjobs.jetstream.server_clock import ServerClock
     from jsjobs.postgres.database import Database
     from jsjobs.telemetry.recorder import Telemetry
 
@@ -29,6 +30,7 @@ class Connections:
         self._registry = Registry()
         self._declared: list[Declaration] = []
         self._connection: Connection | None = None
+        self._shared_clock: tuple[Connection, ServerClock] | None = None
         self._database: Database | None = None
         self._telemetry: Telemetry | None = None
 
@@ -117,6 +119,15 @@ class Connections:
         """Drop the connections of a loop that has ended, or of the parent's: there is nothing to be closed."""
         if self._connection is not None and self._connection.home.is_gone:
             self._connection = self._database = None
+
+    def _clock(self) -> ServerClock:
+        """The server's clock, one for each connection."""
+        connection = self.connection
+        if self._shared_clock is None or self._shared_clock[0] is not connection:
+            from jsjobs.jetstream.server_clock import ServerClock
+
+            self._shared_clock = connection, ServerClock(connection, self._names)
+        return self._shared_clock[1]
 
     @property
     def connection(self) -> Connection:

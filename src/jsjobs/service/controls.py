@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from jsjobs.model.errors import JobError
 from jsjobs.model.ids import JobId
-from jsjobs.model.job import JobStatusResponse, Priority, utc_now
+from jsjobs.model.job import JobStatusResponse, Priority
 from jsjobs.service.connections import Connections
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Controls(Connections):
         """
         from jsjobs.cancelling import cancel_job
 
-        return await cancel_job(self.connection, self.config, job_id, timeout=timeout, telemetry=self._telemetry)
+        return await cancel_job(self.connection, self.config, job_id, timeout=timeout)
 
     async def reschedule(
         self, job_id: str, *, delay: float | timedelta | None = None, at: datetime | None = None
@@ -47,7 +47,7 @@ class Controls(Connections):
 
         Args:
             job_id: The job, `at-…`.
-            delay: Seconds from now, or a timedelta.
+            delay: Seconds from now, by the server's clock, or a timedelta.
             at: The time, an aware datetime, in the place of a delay.
 
         Returns:
@@ -63,7 +63,7 @@ class Controls(Connections):
 
         if delay is None and at is None:
             raise JobError.from_validation("say when: delay or at; run_now() is for at once")
-        due = checked_due(delay, at, utc_now())
+        due = checked_due(delay, at, await self._clock().now_or_own())
         return await reschedule_job(self.connection, self.config, job_id, due)
 
     async def run_now(self, job_id: str) -> JobStatusResponse:
@@ -157,5 +157,6 @@ class Controls(Connections):
 def _checked(priority: Priority | str) -> Priority:
     try:
         return Priority(priority)
-    except ValueError:
-        raise JobError.from_validation(f"the priority must be one of {', '.join(Priority)}, not {priority!r}") from None
+    except ValueError as error:
+        text = f"the priority must be one of {', '.join(Priority)}, not {priority!r}"
+        raise JobError.from_validation(text) from error

@@ -76,13 +76,13 @@ class Follows(Connections):
                     if error is not None and not return_exceptions:
                         raise error
                     values[job_id] = error or outcome.result  # type: ignore[union-attr]
-        except TimeoutError:
+        except TimeoutError as error:
             late = [job_id for job_id in dict.fromkeys(ids) if job_id not in values]
             if not return_exceptions:
                 raise JobError.from_timeout(
                     f"{len(late)} of {len(set(ids))} jobs have not ended after {limit:g} s, such as {late[0]}",
                     job_id=late[0],
-                ) from None
+                ) from error
             for job_id in late:
                 values[job_id] = JobError.from_timeout(f"job {job_id} has not ended after {limit:g} s", job_id=job_id)
         return [values[job_id] for job_id in ids]

@@ -171,7 +171,7 @@ class JobService(Submits, Follows, Controls):
         return Router(self.connection, self.config, self.letters(), self._telemetry)
 
     def queue_metrics(self) -> QueueMetrics:
-        """Gauges of the queues' depths, where telemetry is on; use it as an async context manager."""
+        """Metrics of the queues themselves, where telemetry is on; use it as an async context manager."""
         from jsjobs.queue_metrics import QueueMetrics
 
         return QueueMetrics(self.connection, self._names, self._telemetry)

@@ -133,6 +133,7 @@ class Submits(Connections):
             Debounced(connection, names, timeout=config.timeout, result_ttl=config.result_ttl),
             self._composer(),
             self._batches(),
+            self._clock(),
             self._telemetry,
         )
 

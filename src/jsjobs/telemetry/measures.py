@@ -6,12 +6,15 @@ durations cost a call into OpenTelemetry.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from threading import Lock
+from typing import NamedTuple, TypeVar
 
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Observation
+
+K = TypeVar("K")
 
 MAX_TYPES = 200
 """Distinct values of the label `type` in one process: types come from strangers. All further ones are `_OTHER`."""
@@ -19,7 +22,7 @@ OTHER = "_OTHER"
 
 _JOBS = "{job}"
 _COUNTERS = {
-    "jobs.enqueued": "Jobs that the server acknowledged; duplicates are not counted",
+    "jobs.submitted": "Jobs that this process submitted or replayed; duplicates are not counted",
     "jobs.completions": "Jobs that completed",
     "jobs.failures": "Attempts that ended in an error",
     "jobs.retries": "Failed attempts after which the job is tried again",
@@ -35,8 +38,17 @@ _BUCKETS = (
 )
 Labels = tuple[str, str, str]
 """Type, operation and priority."""
-Depths = dict[tuple[str, int, str], int]
-"""How many jobs stand in a priority's shard, by priority, shard and state (`waiting` or `running`)."""
+
+
+class QueueLook(NamedTuple):
+    """What the server says of the queues of a namespace."""
+
+    depths: dict[tuple[str, int, str], int]
+    """How many jobs stand in a priority's shard, by priority, shard and state (`waiting` or `running`)."""
+    enqueued: dict[str, int]
+    """How many jobs a priority's queue has taken since it was made."""
+    letters: int
+    """Letters on their way to the database."""
 
 
 class Measures:
@@ -47,7 +59,7 @@ class Measures:
         self._counts: dict[str, defaultdict[Labels, int]] = {name: defaultdict(int) for name in (*_COUNTERS, _RUNNING)}
         self._types: set[str] = set()
         self._labels: dict[Labels, dict[str, str]] = {}
-        self._depths: dict[str, tuple[Depths, int]] = {}
+        self._queues: dict[str, QueueLook] = {}
         self._has_gauges = False
         self._meter = meter = metrics.get_meter("jsjobs", version)
         for name, description in _COUNTERS.items():
@@ -97,26 +109,40 @@ class Measures:
 
         return read
 
-    # -- gauges, only where they are asked for
+    # -- what the queues themselves tell, only where it is asked for
 
-    def depths(self, namespace: str, depths: Depths, letters: int) -> None:
-        """What the server said last of a namespace's queues; the gauges exist from the first time on."""
-        self._depths[namespace] = (depths, letters)
+    def queues(self, namespace: str, look: QueueLook) -> None:
+        """What the server said last of a namespace's queues; these instruments exist from the first time on."""
+        self._queues[namespace] = look
         if not self._has_gauges:
             self._has_gauges = True
+            taken = "Jobs that the queues have taken, whoever published them"
             depth, letter = "Jobs in the queues, per shard", "Letters on their way to the database"
+            self._meter.create_observable_counter("jobs.enqueued", [self._read_enqueued], _JOBS, taken)
             self._meter.create_observable_gauge("jobs.queue.depth", [self._read_depth], _JOBS, depth)
             self._meter.create_observable_gauge("jobs.dead_letters.waiting", [self._read_letters], _JOBS, letter)
 
-    def no_depths(self, namespace: str) -> None:
+    def no_queues(self, namespace: str) -> None:
         """Nobody asks the server any more: an old number is worse than none."""
-        self._depths.pop(namespace, None)
+        self._queues.pop(namespace, None)
+
+    def _read_enqueued(self, _: CallbackOptions) -> Iterable[Observation]:
+        for priority, count in self._sum(look.enqueued for look in list(self._queues.values())).items():
+            yield Observation(count, {"priority": priority})
 
     def _read_depth(self, _: CallbackOptions) -> Iterable[Observation]:
-        for depths, _letters in list(self._depths.values()):
-            for (priority, shard, state), value in depths.items():
-                yield Observation(value, {"priority": priority, "shard": shard, "state": state})
+        depths = self._sum(look.depths for look in list(self._queues.values()))
+        for (priority, shard, state), value in depths.items():
+            yield Observation(value, {"priority": priority, "shard": shard, "state": state})
 
     def _read_letters(self, _: CallbackOptions) -> Iterable[Observation]:
-        known = [letters for _depths, letters in list(self._depths.values())]
+        known = [look.letters for look in list(self._queues.values())]
         return [Observation(sum(known))] if known else []
+
+    @staticmethod
+    def _sum(counts: Iterable[dict[K, int]]) -> Counter[K]:
+        """Of all namespaces together: metrics do not name them."""
+        total: Counter[K] = Counter()
+        for each in counts:
+            total.update(each)
+        return total

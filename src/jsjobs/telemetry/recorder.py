@@ -15,13 +15,15 @@ from opentelemetry.context import attach, detach
 from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, get_current_span, set_span_in_context
 from opentelemetry.util.types import AttributeValue
 
+from jsjobs.error_text import text_of
+from jsjobs.model.clipping import clipped
 from jsjobs.model.context import DEFAULT_TENANT, RequestContext, enter_context
 from jsjobs.model.errors import JobError
 from jsjobs.model.ids import JobId
 from jsjobs.model.job import JobStatusResponse, Priority
 from jsjobs.model.trace import NO_TRACE, Trace
 from jsjobs.telemetry.harmless import Harmless
-from jsjobs.telemetry.measures import OTHER, Depths, Measures
+from jsjobs.telemetry.measures import OTHER, Measures, QueueLook
 from jsjobs.telemetry.sdk import flush
 from jsjobs.telemetry.spans import EMPTY, Attempt, fail, parent_of, trace_of
 from jsjobs.telemetry.waiting import waited
@@ -93,7 +95,7 @@ class Telemetry:
         except BaseException as error:
             with Harmless("the error of a submit"):
                 name = error.reason if isinstance(error, JobError) else type(error).__qualname__
-                fail(sending.span, str(error), str(name))
+                fail(sending.span, clipped(text_of(error)), str(name))
             raise
         finally:
             with Harmless("the end of the submit"):
@@ -101,11 +103,11 @@ class Telemetry:
                     detach(token)
                 sending.span.end()
 
-    def enqueued(self, ids: Sequence[JobId], kinds: Sequence[tuple[str, Priority]]) -> None:
+    def submitted(self, ids: Sequence[JobId], kinds: Sequence[tuple[str, Priority]]) -> None:
         """Count what the server took of a submit, by type and priority."""
         for job_id, (job_type, priority) in zip(ids, kinds, strict=False):
             if not job_id.duplicate:
-                self.count("jobs.enqueued", job_type, "submit", priority)
+                self.count("jobs.submitted", job_type, "submit", priority)
 
     # -- running
 
@@ -153,10 +155,7 @@ class Telemetry:
         own = (context.tenant_id, context.request_id, context.entity_id, job_type, context.shard_id, job_id)
         enter_context(RequestContext(*own, trace_of(span)))
         labels = (self._measures.label(job_type), "process", priority.value)
-        with Harmless("how long the job waited"):
-            self._measures.wait.record(waited(entry, now), self._measures.attributes(labels))
-        self._measures.count("jobs.running", labels)
-        return Attempt(span, self._measures, labels)
+        return Attempt(span, self._measures, labels, waited(entry, now))
 
     def _of_type(self, job_type: str, priority: Priority, stream: str) -> dict[str, str]:
         key = (job_type, stream, priority)
@@ -193,14 +192,14 @@ class Telemetry:
         labels = (self._measures.label(job_type), operation, str(priority))
         self._measures.count(name, labels)
 
-    def depths(self, depths: Depths, letters: int) -> None:
-        """What the server said last of this namespace's queues."""
+    def queues(self, depths: dict[tuple[str, int, str], int], enqueued: dict[str, int], letters: int) -> None:
+        """What the server said last of this namespace's queues; see `QueueLook`."""
         with Harmless("what the queues hold"):
-            self._measures.depths(self._namespace, depths, letters)
+            self._measures.queues(self._namespace, QueueLook(depths, enqueued, letters))
 
-    def no_depths(self) -> None:
+    def no_queues(self) -> None:
         """Nobody asks the server any more."""
-        self._measures.no_depths(self._namespace)
+        self._measures.no_queues(self._namespace)
 
     @staticmethod
     async def flush() -> None:
@@ -234,7 +233,7 @@ class Sending:
 
     def acknowledged(self, ids: Sequence[JobId], kinds: Sequence[tuple[str, Priority]]) -> None:
         """The server took these, or had taken them before; types and priorities in the same order."""
-        self._telemetry.enqueued(ids, kinds)
+        self._telemetry.submitted(ids, kinds)
         if len(ids) == 1:
             with Harmless("the id of a submitted job"):
                 self.span.set_attribute("job.id", str(ids[0]))

@@ -25,19 +25,33 @@ EMPTY = Context()
 
 
 class Attempt:
-    """One attempt of a job, from its claim to its settlement."""
+    """One attempt of a job, from its claim to its settlement; its handler may never begin."""
 
-    __slots__ = ("_ended_at", "_labels", "_measures", "_span", "_started_at")
+    __slots__ = ("_claimed_at", "_labels", "_measures", "_ran", "_span", "_started_at", "_waited")
 
-    def __init__(self, span: Span, measures: Measures, labels: Labels) -> None:
+    def __init__(self, span: Span, measures: Measures, labels: Labels, waited: float) -> None:
         self._span = span
         self._measures = measures
         self._labels = labels
-        self._started_at = self._ended_at = perf_counter()
+        self._waited = waited
+        self._claimed_at = perf_counter()
+        self._started_at: float | None = None
+        self._ran: float | None = None
+
+    def started(self) -> None:
+        """The handler begins."""
+        now = self._started_at = perf_counter()
+        self._measures.count("jobs.running", self._labels)
+        with Harmless("how long the job waited"):
+            # A handler may wait for a process to run in.
+            wait = self._waited + now - self._claimed_at
+            self._measures.wait.record(wait, self._measures.attributes(self._labels))
 
     def handled(self) -> None:
-        """The handler has ended; what follows is the settlement."""
-        self._ended_at = perf_counter()
+        """The handler has ended, if it ever began; what follows is the settlement."""
+        if self._started_at is not None and self._ran is None:
+            self._ran = perf_counter() - self._started_at
+            self._measures.count("jobs.running", self._labels, -1)
 
     def end(self, outcome: str, verdict: object) -> None:
         """The attempt is settled.
@@ -46,11 +60,10 @@ class Attempt:
             outcome: What was really settled.
             verdict: What the handler's run yielded; one with an `error` is a failure.
         """
-        measures = self._measures
-        measures.count("jobs.running", self._labels, -1)
-        if outcome != "lost":
+        self.handled()  # it was thrown away while it ran
+        if self._ran is not None and outcome != "lost":
             with Harmless("how long the handler ran"):
-                measures.run.record(self._ended_at - self._started_at, measures.attributes(self._labels))
+                self._measures.run.record(self._ran, self._measures.attributes(self._labels))
         with Harmless("what the attempt came to"):
             self._describe(outcome, verdict)
         with Harmless("the end of the attempt"):

@@ -63,6 +63,7 @@ class JobAttempt:
         if tools.telemetry is not None and handling.asked is None:
             stream, now = job.carrier.stream, tools.clock()
             attempt = tools.telemetry.begin(request, job.priority, entry, stream=stream, now=now)
+            handling.attempt = attempt
         verdict: Verdict | None = None
         outcome = Outcome.LOST
         try:

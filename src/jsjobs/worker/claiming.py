@@ -288,9 +288,9 @@ class Claiming:
                 delivery.ack()
             case Rebury(entry):
                 await settlement.rebury(entry, delivery)
-            case Bury(entry, expected, reason, error):
+            case Bury(entry, expected, reason, error, after_loss):
                 logger.error("job %s (%s): the job is dead: %s", entry.job_id, entry.type, error)
-                await settlement.bury(Claim(entry, expected, delivery), reason, error)
+                await settlement.bury(Claim(entry, expected, delivery), reason, error, failed=after_loss)
             case Expire(entry, expected, error, drop):
                 logger.warning("job %s (%s): %s", entry.job_id, entry.type, error)
                 await settlement.expire(Claim(entry, expected, delivery), error, drop=drop)

@@ -78,12 +78,14 @@ class Sleep:
 
 @dataclass(frozen=True, slots=True)
 class Bury:
-    """The job's attempts are spent by workers that died: it is dead."""
+    """The job's attempts are spent by workers that died, or its entry cannot be read: it is dead."""
 
     entry: JobStatusResponse
     expected: int
     reason: Reason
     error: str
+    after_loss: bool = False
+    """Whether an attempt was lost with its worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +163,7 @@ def taken_over(entry: JobStatusResponse, revision: int, now: datetime, worker: s
     """The next attempt after one whose worker was lost, or the job's end if that was the last."""
     error = f"attempt {entry.attempts}: {WORKER_LOST} ({entry.worker})"
     if entry.attempts >= entry.max_attempts:
-        return Bury(entry, revision, Reason.MAX_RETRIES, error)
+        return Bury(entry, revision, Reason.MAX_RETRIES, error, after_loss=True)
     queued = entry.retried(now, error, due=now, retry=entry.retry)
     return Start(queued.started(now, worker), revision, after_loss=True)
 

@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from jsjobs.error_text import text_of
 from jsjobs.interrupts import is_ctrl_c
+from jsjobs.model.checks import shortened
+from jsjobs.model.clipping import clipped
 from jsjobs.model.errors import JobError, Reason
-from jsjobs.model.job import JobStatusResponse, clipped
+from jsjobs.model.job import JobStatusResponse
 from jsjobs.model.retry import Retry, RetryState
 from jsjobs.model.snooze import Snooze
 from jsjobs.safe_log import get_logger
@@ -28,9 +31,14 @@ from jsjobs.worker.processes.process import HandlerFailed
 from jsjobs.worker.registry import Registration
 from jsjobs.worker.verdict import Cancelled, Complete, DeadLetter, Lost, Release, RetryAfter, SnoozeFor, Verdict
 
+if TYPE_CHECKING:
+    from jsjobs.telemetry.spans import Attempt
+
 logger = get_logger("jsjobs.worker")
 
 _RNG = random.SystemRandom()
+MOST_NAME = 200
+"""Characters of the name of an exception's type."""
 
 
 class Stop(StrEnum):
@@ -76,6 +84,8 @@ class Handling:
         self.why = ""
         self.asked: Stop | None = None
         """Why the handler was asked to end; None if it was not."""
+        self.attempt: Attempt | None = None
+        """Who is told when the handler begins; None: nobody."""
         self._task: asyncio.Task[Any] | None = None
         self._again: asyncio.TimerHandle | None = None
 
@@ -119,9 +129,9 @@ class Handling:
         self._task = task
         try:
             if registration.in_process:
-                begun = partial(self._end_after, limit)  # waiting for a process takes none of the handler's time
+                begun = partial(self._begin, limit)  # waiting for a process takes none of the handler's time
                 return await places.processes.run(registration.function, payload, self.context, begun=begun)
-            self._end_after(limit)
+            self._begin(limit)
             arguments = (payload, self.context) if registration.takes_context else (payload,)
             if registration.is_async:
                 return await registration.function(*arguments)
@@ -132,7 +142,9 @@ class Handling:
             if self._again is not None:
                 self._again.cancel()
 
-    def _end_after(self, limit: float | None) -> None:
+    def _begin(self, limit: float | None) -> None:
+        if self.attempt is not None:
+            self.attempt.started()
         if limit is not None:
             self._limits.begin(self, limit)
 
@@ -284,7 +296,8 @@ def _failed(entry: JobStatusResponse, error: BaseException, policy: Retry, now: 
         if is_ctrl_c(broken):
             raise
         # A reason or a policy of the application's own.
-        error = JobError.from_processing(f"{describe(error)}; deciding what follows raised {type(broken).__name__}")
+        text = f"{describe(error)}; deciding what follows raised {type(broken).__name__}"
+        error = JobError.from_processing(text, cause=broken)
         verdict = _after(entry, error, Retry(), now)
     logger.log(
         logging.WARNING if isinstance(verdict, RetryAfter) else logging.ERROR,
@@ -296,10 +309,14 @@ def _failed(entry: JobStatusResponse, error: BaseException, policy: Retry, now: 
         f"the next in {verdict.delay:.1f} s" if isinstance(verdict, RetryAfter) else "the job is dead",
         verdict.error,
         f"\n{error.trace}" if isinstance(error, HandlerFailed) else "",
-        # A JobError says all that it has to say; of anything else the place is wanted.
-        exc_info=None if isinstance(error, JobError | HandlerFailed) else error,
+        exc_info=error if _has_place(error) else None,
     )
     return verdict
+
+
+def _has_place(error: BaseException) -> bool:
+    """Whether a traceback tells more: a JobError that was not raised from another says all that it has to say."""
+    return not isinstance(error, HandlerFailed) and (not isinstance(error, JobError) or error.__cause__ is not None)
 
 
 def _after(entry: JobStatusResponse, error: BaseException, policy: Retry, now: datetime) -> RetryAfter | DeadLetter:
@@ -319,17 +336,13 @@ def _after(entry: JobStatusResponse, error: BaseException, policy: Retry, now: d
 def _kind(error: BaseException) -> str:
     if isinstance(error, HandlerFailed):
         return error.error_type
-    return str(error.reason) if isinstance(error, JobError) else type(error).__qualname__
+    return str(error.reason) if isinstance(error, JobError) else shortened(type(error).__qualname__, MOST_NAME)
 
 
 def describe(error: BaseException) -> str:
     """An exception in one text, at most 4 KiB; even one whose own text cannot be had."""
-    try:
-        text = str.__str__(str(error))  # of a text's own subclass the characters alone
-    except BaseException as broken:
-        if is_ctrl_c(broken):
-            raise
-        text = "(its text cannot be had)"
+    text = text_of(error)
     if isinstance(error, JobError | HandlerFailed):
         return clipped(text)
-    return clipped(f"{type(error).__name__}: {text}" if text else type(error).__name__)
+    name = shortened(type(error).__name__, MOST_NAME)
+    return clipped(f"{name}: {text}" if text else name)

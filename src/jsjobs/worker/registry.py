@@ -60,7 +60,8 @@ class Registration:
             # The adapter's own method costs as much again.
             return typed.adapter.validator.validate_json(data, by_alias=by_name, by_name=by_name)
         except ValidationError as error:
-            raise JobError.from_validation(f"the payload of {self.type} does not fit: {problems(error)}") from None
+            text = f"the payload of {self.type} does not fit: {problems(error)}"
+            raise JobError.from_validation(text, cause=error) from None
 
     def write_result(self, value: Any) -> bytes | None:
         """The result as JSON; None for None.
@@ -80,7 +81,7 @@ class Registration:
             try:
                 value = typed.adapter.validator.validate_python(value)
             except ValidationError as error:
-                raise JobError.from_validation(f"{what} does not fit: {problems(error)}") from None
+                raise JobError.from_validation(f"{what} does not fit: {problems(error)}", cause=error) from None
         raw = encode_json(value, what)
         if has_fields:
             check_told(value, raw, what)
@@ -170,10 +171,10 @@ def read_handler(
     try:
         signature = inspect.signature(function)
         hints = typing.get_type_hints(target, include_extras=True)
-    except Exception as error:  # noqa: BLE001 - an annotation is code, and may raise anything when it is read
+    except Exception as error:
         raise JobError.from_validation(
             f"the signature of the handler of {job_type} cannot be read: {type(error).__name__}: {error}"
-        ) from None
+        ) from error
     kinds = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
     parameters = [parameter for parameter in signature.parameters.values() if parameter.kind in kinds]
     if len(parameters) not in {1, 2}:
@@ -198,4 +199,4 @@ def _adapter(annotation: Any, what: str) -> Typed | None:
     try:
         return Typed(TypeAdapter(annotation))
     except (PydanticSchemaGenerationError, PydanticUserError) as error:
-        raise JobError.from_validation(f"{what} is annotated with a type pydantic does not know: {error}") from None
+        raise JobError.from_validation(f"{what} is annotated with a type pydantic does not know: {error}") from error

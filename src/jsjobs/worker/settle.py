@@ -151,6 +151,8 @@ class Settlement:
         except TooLarge as error:
             if not await self._completed_without_failures(claim, now, result):
                 why = f"the result of {len(result or b'')} bytes cannot be kept: {error.message}"
+                told = "job %s (%s): attempt %d of %d failed, the job is dead: %s"
+                logger.error(told, entry.job_id, entry.type, entry.attempts, entry.max_attempts, why)  # noqa: TRY400 - it says all
                 await self.bury(claim, Reason.VALIDATION, why)
                 return Outcome.DEAD
         claim.delivery.ack()
@@ -166,8 +168,14 @@ class Settlement:
             return False
         return True
 
-    async def bury(self, claim: Claim, reason: Reason, error: str) -> None:
+    async def bury(self, claim: Claim, reason: Reason, error: str, *, failed: bool = True) -> None:
         """The job is dead: its entry, its letter, its message, in this order.
+
+        Args:
+            claim: The job.
+            reason: Why.
+            error: Why, in words.
+            failed: Whether that is the end of an attempt.
 
         Raises:
             Conflict: If the job is no longer ours: a cancel that won leaves no letter.
@@ -177,7 +185,10 @@ class Settlement:
         await self._state.write(dead, expected=claim.revision, delivery=claim.delivery)
         if self._telemetry is not None:
             # Counted here: this write happens once, whatever becomes of the letter.
-            self._telemetry.settled(dead.type, dead.priority, Outcome.DEAD)
+            if failed:
+                self._telemetry.settled(dead.type, dead.priority, Outcome.DEAD)
+            else:
+                self._telemetry.count("jobs.dead_lettered", dead.type, "process", dead.priority)
         await self.rebury(dead, claim.delivery)
 
     async def expire(self, claim: Claim, error: str, *, drop: bool) -> None:
@@ -222,6 +233,9 @@ class Settlement:
         """The message of a job that was cancelled while it waited is about to go: its entry, unchanged, may expire."""
         with suppress(Conflict):  # it has its time to live already
             await self._state.write(cancelled, expected=revision, ttl=self._ttl, delivery=delivery)
+            if self._telemetry is not None:
+                # Counted here, or by whoever is told of it: this write, too, happens once.
+                self._telemetry.count("jobs.cancellations", cancelled.type, "cancel", cancelled.priority)
 
     def give_back(self, job_id: str, delivery: Delivery, delay: float = 0) -> None:
         """Ask for another delivery, if this one is surely still ours."""

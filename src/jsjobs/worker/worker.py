@@ -15,6 +15,7 @@ from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.delivery import Delivery, read_delivery
 from jsjobs.jetstream.generations import live_shards
 from jsjobs.jetstream.progress import ProgressSender
+from jsjobs.jetstream.server_clock import ServerClock
 from jsjobs.jetstream.state import StateStore
 from jsjobs.jetstream.subjects import Names, Shard
 from jsjobs.model.errors import JobError
@@ -22,6 +23,7 @@ from jsjobs.model.job import Priority, random_token, utc_now
 from jsjobs.safe_log import get_logger
 from jsjobs.settings import MAX_SHARDS, Config
 from jsjobs.worker.bounded import BoundedTaking
+from jsjobs.worker.cancel_counts import CancelCounts
 from jsjobs.worker.cancel_requests import CancelRequests
 from jsjobs.worker.executor import Places, Stop
 from jsjobs.worker.lease import LeaseKeeper, LeaseTime
@@ -30,7 +32,6 @@ from jsjobs.worker.place import Place
 from jsjobs.worker.processes.pool import Processes
 from jsjobs.worker.registry import Registry
 from jsjobs.worker.run import JobRun, RunKey
-from jsjobs.worker.server_clock import ServerClock
 from jsjobs.worker.settle import Settlement
 from jsjobs.worker.taking import Taking
 from jsjobs.worker.tools import Tools
@@ -74,6 +75,8 @@ class Worker:
         self._tools: Tools | None = None
         self._keeper: LeaseKeeper | None = None
         self._cancels = CancelRequests(connection, self._names, self.name, self._runs)
+        counts = None if telemetry is None else CancelCounts(connection, self._names, self._state, telemetry)
+        self._cancel_counts = counts
         self._keeping: asyncio.Task[None] | None = None
         self._taking = self._how_to_take()
         self._watchdog = Watchdog(connection, self._names, self._taking, self.limits_are)
@@ -137,6 +140,8 @@ class Worker:
         self._connection.on_reconnect.append(self._watchdog.look_soon)
         try:
             await self._cancels.start()
+            if self._cancel_counts is not None:
+                await self._cancel_counts.start()
             await self._watchdog.start(shards)
             self._aside = [asyncio.create_task(work()) for work in self.beside]
         except BaseException:
@@ -175,6 +180,8 @@ class Worker:
         for task in self._tasks:
             task.cancel()
         await self._cancels.stop()
+        if self._cancel_counts is not None:
+            await self._cancel_counts.stop()
         tools.limits.close()
         await tools.places.processes.close()
         tools.places.threads.shutdown(wait=False, cancel_futures=True)

@@ -16,13 +16,16 @@ from contextlib import suppress
 from contextvars import copy_context
 from typing import Any, NoReturn
 
+from jsjobs.error_text import in_bounds, text_of
+from jsjobs.model.checks import shortened
+from jsjobs.model.clipping import clipped
 from jsjobs.model.context import RequestContext, enter_context
 from jsjobs.model.errors import JobError
-from jsjobs.model.job import Priority, clipped
+from jsjobs.model.job import Priority
 from jsjobs.model.snooze import Snooze
 from jsjobs.model.trace import Trace
 from jsjobs.worker.context import JobContext
-from jsjobs.worker.executor import describe
+from jsjobs.worker.executor import MOST_NAME, describe
 from jsjobs.worker.processes import frames
 from jsjobs.worker.processes.loading import load
 from jsjobs.worker.registry import Registration, read_handler
@@ -162,22 +165,28 @@ def _failure(error: BaseException) -> bytes:
     if isinstance(error, Snooze):
         return frames.frame(frames.SNOOZED, seconds=error.seconds)
     if isinstance(error, JobError):
-        return frames.frame(frames.FAILED, reason=error.reason, text=clipped(str(error.message)))
+        cause = describe(error.cause) if isinstance(error.cause, BaseException) else _text(error.cause)
+        text, job_id = _text(error.message), _text(error.job_id)
+        return frames.frame(frames.FAILED, reason=error.reason, text=text, job_id=job_id, cause=cause)
     # Without the frames of this module.
     place = error.__traceback__ and error.__traceback__.tb_next and error.__traceback__.tb_next.tb_next
-    trace = "".join(traceback.format_exception(type(error), error, place))[-_TRACE_CHARACTERS:]
+    trace = "".join(traceback.format_exception(in_bounds(error.with_traceback(place))))[-_TRACE_CHARACTERS:]
     return frames.frame(
         frames.FAILED,
-        error_type=type(error).__qualname__,
+        error_type=shortened(type(error).__qualname__, MOST_NAME),
         text=describe(error),
         trace=trace.encode("utf-8", "backslashreplace").decode(),  # for a log, which no lone surrogate may break
     )
 
 
+def _text(value: object) -> str | None:
+    return None if value is None else clipped(str(value))
+
+
 def _leave(asked: SystemExit) -> NoReturn:
     """End as the handler asked, at once: a thread that it left behind must not keep the process, and its job, alive."""
     if not isinstance(asked.code, int | None):
-        print(asked.code, file=sys.stderr)  # noqa: T201 - as Python does it
+        print(text_of(asked), file=sys.stderr)  # noqa: T201 - as Python does it
     _flush()
     os._exit((asked.code or 0) & 0xFF if isinstance(asked.code, int | None) else 1)
 

@@ -42,8 +42,8 @@ def pickled(job_type: str, function: Callable[..., Any]) -> bytes:
     """
     try:
         data = pickle.dumps(function)
-    except Exception as error:  # noqa: BLE001 - objects say in their own way that they cannot be pickled
-        raise _refused(job_type, f"{type(error).__name__}: {error}") from None
+    except Exception as error:
+        raise _refused(job_type, f"{type(error).__name__}: {error}") from error
     if len(data) > MAX_BODY:
         raise _refused(job_type, f"it brings along {len(data)} bytes")
     return data

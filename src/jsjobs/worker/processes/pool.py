@@ -99,7 +99,8 @@ class Processes:
         try:
             await process.start()
         except (OSError, RuntimeError) as error:  # no sockets, or no threads, are left
-            raise JobError.from_runner_unavailable(f"no process could be started for the handler: {error}") from None
+            text = f"no process could be started for the handler: {error}"
+            raise JobError.from_runner_unavailable(text, cause=error) from None
         self._all.add(process)
         return process, True
 

@@ -48,8 +48,8 @@ class HandlerFailed(Exception):  # noqa: N818 - reads as what happened
 class ProcessDied(JobError):  # noqa: N818 - likewise
     """The process ended before the handler did."""
 
-    def __init__(self, message: str, *, begun: bool) -> None:
-        super().__init__(Reason.PROCESSING, message)
+    def __init__(self, message: str, *, begun: bool, cause: Exception) -> None:
+        super().__init__(Reason.PROCESSING, message, cause=cause)
         self.begun = begun
         """Whether the handler had begun."""
 
@@ -187,11 +187,11 @@ class Process:
                         case _:
                             self.is_idle = True
                             raise _raised(head)
-        except TimeoutError:
+        except TimeoutError as error:
             text = f"the handler of {job_type} was not loaded by a new process within {_LOADING:g} s"
-            raise JobError.from_timeout(text) from None
-        except (asyncio.IncompleteReadError, OSError, ValueError, KeyError):
-            raise ProcessDied(await self._how_it_died(), begun=has_begun) from None
+            raise JobError.from_timeout(text, cause=error) from None
+        except (asyncio.IncompleteReadError, OSError, ValueError, KeyError) as error:
+            raise ProcessDied(await self._how_it_died(), begun=has_begun, cause=error) from None
 
     async def _receive(self) -> frames.Frame:
         head, body = frames.lengths(await self._reader.readexactly(frames.LENGTHS.size))
@@ -244,5 +244,5 @@ def _raised(head: dict[str, Any]) -> Exception:
     if head["kind"] == frames.SNOOZED:
         return Snooze(head["seconds"])
     if "reason" in head:
-        return JobError(head["reason"], head["text"])
+        return JobError(head["reason"], head["text"], job_id=head["job_id"], cause=head["cause"])
     return HandlerFailed(head["text"], head["error_type"], head["trace"])
