@@ -248,3 +248,27 @@ def slow(payload: float, ctx: JobContext) -> int:
 def nap(payload: int) -> int:
     time.sleep(0.2)
     return payload
+
+
+async def later(payload: object) -> int:
+    return 42
+
+
+class AsyncCaller:
+    async def __call__(self, payload: object) -> int:
+        return 42
+
+    async def method(self, payload: object) -> int:
+        return 42
+
+
+def returns_a_coroutine(payload: object) -> object:
+    return later(payload)
+
+
+def runs_a_coroutine(payload: object) -> int:
+    return asyncio.run(later(payload))
+
+
+def returns_a_generator(payload: object) -> object:
+    return itertools.count()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from jsjobs.model.errors import JobError
@@ -156,4 +157,6 @@ def _checked_call(on_queued: OnQueued | None) -> OnQueued | None:
     # Found out when the first jobs are queued, it would be too late.
     if on_queued is not None and not callable(on_queued):
         raise JobError.from_validation(f"on_queued must be a function, not {type(on_queued).__name__}")
+    if iscoroutinefunction(on_queued):
+        raise JobError.from_validation("on_queued must be a plain function: nobody awaits what it returns")
     return on_queued

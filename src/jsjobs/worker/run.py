@@ -33,6 +33,7 @@ class JobRun:
         """Where the worker has a bound."""
         self.delivery = delivery
         self.job: IncomingJob = delivery.job(tools.names)
+        self._registration = tools.registry.get(self.job.type)
         self.job_id = self.job.job_id
         self.context = self.job.context()
         # By its message, not its id: another copy of a given id is no redelivery of this one.
@@ -133,7 +134,7 @@ class JobRun:
             claim = await self._claiming.claim(earlier, after=self.revision, snoozed=snoozed or 0)
             if claim is not None:
                 self.revision = claim.revision
-                self._attempt = JobAttempt(self._tools, self.job, claim)
+                self._attempt = JobAttempt(self._tools, self.job, claim, self._registration)
                 self._snoozed = await self._attempt.run(self.context, self._asked_early)
         except JobError as error:
             logger.warning("job %s: not settled, the server will deliver it again: %s", self.job_id, error)
