@@ -71,6 +71,10 @@ VALIDATION: dict[str, Call] = {
     "submit of a list with 1,001 attempts": lambda jobs: jobs.submit("t", [1, 2], max_attempts=1001),
     "a schedule with 1,001 attempts": lambda jobs: jobs.schedules().add("s", "t", every=60, max_attempts=1001),
     "submit with entity=5": lambda jobs: jobs.submit("t", 1, entity=5),
+    "submit of a short job with a long timeout": lambda jobs: jobs.submit("t", 1, duration="short", timeout=60),
+    "submit_payloads of a short job with a long timeout": lambda jobs: jobs.submit_payloads(
+        [JobService.Payload(type="t", duration="short", timeout=60)]
+    ),
     "submit with an async on_queued": lambda jobs: jobs.submit("t", [1], on_queued=first),
     "submit_payloads of a dict": lambda jobs: jobs.submit_payloads([{"type": "t"}]),  # type: ignore[list-item]
     "submit_payloads of a number": lambda jobs: jobs.submit_payloads(5),  # type: ignore[arg-type]

@@ -94,7 +94,8 @@ class JobService(Submits, Follows, Controls):
         Args:
             job_type: Words of A-Z, a-z, 0-9, `_` and `-`, with dots between them.
             function: The handler.
-            retry: When to try a failed job again; None: as the settings say.
+            retry: When to try a failed job again; None: as the settings say. A job that was submitted without
+                `max_attempts` has one more than its `max_retries`.
             run_in: `thread` (the default) or `process`, for a plain function that computes for long; a process must be
                 able to import it.
 

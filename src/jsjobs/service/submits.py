@@ -143,8 +143,9 @@ class Submits(Connections):
 
     def _composer(self) -> Composer:
         from jsjobs.composing import Composer
+        from jsjobs.worker.lease import LeaseTime
 
-        return Composer(self._queue(), self._registry)
+        return Composer(self._queue(), self._registry, LeaseTime(self.config.ack_wait).lease)
 
     def _batches(self) -> Batches:
         from jsjobs.jetstream.batches import Batches

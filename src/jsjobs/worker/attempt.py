@@ -103,7 +103,7 @@ class JobAttempt:
     def _limit(self, lease: float) -> float | None:
         headers = self._job.headers
         own = headers.timeout
-        if headers.duration is not Duration.SHORT:
+        if headers.duration is Duration.LONG:
             return own
         return lease if own is None else min(own, lease)
 

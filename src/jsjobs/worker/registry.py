@@ -40,6 +40,8 @@ class Registration:
     result: TypeAdapter[Any] | None
     """None: anything JSON can hold."""
     retry: Retry | None
+    max_attempts: int | None
+    """Of its jobs, where their publisher named none: as its own policy says. None: it has no policy."""
     in_process: bool = False
     """Whether it runs in another process."""
 
@@ -160,6 +162,7 @@ def read_handler(
         payload=_adapter(signature.payload, f"the payload of {job_type}"),
         result=_adapter(signature.result, f"the result of {job_type}"),
         retry=retry,
+        max_attempts=None if retry is None else retry.attempts,
         in_process=in_process,
     )
 
