@@ -272,3 +272,7 @@ def runs_a_coroutine(payload: object) -> int:
 
 def returns_a_generator(payload: object) -> object:
     return itertools.count()
+
+
+def context_first(ctx: JobContext, payload: int) -> int:
+    return payload + ctx.attempt

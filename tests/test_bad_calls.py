@@ -105,6 +105,7 @@ VALIDATION: dict[str, Call] = {
     "replay to no priority": lambda jobs: jobs.replay("3f2a9c", priority="urgent"),
     "validate_batch of a number": lambda jobs: jobs.validate_batch(5, int),  # type: ignore[arg-type]
     "validate_batch by a number": lambda jobs: jobs.validate_batch([1], 5),  # type: ignore[arg-type]
+    "validate_batch by a generator": lambda jobs: jobs.validate_batch([1], yields),
     "validate_batch of what is wrong": lambda jobs: jobs.validate_batch(["x", "1"], int),
     **{f"a handler of {v!r}": (lambda jobs, v=v: jobs.register_handler(v, print)) for v in (5, None, "", "a b")},
     "a handler that is none": lambda jobs: jobs.register_handler("one", 5),  # type: ignore[arg-type]
