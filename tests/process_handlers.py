@@ -270,8 +270,8 @@ def runs_a_coroutine(payload: object) -> int:
     return asyncio.run(later(payload))
 
 
-def returns_a_generator(payload: object) -> object:
-    return itertools.count()
+def returns_an_iterator(payload: object) -> object:
+    return iter([1])
 
 
 def context_first(ctx: JobContext, payload: int) -> int:

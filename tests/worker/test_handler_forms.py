@@ -38,13 +38,13 @@ async def test_a_result_that_takes_long_to_write_holds_up_no_other_job(jobs: Job
         assert await jobs.result(slow_id, timeout=20) == {"waited": True}
 
 
-async def test_an_endless_result_is_a_dead_letter_at_once(jobs: JobService) -> None:
-    @jobs.handler("endless")
-    async def endless(payload: object) -> object:
-        return {"rows": iter(int, 1)}
+async def test_a_result_that_is_still_to_be_computed_is_a_dead_letter_at_once(jobs: JobService) -> None:
+    @jobs.handler("iterates")
+    async def iterates(payload: object) -> object:
+        return {"rows": iter([1])}
 
     async with jobs.worker(), jobs.router():
-        job_id = await jobs.submit("endless")
+        job_id = await jobs.submit("iterates")
         letter = await eventually(lambda: jobs.letters().find(job_id))
     assert (letter.error_reason, letter.attempts) == ("Validation", 1)
     assert "return a list of what it gives" in letter.error_history[0]["error"]

@@ -156,7 +156,9 @@ class Submits(Connections):
 
 def _checked_call(on_queued: OnQueued | None) -> OnQueued | None:
     # Found out when the first jobs are queued, it would be too late.
-    if on_queued is not None and not callable(on_queued):
+    if on_queued is None:
+        return None
+    if not callable(on_queued):
         raise JobError.from_validation(f"on_queued must be a function, not {type(on_queued).__name__}")
     if iscoroutinefunction(on_queued):
         raise JobError.from_validation("on_queued must be a plain function: nobody awaits what it returns")
