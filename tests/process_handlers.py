@@ -263,3 +263,31 @@ def refuses(payload: dict[str, str]) -> None:
         payload["card"]
     except KeyError as error:
         raise JobService.Error.from_not_found("there is no card", job_id="low-7") from error
+
+
+async def later(payload: object) -> int:
+    return 42
+
+
+class AsyncCaller:
+    async def __call__(self, payload: object) -> int:
+        return 42
+
+    async def method(self, payload: object) -> int:
+        return 42
+
+
+def returns_a_coroutine(payload: object) -> object:
+    return later(payload)
+
+
+def runs_a_coroutine(payload: object) -> int:
+    return asyncio.run(later(payload))
+
+
+def returns_an_iterator(payload: object) -> object:
+    return iter([1])
+
+
+def context_first(ctx: JobContext, payload: int) -> int:
+    return payload + ctx.attempt

@@ -34,7 +34,7 @@ class Runs:
         on.context.type = name
         return await execute(
             JobStatusResponse(job_id="normal-1", status=Status.PROCESSING, attempts=1, max_attempts=3),
-            lambda: (registration, registration.read_payload(data)),
+            lambda: (registration, data),
             on,
             self.places,
             limit=limit,

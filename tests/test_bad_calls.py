@@ -35,6 +35,11 @@ def takes_three(_one: Any, _two: Any, _three: Any) -> None:
     """No handler takes so much."""
 
 
+def yields(_payload: Any) -> Any:
+    """Nobody goes through it."""
+    yield 1
+
+
 Call = Callable[[JobService], Any]
 VALIDATION: dict[str, Call] = {
     **{
@@ -70,6 +75,11 @@ VALIDATION: dict[str, Call] = {
     "submit of a list with 1,001 attempts": lambda jobs: jobs.submit("t", [1, 2], max_attempts=1001),
     "a schedule with 1,001 attempts": lambda jobs: jobs.schedules().add("s", "t", every=60, max_attempts=1001),
     "submit with entity=5": lambda jobs: jobs.submit("t", 1, entity=5),
+    "submit of a short job with a long timeout": lambda jobs: jobs.submit("t", 1, duration="short", timeout=60),
+    "submit_payloads of a short job with a long timeout": lambda jobs: jobs.submit_payloads(
+        [JobService.Payload(type="t", duration="short", timeout=60)]
+    ),
+    "submit with an async on_queued": lambda jobs: jobs.submit("t", [1], on_queued=first),
     "submit_payloads of a dict": lambda jobs: jobs.submit_payloads([{"type": "t"}]),  # type: ignore[list-item]
     "submit_payloads of a number": lambda jobs: jobs.submit_payloads(5),  # type: ignore[arg-type]
     "submit_payloads of a wrong type": lambda jobs: jobs.submit_payloads([JobService.Payload(type="a b")]),
@@ -99,10 +109,12 @@ VALIDATION: dict[str, Call] = {
     "replay to no priority": lambda jobs: jobs.replay("3f2a9c", priority="urgent"),
     "validate_batch of a number": lambda jobs: jobs.validate_batch(5, int),  # type: ignore[arg-type]
     "validate_batch by a number": lambda jobs: jobs.validate_batch([1], 5),  # type: ignore[arg-type]
+    "validate_batch by a generator": lambda jobs: jobs.validate_batch([1], yields),
     "validate_batch of what is wrong": lambda jobs: jobs.validate_batch(["x", "1"], int),
     **{f"a handler of {v!r}": (lambda jobs, v=v: jobs.register_handler(v, print)) for v in (5, None, "", "a b")},
     "a handler that is none": lambda jobs: jobs.register_handler("one", 5),  # type: ignore[arg-type]
     "a handler of three": lambda jobs: jobs.register_handler("two", takes_three),
+    "a handler that yields": lambda jobs: jobs.register_handler("yields", yields),
     "a policy that is none": lambda jobs: jobs.register_handler("three", print, retry=5),  # type: ignore[arg-type]
     "a place that is none": lambda jobs: jobs.register_handler("four", len, run_in="moon"),  # type: ignore[arg-type]
     **{

@@ -178,8 +178,8 @@ def unreadable(payload: "asyncio.nothing") -> None: ...  # type: ignore[name-def
 @pytest.mark.parametrize(
     ("function", "what"),
     [
-        (lambda: None, "not 0 arguments"),
-        (lambda a, b, c: None, "not 3 arguments"),
+        (lambda: None, "takes no payload: write it as `def handler"),
+        (lambda a, b, c: None, "takes 'a' and 'b' and 'c'"),
         ("no function", "must be a function"),
         (dict, "cannot be read"),
         (unreadable, "AttributeError"),

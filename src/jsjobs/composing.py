@@ -17,6 +17,7 @@ from jsjobs.model.through_json import PLAIN
 from jsjobs.model.times import rfc3339
 from jsjobs.model.trace import NO_TRACE, Trace
 from jsjobs.worker.registry import Registry
+from jsjobs.worker.terms import too_long_for_short
 
 
 class Composed(NamedTuple):
@@ -37,9 +38,17 @@ class Composer:
     type.
     """
 
-    def __init__(self, queue: JobQueue, registry: Registry) -> None:
+    def __init__(self, queue: JobQueue, registry: Registry, short: float) -> None:
+        """Make messages of one namespace.
+
+        Args:
+            queue: Its queues.
+            registry: The handlers of this process.
+            short: Seconds that a short job may run, as far as is known here.
+        """
         self._queue = queue
         self._registry = registry
+        self._short = short
 
     def compose(
         self,
@@ -81,8 +90,7 @@ class Composer:
         debounce = None if form.debounce_key is None else _owned(form.debounce_key, tenant, form.type)
         return Composed(form.priority, job, due or (now if debounce else None), debounce)
 
-    @staticmethod
-    def _headers(form: JobPayload, tenant: str | None, trace: Trace, batch: str | None) -> dict[str, str]:
+    def _headers(self, form: JobPayload, tenant: str | None, trace: Trace, batch: str | None) -> dict[str, str]:
         named = {
             wire.ENTITY: form.entity,
             wire.TENANT: tenant,
@@ -94,9 +102,11 @@ class Composer:
             headers.update(trace.headers)
         if form.max_attempts is not None:
             headers[wire.MAX_ATTEMPTS] = str(form.max_attempts)
-        if form.duration is not Duration.SHORT:
+        if form.duration is not None:
             headers[wire.DURATION] = form.duration
         if form.timeout is not None:
+            if form.duration is Duration.SHORT and form.timeout > self._short:
+                raise too_long_for_short(form.timeout, self._short)
             headers[wire.TIMEOUT] = decimal(form.timeout)
         return headers
 

@@ -47,11 +47,11 @@ class SubmitOptions(TypedDict, total=False):
     submit returns the first one's id, with `duplicate` set. Keys of delayed jobs are apart, and hold over all
     priorities. A list's items get `key:index`."""
     max_attempts: int | None
-    """Attempts before the job is dead; None: 3."""
-    duration: Duration | str
-    """`long` for a handler that may outlive `ack_wait` (30 s)."""
+    """Attempts before the job is dead, 1 to 1,000; None: one more than its handler's own policy has retries, else 3."""
+    duration: Duration | str | None
+    """`long` for a handler that may outlive `ack_wait` (30 s); None: short, unless its `timeout` needs more."""
     timeout: float | None
-    """Seconds that one attempt may take."""
+    """Seconds that one attempt may take; more than a short job has (25 s) makes it long."""
     delay: float | timedelta | None
     """Seconds until it is due, by the server's clock. Its id has the form `at-…` and is valid from its submit on."""
     at: datetime | None

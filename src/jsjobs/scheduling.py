@@ -41,7 +41,7 @@ class PeriodicOptions(TypedDict, total=False):
     entity: str | None
     tenant: str | None
     max_attempts: int | None
-    duration: Duration | str
+    duration: Duration | str | None
     timeout: float | None
 
 

@@ -91,6 +91,8 @@ class Config(BaseSettings):
     result_ttl: float = Field(default=7 * 24 * HOUR, ge=HOUR)
     """Seconds that an ended job is remembered; at least an hour, since it keeps the job from running again."""
     retry: Retry = Retry()
+    """When a failed job is tried again whose handler has no policy of its own; with `max_retries` in it, also how often
+    a job that was submitted without `max_attempts`."""
     grace: float = Field(default=10.0, ge=0)
     """Seconds that running jobs get at a shutdown before they are given back."""
     concurrency: int | None = Field(default=None, ge=1, le=100_000)
@@ -104,6 +106,11 @@ class Config(BaseSettings):
     @classmethod
     def _all_priorities(cls, pools: dict[Priority, int]) -> dict[Priority, int]:
         return {priority: pools.get(priority, DEFAULT_POOLS[priority]) for priority in Priority}
+
+    @property
+    def max_attempts(self) -> int | None:
+        """Attempts of a job where neither its publisher nor its handler says how many; None: nor does `retry`."""
+        return self.retry.attempts if "max_retries" in self.retry.model_fields_set else None
 
     def shards(self, priority: Priority) -> int:
         """Shards of a priority."""

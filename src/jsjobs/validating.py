@@ -34,6 +34,8 @@ async def validate_all(items: Iterable[Any], validator: Validator) -> list[Any]:
         raise JobError.from_validation(
             f"the validator must be a function or a pydantic model, not {type(validator).__name__}"
         )
+    if inspect.isgeneratorfunction(validator) or inspect.isasyncgenfunction(validator):
+        raise JobError.from_validation("the validator is a generator, which nobody goes through: it checks nothing")
     checks, values, errors = enumerate(given), list(given), list[InvalidItem]()
     check = _model_check(validator) if inspect.isclass(validator) and issubclass(validator, BaseModel) else validator
     # Each takes the next item that nobody has, so that slow ones hold up no others.

@@ -68,6 +68,16 @@ async def test_a_job_that_expires(cli: Cli) -> None:
     assert "it needs --expires" in wrong.err
 
 
+async def test_a_long_timeout_makes_a_job_long_and_a_short_job_has_none(cli: Cli) -> None:
+    await cli.worker()
+    done = await cli.run("submit", "echo", "1", "--timeout", "60s", "--wait")
+    assert (done.code, done.out) == (0, "1\n")
+    refused = await cli.run("submit", "echo", "1", "--timeout", "60s", "--duration", "short")
+    assert (refused.code, refused.out) == (2, "")
+    assert "a timeout of 60 s is longer than a short job may run" in refused.err
+    assert "leave the duration out, or make it long" in " ".join(refused.err.split())
+
+
 async def test_the_same_dedupe_key_is_the_same_job(cli: Cli) -> None:
     first = await cli.run("submit", "echo", "[1]", "--dedupe-key", "order-7", "--tenant", "acme")
     again = await cli.run("submit", "echo", "[1]", "--dedupe-key", "order-7", "--tenant", "acme", "--json")

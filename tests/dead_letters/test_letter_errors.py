@@ -9,7 +9,7 @@ from jsjobs.postgres.dead_letters import DeadLetter
 AT_ONCE = JobService.Retry(initial=0, max_retries=999)
 
 
-async def died(jobs: JobService, max_attempts: int | None = None) -> DeadLetter:
+async def died(jobs: JobService, max_attempts: int) -> DeadLetter:
     job_id = await jobs.submit("t", max_attempts=max_attempts)
     async with jobs.worker(), jobs.router():
         return await eventually(lambda: jobs.letters().find(job_id), within=60)
@@ -26,7 +26,7 @@ async def test_failures_far_apart_among_snoozes_are_all_in_the_row(jobs: JobServ
             raise RuntimeError(f"call {calls}")
         raise JobService.Snooze(0.001)
 
-    letter = await died(jobs)
+    letter = await died(jobs, max_attempts=3)
     assert [(item["attempt"], item["error"]) for item in letter.error_history] == [
         (1, "RuntimeError: call 16"),
         (2, "RuntimeError: call 77"),

@@ -81,7 +81,7 @@ def header(data: bytes) -> bool:
         refused(error.message)
     for name in (headers.entity, headers.tenant, headers.request_id, headers.batch_id, headers.given_id):
         assert name is None or (name.isprintable() and len(name) <= 256)
-    assert 1 <= headers.max_attempts <= 1000
+    assert headers.max_attempts is None or 1 <= headers.max_attempts <= 1000
     if headers.entity is not None:
         header_block({"Jsjobs-Entity": headers.entity})
         try:

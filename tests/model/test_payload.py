@@ -16,7 +16,7 @@ def test_a_type_is_all_that_a_job_needs() -> None:
         "entity": None,
         "dedupe_key": None,
         "max_attempts": None,
-        "duration": Duration.SHORT,
+        "duration": None,
         "timeout": None,
         "delay": None,
         "at": None,

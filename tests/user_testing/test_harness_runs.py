@@ -148,7 +148,7 @@ async def test_retries_of_hours_come_at_once_and_are_recorded_as_ever(harness: H
         (JobService.Retry(initial=3600, factor=1, jitter=(1, 1), max_backoff=5400), {"max_attempts": 50}, 3),
         (JobService.Retry(initial=3600, max_backoff=1e6, max_retries=2, reset_after=0), {"max_attempts": 9}, 9),
         (HOURS, {"max_attempts": 2}, 2),
-        (HOURS, {}, 3),
+        (HOURS, {}, 6),
     ],
 )
 async def test_a_job_is_given_up_when_production_would(

@@ -14,16 +14,14 @@ from datetime import timedelta
 import pytest
 from pydantic import BaseModel
 
+from handler_runs import Runs, entry, handling
 from jsjobs.model.context import current_context, request_context
 from jsjobs.model.errors import JobError
-from jsjobs.model.job import JobStatusResponse, Priority, Status, utc_now
+from jsjobs.model.job import utc_now
 from jsjobs.model.retry import Retry, RetryState
 from jsjobs.model.snooze import Snooze
 from jsjobs.worker.context import JobContext
-from jsjobs.worker.executor import Handling, Places, Stop, describe, execute
-from jsjobs.worker.limits import TimeLimits
-from jsjobs.worker.processes.pool import Processes
-from jsjobs.worker.registry import Registry
+from jsjobs.worker.executor import Stop, describe
 from jsjobs.worker.verdict import Cancelled, Complete, DeadLetter, Lost, Release, RetryAfter, SnoozeFor, Verdict
 
 
@@ -31,39 +29,6 @@ from jsjobs.worker.verdict import Cancelled, Complete, DeadLetter, Lost, Release
 def threads() -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(2) as pool:
         yield pool
-
-
-def handling(*, is_torn_down: bool = False) -> Handling:
-    context = JobContext("normal-1", "t", Priority.NORMAL, shard=0, attempt=1, fence=7)
-    return Handling(context, grace=10, limits=TimeLimits(), is_torn_down=lambda: is_torn_down)
-
-
-def entry(attempts: int = 1, max_attempts: int = 3, retry: RetryState | None = None) -> JobStatusResponse:
-    return JobStatusResponse(
-        job_id="normal-1", status=Status.PROCESSING, attempts=attempts, max_attempts=max_attempts, retry=retry
-    )
-
-
-class Runs:
-    """Runs one function on one payload."""
-
-    def __init__(self, threads: ThreadPoolExecutor) -> None:
-        self.threads = threads
-
-    async def __call__(
-        self, function, data: bytes = b"{}", *, on: Handling | None = None, limit=None, retry=None, of=None
-    ) -> Verdict:
-        registry = Registry()
-        registration = registry.register("t", function, retry=retry)
-        return await execute(
-            of or entry(),
-            lambda: (registration, registration.read_payload(data)),
-            on or handling(),
-            Places(self.threads, Processes(1)),
-            limit=limit,
-            policy=Retry(),
-            clock=utc_now,
-        )
 
 
 @pytest.fixture

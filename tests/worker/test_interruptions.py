@@ -44,7 +44,7 @@ async def test_a_handler_that_swallows_its_cancellation_is_interrupted_again(ser
     assert interrupted == 3
 
 
-async def test_a_short_job_s_own_timeout_ends_with_its_lease_at_the_latest(service: Callable) -> None:
+async def test_a_short_job_ends_with_its_lease_at_the_latest(service: Callable) -> None:
     ended = asyncio.Event()
     async with service(ack_wait=2) as jobs:
 
@@ -54,7 +54,7 @@ async def test_a_short_job_s_own_timeout_ends_with_its_lease_at_the_latest(servi
             ended.set()
 
         async with jobs.worker() as worker:
-            job_id = await jobs.submit("slow", timeout=60, max_attempts=1)
+            job_id = await jobs.submit("slow", duration="short", max_attempts=1)
             [outcome] = await asyncio.gather(jobs.result(job_id), return_exceptions=True)
             lease = worker._time.lease
     assert isinstance(outcome, JobService.Error), "it outlived its lease"

@@ -158,10 +158,10 @@ async def main(path):
     def job(kind):
         return JobContext("normal-1", kind, "normal", shard=0, attempt=1, fence=7)
     nop = lambda: None
-    print(await processes.run(here, b"1", job("here"), begun=nop), flush=True)
+    print(await processes.run(here, b"1", job("here"), begun=nop, called=nop), flush=True)
     await asyncio.gather(
-        processes.run(handlers.write_and_spin, ('"%s.a"' % path).encode(), job("a"), begun=nop),
-        processes.run(handlers.hold_everything, ('"%s.b"' % path).encode(), job("b"), begun=nop),
+        processes.run(handlers.write_and_spin, ('"%s.a"' % path).encode(), job("a"), begun=nop, called=nop),
+        processes.run(handlers.hold_everything, ('"%s.b"' % path).encode(), job("b"), begun=nop, called=nop),
     )
 
 {guard}

@@ -49,10 +49,13 @@ def add(
     entity: Annotated[str | None, typer.Option(help="Its jobs run in turn with this entity's.")] = None,
     tenant: Annotated[str | None, typer.Option(help="Whose jobs they are.")] = None,
     max_attempts: Annotated[
-        int | None, typer.Option(min=1, max=ATTEMPTS_LIMIT, help="Attempts of each job [dim](default: 3)[/]")
+        int | None,
+        typer.Option(min=1, max=ATTEMPTS_LIMIT, help="Attempts of each job [dim](default: its handler's, else 3)[/]"),
     ] = None,
-    duration: Annotated[Duration, typer.Option(help="long: may run for more than half a minute.")] = Duration.SHORT,
-    timeout: Annotated[float | None, duration_option("Longest time for one attempt, such as 10s.")] = None,
+    duration: Annotated[Duration | None, typer.Option(help="long: may run for more than half a minute.")] = None,
+    timeout: Annotated[
+        float | None, duration_option("Longest time for one attempt, such as 10s; above 25s the jobs are long.")
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="In the place of another one of that name.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -189,8 +192,8 @@ def _tell(schedule: ScheduleStatus, *, as_json: bool) -> None:
         "priority": schedule.priority,
         "entity": schedule.entity,
         "tenant": schedule.tenant,
-        "attempts": str(schedule.max_attempts),
-        "duration": "long" if schedule.duration is Duration.LONG else "",
+        "attempts": "" if schedule.max_attempts is None else str(schedule.max_attempts),
+        "duration": schedule.duration or "",
         "timeout": "" if schedule.timeout is None else format_duration(schedule.timeout),
         "declared by": schedule.owner,
         "changed": local_time(schedule.changed_at),

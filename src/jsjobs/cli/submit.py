@@ -45,10 +45,15 @@ def submit(
         typer.Option(help="The same key of this tenant, type and priority again, within 2 minutes, is the same job."),
     ] = None,
     max_attempts: Annotated[
-        int | None, typer.Option(min=1, max=ATTEMPTS_LIMIT, help="Attempts before it is dead [dim](default: 3)[/]")
+        int | None,
+        typer.Option(
+            min=1, max=ATTEMPTS_LIMIT, help="Attempts before it is dead [dim](default: its handler's, else 3)[/]"
+        ),
     ] = None,
-    duration: Annotated[Duration, typer.Option(help="long: may run for more than half a minute.")] = Duration.SHORT,
-    timeout: Annotated[float | None, duration_option("Longest time for one attempt, such as 10s.")] = None,
+    duration: Annotated[Duration | None, typer.Option(help="long: may run for more than half a minute.")] = None,
+    timeout: Annotated[
+        float | None, duration_option("Longest time for one attempt, such as 10s; above 25s the job is long.")
+    ] = None,
     delay: Annotated[float | None, duration_option("Run it after this time, such as 1h30m.")] = None,
     at: Annotated[datetime | None, moment_option("Run it at this time, such as 2026-12-24T18:00:00Z.")] = None,
     debounce_key: Annotated[

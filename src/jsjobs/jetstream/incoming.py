@@ -14,7 +14,16 @@ from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.wire import NO_HEADERS, JobHeaders, UnreadableHeaders, parse_job_headers
 from jsjobs.model.context import RequestContext
 from jsjobs.model.errors import JobError
-from jsjobs.model.job import Carrier, JobStatusResponse, Priority, Status, built, history_item, new_status
+from jsjobs.model.job import (
+    DEFAULT_MAX_ATTEMPTS,
+    Carrier,
+    JobStatusResponse,
+    Priority,
+    Status,
+    built,
+    history_item,
+    new_status,
+)
 
 
 class IncomingJob(NamedTuple):
@@ -88,7 +97,7 @@ def new_entry(
             "tenant": headers.tenant,
             "batch_id": headers.batch_id,
             "created_at": created_at,
-            "max_attempts": headers.max_attempts,
+            "max_attempts": headers.max_attempts or DEFAULT_MAX_ATTEMPTS,
         }
         | more
     )

@@ -17,7 +17,7 @@ from jsjobs.jetstream.ids import is_given_id
 from jsjobs.model.checks import shortened
 from jsjobs.model.context import checked_name
 from jsjobs.model.errors import JobError, Reason
-from jsjobs.model.job import DEFAULT_MAX_ATTEMPTS, Duration
+from jsjobs.model.job import Duration
 from jsjobs.model.retry import ATTEMPTS_LIMIT
 from jsjobs.model.through_json import is_no_number, named, place_of, untold, unwritable
 from jsjobs.model.times import parse_rfc3339
@@ -64,8 +64,10 @@ class JobHeaders:
     tenant: str | None = None
     request_id: str | None = None
     batch_id: str | None = None
-    max_attempts: int = DEFAULT_MAX_ATTEMPTS
-    duration: Duration = Duration.SHORT
+    max_attempts: int | None = None
+    """None: left to the worker, which knows the handler's policy."""
+    duration: Duration | None = None
+    """None: left to the worker, which knows how long a short job may run."""
     timeout: float | None = None
     """Seconds."""
     expires: datetime | None = None
@@ -184,8 +186,8 @@ def parse_job_headers(raw: bytes) -> JobHeaders:
         tenant=read(TENANT, lambda v: checked_name("the tenant", v)),
         request_id=read(REQUEST_ID, lambda v: checked_name("the request id", v)),
         batch_id=read(BATCH, lambda v: checked_name("the batch id", v)),
-        max_attempts=read(MAX_ATTEMPTS, parse_attempts, DEFAULT_MAX_ATTEMPTS),
-        duration=read(DURATION, parse_duration, Duration.SHORT),
+        max_attempts=read(MAX_ATTEMPTS, parse_attempts),
+        duration=read(DURATION, parse_duration),
         timeout=read(TIMEOUT, parse_timeout),
         expires=read(EXPIRES, parse_rfc3339),
         drop_expired=read(EXPIRED, _parse_expired, False),
@@ -270,7 +272,9 @@ def encode_json(value: Any, what: str, write: Callable[[Any], bytes] | None = No
         check_numbers(raw, what)
     except JobError as error:
         place = named(place_of(value, is_no_number) or ())
-        raise JobError.from_validation(f"{error.message}{f', see {place}' if place else ''}", cause=error.cause) from None
+        raise JobError.from_validation(
+            f"{error.message}{f', see {place}' if place else ''}", cause=error.cause
+        ) from None
     if raw.count(b"[") + raw.count(b"{") > _SURELY_SHALLOW or (len(raw) > _MANY and _MANY_DIGITS.search(raw)):
         # What is written must be readable again, by this library too, wherever it stands in an entry or a letter.
         parse_json(b"[%b%b%b]" % (b"[" * _LEVELS_ABOVE, raw, b"]" * _LEVELS_ABOVE), f"{what}, as it is written,")

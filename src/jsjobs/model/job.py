@@ -153,6 +153,7 @@ class JobStatusResponse(BaseModel):
     worker: str | None = None
     """The worker that runs it, or ran it last."""
     max_attempts: int = Field(default=DEFAULT_MAX_ATTEMPTS, ge=1)
+    """What its submit said, else what its handler's policy says, known once a worker has begun it; 3 until then."""
     carrier: Carrier | None = None
     retry: RetryState | None = None
 

@@ -43,11 +43,11 @@ class JobPayload(BaseModel):
     Keys of delayed jobs are apart, and hold over all priorities.
     """
     max_attempts: Annotated[int, Field(ge=1, le=ATTEMPTS_LIMIT)] | None = None
-    """Attempts before it is dead, 1 to 1,000; None: 3."""
-    duration: Duration = Duration.SHORT
-    """`long` for a handler that may outlive `ack_wait`."""
+    """Attempts before it is dead, 1 to 1,000; None: one more than its handler's own policy has retries, else 3."""
+    duration: Duration | None = None
+    """`long` for a handler that may outlive `ack_wait`; None: short, unless its `timeout` needs more."""
     timeout: Annotated[float, Field(ge=0.001, le=1e8, allow_inf_nan=False)] | None = None
-    """Seconds that one attempt may take, from a millisecond to three years."""
+    """Seconds that one attempt may take, from a millisecond to three years; more than a short job has makes it long."""
     delay: Delay = None
     """Seconds, or a timedelta, until it is due; it has an id of the form `at-…`, valid from its submit on."""
     at: At = None

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from jsjobs.model.job import DEFAULT_MAX_ATTEMPTS, Duration, Priority
+from jsjobs.model.job import Duration, Priority
 
 
 class ScheduleStatus(BaseModel):
@@ -25,8 +25,10 @@ class ScheduleStatus(BaseModel):
     priority: Priority
     entity: str | None = None
     tenant: str | None = None
-    max_attempts: int = DEFAULT_MAX_ATTEMPTS
-    duration: Duration = Duration.SHORT
+    max_attempts: int | None = None
+    """Of each job; None: as its handler's policy says."""
+    duration: Duration | None = None
+    """None: short, unless its `timeout` needs more."""
     timeout: float | None = None
     """Seconds that one attempt may take."""
     owner: str | None = None

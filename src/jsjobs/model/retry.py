@@ -32,8 +32,9 @@ class Retry(BaseModel):
     """How long to wait after each failure, and when to give up.
 
     The default is 100 ms doubling, jittered by a factor of 0.8 to 1.2, at most 5 retries, at most 30 s of accumulated
-    backoff; the streak starts anew when 5 minutes passed since the last failure's retry was due. The job's own
-    `max_attempts` cuts all of it shorter.
+    backoff; the streak starts anew when 5 minutes passed since the last failure's retry was due. The job's
+    `max_attempts` cuts all of it shorter. A job that was submitted without one has `max_retries` + 1 of its handler's
+    own policy: `Retry(max_retries=8)` means nine attempts.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,6 +53,11 @@ class Retry(BaseModel):
     """Seconds of delay in one streak, at most: the last delay is cut to fit, after it the job is dead."""
     reset_after: Seconds = 300.0
     """Seconds after which a streak is forgotten."""
+
+    @property
+    def attempts(self) -> int:
+        """The first attempt and `max_retries` more."""
+        return self.max_retries + 1
 
     def after_failure(
         self, state: RetryState, *, now: datetime, due: datetime | None, rng: random.Random

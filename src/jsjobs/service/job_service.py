@@ -86,19 +86,22 @@ class JobService(Submits, Follows, Controls):
     ) -> None:
         """Make a function the handler of a job type.
 
-        An async function runs in the worker's event loop, a plain one in a thread or in a process. Its first parameter
-        is the payload, checked by pydantic against its annotation; a second one, if there is one, gets the job's
-        `Context`.
+        An async function runs in the worker's event loop, a plain one in a thread or in a process; what a thread's
+        returns to be awaited is awaited in the event loop. The parameter that is annotated with `Context`, or named
+        `ctx` or `context`, gets the job's context; the other one the payload, checked by pydantic against its
+        annotation.
 
         Args:
             job_type: Words of A-Z, a-z, 0-9, `_` and `-`, with dots between them.
             function: The handler.
-            retry: When to try a failed job again; None: as the settings say.
+            retry: When to try a failed job again; None: as the settings say. A job that was submitted without
+                `max_attempts` has one more than its `max_retries`.
             run_in: `thread` (the default) or `process`, for a plain function that computes for long; a process must be
                 able to import it.
 
         Raises:
-            JobError: `Validation`, if the type has a handler already, or the function cannot be one or run there.
+            JobError: `Validation`, if the type has a handler already, or the function cannot be one or run there: a
+                generator, say, or one whose signature does not tell which parameter is the payload.
         """
         self._registry.register(job_type, function, retry=retry, run_in=run_in)
 

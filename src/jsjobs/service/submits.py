@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from jsjobs.model.errors import JobError
@@ -144,8 +145,9 @@ class Submits(Connections):
 
     def _composer(self) -> Composer:
         from jsjobs.composing import Composer
+        from jsjobs.worker.lease import LeaseTime
 
-        return Composer(self._queue(), self._registry)
+        return Composer(self._queue(), self._registry, LeaseTime(self.config.ack_wait).lease)
 
     def _batches(self) -> Batches:
         from jsjobs.jetstream.batches import Batches
@@ -156,6 +158,10 @@ class Submits(Connections):
 
 def _checked_call(on_queued: OnQueued | None) -> OnQueued | None:
     # Found out when the first jobs are queued, it would be too late.
-    if on_queued is not None and not callable(on_queued):
+    if on_queued is None:
+        return None
+    if not callable(on_queued):
         raise JobError.from_validation(f"on_queued must be a function, not {type(on_queued).__name__}")
+    if iscoroutinefunction(on_queued):
+        raise JobError.from_validation("on_queued must be a plain function: nobody awaits what it returns")
     return on_queued

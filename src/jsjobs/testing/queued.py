@@ -32,8 +32,10 @@ class QueuedJob:
     tenant: str | None
     request_id: str | None
     batch_id: str | None
-    max_attempts: int
-    duration: Duration
+    max_attempts: int | None
+    """None: the publisher left it to the handler's policy."""
+    duration: Duration | None
+    """None: the publisher left it open: short, unless its `timeout` needs more."""
     timeout: float | None
     """Seconds that one attempt may take."""
     expires: datetime | None

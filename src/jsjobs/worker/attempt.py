@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jsjobs.jetstream.incoming import IncomingJob
 from jsjobs.jetstream.progress import Reporter
@@ -29,10 +29,11 @@ _MOST_TYPES = 500
 class JobAttempt:
     """Runs the handler of a job that is this worker's, and settles what it ends in."""
 
-    def __init__(self, tools: Tools, job: IncomingJob, claim: Claim) -> None:
+    def __init__(self, tools: Tools, job: IncomingJob, claim: Claim, registration: Registration | None) -> None:
         self._tools = tools
         self._job = job
         self._claim = claim
+        self._registration = registration
         self.handling: Handling | None = None
         """Where the handler can be interrupted: while it runs."""
 
@@ -103,16 +104,15 @@ class JobAttempt:
     def _limit(self, lease: float) -> float | None:
         headers = self._job.headers
         own = headers.timeout
-        if headers.duration is not Duration.SHORT:
+        if headers.duration is Duration.LONG:
             return own
         return lease if own is None else min(own, lease)
 
-    def _read(self) -> tuple[Registration, Any]:
-        job, registry = self._job, self._tools.registry
+    def _read(self) -> tuple[Registration, bytes]:
+        job, registration = self._job, self._registration
         if job.problem is not None:
             raise job.problem
-        registration = registry.get(job.type)
         if registration is None:
-            known = shortened(", ".join(registry.types) or "none", _MOST_TYPES)
+            known = shortened(", ".join(self._tools.registry.types) or "none", _MOST_TYPES)
             raise JobError.from_handler_missing(f"no handler for {job.type[:200]!r}; this worker has: {known}")
-        return registration, registration.read_payload(job.data)
+        return registration, job.data

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from jsjobs.jetstream.incoming import IncomingJob
 from jsjobs.jetstream.state import Found, UnreadableEntry
 from jsjobs.model.errors import Reason
-from jsjobs.model.job import Duration, JobStatusResponse, Status
+from jsjobs.model.job import DEFAULT_MAX_ATTEMPTS, Duration, JobStatusResponse, Status
 from jsjobs.model.times import rfc3339
 
 WORKER_LOST = "the worker was lost while it ran the job"
@@ -228,6 +228,6 @@ def _adopted(entry: JobStatusResponse, job: IncomingJob) -> JobStatusResponse:
         "carrier": job.carrier,
         "type": job.type,
         "priority": job.priority,
-        "max_attempts": job.headers.max_attempts,
+        "max_attempts": job.headers.max_attempts or DEFAULT_MAX_ATTEMPTS,
     }
     return entry.model_copy(update=fields)

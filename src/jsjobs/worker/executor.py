@@ -8,11 +8,12 @@ import random
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import suppress
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
 from jsjobs.error_text import text_of
@@ -29,6 +30,7 @@ from jsjobs.worker.limits import TimeLimits
 from jsjobs.worker.processes.pool import Processes
 from jsjobs.worker.processes.process import HandlerFailed
 from jsjobs.worker.registry import Registration
+from jsjobs.worker.results import discard
 from jsjobs.worker.verdict import Cancelled, Complete, DeadLetter, Lost, Release, RetryAfter, SnoozeFor, Verdict
 
 if TYPE_CHECKING:
@@ -120,22 +122,31 @@ class Handling:
     async def run(
         self,
         registration: Registration,
-        payload: Any,
+        data: bytes,
         places: Places,
         limit: float | None,
         task: asyncio.Task[Any] | None,
-    ) -> Any:
-        """The handler's value; an interruption ends it with `CancelledError` once the handler has really ended."""
+    ) -> bytes | None:
+        """The handler's result as JSON; an interruption ends it with `CancelledError`, once the handler has ended.
+
+        The payload is read and the result written where the handler runs, and within its time: both run code of the
+        application's own, which must hold up no other job.
+        """
         self._task = task
         try:
             if registration.in_process:
                 begun = partial(self._begin, limit)  # waiting for a process takes none of the handler's time
-                return await places.processes.run(registration.function, payload, self.context, begun=begun)
-            self._begin(limit)
+                run = places.processes.run
+                return await run(registration.function, data, self.context, begun=begun, called=self.called)
+            if limit is not None:
+                self._limits.begin(self, limit)
+            if not registration.is_async:
+                return await self._in_thread(registration, data, places.threads)
+            payload = registration.read_payload(data)
+            if self.attempt is not None:
+                self.attempt.started()
             arguments = (payload, self.context) if registration.takes_context else (payload,)
-            if registration.is_async:
-                return await registration.function(*arguments)
-            return await self._in_thread(registration, arguments, places.threads)
+            return registration.write_result(await registration.call(*arguments))
         finally:
             self._task = None
             self._limits.end(self)
@@ -143,18 +154,21 @@ class Handling:
                 self._again.cancel()
 
     def _begin(self, limit: float | None) -> None:
-        if self.attempt is not None:
-            self.attempt.started()
         if limit is not None:
             self._limits.begin(self, limit)
+
+    def called(self) -> None:
+        """The payload is read, and the handler is called."""
+        if self.attempt is not None:
+            self.attempt.started()
 
     def time_is_up(self) -> None:
         """The handler has had all the time it may take."""
         self.stop(Stop.TIMEOUT)
 
-    async def _in_thread(self, registration: Registration, arguments: tuple[Any, ...], threads: Executor) -> Any:
-        loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(threads, copy_context().run, _call, registration.function, arguments)
+    async def _in_thread(self, registration: Registration, data: bytes, threads: Executor) -> bytes | None:
+        context = copy_context()
+        future = self.loop.run_in_executor(threads, context.run, _call, registration, data, self)
         interrupted = False
         while not future.done():
             try:
@@ -163,9 +177,15 @@ class Handling:
                 # A thread cannot be cancelled: it is told, and waited for, so that its shard is never shared.
                 self.context.cancelled = interrupted = True
         if interrupted:
-            future.exception()  # looked at: what it ended in no longer matters
+            if future.exception() is None:  # looked at: what it ended in no longer matters
+                discard(future.result())
             raise asyncio.CancelledError
-        return future.result()
+        value = future.result()
+        if value is None or type(value) is bytes:
+            return value
+        # A wrapper of an async function, which the thread was not needed for: it goes on as if it had been called here.
+        _take_over(context)
+        return registration.write_result(await value)
 
 
 class _Raised(Exception):  # noqa: N818 - reads as what happened
@@ -180,18 +200,29 @@ class _Raised(Exception):  # noqa: N818 - reads as what happened
         self.error = error
 
 
-def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+def _call(registration: Registration, data: bytes, handling: Handling) -> Any:
+    """In a thread: a plain handler's result as JSON, or what it returned to be awaited."""
     try:
-        return function(*arguments)
+        payload = registration.read_payload(data)
+        handling.called()
+        value = registration.call(*((payload, handling.context) if registration.takes_context else (payload,)))
+        return value if isawaitable(value) else registration.write_result(value)
     except Snooze:
         raise
     except BaseException as error:  # noqa: BLE001 - see above
         raise _Raised(error) from None
 
 
+def _take_over(context: Context) -> None:
+    """Set the context variables that a handler's thread has set."""
+    for variable, value in context.items():
+        if variable.get(None) is not value:
+            variable.set(value)
+
+
 async def execute(
     entry: JobStatusResponse,
-    read: Callable[[], tuple[Registration, Any]],
+    read: Callable[[], tuple[Registration, bytes]],
     handling: Handling,
     places: Places,
     *,
@@ -203,7 +234,7 @@ async def execute(
 
     Args:
         entry: The job's entry, `processing`.
-        read: Finds the handler and reads the payload; raises a terminal `JobError` where one of them is missing.
+        read: Finds the handler and the payload as it came; raises a terminal `JobError` where one of them is missing.
         handling: Where the run can be interrupted.
         places: Where plain functions run.
         limit: Seconds that the handler may take; None: no limit.
@@ -215,10 +246,9 @@ async def execute(
         return _stopped(handling, entry, policy, limit, clock())
     task = asyncio.current_task(handling.loop)
     try:
-        registration, payload = read()
+        registration, data = read()
         policy = registration.retry or policy
-        value = await handling.run(registration, payload, places, limit, task)
-        verdict: Verdict = Complete(registration.write_result(value))
+        verdict: Verdict = Complete(await handling.run(registration, data, places, limit, task))
     except asyncio.CancelledError:
         if handling.is_torn_down:
             raise
@@ -234,7 +264,7 @@ async def execute(
     if task is not None and task.cancelling():
         await _answer_cancellations(task, handling)
     try:
-        if _stands(handling):
+        if handling.asked is None or _stands(handling):  # for most jobs one call less
             return verdict
         return _stopped(handling, entry, policy, limit, clock())
     finally:

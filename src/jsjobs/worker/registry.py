@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +17,8 @@ from jsjobs.model.errors import JobError
 from jsjobs.model.retry import Retry
 from jsjobs.model.through_json import PLAIN
 from jsjobs.worker.processes.loading import check_function, pickled
+from jsjobs.worker.results import SIMPLE, check_data
+from jsjobs.worker.signature import read_signature
 
 Handler = Callable[..., Any]
 """An async or plain function of the payload, or of the payload and the job's context."""
@@ -33,6 +33,8 @@ class Registration:
 
     type: str
     function: Handler
+    call: Handler
+    """The function, taking the payload, or payload and context, by position."""
     is_async: bool
     takes_context: bool
     payload: Typed | None
@@ -40,17 +42,17 @@ class Registration:
     result: Typed | None
     """None: anything JSON can hold."""
     retry: Retry | None
+    max_attempts: int | None
+    """Of its jobs, where their publisher named none: as its own policy says. None: it has no policy."""
     in_process: bool = False
-    """Whether it runs in another process, where payload and result are read and written too: here they stay JSON."""
+    """Whether it runs in another process."""
 
     def read_payload(self, data: bytes) -> Any:
-        """The payload as the handler takes it.
+        """The payload as the handler takes it: read where that runs, since a model's validators are the user's code.
 
         Raises:
             JobError: `Validation`, listing what does not fit.
         """
-        if self.in_process:
-            return data
         if self.payload is None:
             return parse_json(data, "the payload")
         check_numbers(data, "the payload")
@@ -64,14 +66,16 @@ class Registration:
             raise JobError.from_validation(text, cause=error) from None
 
     def write_result(self, value: Any) -> bytes | None:
-        """The result as JSON; None for None.
+        """The result as JSON; None for None. Written where the handler ran, as the payload is read there.
 
         Raises:
-            JobError: `Validation`, if it is not what the handler declares, or JSON cannot hold it.
+            JobError: `Validation`, if it is not what the handler declares, JSON cannot hold it, or it is still to be
+                computed.
         """
-        if self.in_process:
-            return value  # type: ignore[no-any-return]
-        typed, what = self.result, f"the result of {self.type}"
+        what = f"the result of {self.type}"
+        if type(value) not in SIMPLE and not (type(value) is dict and SIMPLE.issuperset(map(type, value.values()))):
+            check_data(value, what)
+        typed = self.result
         if typed is None:
             if value is None:
                 return None
@@ -93,6 +97,8 @@ class Registry:
 
     def __init__(self) -> None:
         self._handlers: dict[str, Registration] = {}
+        self.get: Callable[[str], Registration | None] = self._handlers.get
+        """The type's handler, or None; the table's own look-up, since it is asked for each job."""
 
     def register(
         self, job_type: str, function: Handler, *, retry: Retry | None = None, run_in: RunIn | None = None
@@ -118,10 +124,6 @@ class Registry:
             check_function(job_type, function)
         self._handlers[job_type] = registration
         return registration
-
-    def get(self, job_type: str) -> Registration | None:
-        """The type's handler, or None."""
-        return self._handlers.get(job_type)
 
     def types_of(self, function: Handler | None) -> list[str]:
         """The types that a function is the handler of, sorted."""
@@ -164,31 +166,17 @@ def read_handler(
     """
     if not callable(function):
         raise JobError.from_validation(f"the handler of {job_type} must be a function, not {function!r}")
-    target: Any = function
-    while isinstance(target, functools.partial):
-        target = target.func
-    target = target if inspect.isroutine(target) else type(target).__call__
-    try:
-        signature = inspect.signature(function)
-        hints = typing.get_type_hints(target, include_extras=True)
-    except Exception as error:
-        raise JobError.from_validation(
-            f"the signature of the handler of {job_type} cannot be read: {type(error).__name__}: {error}"
-        ) from error
-    kinds = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
-    parameters = [parameter for parameter in signature.parameters.values() if parameter.kind in kinds]
-    if len(parameters) not in {1, 2}:
-        raise JobError.from_validation(
-            f"the handler of {job_type} must take the payload, or payload and context, not {len(parameters)} arguments"
-        )
+    signature = read_signature(job_type, function)
     return Registration(
         type=job_type,
         function=function,
-        is_async=inspect.iscoroutinefunction(target),
-        takes_context=len(parameters) == 2,  # noqa: PLR2004 - payload and context
-        payload=_adapter(hints.get(parameters[0].name, Any), f"the payload of {job_type}"),
-        result=_adapter(hints.get("return", Any), f"the result of {job_type}"),
+        call=signature.call,
+        is_async=signature.is_async,
+        takes_context=signature.takes_context,
+        payload=_adapter(signature.payload, f"the payload of {job_type}"),
+        result=_adapter(signature.result, f"the result of {job_type}"),
         retry=retry,
+        max_attempts=None if retry is None else retry.attempts,
         in_process=in_process,
     )
 

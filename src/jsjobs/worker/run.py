@@ -15,6 +15,7 @@ from jsjobs.worker.attempt import JobAttempt
 from jsjobs.worker.claiming import Claiming
 from jsjobs.worker.executor import Handling, Stop
 from jsjobs.worker.place import Place
+from jsjobs.worker.terms import with_terms
 from jsjobs.worker.tools import Tools
 
 logger = get_logger("jsjobs.worker")
@@ -33,6 +34,11 @@ class JobRun:
         """Where the worker has a bound."""
         self.delivery = delivery
         self.job: IncomingJob = delivery.job(tools.names)
+        self._registration = registration = tools.registry.get(self.job.type)
+        own = None if registration is None else registration.max_attempts
+        attempts = tools.max_attempts if own is None else own
+        if attempts is not None or self.job.headers.timeout is not None:
+            self.job = with_terms(self.job, attempts, tools.lease_time.lease)
         self.job_id = self.job.job_id
         self.context = self.job.context()
         # By its message, not its id: another copy of a given id is no redelivery of this one.
@@ -133,7 +139,7 @@ class JobRun:
             claim = await self._claiming.claim(earlier, after=self.revision, snoozed=snoozed or 0)
             if claim is not None:
                 self.revision = claim.revision
-                self._attempt = JobAttempt(self._tools, self.job, claim)
+                self._attempt = JobAttempt(self._tools, self.job, claim, self._registration)
                 self._snoozed = await self._attempt.run(self.context, self._asked_early)
         except JobError as error:
             logger.warning("job %s: not settled, the server will deliver it again: %s", self.job_id, error)

@@ -34,6 +34,8 @@ class Tools:
     limits: TimeLimits
     progress: ProgressSender
     retry: Retry
+    max_attempts: int | None
+    """Of a job of which neither its publisher nor its handler says how many; None: nobody does."""
     lease_time: LeaseTime
     grace: float
     """Seconds between the interruptions of a handler that does not end."""

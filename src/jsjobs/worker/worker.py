@@ -128,6 +128,7 @@ class Worker:
             limits=TimeLimits(),
             progress=ProgressSender(self._connection, self._names),
             retry=self._config.retry,
+            max_attempts=self._config.max_attempts,
             lease_time=self._time,
             grace=self._config.grace,
             clock=utc_now,

@@ -14,6 +14,7 @@ import traceback
 from collections import deque
 from contextlib import suppress
 from contextvars import copy_context
+from inspect import isawaitable
 from typing import Any, NoReturn
 
 from jsjobs.error_text import in_bounds, text_of
@@ -29,6 +30,7 @@ from jsjobs.worker.executor import MOST_NAME, describe
 from jsjobs.worker.processes import frames
 from jsjobs.worker.processes.loading import load
 from jsjobs.worker.registry import Registration, read_handler
+from jsjobs.worker.results import discard
 
 _INTERVAL = 0.05
 """Seconds between two progress frames, at least: a chatty handler's reports are joined, the latest counts."""
@@ -151,14 +153,25 @@ class Child:
         enter_context(RequestContext(**{**request, "trace": Trace(*request["trace"])}))
         self._in_handler = True
         value = registration.read_payload(payload)
+        self.send(frames.frame(frames.CALLED))
         arguments = (value, context) if registration.takes_context else (value,)
-        result = registration.write_result(registration.function(*arguments))
+        result = registration.write_result(_finished(registration.call(*arguments), registration.type))
         self._in_handler = False
         if result is not None and len(result) > frames.MAX_BODY:
             raise JobError.from_validation(
                 f"the result of {len(result)} bytes cannot be kept: no server takes a message of that size"
             )
         return frames.frame(frames.DONE, result or b"", has_result=result is not None)
+
+
+def _finished(value: Any, job_type: str) -> Any:
+    if isawaitable(value):
+        discard(value)
+        raise JobError.from_validation(
+            f"the handler of {job_type} returned something to be awaited ({type(value).__name__}), and no event loop "
+            "runs in its process: call asyncio.run in the handler, or leave out run_in"
+        )
+    return value
 
 
 def _failure(error: BaseException) -> bytes:

@@ -40,7 +40,13 @@ class Processes:
         self._is_closed = False
 
     async def run(
-        self, function: _Function, payload: bytes, context: JobContext, *, begun: Callable[[], None]
+        self,
+        function: _Function,
+        payload: bytes,
+        context: JobContext,
+        *,
+        begun: Callable[[], None],
+        called: Callable[[], None],
     ) -> bytes | None:
         """Run a handler on a payload; an interruption ends its process first.
 
@@ -48,7 +54,8 @@ class Processes:
             function: The handler.
             payload: JSON, not looked at here.
             context: What the handler is told; takes its progress.
-            begun: Called when the handler begins, after the wait for a process and its start.
+            begun: Called when the handler's time begins, after the wait for a process and its start.
+            called: Called when the payload is read, and the handler called.
 
         Returns:
             The result as JSON; None where there is none.
@@ -73,6 +80,7 @@ class Processes:
                         payload,
                         told,
                         begun=begun,
+                        called=called,
                         report=context._report,  # noqa: SLF001 - the same as the handler's own reports
                     )
                 except ProcessDied as death:

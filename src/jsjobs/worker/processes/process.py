@@ -147,6 +147,7 @@ class Process:
         told: dict[str, Any],
         *,
         begun: Callable[[], None],
+        called: Callable[[], None],
         report: Callable[[float, str | None], None],
     ) -> bytes | None:
         """Run a handler; if this does not return or raise `JobError` or `HandlerFailed`, end the process.
@@ -156,7 +157,8 @@ class Process:
             function: The pickled handler, for a process that has not had it yet.
             payload: The job's, as it came.
             told: What its handler is told, and the request context.
-            begun: Called when the handler begins.
+            begun: Called when the handler's time begins.
+            called: Called when the payload is read, and the handler called.
             report: Takes progress.
 
         Raises:
@@ -179,6 +181,8 @@ class Process:
                             loading.reschedule(None)
                             has_begun = True
                             begun()
+                        case frames.CALLED:
+                            called()
                         case frames.PROGRESS:
                             report(head["pct"], head["message"])
                         case frames.DONE:

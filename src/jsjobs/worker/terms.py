@@ -1,0 +1,42 @@
+"""How often and how long a job may run where its publisher left that open. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from jsjobs.jetstream.incoming import IncomingJob
+from jsjobs.model.errors import JobError
+from jsjobs.model.job import Duration
+
+
+def with_terms(job: IncomingJob, attempts: int | None, short: float) -> IncomingJob:
+    """The job, its headers saying what its worker decides.
+
+    Args:
+        job: As its message says.
+        attempts: How many a job of its type has whose publisher named none; None: nobody says.
+        short: Seconds that a short job may run.
+
+    Returns:
+        The job. One that calls itself short, and has a timeout that no short job has, cannot be run: that is its
+        `problem`.
+    """
+    own = job.headers
+    is_longer = own.timeout is not None and own.timeout > short
+    headers = replace(
+        own,
+        max_attempts=own.max_attempts or attempts,
+        duration=Duration.LONG if is_longer and own.duration is None else own.duration,
+    )
+    problem = job.problem
+    if is_longer and own.duration is Duration.SHORT and problem is None:
+        problem = too_long_for_short(own.timeout or 0, short)
+    return job._replace(headers=headers, problem=problem)
+
+
+def too_long_for_short(timeout: float, short: float) -> JobError:
+    """Why a job cannot have both."""
+    return JobError.from_validation(
+        f"a timeout of {timeout:g} s is longer than a short job may run, {short:g} s (ack_wait less a margin): leave "
+        "the duration out, or make it long"
+    )

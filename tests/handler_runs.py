@@ -1,0 +1,45 @@
+"""Runs handlers in the event loop and in threads, without any server."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+from jsjobs.model.job import JobStatusResponse, Priority, Status, utc_now
+from jsjobs.model.retry import Retry, RetryState
+from jsjobs.worker.context import JobContext
+from jsjobs.worker.executor import Handling, Places, execute
+from jsjobs.worker.limits import TimeLimits
+from jsjobs.worker.processes.pool import Processes
+from jsjobs.worker.registry import Registry
+from jsjobs.worker.verdict import Verdict
+
+
+def handling(*, is_torn_down: bool = False) -> Handling:
+    context = JobContext("normal-1", "t", Priority.NORMAL, shard=0, attempt=1, fence=7)
+    return Handling(context, grace=10, limits=TimeLimits(), is_torn_down=lambda: is_torn_down)
+
+
+def entry(attempts: int = 1, max_attempts: int = 3, retry: RetryState | None = None) -> JobStatusResponse:
+    return JobStatusResponse(
+        job_id="normal-1", status=Status.PROCESSING, attempts=attempts, max_attempts=max_attempts, retry=retry
+    )
+
+
+class Runs:
+    """Runs one function on one payload."""
+
+    def __init__(self, threads: ThreadPoolExecutor) -> None:
+        self.threads = threads
+
+    async def __call__(
+        self, function, data: bytes = b"{}", *, on: Handling | None = None, limit=None, retry=None, of=None
+    ) -> Verdict:
+        registry = Registry()
+        registration = registry.register("t", function, retry=retry)
+        return await execute(
+            of or entry(),
+            lambda: (registration, data),
+            on or handling(),
+            Places(self.threads, Processes(1)),
+            limit=limit,
+            policy=Retry(),
+            clock=utc_now,
+        )
