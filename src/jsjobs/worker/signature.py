@@ -59,7 +59,7 @@ def read_signature(job_type: str, function: Callable[..., Any]) -> Signature:
     try:
         payload, context = _chosen(parameters, hints)
     except ValueError as error:
-        raise JobError.from_validation(f"the handler of {job_type} {error}: {_FORM}") from None
+        raise JobError.from_validation(f"the handler of {job_type} {error}: {_FORM}") from error
     # As asyncio does it too: what others mark as coroutine functions counts, up to Python 3.11 by another mark.
     is_async = any(inspect.iscoroutinefunction(one) or _is_marked(one) for one in (target, function))
     result = hints.get("return", Any)
