@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import inspect
 import threading
 import time
 from collections import deque
@@ -324,18 +325,21 @@ async def test_its_limit_and_a_cancel_interrupt_it(run: Runs) -> None:
 
 
 async def test_what_was_cancelled_before_it_could_be_awaited_is_closed(run: Runs) -> None:
-    at_work, entered, go_on = handling(), threading.Event(), threading.Event()
+    at_work, entered, go_on, coroutine = handling(), threading.Event(), threading.Event(), answer()
 
     def waits(payload: object) -> Any:
         entered.set()
         go_on.wait(10)
-        return answer()
+        return coroutine
 
     task = asyncio.ensure_future(run(waits, on=at_work))
     await eventually(entered.is_set)
     at_work.stop(Stop.CANCEL)
     go_on.set()
     assert await task == Cancelled()
+    state = inspect.getcoroutinestate(coroutine)
+    coroutine.close()  # else Python warns of it, and nobody sees what is wrong
+    assert state == inspect.CORO_CLOSED
 
 
 @pytest.mark.parametrize(
