@@ -36,6 +36,7 @@ from pydantic import (
     model_serializer,
 )
 from pydantic.dataclasses import dataclass as checked_dataclass
+from pydantic_core import to_json
 from typing_extensions import TypedDict
 
 import process_handlers
@@ -496,13 +497,39 @@ def test_what_would_not_arrive_is_refused_by_its_name(payload: Any, why: str, fr
 
 
 @pytest.mark.parametrize(
+    ("payload", "why"),
+    [
+        ({(1, 2): 3}, r"\(1, 2\): it is a key, which JSON has as a text"),
+        ([{"a": {None: 3}}], r"0\.a\.None: it is a key"),
+        ({"a": {1: "x", "1": "y"}}, r"a: two of its keys are one"),
+        ({"a": [SecretStr("s")]}, r"a\.0: a secret is not sent"),
+        ({"a": Numbers(x=math.nan)}, r"a\.x: NaN and infinity"),
+    ],
+)
+@pytest.mark.parametrize("is_known", [False, True])
+def test_what_json_does_not_tell_is_refused_without_a_type_too(payload: Any, why: str, is_known: bool) -> None:
+    registry = Registry()
+    if is_known:
+        registry.register("t", lambda payload: None)
+    with pytest.raises(JobError, match=rf"the payload of t .*{why}"):
+        body_of(registry, "t", payload)
+
+
+@pytest.mark.parametrize(
+    "payload", [{1: "a", ID: {2.5: [datetime(2026, 1, 1, tzinfo=UTC)]}}, (1, {2}), {"a": Animal()}]
+)
+def test_what_json_tells_in_its_own_way_is_sent_without_a_type(payload: Any) -> None:
+    assert body_of(Registry(), "t", payload) == to_json(payload)
+
+
+@pytest.mark.parametrize(
     ("annotation", "payload", "why"),
     [
         (Animal, Lion(), "Lion would arrive as Animal"),
         (list[Animal], [Lion()], r"0: Lion would arrive as Animal"),
         (list[float], [1.0, math.nan], r"is not JSON.*see 1"),
         (dict[str, bytes], {"k": b"\xff"}, r"at k"),
-        (dict[tuple[int, int], str], {(1, 2): "a"}, r"1,2"),
+        (dict[tuple[int, int], str], {(1, 2): "a"}, r"\(1, 2\): it is a key"),
         (dict[str | None, int], {None: 1}, r"None: keys are texts"),
         (dict[str, Any], {"when": datetime(2026, 1, 1, tzinfo=UTC)}, r"when: datetime would arrive as str"),
         (dict[str, str], {1: "a"}, r"1.*valid string"),

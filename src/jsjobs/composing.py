@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from jsjobs.jetstream import wire
 from jsjobs.jetstream.outgoing import Outgoing
 from jsjobs.jetstream.queue import JobQueue
-from jsjobs.jetstream.typed import typed_as
+from jsjobs.jetstream.typed import typed_as, write_untyped
 from jsjobs.model.context import DEFAULT_TENANT, current_context
 from jsjobs.model.expiry import expires_at
 from jsjobs.model.job import Duration, Priority
@@ -121,7 +121,7 @@ def body_of(registry: Registry, job_type: str, payload: Any) -> bytes:
     typed, what = None if known is None else known.payload, f"the payload of {job_type}"
     if typed is None and payload.__class__ not in PLAIN:
         typed = typed_as(payload.__class__)
-    return wire.encode_json(payload, what) if typed is None else typed.write(payload, what)
+    return write_untyped(payload, what) if typed is None else typed.write(payload, what)
 
 
 def _owned(key: str, tenant: str | None, job_type: str) -> str:

@@ -8,7 +8,14 @@ from dataclasses import is_dataclass
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    JsonValue,
+    PydanticSchemaGenerationError,
+    PydanticUserError,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic_core import from_json, to_json
 
 from jsjobs.jetstream.wire import check_told, encode_json
@@ -24,6 +31,8 @@ _PLAIN = frozenset(
 _EQUAL = _PLAIN | {"any", "set", "frozenset", "date", "timedelta", "uuid", "decimal", "bytes", "enum"}
 """Parts of types whose equal values are the same."""
 _FIELDS = frozenset({"model", "dataclass"})
+_JSONS_OWN: Any = TypeAdapter(JsonValue).validator
+"""Knows what JSON has by itself, keys included."""
 _NO_PARTS = frozenset({"metadata", "config", "cls", "default", "expected", "members"})
 
 
@@ -122,6 +131,18 @@ def typed_as(kind: type) -> Typed | None:
     except (PydanticSchemaGenerationError, PydanticUserError, NameError, JobError):
         return None
     return typed
+
+
+def write_untyped(value: Any, what: str) -> bytes:
+    """A caller's value as JSON, where nobody here knows what type the worker reads it as.
+
+    Raises:
+        JobError: `Validation`, naming what JSON does not tell.
+    """
+    raw = encode_json(value, what)
+    if not _JSONS_OWN.isinstance_python(value, strict=True):
+        check_told(value, raw, what)
+    return raw
 
 
 def _check_taken(travel: Travel, value: Any, taken: Any, what: str) -> None:

@@ -40,6 +40,7 @@ _NOT_SENT = (
 _NO_NUMBER = "NaN and infinity are no JSON: leave the number out, or send a text"
 _EXCLUDED = "it is excluded from what is written, so its default alone can arrive"
 _PRIVATE = "a private attribute is not sent"
+_NO_KEY = "it is a key, which JSON has as a text, and nothing reads it from that again"
 _DECLARED = "the declared type leaves it out: declare the type that it is, or a union"
 
 
@@ -239,7 +240,7 @@ def dropped(given: Any, taken: Any, place: Place = ()) -> Change | None:
 
 
 def untold(value: Any, written: Any, place: Place = ()) -> Change | None:
-    """The first thing that a value's JSON does not tell: a secret, a number that is none, a field that is left out."""
+    """The first thing that a value's JSON does not tell: a secret, no number, a field that is left out, a lost key."""
     if is_secret(value):
         return Change(place, _NOT_SENT) if isinstance(written, str) and written == str(value) != "" else None
     if is_no_number(value):
@@ -249,8 +250,9 @@ def untold(value: Any, written: Any, place: Place = ()) -> Change | None:
             return untold(value.root, written, place)
         return _untold_fields(value, written, place) if isinstance(written, dict) else None
     if isinstance(value, dict) and isinstance(written, dict):
-        if len(written) < len(value):
-            return Change(place, "two of its keys are one in JSON, where keys are texts")
+        lost = _untold_key(value, written, place)
+        if lost is not None:
+            return lost
         texts: Iterable[Any] = written.values()
     elif isinstance(value, (*_SEQUENCES, set, frozenset)) and isinstance(written, list):
         texts = written
@@ -261,6 +263,14 @@ def untold(value: Any, written: Any, place: Place = ()) -> Change | None:
         if found is not None:
             return found
     return None
+
+
+def _untold_key(value: dict[Any, Any], written: dict[str, Any], place: Place) -> Change | None:
+    if len(written) < len(value):
+        return Change(place, "two of its keys are one in JSON, where keys are texts")
+    return next(
+        (Change((*place, key), _NO_KEY) for key in value if key is None or isinstance(key, tuple | frozenset)), None
+    )
 
 
 def _untold_fields(value: Any, written: dict[str, Any], place: Place) -> Change | None:
