@@ -23,6 +23,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    FiniteFloat,
     Json,
     PrivateAttr,
     RootModel,
@@ -520,6 +521,16 @@ def test_what_json_does_not_tell_is_refused_without_a_type_too(payload: Any, why
 )
 def test_what_json_tells_in_its_own_way_is_sent_without_a_type(payload: Any) -> None:
     assert body_of(Registry(), "t", payload) == to_json(payload)
+
+
+def test_a_number_too_large_for_a_float_is_infinity_unless_the_type_says_finite() -> None:
+    def loose(payload: list[float]) -> None: ...
+
+    def strict(payload: list[FiniteFloat]) -> None: ...
+
+    assert read_handler("t", loose).read_payload(b"[1E400]") == [math.inf]
+    with pytest.raises(JobError, match="finite number"):
+        read_handler("t", strict).read_payload(b"[1E400]")
 
 
 @pytest.mark.parametrize(
