@@ -142,6 +142,11 @@ async def test_forged_letters_neither_block_nor_overwrite(
         go_on.set()
         with pytest.raises(JobService.Error, match="a true reason"):
             await jobs.result(running)
+
+        async def is_told_truly() -> bool:
+            return (await jobs.letters().find(running)).payload == b"2"
+
+        await eventually(is_told_truly)  # its letter is written after the entry that `result` saw
         await eventually(lambda: nothing_waits(plain, namespace))
         true = await jobs.letters().find(running)
         assert (true.payload, true.error_reason) == (b"2", "Validation")
