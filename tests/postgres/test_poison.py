@@ -185,7 +185,7 @@ async def test_what_the_constraints_let_none_write_keeps_no_other_letter_from_be
     async with Database(empty_url) as database:
         await migrate(database)
         letters = DeadLetters(database, "jobs")
-        odd = {"headers": '[[1, 2]]', "error_history": '[{"attempt": 1}]'}
+        odd = {"headers": "[[1, 2]]", "error_history": '[{"attempt": 1}]'}
         for job_id in ("good", *odd):
             assert await letters.store(new(original_job_id=job_id))
         async with database.connection() as connection:

@@ -59,11 +59,12 @@ async def replay_letter(
     checked_text("a letter's id", reference)
     names = Names(config.namespace)
     try:
+        found = await letters.find(reference)
         queue, prepared = JobQueue(connection, names), list[_Prepared]()
         # All of what is published is read with the claim: others edit letters, and routers mend them, until then. What
         # cannot be published is refused there: an unfinished claim would keep the letter from being discarded.
         given = await letters.claim_replay(
-            (await letters.find(reference)).id,
+            found.id,
             force=force,
             prepare=lambda claimed: prepared.append(_prepare(queue, claimed, priority)),
         )

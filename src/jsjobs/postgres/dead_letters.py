@@ -108,16 +108,16 @@ class DeadLetters(LetterSearch):
         """
         async with self._decision(letter_id) as (connection, patience), connection.transaction():
             row = await connection.fetchrow(_CLAIM, self._namespace, letter_id, force, patience)
-            is_duplicate = row is not None and row["outcome"] == "unfinished"
-            if not is_duplicate:
-                _judge(letter_id, row)
             assert row is not None
-            job_id = JobId(row["job_id"], duplicate=is_duplicate)
-            if prepare is not None:
+            # What cannot be published, `prepare` says more exactly than the database.
+            if prepare is not None and row["outcome"] in {"done", "unfinished", "unpublishable"}:
                 claimed = await connection.fetchrow(GET, self._namespace, letter_id)
                 assert claimed is not None
                 prepare(DeadLetter.from_row(claimed))
-        return job_id
+            is_duplicate = row["outcome"] == "unfinished"
+            if not is_duplicate:
+                _judge(letter_id, row)
+        return JobId(row["job_id"], duplicate=is_duplicate)
 
     async def mark_replayed(self, letter_id: UUID, replayed_job_id: str) -> None:
         """Finishes the claim of this id; does nothing where it is finished, or where another claim stands.

@@ -182,6 +182,15 @@ end $$;
 
 -- Of readers.
 
+-- A row of job_dlq, as readers get it. The table's own type would have each of them wait for a lock on the table before
+-- the function's `lock_timeout` counts.
+create type jsjobs_data.letter as (
+    id uuid, namespace text, app_id text, original_job_id text, type text, priority text, entity text, batch_id text,
+    payload bytea, payload_json jsonb, headers jsonb, headers_raw bytea, error_reason text, error_history jsonb,
+    attempts int, created_at timestamptz, dead_at timestamptz, replayed_job_id text, replayed_at timestamptz,
+    discarded_at timestamptz, traceparent text, original_payload bytea, edited_at timestamptz, errors_dropped int
+);
+
 -- The letters that filters let through; a filter that is null lets all through. A tenant's own are taken first, and then
 -- filtered: what it asks for decides on no reading of others', which the server's statistics would tell it of.
 create function jsjobs_data.chosen(
@@ -220,12 +229,14 @@ end $$;
 create function jsjobs_api.letters(
     in_namespace text, of_tenant text, of_type text, of_reason text, since timestamptz, of_batch text,
     with_replayed boolean, with_discarded boolean, after_time timestamptz, after_id uuid, at_most int
-) returns setof jsjobs_data.job_dlq
+) returns setof jsjobs_data.letter
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp set lock_timeout = '2s'
 as $$
+declare
+    reach constant text[] := jsjobs_data.reach(in_namespace, 'jsjobs_operator', 'jsjobs_viewer');
 begin
     return query select letter.* from jsjobs_data.chosen(
-        in_namespace, jsjobs_data.reach(in_namespace, 'jsjobs_operator', 'jsjobs_viewer'),
+        in_namespace, reach,
         of_tenant, of_type, of_reason, since, of_batch, with_replayed, with_discarded, after_time, after_id, at_most
     ) as found join jsjobs_data.job_dlq as letter on letter.id = found.id
     order by letter.dead_at desc, letter.id desc;
@@ -241,12 +252,14 @@ create function jsjobs_api.headings(
 )
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp set lock_timeout = '2s'
 as $$
+declare
+    reach constant text[] := jsjobs_data.reach(in_namespace, 'jsjobs_operator', 'jsjobs_viewer');
 begin
     return query select letter.id, letter.app_id, letter.type, letter.error_reason,
         left(coalesce(letter.error_history -> -1 ->> 'error', ''), 500),
         letter.dead_at, letter.replayed_at, letter.replayed_job_id, letter.discarded_at
     from jsjobs_data.chosen(
-        in_namespace, jsjobs_data.reach(in_namespace, 'jsjobs_operator', 'jsjobs_viewer'),
+        in_namespace, reach,
         of_tenant, of_type, of_reason, since, of_batch, with_replayed, with_discarded, null, null, at_most
     ) as found join jsjobs_data.job_dlq as letter on letter.id = found.id
     order by letter.dead_at desc, letter.id desc;
@@ -258,9 +271,11 @@ create function jsjobs_api.count(
 ) returns bigint
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp set lock_timeout = '2s'
 as $$
+declare
+    reach constant text[] := jsjobs_data.reach(in_namespace, 'jsjobs_operator', 'jsjobs_viewer');
 begin
     return count(*) from jsjobs_data.chosen(
-        in_namespace, jsjobs_data.reach(in_namespace, 'jsjobs_operator', 'jsjobs_viewer'),
+        in_namespace, reach,
         of_tenant, of_type, of_reason, since, of_batch, with_replayed, with_discarded, null, null, null
     );
 end $$;
@@ -271,14 +286,16 @@ create function jsjobs_api.undecided(
 ) returns table (id uuid, priority text, entity text)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp set lock_timeout = '2s'
 as $$
+declare
+    reach constant text[] := jsjobs_data.reach(in_namespace, 'jsjobs_operator', 'jsjobs_viewer');
 begin
     return query select found.id, found.priority, found.entity from jsjobs_data.chosen(
-        in_namespace, jsjobs_data.reach(in_namespace, 'jsjobs_operator', 'jsjobs_viewer'),
+        in_namespace, reach,
         of_tenant, of_type, of_reason, since, of_batch, false, false, null, null, at_most
     ) as found order by found.dead_at desc, found.id desc;
 end $$;
 
-create function jsjobs_api.letter(in_namespace text, letter_id uuid) returns setof jsjobs_data.job_dlq
+create function jsjobs_api.letter(in_namespace text, letter_id uuid) returns setof jsjobs_data.letter
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp set lock_timeout = '2s'
 as $$
 declare
@@ -289,7 +306,7 @@ begin
 end $$;
 
 -- Three rows tell as well as all of them that what was asked is ambiguous.
-create function jsjobs_api.find(in_namespace text, job_id text, first_id uuid, last_id uuid) returns setof jsjobs_data.job_dlq
+create function jsjobs_api.find(in_namespace text, job_id text, first_id uuid, last_id uuid) returns setof jsjobs_data.letter
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp set lock_timeout = '2s'
 as $$
 declare
