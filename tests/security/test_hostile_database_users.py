@@ -162,6 +162,18 @@ async def test_what_a_tenant_asks_for_is_looked_for_among_its_own_letters_alone(
                 assert "job_dlq" not in str(plan)
                 seen.add(read)
             assert len(seen) == 1, (call, seen)
+        seen = set()
+        for job_id in ("normal-2", "normal-10", "nosuch"):
+            async with sql.transaction():
+                before = await sql.fetchval(READ) or 0
+                assert await sql.fetch("select 1 from jsjobs_api.find('jobs', $1, null, null)", job_id) == []
+                seen.add(await sql.fetchval(READ) - before)
+        assert len(seen) == 1, seen
+        # That is what is left: how much there is of all tenants together, and who may log in.
+        assert await eventually(
+            lambda: sql.fetchval("select n_tup_ins from pg_stat_user_tables where relname = 'job_dlq'")
+        )
+        assert shared.name("other") in [each[0] for each in await sql.fetch("select rolname from pg_roles")]
         everything = "select original_job_id from jsjobs_api.letters('jobs', null, null, null, null, null, true, true, null, null, 99)"
         assert [each[0] for each in await sql.fetch(everything)] == ["normal-1"]
 

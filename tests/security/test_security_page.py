@@ -81,11 +81,11 @@ async def test_files_for_another_namespace(reader: Path) -> None:
 
 
 def test_postgres_roles(reader: Path, postgres: PostgresServer, database_url: str) -> None:
-    [script] = [body for _, body in BLOCKS if "psql" in body]
+    script, logins = [body for _, body in BLOCKS if "psql" in body]
     again = "\n".join(f"psql '{database_url}' -qc \"{line}\"" for line in ("create database paged", ""))
     assert type_in(reader, again).returncode == 0
     url = database_url.replace("/jsjobs?", "/paged?")
-    done = type_in(reader, f"jsjobs db migrate\n{script}", DATABASE_URL=url)
+    done = type_in(reader, f"jsjobs db migrate\n{script}{logins}", DATABASE_URL=url, ADMIN_URL=url)
     assert done.returncode == 0, done.stderr
     named = url.replace("//postgres@", "//shop_router:r-1@")
     rights = "select jsjobs_api.rights(), rolconnlimit from pg_roles where rolname = current_user"

@@ -312,10 +312,20 @@ as $$
 declare
     reach constant text[] := jsjobs_data.reach(in_namespace, 'jsjobs_operator', 'jsjobs_viewer');
 begin
-    return query select letter.* from jsjobs_data.job_dlq as letter
-    where letter.namespace = in_namespace and (reach is null or letter.app_id = any (reach))
-        and (letter.original_job_id = job_id or letter.id between first_id and last_id)
-    limit 3;
+    if reach is null then
+        return query select letter.* from jsjobs_data.job_dlq as letter
+        where letter.namespace = in_namespace
+            and (letter.original_job_id = job_id or letter.id between first_id and last_id)
+        limit 3;
+    else
+        return query select own.* from unnest(reach) as tenant (name), lateral (
+            select letter.* from jsjobs_data.job_dlq as letter
+            where letter.namespace = in_namespace and letter.app_id = tenant.name
+            offset 0 -- as in chosen
+        ) as own
+        where own.original_job_id = job_id or own.id between first_id and last_id
+        limit 3;
+    end if;
 end $$;
 
 -- The highest sequence of each priority's stream among the ids of dead jobs. A stream begins at the clock, in
