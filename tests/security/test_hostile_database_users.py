@@ -191,6 +191,23 @@ async def test_no_member_takes_away_what_its_role_may(shared: Secured, user: str
         assert [each.severity for each in judged(await check_up(database), "")] == [Severity.WARNING]  # no TLS
 
 
+async def test_a_tenant_is_not_told_how_letters_are_looked_for(shared: Secured) -> None:
+    """A plan's estimates are made of all letters: how often a type is among them, say."""
+    told: list[str] = []
+    async with plain_sql(shared, "acme") as sql:
+        sql.add_log_listener(lambda _, message: told.append(str(message.as_dict())))
+        await sql.execute("set client_min_messages = debug5; set debug_print_plan = on; set debug_print_rewritten = on")
+        for call in (
+            "select 1 from jsjobs_api.letters('jobs', null, 't', null, null, null, true, true, null, null, 9)",
+            "select jsjobs_api.count('jobs', null, 't', null, null, null, true, true)",
+            "select 1 from jsjobs_api.find('jobs', 'normal-1', null, null)",
+            "select jsjobs_api.discard('jobs', gen_random_uuid(), 1)",
+        ):
+            await sql.fetch(call)
+        await eventually(lambda: any("PLANNEDSTMT" in each for each in told))  # of its own statements
+    assert not [each for each in told if "in_namespace" in each or "job_dlq" in each or "PL/pgSQL" in each]
+
+
 SLIPS = {
     f"grant select on {TABLE} to public": "public has rights on the table job_dlq",
     "grant insert on jsjobs_data.tenants to jsjobs_tenant": "jsjobs_tenant has rights on the table tenants",

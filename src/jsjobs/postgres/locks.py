@@ -14,7 +14,10 @@ select distinct format('user %s (pid %s)', session.usename, held.pid) as holder
 from pg_locks as held join pg_stat_activity as session using (pid)
 where held.granted and held.pid <> pg_backend_pid()
     and held.database = (select oid from pg_database where datname = current_database())
-    and held.relation in (select oid from pg_class where relname in ('job_dlq', 'jsjobs_migrations'))
+    and (
+        held.relation in (select oid from pg_class where relname in ('job_dlq', 'jsjobs_migrations'))
+        or held.locktype = 'object' -- of functions and schemas, which a view may keep
+    )
 limit 3
 """
 _HOLDERS_WITHIN = 2.0

@@ -140,6 +140,9 @@ exception when data_exception or program_limit_exceeded then
     return null;
 end $$;
 
+-- The functions that everybody may call. What a session sets to be told how its statements are planned
+-- (`client_min_messages`) does not count in them: estimates come from all letters.
+
 -- Of routers.
 
 create function jsjobs_api.store(
@@ -147,7 +150,8 @@ create function jsjobs_api.store(
     payload bytea, is_document boolean, headers jsonb, headers_raw bytea, error_reason text, error_history jsonb,
     attempts int, created_at timestamptz, dead_at timestamptz, traceparent text, errors_dropped int
 ) returns uuid
-language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '500ms'
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+set client_min_messages = warning set lock_timeout = '500ms'
 as $$
 #variable_conflict use_column
 declare
@@ -230,7 +234,8 @@ create function jsjobs_api.letters(
     in_namespace text, of_tenant text, of_type text, of_reason text, since timestamptz, of_batch text,
     with_replayed boolean, with_discarded boolean, after_time timestamptz, after_id uuid, at_most int
 ) returns setof jsjobs_data.letter
-language plpgsql stable security definer set search_path = pg_catalog, pg_temp set lock_timeout = '2s'
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+set client_min_messages = warning set lock_timeout = '2s'
 as $$
 declare
     reach constant text[] := jsjobs_data.reach(in_namespace, 'jsjobs_operator', 'jsjobs_viewer');
@@ -250,7 +255,8 @@ create function jsjobs_api.headings(
     id uuid, app_id text, type text, error_reason text, last_error text, dead_at timestamptz,
     replayed_at timestamptz, replayed_job_id text, discarded_at timestamptz
 )
-language plpgsql stable security definer set search_path = pg_catalog, pg_temp set lock_timeout = '2s'
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+set client_min_messages = warning set lock_timeout = '2s'
 as $$
 declare
     reach constant text[] := jsjobs_data.reach(in_namespace, 'jsjobs_operator', 'jsjobs_viewer');
@@ -269,11 +275,20 @@ create function jsjobs_api.count(
     in_namespace text, of_tenant text, of_type text, of_reason text, since timestamptz, of_batch text,
     with_replayed boolean, with_discarded boolean
 ) returns bigint
-language plpgsql stable security definer set search_path = pg_catalog, pg_temp set lock_timeout = '2s'
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+set client_min_messages = warning set lock_timeout = '2s' set plan_cache_mode = force_custom_plan
 as $$
 declare
     reach constant text[] := jsjobs_data.reach(in_namespace, 'jsjobs_operator', 'jsjobs_viewer');
 begin
+    if reach is null then -- the same filters as in chosen; there are many to count, and they need no order
+        return count(*) from jsjobs_data.job_dlq as letter
+        where letter.namespace = in_namespace
+            and (of_tenant is null or letter.app_id = of_tenant) and (of_type is null or letter.type = of_type)
+            and (of_reason is null or letter.error_reason = of_reason) and (since is null or letter.dead_at >= since)
+            and (of_batch is null or letter.batch_id = of_batch)
+            and (with_replayed or letter.replayed_at is null) and (with_discarded or letter.discarded_at is null);
+    end if;
     return count(*) from jsjobs_data.chosen(
         in_namespace, reach,
         of_tenant, of_type, of_reason, since, of_batch, with_replayed, with_discarded, null, null, null
@@ -284,7 +299,8 @@ end $$;
 create function jsjobs_api.undecided(
     in_namespace text, of_tenant text, of_type text, of_reason text, since timestamptz, of_batch text, at_most int
 ) returns table (id uuid, priority text, entity text)
-language plpgsql stable security definer set search_path = pg_catalog, pg_temp set lock_timeout = '2s'
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+set client_min_messages = warning set lock_timeout = '2s'
 as $$
 declare
     reach constant text[] := jsjobs_data.reach(in_namespace, 'jsjobs_operator', 'jsjobs_viewer');
@@ -296,7 +312,8 @@ begin
 end $$;
 
 create function jsjobs_api.letter(in_namespace text, letter_id uuid) returns setof jsjobs_data.letter
-language plpgsql stable security definer set search_path = pg_catalog, pg_temp set lock_timeout = '2s'
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+set client_min_messages = warning set lock_timeout = '2s'
 as $$
 declare
     reach constant text[] := jsjobs_data.reach(in_namespace, 'jsjobs_operator', 'jsjobs_viewer');
@@ -307,7 +324,8 @@ end $$;
 
 -- Three rows tell as well as all of them that what was asked is ambiguous.
 create function jsjobs_api.find(in_namespace text, job_id text, first_id uuid, last_id uuid) returns setof jsjobs_data.letter
-language plpgsql stable security definer set search_path = pg_catalog, pg_temp set lock_timeout = '2s'
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+set client_min_messages = warning set lock_timeout = '2s'
 as $$
 declare
     reach constant text[] := jsjobs_data.reach(in_namespace, 'jsjobs_operator', 'jsjobs_viewer');
@@ -331,7 +349,8 @@ end $$;
 -- The highest sequence of each priority's stream among the ids of dead jobs. A stream begins at the clock, in
 -- microseconds, and takes less than one message in each: what is a day ahead is forged, and pushes no stream there.
 create function jsjobs_api.highest_sequences(in_namespace text) returns table (priority text, sequence bigint)
-language plpgsql stable security definer set search_path = pg_catalog, pg_temp set lock_timeout = '2s'
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+set client_min_messages = warning set lock_timeout = '2s'
 as $$
 declare
     latest constant bigint := (extract(epoch from clock_timestamp()) + 86400) * 1000000;
@@ -387,7 +406,8 @@ $$;
 
 create function jsjobs_api.claim_replay(in_namespace text, letter_id uuid, is_forced boolean, patience int)
 returns table (outcome text, job_id text)
-language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '2s'
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+set client_min_messages = warning set lock_timeout = '2s'
 as $$
 declare
     letter constant jsjobs_data.job_dlq := jsjobs_data.locked(in_namespace, letter_id, patience);
@@ -411,7 +431,8 @@ begin
 end $$;
 
 create function jsjobs_api.mark_replayed(in_namespace text, letter_id uuid, claim text, patience int) returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '2s'
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+set client_min_messages = warning set lock_timeout = '2s'
 as $$
 declare
     letter constant jsjobs_data.job_dlq := jsjobs_data.locked(in_namespace, letter_id, patience);
@@ -423,7 +444,8 @@ end $$;
 
 create function jsjobs_api.discard(in_namespace text, letter_id uuid, patience int)
 returns table (outcome text, job_id text)
-language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '2s'
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+set client_min_messages = warning set lock_timeout = '2s'
 as $$
 declare
     letter constant jsjobs_data.job_dlq := jsjobs_data.locked(in_namespace, letter_id, patience);
@@ -444,7 +466,8 @@ end $$;
 create function jsjobs_api.edit(
     in_namespace text, letter_id uuid, body bytea, is_document boolean, is_forced boolean, instead_of bytea, patience int
 ) returns table (outcome text, job_id text)
-language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '2s'
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+set client_min_messages = warning set lock_timeout = '2s'
 as $$
 declare
     letter constant jsjobs_data.job_dlq := jsjobs_data.locked(in_namespace, letter_id, patience);
