@@ -405,11 +405,10 @@ async def test_a_replay_takes_all_from_the_letter_as_it_was_claimed(
     assert (status.tenant, status.type) == ("other", true.type)
 
 
-@pytest.mark.long
 async def test_letters_that_a_tenant_holds_cost_seconds_in_sum_and_are_named(shared: Secured) -> None:
     """By calls in a transaction that it leaves open."""
     async with plain_sql(shared, "router") as router:
-        for n in range(60):
+        for n in range(20):
             await store(router, f"normal-{n + 100}")
     async with plain_sql(shared, "acme") as sql, shared.open("decides") as database:
         letters = DeadLetters(database, "jobs")
@@ -427,9 +426,9 @@ async def test_letters_that_a_tenant_holds_cost_seconds_in_sum_and_are_named(sha
                 ):
                     await decide(letter_id)
         assert await letters.discard((await letters.find("normal-2")).id)
-        # 120 of them, each at 3 s before; what is seen meanwhile is what was there.
-        assert time.monotonic() - began < 30
-        assert len(await letters.list(limit=99)) == 61
+        # Forty tries of a second each, if nobody summed them up; what is seen meanwhile is what was there.
+        assert time.monotonic() - began < 20
+        assert len(await letters.list(limit=99)) == 21
         await holding.rollback()
         assert await letters.discard(held[0])
 

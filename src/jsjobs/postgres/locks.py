@@ -22,7 +22,7 @@ limit 3
 """
 _HOLDERS_WITHIN = 2.0
 _LONGEST_WAIT = 1.0
-_ALL_WAITS = 5.0
+_ALL_WAITS = 3.0
 _GAIN = 0.1
 """Seconds of waiting that are gained in each second."""
 
@@ -34,7 +34,7 @@ async def holders(connection: Connection) -> str:
 
 
 class Patience:
-    """How long decisions wait for letters that others hold: a second each, five seconds in sum.
+    """How long decisions wait for letters that others hold: a second each, three seconds in sum.
 
     Whoever may decide on one letter may hold a thousand: what waited in vain shortens the waits that follow.
     """
