@@ -79,7 +79,8 @@ async def _prepare(database: Database) -> None:
     async with database.connection() as connection:
         if await connection.fetchval("show server_encoding") != "UTF8":
             raise DatabaseRefused(f"the database {database.place} must be created with encoding UTF8")
-        with suppress(asyncpg.UniqueViolationError, asyncpg.DuplicateTableError):  # another did so in this moment
+        # Another did so in this moment.
+        with suppress(asyncpg.UniqueViolationError, asyncpg.DuplicateTableError, asyncpg.DuplicateObjectError):
             await connection.execute(_CREATE_HISTORY)
 
 
