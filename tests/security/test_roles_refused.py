@@ -24,8 +24,8 @@ async def test_commands_say_which_right_is_missing(as_user: Settings) -> None:
     async with JobService(as_user("operator")) as operator:
         job_id = await operator.submit("echo", 1)
     refused = {
-        ("publisher", "status", job_id): "$JS.API.DIRECT.GET.KV_jobs.$KV.jobs.",
-        ("publisher", "cancel", job_id): "$JS.API.DIRECT.GET.KV_jobs.$KV.jobs.",
+        ("publisher", "status", job_id): "$JS.API.DIRECT.GET.KV_jobs",
+        ("publisher", "cancel", job_id): "$JS.API.DIRECT.GET.KV_jobs",
         ("publisher", "submit", "echo", "1", "--delay", "5m"): "jobs.at.",
         ("publisher", "streams", "apply"): "$JS.API.STREAM.INFO.KV_jobs",
         ("viewer", "submit", "echo", "1"): "jobs.normal.",
@@ -122,7 +122,7 @@ async def test_answers_do_not_become_states_letters_nor_jobs(as_user: Settings) 
         before = await operator.status(victim)
         for reply in (f"$KV.jobs.{victim}", "jobs.dead.x", "jobs.critical.e.echo", f"jobs.cancel.{victim}"):
             await publisher.publish("jobs.normal.e.echo", b"1", reply=reply)
-            await viewer.publish("$JS.API.DIRECT.GET.KV_jobs", b'{"seq":1}', reply=reply)
+            await viewer.publish("$JS.API.STREAM.MSG.GET.KV_jobs", b'{"seq":1}', reply=reply)
             await viewer.publish("$JS.API.STREAM.INFO.KV_jobs", b"", reply=reply)
         js = operator.connection.jetstream()
 

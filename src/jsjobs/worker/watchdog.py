@@ -26,6 +26,7 @@ INTERVAL = 3.0
 """Seconds between two looks."""
 _PATIENCE = 3
 """Looks in a row to which a cluster may answer in part, as it does while leaders change."""
+_KEPT_BUSY = b"NATS/1.0\r\nNats-TTL: %ds\r\n\r\n" % (3 * INTERVAL)
 FAST = 0.5
 """Seconds between two looks while something is missing."""
 
@@ -134,6 +135,10 @@ class Watchdog:
             await taker.take(shard)
         for shard, info in shards.items():
             await self._listen_again(shard, info)
+        if shards and not any(map(taker.listens_to, shards)):
+            # Who looks at the shards sees nobody: this tells them.
+            with suppress(JobError):
+                self._connection.post(self._names.busy_worker, b"1", header=_KEPT_BUSY)
         await self._wake(shards)
         first, waiting = await self._declared()
         # Shards that are about to run are not missed yet, and those that are being removed are missed only once.
