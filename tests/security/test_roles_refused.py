@@ -203,3 +203,15 @@ async def test_a_router_that_may_not_publish_letters_clears_away_what_fired_and_
             await eventually(only_the_letters_wait)
     assert "could not be made a dead letter" in caplog.text
     assert 'for Publish to "jobs.dead.at-unfit-' in caplog.text
+
+
+async def test_the_doctor_names_the_right_that_a_viewer_lacks(as_user: Settings) -> None:
+    [examined] = await commands((environment(as_user("viewer")), ("doctor", "--json")))
+    found = json.loads(examined.out)["findings"]
+    assert not [each for each in found if "does not serve" in each["what"]]
+    [limits] = [each for each in found if each["check"] == "limits"]
+    assert limits["severity"] == "note"
+    assert 'Permissions Violation for Publish to "$JS.API.INFO"' in limits["what"]
+    assert "$JS.API.INFO" in limits["remedy"]
+    # The rest is looked at all the same.
+    assert "workers" in {each["check"] for each in found}, found
