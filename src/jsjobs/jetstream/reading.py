@@ -44,14 +44,17 @@ async def read_one(
         except NotPermitted as error:
             refused = error
     try:
-        found = await _through_the_api(connection, stream, request, timeout)
+        found = await read_at_leader(connection, stream, request, timeout=timeout)
     except NotPermitted:
         raise refused from None
     connection.direct_gets_refused = refused
     return found
 
 
-async def _through_the_api(connection: Connection, stream: str, request: dict[str, Any], timeout: float) -> Reply:
+async def read_at_leader(
+    connection: Connection, stream: str, request: dict[str, Any], *, timeout: float = DEFAULT_TIMEOUT
+) -> Reply:
+    """As `read_one`, but through the API, which the stream's leader answers: another replica may lag behind."""
     endpoint = f"STREAM.MSG.GET.{stream}"
     subject, body = f"$JS.API.{endpoint}".encode(), json.dumps(request).encode()
     answer = read_answer((await connection.ask(subject, body, timeout=timeout, again=True)).data, endpoint)

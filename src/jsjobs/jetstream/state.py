@@ -29,7 +29,7 @@ from jsjobs.jetstream.errors import (
     Unanswered,
     Unstored,
 )
-from jsjobs.jetstream.reading import read_one
+from jsjobs.jetstream.reading import read_at_leader, read_one
 from jsjobs.jetstream.refusals import NotPermitted
 from jsjobs.jetstream.stored import place_of
 from jsjobs.jetstream.subjects import Names
@@ -165,6 +165,18 @@ class StateStore:
         """
         try:
             return await self._read(job_id)
+        except NoResponders:
+            raise _no_bucket(self._names) from None
+
+    async def read_at_leader(self, job_id: str) -> Found | None:
+        """As `read`, but as the bucket's leader has it: no replica that lags behind.
+
+        Raises:
+            JobError: As `read`.
+        """
+        request = {"last_by_subj": self._names.state(job_id).decode()}
+        try:
+            return _found(await read_at_leader(self._connection, self._names.state_stream, request), job_id)
         except NoResponders:
             raise _no_bucket(self._names) from None
 
