@@ -119,7 +119,7 @@ class Observer:
 
     A look costs nine requests and one more for each running job that is listed (three, where its entry alone does not
     tell); at most sixteen more tell the oldest waiting jobs, four more the order of generations during a change, one
-    whether there is any worker, where nobody listens to any shard.
+    whether a worker is at its bound, where nobody listens to a shard.
     """
 
     def __init__(self, connection: Connection, names: Names) -> None:
@@ -145,8 +145,8 @@ class Observer:
             raise JobError.from_not_found(no_streams(self._names.namespace))
         shards = await live_shards(self._connection, self._names)
         busy = {shard: info for shard, info in shards.items() if info["num_ack_pending"]}
-        bound = [bool(info.get("push_bound")) for info in shards.values()]
-        anybody = not all(bound) and (any(bound) or await self._is_a_worker_busy())
+        alone = any(not info.get("push_bound") for info in shards.values())
+        anybody = alone and await self._is_a_worker_busy()
         looks, running = await asyncio.gather(
             asyncio.gather(*(self._priority(priority, info, shards, anybody) for priority, info in found.items())),
             self._in_flight.jobs(busy, running_limit),
@@ -161,7 +161,7 @@ class Observer:
         )
 
     async def _is_a_worker_busy(self) -> bool:
-        """Whether there is a worker, though nobody listens to any shard: it runs as many jobs as it may."""
+        """Whether there is a worker that does not listen to each shard: it runs as many jobs as it may."""
         request = {"last_by_subj": self._names.busy_worker.decode()}
         try:
             found = await find_stored(self._connection, self._names.state_stream, request)

@@ -225,7 +225,7 @@ class Names:
 
     @property
     def busy_worker(self) -> bytes:
-        """Subject of what a worker keeps in the state bucket while it is at its bound, and so listens to no shard."""
+        """Subject of what a worker at its bound keeps in the state bucket: it does not listen to all shards."""
         return f"$KV.{self.bucket}.workers.busy".encode()
 
     def cancel(self, job_id: str) -> bytes:

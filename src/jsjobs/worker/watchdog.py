@@ -19,6 +19,7 @@ from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
 from jsjobs.safe_log import get_logger
 from jsjobs.settings import Config
+from jsjobs.worker.busy import tell_busy
 
 logger = get_logger("jsjobs.worker")
 
@@ -26,7 +27,6 @@ INTERVAL = 3.0
 """Seconds between two looks."""
 _PATIENCE = 3
 """Looks in a row to which a cluster may answer in part, as it does while leaders change."""
-_KEPT_BUSY = b"NATS/1.0\r\nNats-TTL: %ds\r\n\r\n" % (3 * INTERVAL)
 FAST = 0.5
 """Seconds between two looks while something is missing."""
 
@@ -135,10 +135,8 @@ class Watchdog:
             await taker.take(shard)
         for shard, info in shards.items():
             await self._listen_again(shard, info)
-        if shards and not any(map(taker.listens_to, shards)):
-            # Who looks at the shards sees nobody: this tells them.
-            with suppress(JobError):
-                self._connection.post(self._names.busy_worker, b"1", header=_KEPT_BUSY)
+        if not all(map(taker.listens_to, shards)):
+            tell_busy(self._connection, self._names)
         await self._wake(shards)
         first, waiting = await self._declared()
         # Shards that are about to run are not missed yet, and those that are being removed are missed only once.
