@@ -205,3 +205,36 @@ async def test_the_account_of_the_namespace_is_bounded(as_user: Settings) -> Non
         whole = {"name": "OTHERS", "subjects": ["others"], "max_bytes": 16 * 2**30}
         answer = json.loads((await root.request("$JS.API.STREAM.CREATE.OTHERS", json.dumps(whole).encode())).data)
         assert answer["error"]["err_code"] == 10047
+
+
+async def test_a_true_letter_behind_many_forged_ones_waits_for_seconds(
+    as_user: Settings, secured_server: NatsServer
+) -> None:
+    """A worker makes up 200 letters of jobs that did not die: each keeps one of 64 places for a second."""
+    worker = JobService(as_user("worker"))
+
+    @worker.handler("dies")
+    async def dies(_: object) -> None:
+        raise JobService.Error.from_validation("it shall die")
+
+    async with (
+        JobService(as_user("operator")) as operator,
+        plain_client(secured_server.url, "worker") as hostile,
+        plain_client(secured_server.url, "root") as root,
+        worker,
+        worker.worker(),
+    ):
+        for number in range(200):
+            await hostile.publish(f"jobs.dead.normal-{10**15 + number}", b"{}")
+        await hostile.flush()
+        true = await operator.submit("dies", 1)
+
+        async def all_are_there() -> bool:
+            return (await root.jetstream().stream_info("JOBS_DEAD")).state.messages == 201
+
+        await eventually(all_are_there)
+        began = time.monotonic()
+        async with JobService(as_user("router")) as router, router.router():
+            letter = await eventually(lambda: operator.letters().find(true))
+        assert letter.error_reason == "Validation"
+        assert time.monotonic() - began < 15

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 logger = get_logger("jsjobs.router")
 
 _ADVISORY = b"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES."
-_PATIENT_DELIVERIES = 5
+_PATIENT_DELIVERIES = 2
 _TRY_AGAIN = 0.5
 _LONGEST_PAUSE = 10.0
 _LAST_WORD = 5.0  # seconds for the letters in hand when the router stops

@@ -8,6 +8,7 @@ from typing import Any
 from jsjobs.doctor.finding import Finding, Severity, how_full
 from jsjobs.doctor.patient import ANSWERS_WITHIN, Patient
 from jsjobs.jetstream.api import call
+from jsjobs.jetstream.refusals import NotPermitted
 from jsjobs.model.errors import JobError
 
 _COUNTED = {
@@ -25,6 +26,11 @@ async def limits(patient: Patient) -> AsyncIterator[Finding]:
         return
     try:
         info = await call(patient.connection, "INFO", timeout=ANSWERS_WITHIN)
+    except NotPermitted as error:
+        remedy = "let this user publish on $JS.API.INFO, or run this as a user who may"
+        what = f"the account's limits cannot be seen: {error.message}"
+        yield Finding("limits", Severity.NOTE, what, "account", remedy)
+        return
     except JobError as error:
         patient.has_jetstream = False
         remedy = (

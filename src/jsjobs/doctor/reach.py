@@ -9,7 +9,7 @@ from jsjobs.doctor.patient import Patient
 from jsjobs.jetstream import declared
 from jsjobs.jetstream.connection import MIN_SERVER
 from jsjobs.jetstream.servers import ASKED_FOR_VERSIONS
-from jsjobs.jetstream.subjects import ANYBODY, Generation
+from jsjobs.jetstream.subjects import Generation
 from jsjobs.model.job import Priority
 
 _CLOCK_APART = 1.0
@@ -56,7 +56,6 @@ async def rights(patient: Patient) -> AsyncIterator[Finding]:
         return
     who = f"user {known.user or '(none)'} of account {known.account}"
     stream, dead = names.stream(Priority.CRITICAL), names.dead_stream
-    to_workers = names.cancel(ANYBODY).decode()
     needed = {
         "$JS.API.INFO": "$JS.API.INFO",
         "$JS.API.STREAM.INFO.>": f"$JS.API.STREAM.INFO.{stream}",
@@ -64,7 +63,6 @@ async def rights(patient: Patient) -> AsyncIterator[Finding]:
         "$JS.API.CONSUMER.INFO.>": f"$JS.API.CONSUMER.INFO.{dead}.{names.router}",
         "$JS.API.CONSUMER.LIST.>": f"$JS.API.CONSUMER.LIST.{stream}",
         "$JS.API.DIRECT.GET.>": f"$JS.API.DIRECT.GET.{stream}",
-        to_workers: to_workers,
     }
     lacking = [pattern for pattern, subject in needed.items() if not known.may_publish(subject)]
     if lacking:

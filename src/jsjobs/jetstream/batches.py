@@ -10,7 +10,7 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -21,6 +21,7 @@ from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionLost, NoResponders, no_streams
 from jsjobs.jetstream.fired import fired_entries
 from jsjobs.jetstream.ids import parse_plain_id
+from jsjobs.jetstream.reading import read_one
 from jsjobs.jetstream.schedules import Schedules
 from jsjobs.jetstream.state import is_left_by_expiry
 from jsjobs.jetstream.subjects import Names
@@ -58,7 +59,6 @@ class Batches:
         self._names = names
         self._ttl = int(result_ttl + _OUTLIVES)
         self._timeout = timeout
-        self._direct = f"$JS.API.DIRECT.GET.{names.state_stream}".encode()
 
     async def record(self, batch_id: str, ids: Sequence[str]) -> None:
         """Keep which jobs a list became; for as long as ended jobs are remembered, and 30 days more.
@@ -127,7 +127,7 @@ class Batches:
             return await self._read(subject, BatchRecord, batch_id)
 
     async def _read(self, subject: bytes, kind: type[R], batch_id: str) -> R:
-        [reply] = await self._ask([(b"%b.%b" % (self._direct, subject), b"")])
+        [reply] = await self._read_all([(self._names.state_stream, {"last_by_subj": subject.decode()})])
         if value_of(reply.header, b"Nats-Sequence") is None:
             raise JobError.from_not_found(f"no batch {batch_id} is known")
         if not reply.data:
@@ -156,7 +156,8 @@ class Batches:
 
     async def _entries(self, ids: Sequence[str]) -> dict[str, Status | None]:
         """The statuses of those that have an entry; None where it has expired. A deleted one tells nothing."""
-        replies = await self._ask([(b"%b.%b" % (self._direct, self._names.state(job_id)), b"") for job_id in ids])
+        stream = self._names.state_stream
+        replies = await self._read_all([(stream, {"last_by_subj": self._names.state(each).decode()}) for each in ids])
         return {
             job_id: _status(reply.data, job_id) if reply.data else None
             for job_id, reply in zip(ids, replies, strict=True)
@@ -166,11 +167,8 @@ class Batches:
     async def _messages(self, ids: Sequence[str]) -> set[str]:
         """Those whose messages are still in their queues, or that have a schedule or are on the way from it."""
         places = [(job_id, place) for job_id in ids if (place := parse_plain_id(job_id)) is not None]
-        replies = await self._ask(
-            [
-                (f"$JS.API.DIRECT.GET.{self._names.stream(priority)}".encode(), b'{"seq":%d}' % sequence)
-                for _, (priority, sequence) in places
-            ]
+        replies = await self._read_all(
+            [(self._names.stream(priority), {"seq": sequence}) for _, (priority, sequence) in places]
         )
         there = {
             job_id
@@ -185,9 +183,8 @@ class Batches:
             there |= (await fired_entries(self._connection, self._names, fired)).keys()
         return there
 
-    async def _ask(self, requests: Sequence[tuple[bytes, bytes]]) -> list[Reply]:
-        await self._connection.when_up(self._timeout)
-        asked = [self._connection.ask_soon(subject, body, timeout=self._timeout) for subject, body in requests]
+    async def _read_all(self, requests: Sequence[tuple[str, dict[str, Any]]]) -> list[Reply]:
+        asked = [read_one(self._connection, *request, timeout=self._timeout) for request in requests]
         try:
             return await asyncio.gather(*asked)
         except NoResponders:

@@ -51,10 +51,6 @@ class Generation(NamedTuple):
         return cls(int(match[1]), int(match[2]))
 
 
-ANYBODY = "anybody"
-"""In the place of a job's id, where workers are asked to stop one: every worker answers."""
-
-
 @dataclass(frozen=True, slots=True)
 class Shard:
     """One lane of a priority: jobs in it run one at a time, in order."""
@@ -226,6 +222,11 @@ class Names:
     def quota(self, digest: str) -> bytes:
         """Subject of what a tenant has of delayed jobs, in the state bucket."""
         return f"$KV.{self.bucket}.quota.{digest}".encode()
+
+    @property
+    def busy_worker(self) -> bytes:
+        """Subject of what a worker at its bound keeps in the state bucket: it does not listen to all shards."""
+        return f"$KV.{self.bucket}.workers.busy".encode()
 
     def cancel(self, job_id: str) -> bytes:
         """Where the worker that runs a job is asked to stop it."""

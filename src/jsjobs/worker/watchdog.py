@@ -19,6 +19,7 @@ from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
 from jsjobs.safe_log import get_logger
 from jsjobs.settings import Config
+from jsjobs.worker.busy import tell_busy
 
 logger = get_logger("jsjobs.worker")
 
@@ -134,6 +135,8 @@ class Watchdog:
             await taker.take(shard)
         for shard, info in shards.items():
             await self._listen_again(shard, info)
+        if not all(map(taker.listens_to, shards)):
+            tell_busy(self._connection, self._names)
         await self._wake(shards)
         first, waiting = await self._declared()
         # Shards that are about to run are not missed yet, and those that are being removed are missed only once.
