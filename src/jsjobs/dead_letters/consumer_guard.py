@@ -10,7 +10,7 @@ from typing import Any
 
 from jsjobs.jetstream.api import find
 from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.generations import live_shards, read_live
+from jsjobs.jetstream.generations import LastLive, live_shards
 from jsjobs.jetstream.stalled import LOOK_AGAIN, LOOK_EVERY, Stalls, wake
 from jsjobs.jetstream.subjects import Names, Shard
 from jsjobs.model.errors import JobError
@@ -36,6 +36,7 @@ class ConsumerGuard:
         """
         self._connection = connection
         self._names = names
+        self._live = LastLive(connection, names, logger)
         self._restore = restore
         self._stalls = Stalls()
         self._missing: set[Shard] = set()
@@ -71,7 +72,7 @@ class ConsumerGuard:
 
     async def _first(self, priority: Priority) -> set[Shard]:
         """The shards whose turn it is; those of generations that wait for it may not be there yet."""
-        generations = (await read_live(self._connection, self._names, priority)).generations
+        generations = (await self._live.read(priority)).generations
         return {Shard(priority, first, number) for first in generations[:1] for number in range(first.shards)}
 
     async def _make_again(self, missing: set[Shard]) -> None:

@@ -106,7 +106,7 @@ class Sweep:
         """
         steps, made = await self._topology.plan(), []
         # What was never applied is for `streams apply` to decide.
-        undecided = {step.priority for step in steps if step.kind == "generations" and step.action is Action.CREATE}
+        undecided = {step.priority for step in steps if step.kind == "generations" and step.action is not Action.KEEP}
         absent = {step.name for step in steps if step.kind == "stream" and step.action is Action.CREATE}
         for step in steps:
             if step.kind != "consumer" or step.action is not Action.CREATE:

@@ -31,6 +31,8 @@ def _of(step: Step) -> Finding:
         return Finding("declared", Severity.PROBLEM, f"it is not as declared: {step.reason}", where, remedy)
     if step.action is Action.CREATE:
         return Finding("declared", Severity.PROBLEM, "it is not there", where, _APPLY)
+    if step.kind == "generations":
+        return Finding("declared", Severity.PROBLEM, step.reason, where, _APPLY)
     changes = "; ".join(
         f"{name} is {json.dumps(old)}, not {json.dumps(new)}" for name, (old, new) in step.changes.items()
     )

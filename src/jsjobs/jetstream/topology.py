@@ -11,6 +11,7 @@ from jsjobs.jetstream import declared
 from jsjobs.jetstream.api import CONSUMER_NOT_FOUND, ApiError, call, find
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.declared import Declared, differences
+from jsjobs.jetstream.generation_consumers import common_pause
 from jsjobs.jetstream.generations import (
     Live,
     Stored,
@@ -153,9 +154,9 @@ class Topology:
         return [reshard.left for reshard in reshards if reshard.left]
 
     async def _take(self, step: Step) -> None:
-        if step.kind == "generations" and step.action is Action.CREATE and step.priority is not None:
+        if step.kind == "generations" and step.action is not Action.KEEP and step.priority is not None:
             generations = tuple(Generation.parse(name) for name in step.body["generations"])
-            live = Live(generations, revision=step.body["revision"])
+            live = Live(generations, operators_pause=step.body["pause"], revision=step.body["revision"])
             await write_live(self._connection, self._names, step.priority, live)
         elif step.kind == "stream" and step.action is Action.UPDATE and step.priority is not None:
             await update_queue(self._connection, self._names, self._config, step.priority, step.body)
@@ -173,10 +174,15 @@ class Topology:
         # Without an entry - the bucket was lost, or is younger than the queue - what the stream does is what lives.
         found = found_generations(stored) if stored else ()
         generations = live.generations or found or (Generation(1, wanted),)
-        body = {"generations": [str(generation) for generation in generations], "revision": live.revision}
-        action = Action.KEEP if live.generations else Action.CREATE
+        body = {
+            "generations": [str(generation) for generation in generations],
+            "pause": live.operators_pause if live.generations else common_pause(generations[0], shards),
+            "revision": live.revision,
+        }
         # First of all: it decides between two that begin at once.
-        steps = [Step(action, "generations", names.topology_key(priority), body=body, priority=priority)]
+        action = Action.UPDATE if live.problem else Action.KEEP if live.generations else Action.CREATE
+        entry = names.topology_key(priority)
+        steps = [Step(action, "generations", entry, reason=live.problem, body=body, priority=priority)]
         stream = declared.queue_stream(config, names, priority, generations[-1])
         if stored is None:
             steps.append(_creation(stream, {"first_seq": await self._first_sequence(priority, floor)}))

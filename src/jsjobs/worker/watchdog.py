@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from jsjobs.jetstream.api import IncompleteList
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import no_streams
-from jsjobs.jetstream.generations import live_shards, read_live
+from jsjobs.jetstream.generations import LastLive, live_shards
 from jsjobs.jetstream.refusals import NotPermitted
 from jsjobs.jetstream.stalled import Stalls, wake
 from jsjobs.jetstream.subjects import Names, Shard
@@ -28,6 +28,8 @@ _PATIENCE = 3
 """Looks in a row to which a cluster may answer in part, as it does while leaders change."""
 FAST = 0.5
 """Seconds between two looks while something is missing."""
+_APART = 0.1
+"""Seconds between two looks at least: whoever may write the lists may write them all the time."""
 
 
 class Taker(Protocol):
@@ -59,6 +61,7 @@ class Watchdog:
     ) -> None:
         self._connection = connection
         self._names = names
+        self._live = LastLive(connection, names, logger)
         self._taker = taker
         self._limits_are = limits_are
         self._task: asyncio.Task[None] | None = None
@@ -106,6 +109,7 @@ class Watchdog:
                     await self._soon.wait()
             self._soon.clear()
             await self._try()
+            await asyncio.sleep(_APART)
 
     async def _try(self, shards: dict[Shard, dict[str, Any]] | None = None) -> None:
         try:
@@ -152,7 +156,7 @@ class Watchdog:
         first: list[Shard] = []
         waiting: list[Shard] = []
         for priority in Priority:
-            live = await read_live(self._connection, self._names, priority)
+            live = await self._live.read(priority)
             for place, generation in enumerate(live.generations):
                 shards = waiting if place else first
                 shards += [Shard(priority, generation, number) for number in range(generation.shards)]
