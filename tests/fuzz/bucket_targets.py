@@ -106,7 +106,7 @@ def topology(data: bytes) -> bool:
     live = at_once(read_live(connection, NAMES, JobService.Priority.HIGH))
     assert len(live.generations) <= MAX_GENERATIONS
     assert all(0 < generation.shards <= MAX_SHARDS for generation in live.generations)
-    assert bool(live.problem) is not bool(live.generations)
+    assert not (live.problem and live.generations)
     for moment in (live.paused_until, live.operators_pause):
         assert moment is None or moment.tzinfo is not None
     return bool(live.generations)
