@@ -205,9 +205,18 @@ async def live_shards(
 
 
 async def _shards(connection: Connection, names: Names, priority: Priority) -> dict[Shard, dict[str, Any]]:
-    shards = {}
+    return (await shards_and_others(connection, names, priority))[0]
+
+
+async def shards_and_others(
+    connection: Connection, names: Names, priority: Priority
+) -> tuple[dict[Shard, dict[str, Any]], list[str]]:
+    """As `live_shards`, of one priority, and the names of consumers of its queue that can be no shard's."""
+    shards, others = {}, []
     async for info in consumers(connection, names.stream(priority)):
         shard = Shard.of(info["name"])
         if shard is not None and shard.priority is priority:
             shards[shard] = info
-    return shards
+        else:
+            others.append(info["name"])
+    return shards, others

@@ -23,7 +23,7 @@ from jsjobs.jetstream.shard_consumers import UNTIL_RESUMED, later, paused_until
 from jsjobs.jetstream.sourcing import STOPPED, Sourcing
 from jsjobs.jetstream.state import Conflict
 from jsjobs.jetstream.subjects import Generation, Names
-from jsjobs.model.errors import JobError
+from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import Priority
 from jsjobs.settings import Config
 
@@ -43,6 +43,13 @@ class Draining:
     left: int
     waits_for: str = ""
     """What keeps them from ending, where something does."""
+
+
+class _NeedsLeave(JobError):  # noqa: N818 - reads as what it is
+    """A replicated queue may not have a single copy meanwhile."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Reason.VALIDATION, message)
 
 
 class Reshard:
@@ -104,7 +111,7 @@ class Reshard:
         self._may_leave, self.left = wanted is None and not wait, ""
         while True:
             try:
-                done = await self._step()
+                done = await self._step_or_leave()
             except Conflict:
                 continue  # another one did something: look again
             except ApiError as error:
@@ -123,6 +130,15 @@ class Reshard:
                 if not wait:
                     return False
                 await asyncio.sleep(POLL)
+
+    async def _step_or_leave(self) -> bool | None:
+        try:
+            return await self._step()
+        except _NeedsLeave as error:
+            if not self._may_leave:
+                raise
+            self.left = f"{error.message}; that is left to an operator: `jsjobs streams apply --one-copy`"
+            return True
 
     async def _step(self) -> bool | None:
         """One step; True where nothing is left to do, None where jobs must end before the next one."""
@@ -245,7 +261,7 @@ class Reshard:
         if stored.copies == 1 or live.copies is not None:
             return live
         if not self._one_copy:
-            raise JobError.from_validation(f"{self._stream}: {needs_one_copy(stored.copies)}")
+            raise _NeedsLeave(f"{self._stream}: {needs_one_copy(stored.copies)}")
         return replace(live, copies=stored.copies)
 
     async def _route(self, live: Live, stored: Stored) -> bool:
