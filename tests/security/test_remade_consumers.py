@@ -321,7 +321,7 @@ async def test_a_shard_that_is_replaced_while_a_job_runs_runs_one_at_a_time(as_u
         await asyncio.wait_for(Topology(operator.connection, NAMES, config).apply(), 20)
         info = await call(operator.connection, "CONSUMER.INFO.JOBS_LOW.low-1x1-0")
         assert info["config"]["deliver_subject"] == "jobs.deliver.low.1x1.0"
-        assert info["paused"]  # until the lease of whoever runs the job is over
+        assert info["config"]["pause_until"]  # the end of the lease of whoever runs the job
         assert await operator.results(jobs, timeout=40) == [0, 1, 2, 3]
     assert most == 1
     assert sorted(set(order)) == [0, 1, 2, 3]

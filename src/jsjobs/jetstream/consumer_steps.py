@@ -119,16 +119,17 @@ async def take_consumer_step(connection: Connection, names: Names, step: Step) -
 
 
 async def _replace(connection: Connection, names: Names, step: Step) -> None:
-    """Delete a consumer and make it anew: what it had delivered and nobody ended, it delivers again.
+    """Delete a consumer and make it anew: what had been delivered and nobody ended, it delivers again.
 
-    A shard in which a job is in flight begins once its worker's lease is over: the worker cannot renew it any more.
+    A shard that holds jobs begins once any lease of its last job is over: its worker cannot renew it any more. Whether
+    one is in flight, a consumer that was tampered with does not tell.
     """
     stream, shard, config = step.body["stream_name"], Shard.of(step.name), step.body["config"]
     info = await find(connection, f"CONSUMER.INFO.{stream}.{step.name}")
     until = None
     if info is not None and shard is not None:
         until = paused_until(info)
-        if until is None and info["num_ack_pending"]:
+        if until is None and await _holds_jobs(connection, stream, config["filter_subject"]):
             before = info["config"].get("ack_wait", 0)
             lease = max(before if is_plausible("ack_wait", before) else 0, config["ack_wait"])
             until = server_time(info) + timedelta(microseconds=lease / 1000)
@@ -141,6 +142,11 @@ async def _replace(connection: Connection, names: Names, step: Step) -> None:
         noted = (await read_live(connection, names, shard.priority)).operators_pause
         if noted is not None and later(noted, until) == noted != until:
             await pause(connection, stream, step.name, noted)
+
+
+async def _holds_jobs(connection: Connection, stream: str, subject: str) -> bool:
+    info = await call(connection, f"STREAM.INFO.{stream}", {"subjects_filter": subject})
+    return bool(info["state"].get("subjects"))
 
 
 def differing(step: Step) -> str:
