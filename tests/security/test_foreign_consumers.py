@@ -26,6 +26,7 @@ async def make(client: Client, stream: str, name: str, **config: object) -> dict
     return answer
 
 
+@pytest.mark.long
 async def test_a_router_that_uses_up_the_accounts_consumers_is_cleared_away(as_user: Settings) -> None:
     config = as_user("operator")
     worker = JobService(as_user("worker"))
@@ -47,9 +48,11 @@ async def test_a_router_that_uses_up_the_accounts_consumers_is_cleared_away(as_u
         job = await operator.submit("echo", 1, priority="low")
         env = environment(config)
         examined, planned = await commands((env, ("doctor", "--json")), (env, ("streams", "plan", "--json")))
-        found = [one for one in json.loads(examined.out)["findings"] if one["where"] == "JOBS_LOW"]
-        assert "consumers that are not declared: fill-0, fill-1, fill-10" in found[0]["what"]
-        assert found[0]["remedy"] == "jsjobs streams apply"
+        findings = json.loads(examined.out)["findings"]
+        found = {one["check"]: one for one in findings if one["where"] == "JOBS_LOW"}
+        assert "consumers that are not declared: fill-0, fill-1, fill-10" in found["declared"]["what"]
+        assert found["declared"]["remedy"] == "jsjobs streams apply"
+        assert found["consumers"]["what"].startswith("600 of 600 consumers are taken")
         steps = [step for step in json.loads(planned.out) if step["action"] == "delete"]
         assert [(step["kind"], step["name"]) for step in steps] == [("consumers", "JOBS_LOW")]
         assert f"and {made + 1 - 5:,} more" in steps[0]["reason"]
