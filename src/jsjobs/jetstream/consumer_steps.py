@@ -86,9 +86,10 @@ def gentle(step: Step) -> Step | None:
 
     None where nothing does.
     """
-    if all(is_plausible(name, actual) for name, (actual, _) in step.changes.items()):
+    bearable = {name: actual for name, (actual, wanted) in step.changes.items() if is_plausible(name, actual, wanted)}
+    if len(bearable) == len(step.changes):
         return None
-    kept = {name: actual for name, (actual, _) in step.changes.items() if is_plausible(name, actual) and actual}
+    kept = {name: actual for name, actual in bearable.items() if actual}
     body = {**step.body, "config": {**step.body["config"], **kept}}
     return Step(step.action, step.kind, step.name, step.changes, endpoint=step.endpoint, body=body)
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from jsjobs.jetstream.subjects import Generation, Names, Shard
 from jsjobs.model.job import Priority
-from jsjobs.model.retry import ATTEMPTS_LIMIT
 from jsjobs.resources import shipped
 from jsjobs.settings import Config
 
@@ -126,22 +125,22 @@ def shard_faults(config: Config, names: Names, shard: Shard, actual: Declared) -
     Settings that an operator may have chosen otherwise are none, as far as they can be.
     """
     changes = consumer_differences(shard_consumer(config, names, shard), actual)
-    return sorted(name for name, (found, _) in changes.items() if not is_plausible(name, found))
+    return sorted(name for name, (found, wanted) in changes.items() if not is_plausible(name, found, wanted))
 
 
 def router_faults(names: Names, actual: Declared) -> list[str]:
     """The settings of the routers' consumer by which letters would not be delivered as they should."""
     changes = consumer_differences(router_consumer(names), actual)
-    return sorted(name for name, (found, _) in changes.items() if not is_plausible(name, found))
+    return sorted(name for name, (found, wanted) in changes.items() if not is_plausible(name, found, wanted))
 
 
-def is_plausible(name: str, actual: Any) -> bool:
+def is_plausible(name: str, actual: Any, wanted: Any = None) -> bool:
     """Whether deliveries go on with such a setting of a consumer, though it is not what this process would declare."""
     match name:
         case "ack_wait":
             return isinstance(actual, int) and NANOSECONDS <= actual <= 600 * NANOSECONDS
         case "max_deliver":
-            return _plain(actual) is None or (isinstance(actual, int) and actual >= 2 * ATTEMPTS_LIMIT)
+            return _plain(wanted) is not None  # a setting; the consumer of letters has none
     return name in _OWN_BUSINESS
 
 

@@ -166,8 +166,7 @@ class Watchdog:
         waits = [wait for one in configs if is_plausible("ack_wait", wait := one.get("ack_wait", 0))]
         counted = [most for one in configs if (most := one.get("max_deliver", -1)) > 0]
         if waits:
-            plausible = (most for most in counted if is_plausible("max_deliver", most))
-            self._limits_are(min(waits) / 1e9, min(plausible, default=sys.maxsize))
+            self._limits_are(min(waits) / 1e9, min(counted, default=sys.maxsize))
 
     def _faults(self, shard: Shard, info: dict[str, Any]) -> list[str]:
         return shard_faults(self._config, self._names, shard, info["config"])
