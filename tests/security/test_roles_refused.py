@@ -57,6 +57,23 @@ async def test_who_has_the_wrong_inbox_is_told_at_once(as_user: Settings) -> Non
     assert fine.code == 0
 
 
+async def test_a_handler_that_may_not_delay_is_told_which_file_it_takes(as_user: Settings) -> None:
+    """At once; its attempt has failed with that, and is made again as any other: somebody may give the right."""
+    worker = JobService(as_user("worker"))
+
+    @worker.handler("parent")
+    async def parent(_: object) -> None:
+        await worker.submit("echo", 1, delay=60)
+
+    async with JobService(as_user("operator")) as operator, worker, worker.worker():
+        job = await operator.submit("parent", 1)
+        with pytest.raises(JobService.Error):
+            await operator.result(job, timeout=20)
+        status = await operator.status(job)
+    assert 'Permissions Violation for Publish to "jobs.at.at-' in str(status.last_error)
+    assert "`delaying-worker.conf`" in str(status.last_error)
+
+
 async def test_the_library_says_it_too(as_user: Settings) -> None:
     async with (
         JobService(as_user("publisher")) as publisher,

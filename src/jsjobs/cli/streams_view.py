@@ -9,7 +9,14 @@ from rich.text import Text
 from jsjobs.cli.output import dumps, plain, print_json, screen, talk
 from jsjobs.jetstream.steps import Action, Step
 
-_STYLES = {Action.CREATE: "green", Action.UPDATE: "yellow", Action.REFUSE: "bold red", Action.KEEP: "dim"}
+_STYLES = {
+    Action.CREATE: "green",
+    Action.UPDATE: "yellow",
+    Action.REPLACE: "yellow",
+    Action.DELETE: "red",
+    Action.REFUSE: "bold red",
+    Action.KEEP: "dim",
+}
 
 
 def print_steps(steps: Sequence[Step], *, as_json: bool) -> None:

@@ -60,7 +60,7 @@ class Router:
         self._lookout = Lookout(connection, self._names)
         self._tasks: set[asyncio.Task[None]] = set()
         self._subscription: int | None = None
-        self._guard = ConsumerGuard(connection, self._names, self._sweep.restore)
+        self._guard = ConsumerGuard(connection, self._names, config, self._sweep.restore)
         self._watching: list[asyncio.Task[None]] = []
         self._trouble = Trouble(logger, "letters wait: %s", "letters flow again")
         self._no_room = ""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 
 from jsjobs.doctor.finding import Finding, Severity
 from jsjobs.doctor.patient import Patient
+from jsjobs.jetstream.consumer_steps import differing
 from jsjobs.jetstream.generation_consumers import waits_for
 from jsjobs.jetstream.generations import read_stored
 from jsjobs.jetstream.steps import Action, Step
@@ -31,10 +31,12 @@ def _of(step: Step) -> Finding:
         return Finding("declared", Severity.PROBLEM, f"it is not as declared: {step.reason}", where, remedy)
     if step.action is Action.CREATE:
         return Finding("declared", Severity.PROBLEM, "it is not there", where, _APPLY)
-    changes = "; ".join(
-        f"{name} is {json.dumps(old)}, not {json.dumps(new)}" for name, (old, new) in step.changes.items()
-    )
-    return Finding("declared", Severity.WARNING, f"it is not as declared: {changes}", where, _APPLY)
+    if step.kind == "generations":
+        return Finding("declared", Severity.PROBLEM, step.reason, where, _APPLY)
+    if step.action is Action.DELETE:
+        what = f"{step.reason}: they take deliveries, or a place among the consumers that the account may have"
+        return Finding("declared", Severity.WARNING, what, step.name, _APPLY)
+    return Finding("declared", Severity.WARNING, f"it is not as declared: {differing(step)}", where, _APPLY)
 
 
 async def unfinished_changes(patient: Patient) -> AsyncIterator[Finding]:

@@ -19,6 +19,8 @@ class Action(StrEnum):
 
     CREATE = "create"
     UPDATE = "update"
+    REPLACE = "replace"
+    DELETE = "delete"
     KEEP = "keep"
     REFUSE = "refuse"
 
@@ -29,12 +31,13 @@ class Step:
 
     action: Action
     kind: str
-    """`stream`, `consumer`, `generations` (an entry in the bucket) or `shards` (a change of their count)."""
+    """`stream`, `consumer`, `consumers` (foreign ones of a stream), `generations` (an entry in the bucket) or `shards`
+    (a change of their count)."""
     name: str
     changes: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     """Setting to (what the server has, what is declared)."""
     reason: str = ""
-    """Why it is refused, or what it waits for."""
+    """Why it is refused, or what it waits for, or what is removed."""
     endpoint: str = ""
     body: dict[str, Any] = field(default_factory=dict)
     priority: Priority | None = None
