@@ -362,22 +362,33 @@ async def test_a_job_that_fired_and_waits_is_cancelled_too(jobs: JobService, ran
 
 async def test_an_unknown_id_costs_no_look_through_a_whole_queue(jobs: JobService, connection: Connection) -> None:
     """A given id that has no entry is looked for among the messages, up to 16 MiB of a queue and a batch of 4 MiB."""
-    subject, large = f"{jobs.config.namespace}.low.e.note".encode(), b'"%b"' % (b"x" * 800_000)
-    known = {name: f"at-{name}-0123456789abcdef" for name in ("first", "early", "late")}
+    namespace, large = jobs.config.namespace, b'"%b"' % (b"x" * 800_000)
+    known = {name: f"replay-1-{name}" for name in ("first", "early", "late")}
 
     async def put(name: str, spelled: str) -> None:
+        """As a replay: its queue sources it, with the mark by which its id is believed."""
+        before = (await state_of(connection, jobs, "LOW"))["messages"]
         header = f"NATS/1.0\r\n{spelled}: {known[name]}\r\n\r\n"
-        await connection.ask(subject, b"1", header=header.encode())
+        await connection.ask(f"{namespace}.due.low.e.note".encode(), b"1", header=header.encode())
+
+        async def is_there() -> bool:
+            return (await state_of(connection, jobs, "LOW"))["messages"] == before + 1
+
+        await eventually(is_there)
+
+    async def put_large(count: int) -> None:
+        for _ in range(count):
+            await connection.ask(f"{namespace}.low.e.note".encode(), large)
 
     await put("first", "Jsjobs-Id")
-    for _ in range(10):
-        await connection.ask(subject, large)
+    await put_large(10)
     await put("early", "jsjobs-ID")
-    for _ in range(20):
-        await connection.ask(subject, large)
+    await put_large(20)
     await put("late", "Jsjobs-Id")
+    # As a router does, once the queue has them.
+    await call(connection, f"STREAM.PURGE.{jobs.config.namespace.upper()}_SCHEDULE")
     assert (await jobs.status(known["first"])).status == (await jobs.status(known["early"])).status == "queued"
-    with pytest.raises(JobService.Error, match="no job at-late-0123456789abcdef is known"):
+    with pytest.raises(JobService.Error, match="no job replay-1-late is known"):
         await jobs.status(known["late"])
 
 
