@@ -15,6 +15,7 @@ from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.incoming import read_stored_job
 from jsjobs.jetstream.stored import stored
 from jsjobs.jetstream.subjects import Names
+from jsjobs.model.times import rfc3339
 
 Status = JobService.Status
 
@@ -358,6 +359,40 @@ async def test_a_job_that_fired_and_waits_is_cancelled_too(jobs: JobService, ran
         assert await jobs.result(await jobs.submit("note", "behind")) == "behind"
         await eventually(lambda: _is_empty(connection, jobs))
     assert ran.payloads == ["behind"]
+
+
+async def test_a_raw_publishers_delayed_job_was_created_when_it_fell_due(
+    jobs: JobService, connection: Connection, ran: Ran
+) -> None:
+    """While it waits its schedule tells when it was published; what fires has no memory of that."""
+    namespace, due, begin = jobs.config.namespace, now() + timedelta(seconds=1.5), now()
+    header = f"Nats-Schedule: @at {rfc3339(due)}\r\nNats-Schedule-Target: {namespace}.due.low.e.note\r\n"
+    block = f"NATS/1.0\r\n{header}Jsjobs-Id: at-raw\r\n\r\n".encode()
+    await connection.ask(f"{namespace}.at.at-raw".encode(), b'"raw"', header=block)
+    waits = await jobs.status("at-raw")
+    assert begin - timedelta(seconds=1) < waits.created_at < due
+    by_library = await jobs.submit("note", "library", priority="low", at=due)
+    async with jobs.worker():
+        await jobs.results(["at-raw", by_library], timeout=20)
+    assert (await jobs.status("at-raw")).created_at >= due
+    assert begin - timedelta(seconds=1) < (await jobs.status(by_library)).created_at < due
+
+
+async def test_a_raw_publishers_time_to_live_takes_its_delayed_job_away(
+    jobs: JobService, connection: Connection
+) -> None:
+    namespace = jobs.config.namespace
+    header = f"Nats-Schedule: @at 2199-01-01T00:00:00Z\r\nNats-Schedule-Target: {namespace}.due.low.e.note\r\n"
+    block = f"NATS/1.0\r\n{header}Jsjobs-Id: at-raw\r\nNats-TTL: 1s\r\n\r\n".encode()
+    await connection.ask(f"{namespace}.at.at-raw".encode(), b'"raw"', header=block)
+    assert (await jobs.status("at-raw")).status == "queued"
+
+    async def is_gone() -> bool:
+        return (await state_of(connection, jobs))["messages"] == 0
+
+    await eventually(is_gone)
+    with pytest.raises(JobService.Error, match="no job at-raw is known"):
+        await jobs.status("at-raw")
 
 
 async def test_an_unknown_id_costs_no_look_through_a_whole_queue(jobs: JobService, connection: Connection) -> None:
