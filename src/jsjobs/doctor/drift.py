@@ -13,6 +13,7 @@ from jsjobs.jetstream.steps import Action, Step
 from jsjobs.jetstream.topology import Topology
 
 _APPLY = "jsjobs streams apply"
+_AS_SAID = "delete the stream when it is empty, then `jsjobs streams apply`"
 
 
 async def declared(patient: Patient) -> AsyncIterator[Finding]:
@@ -20,7 +21,7 @@ async def declared(patient: Patient) -> AsyncIterator[Finding]:
     changing = {priority for priority, live in patient.live.items() if len(live.generations) > 1}
     for step in await Topology(patient.connection, patient.names, patient.config).plan():
         is_of_change = step.kind == "shards" and step.priority in changing
-        if step.action is not Action.KEEP and not is_of_change:
+        if (step.action is not Action.KEEP or step.reason) and not is_of_change:
             yield _of(step)
 
 
@@ -31,6 +32,8 @@ def _of(step: Step) -> Finding:
         return Finding("declared", Severity.PROBLEM, f"it is not as declared: {step.reason}", where, remedy)
     if step.action is Action.CREATE:
         return Finding("declared", Severity.PROBLEM, "it is not there", where, _APPLY)
+    if step.action is Action.KEEP:
+        return Finding("declared", Severity.WARNING, step.reason, where, _AS_SAID)
     if step.kind == "generations":
         return Finding("declared", Severity.PROBLEM, step.reason, where, _APPLY)
     if step.action is Action.DELETE:

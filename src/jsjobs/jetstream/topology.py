@@ -28,7 +28,7 @@ from jsjobs.jetstream.queue_update import update_queue
 from jsjobs.jetstream.reshard import Draining, Reshard
 from jsjobs.jetstream.sourcing import after_more_copies
 from jsjobs.jetstream.state import Conflict
-from jsjobs.jetstream.steps import Action, Step, shards_step
+from jsjobs.jetstream.steps import Action, Step, shards_step, still_expires
 from jsjobs.jetstream.subjects import Generation, Names, Shard
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
@@ -256,17 +256,20 @@ class Topology:
             # A fence never runs backwards, and a queue takes nothing behind what it had of an earlier stream.
             lasting = {self._names.state_stream, self._names.schedule_stream}
             return _creation(stream, {"first_seq": clock_sequence()} if name in lasting else {})
-        changes = stream_differences(stream, info["config"])
+        changes, reason = stream_differences(stream, info["config"]), ""
         if priority is not None and info["config"]["num_replicas"] > 1:
             changes.pop("subject_transform", None)  # see `update_queue`
+        if changes.get("allow_msg_ttl") == (True, False):
+            del changes["allow_msg_ttl"]
+            stream, reason = {**stream, "allow_msg_ttl": True}, still_expires(name)
         if not changes:
-            return Step(Action.KEEP, "stream", name, priority=priority)
-        reason = await self._would_lose(stream, info, changes)
-        if reason:
-            return Step(Action.REFUSE, "stream", name, changes, reason)
+            return Step(Action.KEEP, "stream", name, reason=reason, priority=priority)
+        refused = await self._would_lose(stream, info, changes)
+        if refused:
+            return Step(Action.REFUSE, "stream", name, changes, refused)
         foreign = {key: None for key in changes if key not in stream}
         endpoint, body = f"STREAM.UPDATE.{name}", {**info["config"], **stream, **foreign}
-        return Step(Action.UPDATE, "stream", name, changes, endpoint=endpoint, body=body, priority=priority)
+        return Step(Action.UPDATE, "stream", name, changes, reason, endpoint, body, priority)
 
     async def _would_lose(self, stream: Declared, info: Declared, changes: Mapping[str, Any]) -> str:
         for key in ("retention", "storage", "subjects", *_FOR_GOOD):
