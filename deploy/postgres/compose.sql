@@ -1,7 +1,7 @@
--- The router's user of docker-compose.yml; its password is no secret.
+-- The router's user of docker-compose.yml; its password is no secret. It may see letters too: `dlq list` runs beside it.
 do $$
 begin
     if not exists (select from pg_roles where rolname = 'router') then
-        create role router login password 'router' in role jsjobs_router;
+        create role router login password 'router' in role jsjobs_router, jsjobs_viewer;
     end if;
 end $$;

@@ -1,18 +1,16 @@
--- Least privileges on the dead-letter table, and tenants that see their own letters alone.
+-- The roles by which `jsjobs db migrate`'s functions know who may do what with dead letters.
 --
 --   psql "$DATABASE_URL" -v ON_ERROR_STOP=1 --single-transaction -f deploy/postgres/roles.sql
 --
--- Run it as the owner of the tables, who migrates and has CREATEROLE, after `jsjobs db migrate`; again after each new
--- version, it does no harm. The roles cannot log in: give each process a user of its own that is a member of one,
+-- Run it as the owner of the tables, who migrates and has CREATEROLE, after `jsjobs db migrate`; again it does no harm. The
+-- roles cannot log in: give each process a user of its own that is a member of one, with no more connections than it needs,
 --
---   create role shop_router login password '…' in role jsjobs_router;
+--   create role shop_router login password '…' connection limit 20 in role jsjobs_router;
 --
--- and a tenant a user with a line in jsjobs_tenants, for each namespace and tenant whose letters it may see:
+-- and a tenant a user with a line in jsjobs_data.tenants, for each namespace and tenant whose letters it may see:
 --
---   create role acme login password '…' in role jsjobs_tenant;
---   insert into jsjobs_tenants (user_name, namespace, app_id) values ('acme', 'jobs', 'acme');
---
--- From now on a role that is neither the owner nor one of these sees no letter, whatever it was granted before.
+--   create role acme login password '…' connection limit 5 in role jsjobs_tenant;
+--   insert into jsjobs_data.tenants (user_name, namespace, app_id) values ('acme', 'jobs', 'acme');
 
 do $$
 declare
@@ -25,64 +23,23 @@ begin
     end loop;
 end $$;
 
-create table if not exists jsjobs_tenants (
-    user_name name not null, -- the database's user; nothing that a session can set decides whose letters it sees
-    namespace text not null,
-    app_id text not null, -- the tenant, as in job_dlq
-    primary key (user_name, namespace, app_id)
-);
+-- Nobody has a right on a table; a right of one of the roles could be dropped by each of its members.
+do $$
+declare
+    held record;
+begin
+    for held in
+        select distinct class.oid::regclass as place, grantee.rolname
+        from pg_class as class cross join aclexplode(class.relacl) as granted
+        left join pg_roles as grantee on grantee.oid = granted.grantee
+        where class.relnamespace = 'jsjobs_data'::regnamespace and granted.grantee <> class.relowner
+    loop
+        execute format('revoke all on %s from %s', held.place, coalesce(quote_ident(held.rolname), 'public'));
+    end loop;
+end $$;
+revoke all on schema jsjobs_data from public, jsjobs_router, jsjobs_operator, jsjobs_viewer, jsjobs_tenant;
+grant select on jsjobs_migrations to public;
 
-revoke all on job_dlq, jsjobs_tenants, jsjobs_migrations from public;
-grant select on jsjobs_migrations to jsjobs_router, jsjobs_operator, jsjobs_viewer, jsjobs_tenant;
-grant select on jsjobs_tenants to jsjobs_tenant;
-
--- A router adds letters, and makes an unvouched one right; it decides on none.
-revoke insert on job_dlq from jsjobs_router;
-grant select on job_dlq to jsjobs_router;
-grant insert (
-    namespace, app_id, original_job_id, type, priority, entity, batch_id, payload, payload_json, headers, headers_raw,
-    error_reason, error_history, errors_dropped, attempts, created_at, dead_at, traceparent
-) on job_dlq to jsjobs_router;
-grant update (
-    app_id, type, priority, entity, batch_id, payload, payload_json, original_payload, headers, headers_raw,
-    error_reason, error_history, errors_dropped, attempts, created_at, dead_at, discarded_at, traceparent
-) on job_dlq to jsjobs_router;
-
--- Who decides: edits, replays, discards. What happened stays what happened, and triggers see that each step is one.
-grant select on job_dlq to jsjobs_operator, jsjobs_tenant, jsjobs_viewer;
-grant update (
-    payload, payload_json, original_payload, edited_at, replayed_job_id, replayed_at, discarded_at
-) on job_dlq to jsjobs_operator, jsjobs_tenant;
-
--- The owner is not bound by policies, so that migrations see every row: no process but `jsjobs db migrate` is to be it.
-alter table job_dlq enable row level security;
-alter table jsjobs_tenants enable row level security;
-
-drop policy if exists jsjobs_all on job_dlq;
-create policy jsjobs_all on job_dlq to jsjobs_operator, jsjobs_viewer using (true) with check (true);
-
-drop policy if exists jsjobs_router_sees on job_dlq;
-create policy jsjobs_router_sees on job_dlq for select to jsjobs_router using (true);
-
-drop policy if exists jsjobs_router_adds on job_dlq;
-create policy jsjobs_router_adds on job_dlq for insert to jsjobs_router with check (true);
-
--- A letter without any error is one that no entry vouched for: it gives way to the true one, once.
-drop policy if exists jsjobs_router_mends on job_dlq;
-create policy jsjobs_router_mends on job_dlq for update to jsjobs_router
-using (error_history = '[]' and replayed_job_id is null)
-with check (error_history <> '[]' and discarded_at is null);
-
-drop policy if exists jsjobs_own on jsjobs_tenants;
-create policy jsjobs_own on jsjobs_tenants for select to jsjobs_tenant using (user_name = current_user);
-
-drop policy if exists jsjobs_tenant on job_dlq;
-create policy jsjobs_tenant on job_dlq to jsjobs_tenant
-using (
-    exists (
-        select from jsjobs_tenants as allowed
-        where allowed.user_name = current_user
-            and allowed.namespace = job_dlq.namespace
-            and allowed.app_id = job_dlq.app_id
-    )
-);
+-- Everybody may call the functions, which ask who logged in.
+grant usage on schema jsjobs_api to public;
+grant execute on all functions in schema jsjobs_api to public;

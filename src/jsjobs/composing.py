@@ -78,7 +78,7 @@ class Composer:
         headers: dict[str, str] = {}
         if form.dedupe_key is not None:
             key = form.dedupe_key if index is None else f"{form.dedupe_key}:{index}"
-            headers[wire.MSG_ID] = _owned(key, tenant, form.type)
+            headers[wire.MSG_ID] = owned_key(key, tenant, form.type)
         headers |= self._headers(form, tenant, trace, batch)
         if form.expires is not None:
             assert now is not None
@@ -87,7 +87,7 @@ class Composer:
                 headers[wire.EXPIRED] = "drop"
         subject = self._queue.subject(form.priority, form.entity, form.type)
         job = Outgoing(subject, body_of(self._registry, form.type, payload), headers)
-        debounce = None if form.debounce_key is None else _owned(form.debounce_key, tenant, form.type)
+        debounce = None if form.debounce_key is None else owned_key(form.debounce_key, tenant, form.type)
         return Composed(form.priority, job, due or (now if debounce else None), debounce)
 
     def _headers(self, form: JobPayload, tenant: str | None, trace: Trace, batch: str | None) -> dict[str, str]:
@@ -124,11 +124,16 @@ def body_of(registry: Registry, job_type: str, payload: Any) -> bytes:
     return write_untyped(payload, what) if typed is None else typed.write(payload, what)
 
 
-def _owned(key: str, tenant: str | None, job_type: str) -> str:
-    """A key that is nobody else's: neither another tenant's nor another type's."""
+def owned_key(key: str, tenant: str | None, job_type: str) -> str:
+    """A key that is nobody else's: neither another tenant's nor another type's.
+
+    What comes on a tenant's own subject has keys of its own, which nobody who only names that tenant can reach.
+    """
     # A type has no slash, so this one reading is the only one once the tenant has none either.
     owner = (tenant or DEFAULT_TENANT).replace("%", "%25").replace("/", "%2F")
-    return f"{owner}/{job_type}/{key}"
+    # Nor is a tenant empty: what begins with a slash is what others cannot say.
+    apart = "/" if current_context().on_own_subject else ""
+    return f"{apart}{owner}/{job_type}/{key}"
 
 
 def decimal(seconds: float) -> str:

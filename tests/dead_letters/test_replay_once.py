@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -93,9 +94,9 @@ async def test_an_edit_between_the_find_and_the_claim_of_a_replay_is_what_runs(
     letter = await patient.dead(1)
     claim = DeadLetters.claim_replay
 
-    async def claiming(letters: DeadLetters, letter_id: UUID, *, force: bool = False) -> str:
+    async def claiming(letters: DeadLetters, letter_id: UUID, **options: Any) -> str:
         await patient.jobs.letters().edit(letter_id, b"2")
-        given = await claim(letters, letter_id, force=force)
+        given = await claim(letters, letter_id, **options)
         with pytest.raises(ReplayUnfinished):
             await patient.jobs.letters().edit(letter_id, b"3")
         return given

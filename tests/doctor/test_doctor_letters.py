@@ -1,5 +1,6 @@
 """What the doctor says of dead letters, of what is due, and of the database."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from uuid import uuid4
 
@@ -15,6 +16,7 @@ from jsjobs.jetstream.subjects import Names
 from jsjobs.postgres.checkup import Checkup
 from jsjobs.postgres.database import Database
 from jsjobs.postgres.migrate import migrate, pending
+from secured_database import apply_roles
 
 Make = Callable[..., JobService.Config]
 Deploy = Callable[[JobService.Config], Awaitable[None]]
@@ -120,22 +122,25 @@ async def test_rights_that_a_router_needs(settings_of: Make, postgres: PostgresS
     async with Database(url) as database:
         await migrate(database)
         assert not await pending(database)
-    reader = await as_user(url, "grant select on job_dlq, jsjobs_migrations to USER")
+    await asyncio.to_thread(apply_roles, url)
+    reader = await as_user(url, "grant jsjobs_viewer to USER")
     found = await ills(settings_of(database_url=reader))
     (finding,) = found["database"]
     assert finding.severity is Severity.WARNING
-    assert "may not insert, update in job_dlq" in finding.what
-    assert "grant insert, update on job_dlq" in finding.remedy
+    assert "may read letters alone: as a router it could not store any" in finding.what
+    assert "grant jsjobs_router to it" in finding.remedy
     stranger = await ills(settings_of(database_url=await as_user(url)))
     (finding,) = stranger["database"]
-    assert finding.severity is Severity.PROBLEM
-    assert "permission denied" in finding.what
+    assert finding.severity is Severity.WARNING
+    assert "may do nothing with dead letters" in finding.what
     assert "the-secret" not in texts(found) + texts(stranger)
 
 
 async def test_a_database_that_takes_no_writes(settings_of: Make, postgres: PostgresServer, database_url: str) -> None:
-    grant = "grant select, insert, update on job_dlq, jsjobs_migrations to USER"
-    url = await as_user(database_url, grant, "alter role USER set default_transaction_read_only = on")
+    await asyncio.to_thread(apply_roles, database_url)
+    url = await as_user(
+        database_url, "grant jsjobs_router to USER", "alter role USER set default_transaction_read_only = on"
+    )
     finding = await the_ill(settings_of(database_url=url), "database")
     assert finding.severity is Severity.PROBLEM
     assert "takes no writes" in finding.what
@@ -154,9 +159,13 @@ async def test_no_database(settings_of: Make) -> None:
     assert (finding.severity, finding.where) == (Severity.NOTE, "DATABASE_URL")
 
 
+def answered(server: int = 180_000, version: str = "18", *, encrypted: bool = True) -> Checkup:
+    rights = ["store", "read", "decide"]
+    return Checkup(server, version, "UTF8", "jsjobs", False, encrypted, pending=[], rights=rights, tampered=[])
+
+
 def test_a_postgres_that_is_too_old() -> None:
-    old = Checkup(120_015, "12.15", "UTF8", "jsjobs", read_only=False, encrypted=True, pending=[], lacking=[])
-    (finding,) = judged(old, "db:5432/jsjobs")
+    (finding,) = judged(answered(server=120_015, version="12.15"), "db:5432/jsjobs")
     assert (finding.severity, finding.what) == (Severity.PROBLEM, "Postgres 12.15 is too old")
     assert "13 or later" in finding.remedy
 
@@ -178,8 +187,7 @@ def test_a_postgres_that_is_too_old() -> None:
 )
 def test_a_connection_that_others_can_read(place: str, is_far: bool) -> None:
     for encrypted in (True, False):
-        seen = Checkup(180_000, "18", "UTF8", "jsjobs", read_only=False, encrypted=encrypted, pending=[], lacking=[])
-        (finding,) = judged(seen, place)
+        (finding,) = judged(answered(encrypted=encrypted), place)
         if is_far and not encrypted:
             assert finding.severity is Severity.WARNING
             assert "not encrypted" in finding.what

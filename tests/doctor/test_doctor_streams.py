@@ -80,6 +80,15 @@ async def test_a_backoff_on_a_shard_is_not_as_declared_and_taken_away(jobs: JobS
     assert "backoff" not in (await call(connection, f"CONSUMER.INFO.{stream}.low-1x1-0"))["config"]
 
 
+async def test_a_queue_whose_jobs_a_publisher_can_let_expire(jobs: JobService, connection: Connection) -> None:
+    stream = Names(jobs.config.namespace).stream("low")
+    await change(connection, stream, allow_msg_ttl=True)
+    finding = await the_ill(jobs.config, "declared")
+    assert (finding.severity, finding.where) == (Severity.WARNING, stream)
+    assert "allow_msg_ttl is true, and the server cannot turn it off" in finding.what
+    assert "jsjobs streams apply" in finding.remedy
+
+
 async def test_what_apply_would_refuse(jobs: JobService, settings_of: Make) -> None:
     for number in range(3):
         await jobs.submit("t", "x" * 500_000 + str(number), priority="low")

@@ -22,7 +22,7 @@ from jsjobs.jetstream.acknowledgements import answer_of, refusal
 from jsjobs.jetstream.api import call
 from jsjobs.jetstream.batches import Batches
 from jsjobs.jetstream.follow import may_tell_end
-from jsjobs.jetstream.generations import read_live
+from jsjobs.jetstream.generations import MAX_GENERATIONS, read_live
 from jsjobs.jetstream.incoming import read_job
 from jsjobs.jetstream.letters import Letter
 from jsjobs.jetstream.periodic import Periodic, definition_of
@@ -33,6 +33,7 @@ from jsjobs.jetstream.stored import StoredMessage, find_at_leader, find_stored
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import JobStatusResponse, failure, new_status
 from jsjobs.model.retry import Retry
+from jsjobs.settings import MAX_SHARDS
 from jsjobs.worker.decision import decide
 
 batches_module._LAG = 0  # no replica lags behind here
@@ -102,11 +103,10 @@ def topology(data: bytes) -> bool:
     answer = {"message": {"subject": "$KV.jobs.topology.high", "seq": 7, "time": "2026-11-22T12:00:00Z"}}
     encoded = json.dumps(answer).encode()[:-2] + b',"data":"%b"}}'
     connection: Any = Answering(b"", encoded % base64.b64encode(data))
-    try:
-        live = at_once(read_live(connection, NAMES, JobService.Priority.HIGH))
-    except JobError as error:
-        assert error.reason is Reason.VALIDATION
-        return False
+    live = at_once(read_live(connection, NAMES, JobService.Priority.HIGH))
+    assert len(live.generations) <= MAX_GENERATIONS
+    assert all(0 < generation.shards <= MAX_SHARDS for generation in live.generations)
+    assert not (live.problem and live.generations)
     for moment in (live.paused_until, live.operators_pause):
         assert moment is None or moment.tzinfo is not None
     return bool(live.generations)

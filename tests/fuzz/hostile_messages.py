@@ -77,8 +77,7 @@ class Hostile:
         return "service request", subject, self._reply(), self._block(), self._body()
 
     def _cancel(self) -> tuple[str, bytes, bytes, bytes, bytes]:
-        word = self._rng.choice((b"anybody", self._word()))
-        return "cancel request", b"%b.cancel.%b" % (self._ns, word), self._reply(), self._block(), self._body()
+        return "cancel request", b"%b.cancel.%b" % (self._ns, self._word()), self._reply(), self._block(), self._body()
 
     def _progress(self) -> tuple[str, bytes, bytes, bytes, bytes]:
         return "progress", b"%b.progress.%b" % (self._ns, self._word(200).replace(b".", b"-")), b"", b"", self._body()

@@ -68,10 +68,10 @@ TARGETS = (
         "cancel request",
         cancel_request,
         (
-            joined(b"jobs.cancel.anybody", b"_INBOX.x.1", b"", b""),
+            joined(b"jobs.cancel.at-1", b"_INBOX.x.1", b"", b""),
             joined(b"jobs.cancel.normal-7", b"_INBOX.y", b"", b""),
         ),
-        (b"jobs.normal.a.b", b"$KV.jobs.normal-7", b"anybody"),
+        (b"jobs.normal.a.b", b"$KV.jobs.normal-7"),
     ),
     Target(
         "service request",

@@ -569,6 +569,52 @@ async def test_a_close_is_clean_and_leaves_no_task(nats_server: NatsServer, name
     await eventually(no_new_tasks(before), within=2)
 
 
+async def end(tasks: set[asyncio.Task[object]]) -> None:
+    """Whatever they do about it: the end of the test's own loop would wait for them."""
+    while pending := {task for task in tasks if not task.done()}:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=0.01)
+
+
+async def test_a_close_ends_an_attempt_to_connect_again_wherever_that_is(proxy: TcpProxy, namespace: str) -> None:
+    ours = {"HardenedClient._attempt_reconnect", "WiredClient._read_loop", "Client._ping_interval", "Client._flusher"}
+    for step in range(150):
+        before = asyncio.all_tasks()
+        connection = Connection()
+        await connection.open(proxy.url)
+        await connection.receive(namespace.encode(), Inbox())
+        connection.options["reconnect_time_wait"] = 0
+        proxy.cut()
+        for _ in range(step):
+            await asyncio.sleep(0)
+        await connection.close()
+        left = {task for task in asyncio.all_tasks() - before if task.get_coro().__qualname__ in ours}
+        was_closed = connection.is_closed
+        connection._status = Client.CLOSED
+        await end(left)
+        assert not left, f"closed {step} turns of the loop after the connection broke"
+        assert was_closed
+
+
+async def test_an_attempt_to_connect_again_that_is_cancelled_once_ends(nats_server: NatsServer) -> None:
+    """As at the end of an event loop, which cancels each task once, and waits for it."""
+    for step in range(60):
+        async with TcpProxy(nats_server.url) as proxy:
+            connection = Connection()
+            await connection.open(proxy.url)
+        connection.options["reconnect_time_wait"] = 0
+        await eventually(lambda connection=connection: connection.is_reconnecting)
+        for _ in range(step):
+            await asyncio.sleep(0)
+        attempt = connection._reconnection_task
+        attempt.cancel()
+        _, pending = await asyncio.wait({attempt}, timeout=2)
+        await end(pending)
+        await connection.close()
+        assert not pending, f"cancelled after {step} turns of the loop"
+
+
 async def test_what_was_posted_before_a_close_is_sent(
     nats_server: NatsServer, connection: Connection, namespace: str
 ) -> None:

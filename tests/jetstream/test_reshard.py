@@ -380,7 +380,9 @@ async def test_a_list_that_nobody_can_read_is_said_and_left_alone(bench: Bench) 
     key = bench.names.topology_key(HIGH)
     for nonsense in (b"{}", b"[1]", b'{"generations": ["0x1"]}', b'{"generations": "1x3"}', b"\xff"):
         await bench.connection.ask(f"$KV.{bench.names.bucket}.{key}".encode(), nonsense)
-        with pytest.raises(JobError, match=rf"the entry {key} in the bucket .* cannot be read: delete it"):
+        with pytest.raises(
+            JobError, match=rf"the entry {key} in the bucket .* cannot be read: run `jsjobs streams apply`"
+        ):
             await bench.reshard().run(2)
 
 

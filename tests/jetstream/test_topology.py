@@ -342,3 +342,37 @@ async def test_without_jetstream_the_error_says_so(tmp_path: Path) -> None:
             with pytest.raises(JobError, match=r"(?i)jetstream .*not enabled.*account") as caught:
                 await topology(connection, Config(nats_url=server.url)).plan()
             assert caught.value.reason is Reason.RUNNER_UNAVAILABLE
+
+
+async def test_a_queue_whose_jobs_can_expire_is_told_and_loses_none(
+    settings_of: Callable[..., Config], deploy: Deploy, connection: Connection
+) -> None:
+    """The server never takes that setting away again, so the rest is applied, and whoever applies hears of it."""
+    config = settings_of()
+    await deploy(config)
+    names, queue = Names(config.namespace), JobQueue(connection, Names(config.namespace))
+    await queue.publish(Outgoing(queue.subject(Priority.LOW, None, "t"), b"1"))
+    stream = names.stream("low")
+    info = await call(connection, f"STREAM.INFO.{stream}")
+    await call(connection, f"STREAM.UPDATE.{stream}", {**info["config"], "allow_msg_ttl": True})
+
+    async def told(**given: Any) -> Step:
+        (step,) = [step for step in await topology(connection, settings_of(**given)).apply() if step.name == stream]
+        return step
+
+    kept = await told()
+    assert kept.action is Action.KEEP
+    assert "the server cannot turn it off" in kept.reason
+    assert f"nats stream rm {stream}" in kept.reason
+    updated = await told(capacity=77)
+    assert (updated.action, set(updated.changes), updated.reason) == (
+        Action.UPDATE,
+        {"max_msgs_per_subject"},
+        kept.reason,
+    )
+    info = await call(connection, f"STREAM.INFO.{stream}")
+    assert (info["config"]["max_msgs_per_subject"], info["state"]["messages"]) == (77, 1)
+    await call(connection, f"STREAM.DELETE.{stream}")
+    assert [(await told()).action, (await told()).action] == [Action.CREATE, Action.KEEP]
+    assert (await told()).reason == ""
+    assert not (await call(connection, f"STREAM.INFO.{stream}"))["config"]["allow_msg_ttl"]

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from jsjobs.postgres import sanitise
 from jsjobs.postgres.database import Database
 from jsjobs.postgres.dead_letters import DeadLetters, NewDeadLetter
-from jsjobs.postgres.errors import DatabaseRefused
+from jsjobs.postgres.errors import LetterUnreadable
+from jsjobs.postgres.migrate import migrate
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 HOSTILE = "\0 \ud800 \udfff\udc00 \U0001f4a9 \r\n ' \\ \x7f"
@@ -68,7 +69,7 @@ DOCUMENTS = {
     "vector": (json.dumps([1.5e-08] * 3000).encode(), [1.5e-08] * 3000),
     "escapes": (b'"\\ud83d\\udca9 \\n \\u0001 \\\\u0000"', "\U0001f4a9 \n \x01 \\u0000"),
     "deep enough": (b"[" * 99 + b"1" + b"]" * 99, json.loads("[" * 99 + "1" + "]" * 99)),
-    "megabyte": (json.dumps({"a": "x" * 2**20}).encode(), {"a": "x" * 2**20}),
+    "nearly a megabyte": (json.dumps({"a": "x" * 10**6}).encode(), {"a": "x" * 10**6}),
 }
 
 
@@ -89,7 +90,7 @@ async def test_a_json_body_is_kept_as_both(letters: DeadLetters, database: Datab
     assert read.payload == payload
     assert read.payload_json == document
     async with database.connection() as connection:
-        query = "select payload_json is not null from job_dlq where id = $1"
+        query = "select payload_json is not null from jsjobs_data.job_dlq where id = $1"
         assert await connection.fetchval(query, read.id)
 
 
@@ -130,7 +131,7 @@ async def test_nothing_in_a_letter_can_keep_it_out(letters: DeadLetters, texts: 
     read = await letters.find(texts["original_job_id"])
     assert read.payload == letter.payload
     assert read.headers_raw == letter.headers_raw
-    assert read.entity == sanitise.text(texts["entity"])
+    assert read.entity == sanitise.entity(texts["entity"])
     assert read.headers == [(sanitise.text(name), sanitise.text(value)) for name, value in letter.headers]
     assert read.dead_at == sanitise.moment(letter.dead_at)
     filters: dict[str, Any] = {
@@ -141,6 +142,17 @@ async def test_nothing_in_a_letter_can_keep_it_out(letters: DeadLetters, texts: 
     assert read in await letters.list(**filters, limit=1000)
 
 
+async def test_what_is_larger_than_any_queue_takes_is_cut_and_kept(letters: DeadLetters) -> None:
+    headers = [("X", "\x01" * 1000)] * 1000
+    history: Any = [{"attempt": n, "error": "e" * 2**20, "timestamp": "t"} for n in range(4)]
+    large = new(b"x" * 3 * 2**20, headers_raw=b"y" * 3 * 2**20, headers=headers, error_history=history)
+    assert await letters.store(large)
+    [read] = await letters.list()
+    assert (len(read.payload), len(read.headers_raw or b"")) == (2**20, 2**20)
+    assert 0 < len(read.headers) < 1000
+    assert read.error_history == history[:1]
+
+
 async def test_very_long_texts_fit_into_the_indexes(letters: DeadLetters) -> None:
     # Noise that does not compress.
     noise = "".join(chr(0x4E00 + n * 7919 % 20000) for n in range(100_000))
@@ -148,7 +160,7 @@ async def test_very_long_texts_fit_into_the_indexes(letters: DeadLetters) -> Non
     assert await letters.store(new(**texts))
     assert await letters.store(new(**(texts | {"original_job_id": noise + "x"})))
     assert len(await letters.list(tenant=noise, type=noise, reason=noise)) == 2
-    assert (await letters.find(noise)).entity == noise
+    assert (await letters.find(noise)).entity == noise[:4096]
 
 
 async def test_hostile_ids_do_not_take_each_others_place(letters: DeadLetters) -> None:
@@ -160,25 +172,36 @@ async def test_hostile_ids_do_not_take_each_others_place(letters: DeadLetters) -
 async def test_a_document_that_only_postgres_refuses_is_kept_as_bytes(
     letters: DeadLetters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for broken in ("{", "1e400000", "[" * 100_000, '"\\u0000"'):
-        monkeypatch.setattr(sanitise, "json_text", lambda _, broken=broken: broken)
-        assert await letters.store(new(b"{}"))
-    assert [letter.payload_json for letter in await letters.list()] == [None] * 4
+    monkeypatch.setattr(sanitise, "json_text", lambda payload: payload.decode())
+    bodies = [b"{", b"1e400000", b"[" * 100_000, b'"\\u0000"', b"1e131071", b"[" + b",".join([b"1e131071"] * 9) + b"]"]
+    for body in bodies:
+        assert await letters.store(new(body))
+    assert [letter.payload_json for letter in await letters.list()] == [None] * len(bodies)
 
 
-async def test_a_document_that_someone_else_wrote_blocks_no_list(letters: DeadLetters, database: Database) -> None:
-    """Written out it has more characters than Postgres or Python takes."""
-    assert await letters.store(new(b"{}"))
-    update = "update job_dlq set payload = $2, payload_json = $3 where namespace = $1"
-    for numbers in (3, 10_000):
-        grown = "[" + ",".join(["1e131071"] * numbers) + "]"
-        with pytest.raises(DatabaseRefused):
-            async with database.connection() as connection:
-                await connection.execute(update, letters._namespace, grown.encode(), grown)
-    assert [letter.payload_json for letter in await letters.list()] == [{}]
-    async with database.connection() as connection:
-        await connection.execute(update, letters._namespace, b"1e5000", "1e5000")
-    assert [letter.payload_json for letter in await letters.list()] == [None], "Python reads no such integer"
+async def test_what_the_constraints_let_none_write_keeps_no_other_letter_from_being_read(
+    empty_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Database(empty_url) as database:
+        await migrate(database)
+        letters = DeadLetters(database, "jobs")
+        odd = {"headers": "[[1, 2]]", "error_history": '[{"attempt": 1}]'}
+        for job_id in ("good", *odd):
+            assert await letters.store(new(original_job_id=job_id))
+        async with database.connection() as connection:
+            await connection.execute(
+                "alter table jsjobs_data.job_dlq drop constraint job_dlq_headers, drop constraint job_dlq_error_history"
+            )
+            for column, value in odd.items():
+                update = f"update jsjobs_data.job_dlq set {column} = $1 where original_job_id = $2"
+                await connection.execute(update, value, column)
+        assert [letter.original_job_id for letter in await letters.list()] == ["good"]
+        assert [letter.original_job_id async for page in letters.pages() for letter in page] == ["good"]
+        assert len(await letters.headings()) == len(await letters.undecided()) == 3
+        for column in odd:
+            with pytest.raises(LetterUnreadable, match=f"its {column} is not what jsjobs writes"):
+                await letters.find(column)
+    assert "cannot be read: its headers is not what jsjobs writes; it is left out" in caplog.text
 
 
 @pytest.mark.parametrize("hours", [-14, 14])

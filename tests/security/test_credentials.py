@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,7 +15,7 @@ from secured import AUTH, apply, environment
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.embedded.nats import NatsServer
+from jsjobs.embedded.nats import NatsServer, _find_binary
 
 SECRET = "s3cr3t-" + "x" * 8
 Start = Callable[[str], str]
@@ -236,6 +237,47 @@ async def test_certificates_that_are_replaced_on_the_disk(tmp_path: Path, monkey
                 return bool(await jobs.submit("t", 1))
 
             assert await eventually(is_back)
+
+
+async def test_certificates_that_the_server_reads_anew_without_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`nats-server --signal reload`: who is connected stays so, who comes sees the new ones; broken ones change nothing."""
+    made = Certificates(tmp_path)
+    (cert, private), (own, own_key) = made.server, made.client
+    for name, file in (("CERT", cert), ("KEY", private), ("CA", made.ca)):
+        monkeypatch.setenv(f"JSJOBS_TLS_SERVER_{name}", str(file))
+    home = tmp_path / "nats"
+    home.mkdir()
+    (home / "tls.conf").write_text((AUTH / "tls.conf").read_text())
+    with NatsServer(home, config='include "tls.conf"') as server:
+        config = settings(server.url, nats_tls_ca=made.ca, nats_tls_cert=own, nats_tls_key=own_key)
+        await apply(config)
+        pid = (home / "nats.pid").read_text()
+
+        def reload() -> None:
+            subprocess.run([_find_binary(), "--signal", f"reload={pid}"], check=True, timeout=20)
+
+        async with JobService(config) as connected:
+            old = tmp_path / "old-ca.pem"
+            old.write_bytes(made.ca.read_bytes())
+            whole = private.read_bytes()
+            private.write_text("half written")
+            reload()
+            await eventually(lambda: "Failed to reload server configuration" in server.log.read_text())
+            private.write_bytes(whole)
+            async with JobService(config) as jobs:
+                await jobs.submit("t", 1)
+            Certificates(tmp_path)
+            reload()
+            await eventually(lambda: "Reloaded: tls = enabled" in server.log.read_text())
+            async with JobService(config) as jobs:
+                await jobs.submit("t", 2)
+            with pytest.raises(JobService.Error, match="certificate verify failed"):
+                await JobService(config.model_copy(update={"nats_tls_ca": old})).connect()
+            assert connected.connection.is_connected
+            await connected.submit("t", 3)
+            assert server.log.read_text().count("Reloaded: tls = enabled") == 1
 
 
 PEM = "-----BEGIN PRIVATE KEY-----\n" + "MC4CAQAwBQYDK2VwBCIEIDpl4nted\n" * 40 + "-----END PRIVATE KEY-----\n"

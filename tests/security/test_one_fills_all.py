@@ -138,23 +138,21 @@ async def test_a_flood_of_submits_is_told_and_cuts_nobody(
     assert "Slow Consumer" not in secured_server.log.read_text()
 
 
-async def test_a_dedupe_key_is_its_tenants_own_but_for_raw_publishers(as_user: Settings) -> None:
-    config = as_user("service")
+async def test_what_comes_on_everybodys_subject_counts_together_as_one_more_tenants(as_user: Settings) -> None:
+    config = as_user("service", tenant_delayed_jobs=4)
     async with (
         plain_client(config.nats_url, "acme") as acme,
-        plain_client(config.nats_url, "operator") as other,
         plain_client(config.nats_url, "publisher") as publisher,
         served(config),
     ):
-        for number, (key, duplicate) in enumerate((("a", False), ("acme/echo/b", False), ("c", True))):
-            if key == "c":
-                headers = {"Nats-Msg-Id": "acme/echo/c"}
-                await publisher.jetstream().publish("jobs.normal.e.echo", b"1", headers=headers)
-            else:
-                answer = await submit(other, "jobs.rpc.tenant.other.submit", dedupe_key=key)
-                assert not json.loads(answer.data)["duplicate"]
-            own = await submit(acme, dedupe_key="abc"[number])
-            assert json.loads(own.data)["duplicate"] is duplicate
+        options = {"delay": 600, "debounce_key": "k"}
+        for tenant in ("acme", "other", None, "acme", "other", None):
+            answer = await submit(publisher, "jobs.rpc.submit", **options, **({"tenant": tenant} if tenant else {}))
+            assert refusal(answer) == ("", "")
+        assert refusal(await submit(publisher, "jobs.rpc.submit", delay=600, tenant="more")) == ("", "")
+        assert refusal(await submit(publisher, "jobs.rpc.submit", delay=600, tenant="another"))[0] == "429"
+        for _ in range(4):
+            assert refusal(await submit(acme, delay=600)) == ("", ""), "the tenant's own subject has its own room"
 
 
 async def open_batches(client: Client, count: int = 50) -> None:
@@ -205,3 +203,36 @@ async def test_the_account_of_the_namespace_is_bounded(as_user: Settings) -> Non
         whole = {"name": "OTHERS", "subjects": ["others"], "max_bytes": 16 * 2**30}
         answer = json.loads((await root.request("$JS.API.STREAM.CREATE.OTHERS", json.dumps(whole).encode())).data)
         assert answer["error"]["err_code"] == 10047
+
+
+async def test_a_true_letter_behind_many_forged_ones_waits_for_seconds(
+    as_user: Settings, secured_server: NatsServer
+) -> None:
+    """A worker makes up 200 letters of jobs that did not die: each keeps one of 64 places for a second."""
+    worker = JobService(as_user("worker"))
+
+    @worker.handler("dies")
+    async def dies(_: object) -> None:
+        raise JobService.Error.from_validation("it shall die")
+
+    async with (
+        JobService(as_user("operator")) as operator,
+        plain_client(secured_server.url, "worker") as hostile,
+        plain_client(secured_server.url, "root") as root,
+        worker,
+        worker.worker(),
+    ):
+        for number in range(200):
+            await hostile.publish(f"jobs.dead.normal-{10**15 + number}", b"{}")
+        await hostile.flush()
+        true = await operator.submit("dies", 1)
+
+        async def all_are_there() -> bool:
+            return (await root.jetstream().stream_info("JOBS_DEAD")).state.messages == 201
+
+        await eventually(all_are_there)
+        began = time.monotonic()
+        async with JobService(as_user("router")) as router, router.router():
+            letter = await eventually(lambda: operator.letters().find(true))
+        assert letter.error_reason == "Validation"
+        assert time.monotonic() - began < 15

@@ -12,6 +12,8 @@ from jsjobs import JobService
 
 NOBODY: set[str] = set()
 LOOKERS = {"worker", "service", "operator", "viewer"}
+READERS = LOOKERS - {"viewer"}
+"""Those who may read by direct get, which may ask for a whole stream."""
 SUBMITTERS = {"publisher", "worker", "service", "operator"}
 WRITERS = {"worker", "service", "router", "operator"}
 
@@ -27,12 +29,12 @@ PUBLISH = {
     "jobs.rpc.cancel": {"operator"},
     "$SRV.PING": {"operator"},
     # Reading: states, results, payloads.
-    "$JS.API.DIRECT.GET.KV_jobs.$KV.jobs.normal-1": LOOKERS | {"router"},
-    "$JS.API.DIRECT.GET.KV_jobs": LOOKERS | {"router"},
-    "$JS.API.DIRECT.GET.JOBS_NORMAL": LOOKERS,
-    "$JS.API.DIRECT.GET.JOBS_PROGRESS": {"service", "operator", "viewer"},
+    "$JS.API.DIRECT.GET.KV_jobs.$KV.jobs.normal-1": READERS | {"router"},
+    "$JS.API.DIRECT.GET.KV_jobs": READERS | {"router"},
+    "$JS.API.DIRECT.GET.JOBS_NORMAL": READERS,
+    "$JS.API.DIRECT.GET.JOBS_PROGRESS": {"service", "operator"},
     "$JS.API.DIRECT.GET.JOBS_DEAD": NOBODY,
-    "$JS.API.STREAM.MSG.GET.JOBS_NORMAL": {"router", "operator"},
+    "$JS.API.STREAM.MSG.GET.JOBS_NORMAL": {"router", "operator", "viewer"},
     "$JS.API.STREAM.MSG.GET.JOBS_DEAD": NOBODY,
     "$JS.API.STREAM.INFO.JOBS_NORMAL": LOOKERS | {"router"},
     "$JS.API.STREAM.INFO.OTHERS": NOBODY,
@@ -67,7 +69,7 @@ PUBLISH = {
     "jobs.progress.normal-1": {"worker"},
     "jobs.dead.normal-1": {"worker", "router"},
     "jobs.cancel.normal-1": {"service", "operator"},
-    "jobs.cancel.anybody": {"service", "operator", "viewer"},
+    "$KV.jobs.workers.busy": {"worker"},
     "jobs.at.at-1": {"service", "operator"},
     "jobs.at.schedule.x": {"service", "operator"},
     "jobs.due.normal.e.t": {"service", "operator"},

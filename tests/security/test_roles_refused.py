@@ -24,8 +24,8 @@ async def test_commands_say_which_right_is_missing(as_user: Settings) -> None:
     async with JobService(as_user("operator")) as operator:
         job_id = await operator.submit("echo", 1)
     refused = {
-        ("publisher", "status", job_id): "$JS.API.DIRECT.GET.KV_jobs.$KV.jobs.",
-        ("publisher", "cancel", job_id): "$JS.API.DIRECT.GET.KV_jobs.$KV.jobs.",
+        ("publisher", "status", job_id): "$JS.API.DIRECT.GET.KV_jobs",
+        ("publisher", "cancel", job_id): "$JS.API.DIRECT.GET.KV_jobs",
         ("publisher", "submit", "echo", "1", "--delay", "5m"): "jobs.at.",
         ("publisher", "streams", "apply"): "$JS.API.STREAM.INFO.KV_jobs",
         ("viewer", "submit", "echo", "1"): "jobs.normal.",
@@ -55,6 +55,23 @@ async def test_who_has_the_wrong_inbox_is_told_at_once(as_user: Settings) -> Non
     assert "JSJOBS_NATS_INBOX_PREFIX" in ended.err
     assert ended.err.strip().count("\n") == 0
     assert fine.code == 0
+
+
+async def test_a_handler_that_may_not_delay_is_told_which_file_it_takes(as_user: Settings) -> None:
+    """At once; its attempt has failed with that, and is made again as any other: somebody may give the right."""
+    worker = JobService(as_user("worker"))
+
+    @worker.handler("parent")
+    async def parent(_: object) -> None:
+        await worker.submit("echo", 1, delay=60)
+
+    async with JobService(as_user("operator")) as operator, worker, worker.worker():
+        job = await operator.submit("parent", 1)
+        with pytest.raises(JobService.Error):
+            await operator.result(job, timeout=20)
+        status = await operator.status(job)
+    assert 'Permissions Violation for Publish to "jobs.at.at-' in str(status.last_error)
+    assert "`delaying-worker.conf`" in str(status.last_error)
 
 
 async def test_the_library_says_it_too(as_user: Settings) -> None:
@@ -122,7 +139,7 @@ async def test_answers_do_not_become_states_letters_nor_jobs(as_user: Settings) 
         before = await operator.status(victim)
         for reply in (f"$KV.jobs.{victim}", "jobs.dead.x", "jobs.critical.e.echo", f"jobs.cancel.{victim}"):
             await publisher.publish("jobs.normal.e.echo", b"1", reply=reply)
-            await viewer.publish("$JS.API.DIRECT.GET.KV_jobs", b'{"seq":1}', reply=reply)
+            await viewer.publish("$JS.API.STREAM.MSG.GET.KV_jobs", b'{"seq":1}', reply=reply)
             await viewer.publish("$JS.API.STREAM.INFO.KV_jobs", b"", reply=reply)
         js = operator.connection.jetstream()
 
@@ -203,3 +220,15 @@ async def test_a_router_that_may_not_publish_letters_clears_away_what_fired_and_
             await eventually(only_the_letters_wait)
     assert "could not be made a dead letter" in caplog.text
     assert 'for Publish to "jobs.dead.at-unfit-' in caplog.text
+
+
+async def test_the_doctor_names_the_right_that_a_viewer_lacks(as_user: Settings) -> None:
+    [examined] = await commands((environment(as_user("viewer")), ("doctor", "--json")))
+    found = json.loads(examined.out)["findings"]
+    assert not [each for each in found if "does not serve" in each["what"]]
+    [limits] = [each for each in found if each["check"] == "limits"]
+    assert limits["severity"] == "note"
+    assert 'Permissions Violation for Publish to "$JS.API.INFO"' in limits["what"]
+    assert "$JS.API.INFO" in limits["remedy"]
+    # The rest is looked at all the same.
+    assert "workers" in {each["check"] for each in found}, found

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 from secured import plain_client
 
+from facts import eventually
 from jsjobs import JobService
 
 
@@ -25,3 +26,27 @@ async def test_who_writes_states_can_empty_them_with_a_rollup(
         config["allow_rollup_hdrs"] = False
         updated = await root.request("$JS.API.STREAM.UPDATE.KV_jobs", json.dumps(config).encode())
         assert json.loads(updated.data)["config"]["allow_rollup_hdrs"] is True
+
+
+async def test_who_delays_jobs_can_take_away_what_is_due_and_in_no_queue_yet(
+    as_user: Callable[..., JobService.Config],
+) -> None:
+    async with (
+        plain_client(as_user("operator").nats_url, "root") as root,
+        plain_client(root.connected_url.geturl(), "delaying") as one,
+    ):
+        schedule = {"Nats-Schedule": "@at 2020-01-01T00:00:00Z", "Nats-Schedule-Target": "jobs.due.unfit"}
+
+        async def due_after(sequence: int) -> int:
+            state = (await root.jetstream().stream_info("JOBS_SCHEDULE")).state
+            return state.last_seq if state.last_seq > sequence + 1 and state.messages == 1 else 0
+
+        ack = await root.jetstream().publish("jobs.at.at-theirs", b"1", headers=schedule)
+        await eventually(lambda: due_after(ack.seq - 1))
+        answer = await one.request("jobs.at.at-own", b"1", headers={**schedule, "Nats-Schedule-Rollup": "sub"})
+        own = json.loads(answer.data)["seq"]
+        assert await eventually(lambda: due_after(own - 1)) == own + 1, "the other is gone, and nothing else"
+        await one.request("jobs.at.at-own", b"1", headers={"Nats-Rollup": "all"})
+        assert (
+            await root.jetstream().stream_info("JOBS_SCHEDULE", subjects_filter="jobs.due.>")
+        ).state.subjects is None

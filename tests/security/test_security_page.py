@@ -81,15 +81,16 @@ async def test_files_for_another_namespace(reader: Path) -> None:
 
 
 def test_postgres_roles(reader: Path, postgres: PostgresServer, database_url: str) -> None:
-    [script] = [body for _, body in BLOCKS if "psql" in body]
+    script, logins = [body for _, body in BLOCKS if "psql" in body]
     again = "\n".join(f"psql '{database_url}' -qc \"{line}\"" for line in ("create database paged", ""))
     assert type_in(reader, again).returncode == 0
     url = database_url.replace("/jsjobs?", "/paged?")
-    done = type_in(reader, f"jsjobs db migrate\n{script}", DATABASE_URL=url)
+    done = type_in(reader, f"jsjobs db migrate\n{script}{logins}", DATABASE_URL=url, ADMIN_URL=url)
     assert done.returncode == 0, done.stderr
     named = url.replace("//postgres@", "//shop_router:r-1@")
-    seen = type_in(reader, f"psql '{named}' -tc 'select count(*) from job_dlq'; psql '{named}' -c 'drop table job_dlq'")
-    assert seen.stdout.split()[0] == "0"
-    assert "must be owner of table job_dlq" in seen.stderr
+    rights = "select jsjobs_api.rights(), rolconnlimit from pg_roles where rolname = current_user"
+    seen = type_in(reader, f"psql '{named}' -tc '{rights}'; psql '{named}' -c 'drop table jsjobs_data.job_dlq'")
+    assert seen.stdout.split()[0::2] == ["{store}", "20"]
+    assert "permission denied for schema jsjobs_data" in seen.stderr
     undo = ("drop database paged", "drop role shop_router", "drop role acme")
     assert type_in(reader, "\n".join(f"psql '{database_url}' -qc '{line}'" for line in undo)).returncode == 0

@@ -73,7 +73,7 @@ async def record_letters(url: str, names: Names, folder: Path) -> None:
     journal = Journal(folder, "letters")
     connection = await asyncpg.connect(url)
     rows = await connection.fetch(
-        "select original_job_id, attempts, error_reason from job_dlq where namespace = $1", names.namespace
+        "select original_job_id, attempts, error_reason from jsjobs_data.job_dlq where namespace = $1", names.namespace
     )
     await connection.close()
     for row in rows:

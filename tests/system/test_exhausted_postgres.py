@@ -76,7 +76,7 @@ class Exhausted:
 
     async def remove(self) -> None:
         if self._disk is not None:
-            await self._run("drop table job_dlq cascade", f"drop tablespace small_{self.name}")
+            await self._run("drop table jsjobs_data.job_dlq cascade", f"drop tablespace small_{self.name}")
         await self._stack.aclose()
 
     async def _move_to_a_small_disk(self) -> None:
@@ -95,7 +95,7 @@ class Exhausted:
         os.chown(place, owner.st_uid, owner.st_gid)
         await self._run(
             f"create tablespace small_{self.name} location '{place}'",
-            f"alter table job_dlq set tablespace small_{self.name}",
+            f"alter table jsjobs_data.job_dlq set tablespace small_{self.name}",
         )
 
     async def _run(self, *statements: str) -> None:

@@ -10,6 +10,8 @@ import pytest
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.embedded.nats import NatsServer
+from jsjobs.jetstream.schedules import Schedules
+from jsjobs.jetstream.subjects import Names
 from jsjobs.testing import Harness
 
 HOURS = JobService.Retry(initial=7200, max_backoff=1e6)
@@ -31,6 +33,22 @@ async def test_jobs_and_what_they_submit_end_and_are_returned_in_that_order(harn
         assert {status.status for status in ended} == {"complete"}
         assert ended[0] == await jobs.status(first)
         assert await harness.run_all() == []
+
+
+async def test_replays_on_their_way_to_a_queue_are_waited_for(harness: Harness) -> None:
+    async with harness.service() as jobs:
+
+        @jobs.handler("echo")
+        async def echo(payload: int) -> int:
+            return payload
+
+        schedules = Schedules(jobs.connection, Names(jobs.config.namespace))
+        for number in range(8):
+            # What a replay comes to, of a letter without a database.
+            priority, job_id = ("low", "high", "normal", "critical")[number % 4], f"replay-1-{number}"
+            subject = f"{jobs.config.namespace}.{priority}.e.echo".encode()
+            await schedules.hand_over(subject, {"Jsjobs-Id": job_id}, b"%d" % number)
+            assert [status.job_id for status in await harness.run_all()] == [job_id]
 
 
 async def test_a_snooze_is_over_at_once_and_written_as_in_production(harness: Harness) -> None:

@@ -8,7 +8,7 @@ from nats.aio.client import Client
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.jetstream.subjects import ANYBODY, may_be_answered
+from jsjobs.jetstream.subjects import may_be_answered
 
 Status = JobService.Status
 
@@ -85,16 +85,25 @@ async def test_a_worker_answers_for_no_job_that_it_does_not_run(jobs: JobService
         heard.put_nowait(message.subject.rpartition(".")[2])
 
     await plain.subscribe("_INBOX.asked.*", cb=hear)
+    started = asyncio.Event()
+
+    @jobs.handler("sleep")
+    async def sleep(_: None) -> None:
+        started.set()
+        await asyncio.sleep(60)
+
     ran = await jobs.submit("note")
     jobs.register_handler("note", lambda payload: payload)
     async with jobs.worker():
         await jobs.result(ran)
-        for other in (ran, "normal-17", "at-unknown"):
+        runs = await jobs.submit("sleep", None, duration="long")
+        await started.wait()
+        for other in (ran, "normal-17", "at-unknown", "anybody"):
             await plain.publish(f"{name}.cancel.{other}", b"", reply="_INBOX.asked.other")
-        # Requests are taken one after the other, and this one is for any worker.
-        await plain.publish(f"{name}.cancel.{ANYBODY}", b"", reply="_INBOX.asked.anybody")
+        # Requests are taken one after the other.
+        await plain.publish(f"{name}.cancel.{runs}", b"", reply="_INBOX.asked.own")
         async with asyncio.timeout(20):
-            assert await heard.get() == "anybody"
+            assert await heard.get() == "own"
 
 
 @pytest.mark.parametrize(

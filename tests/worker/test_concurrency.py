@@ -10,7 +10,8 @@ from bounds import Journal, fill, fill_each_shard, sleeper, start_in_each_shard,
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.jetstream.overview import Observer
+from jsjobs.jetstream.generations import live_shards
+from jsjobs.jetstream.overview import Observer, ShardLook
 from jsjobs.jetstream.subjects import Names
 
 
@@ -120,6 +121,34 @@ async def test_a_busy_worker_is_no_missing_one(service: Callable) -> None:
             for job_id in ids:
                 await asking.cancel(job_id)
             await eventually(lambda: worker.running == 0)
+
+
+async def test_a_worker_that_listens_to_no_shard_is_no_missing_one(service: Callable) -> None:
+    """It has jobs of every shard, and may run one."""
+    async with service(concurrency=1) as jobs, service() as asking:
+        jobs.register_handler("t", sleeper(Journal(), 60))
+        observer = Observer(asking.connection, Names(asking.config.namespace))
+        ids = await fill_each_shard(asking, "t", 2)
+
+        async def shards() -> list[ShardLook]:
+            return [shard for look in (await observer.look(0)).priorities for shard in look.shards]
+
+        async def nobody_listens() -> bool:
+            infos = await live_shards(asking.connection, Names(asking.config.namespace))
+            return not any(info.get("push_bound") for info in infos.values())
+
+        assert not any(shard.has_worker for shard in await shards())
+        async with jobs.worker() as worker:
+            await eventually(lambda: worker.running == 1)
+            await eventually(nobody_listens)
+
+            async def all_are_busy() -> bool:
+                return all(shard.has_worker and shard.is_busy for shard in await shards())
+
+            await eventually(all_are_busy)
+            assert await nobody_listens()
+            for job_id in ids:
+                await asking.cancel(job_id)
 
 
 async def test_what_comes_at_the_same_moment_goes_to_another_at_once(service: Callable) -> None:

@@ -16,6 +16,7 @@ from jsjobs.postgres.errors import (
     DatabaseUnavailable,
     InvalidDatabaseUrl,
     LetterError,
+    TablesLocked,
 )
 
 HOW_TO_NATS = "start one with `jsjobs dev`, or set NATS_URL"
@@ -47,7 +48,7 @@ def judge(error: Exception) -> tuple[str, int]:
             return error.message, FAILED
         case InvalidDatabaseUrl():
             return str(error), WRONG_USE
-        case DatabaseUnavailable() if not isinstance(error, DatabaseExhausted):
+        case DatabaseUnavailable() if not isinstance(error, DatabaseExhausted | TablesLocked):
             return f"{error}; {HOW_TO_DATABASE}", FAILED
         case DatabaseError() | LetterError() | EmbeddedError():
             return str(error), FAILED

@@ -9,7 +9,14 @@ from rich.text import Text
 from jsjobs.cli.output import dumps, plain, print_json, screen, talk
 from jsjobs.jetstream.steps import Action, Step
 
-_STYLES = {Action.CREATE: "green", Action.UPDATE: "yellow", Action.REFUSE: "bold red", Action.KEEP: "dim"}
+_STYLES = {
+    Action.CREATE: "green",
+    Action.UPDATE: "yellow",
+    Action.REPLACE: "yellow",
+    Action.DELETE: "red",
+    Action.REFUSE: "bold red",
+    Action.KEEP: "dim",
+}
 
 
 def print_steps(steps: Sequence[Step], *, as_json: bool) -> None:
@@ -25,7 +32,10 @@ def print_steps(steps: Sequence[Step], *, as_json: bool) -> None:
         for step in changed:
             table.add_row(Text(step.action, _STYLES[step.action]), plain(step.kind), plain(step.name), _changes(step))
         screen().print(table)
-    kept = len(steps) - len(changed)
+    as_it_is = [step for step in steps if step.action is Action.KEEP and step.reason]
+    for step in as_it_is:
+        talk(f"{step.name}: {step.reason}", style="yellow")
+    kept = len(steps) - len(changed) - len(as_it_is)
     if kept:
         talk(f"{kept} of {len(steps)} are as they should be", style="dim")
 

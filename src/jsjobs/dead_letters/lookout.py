@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from jsjobs.jetstream.api import find
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.declared import router_faults
 from jsjobs.jetstream.subjects import Names
 from jsjobs.model.errors import JobError
 from jsjobs.safe_log import get_logger
@@ -22,6 +23,7 @@ class Lookout:
 
     def __init__(self, connection: Connection, names: Names) -> None:
         self._connection = connection
+        self._names = names
         self._consumer = f"CONSUMER.INFO.{names.dead_stream}.{names.router}"
         self._missing = f"{names.dead_stream} has no consumer {names.router}: run `jsjobs streams apply`"
         self._soon = asyncio.Event()
@@ -72,7 +74,14 @@ class Lookout:
                 self._say("the lookout failed")
 
     async def _look(self) -> str:
-        return self._missing if await find(self._connection, self._consumer) is None else ""
+        info = await find(self._connection, self._consumer)
+        if info is None:
+            return self._missing
+        faults = router_faults(self._names, info["config"])
+        if not faults:
+            return ""
+        consumer = f"consumer {self._names.router} of {self._names.dead_stream}"
+        return f"the {consumer} is not as declared ({', '.join(faults)}): run `jsjobs streams apply`"
 
     def _say(self, why_not_ready: str) -> None:
         if why_not_ready and why_not_ready != self.why_not_ready:

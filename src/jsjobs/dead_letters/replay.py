@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from jsjobs.jetstream import wire
 from jsjobs.jetstream.acknowledgements import unknown
@@ -26,6 +26,7 @@ from jsjobs.model.context import DEFAULT_TENANT
 from jsjobs.model.errors import JobError
 from jsjobs.model.ids import JobId
 from jsjobs.model.job import Priority, utc_now
+from jsjobs.postgres import sanitise
 from jsjobs.postgres.dead_letters import DeadLetter, DeadLetters
 from jsjobs.postgres.errors import DatabaseError, DatabaseUnavailable, LetterError, LetterNotFound
 from jsjobs.settings import Config
@@ -58,21 +59,23 @@ async def replay_letter(
     checked_text("a letter's id", reference)
     names = Names(config.namespace)
     try:
-        letter = await letters.find(reference)
-        priority = priority or Priority(letter.priority)
-        # All that can be refused is refused before the claim: an unfinished one keeps the letter from being discarded.
-        subject, headers = _subject(JobQueue(connection, names), letter, priority), own_headers(letter)
-        check_size(letter)
-        given = await letters.claim_replay(letter.id, force=force)
-        # What was edited a moment before; from the claim on nobody can.
-        letter = await letters.get(letter.id) or letter
+        found = await letters.find(reference)
+        queue, prepared = JobQueue(connection, names), list[_Prepared]()
+        # All of what is published is read with the claim: others edit letters, and routers mend them, until then. What
+        # cannot be published is refused there: an unfinished claim would keep the letter from being discarded.
+        given = await letters.claim_replay(
+            found.id,
+            force=force,
+            prepare=lambda claimed: prepared.append(_prepare(queue, claimed, priority)),
+        )
+        [(letter, to, subject, headers)] = prepared
         headers[wire.GIVEN_ID] = given
         # An entry tells that whoever claimed it came so far: another copy would only be dropped.
         if not given.duplicate or await StateStore(connection, names).read(given) is None:
             await Schedules(connection, names, timeout=config.timeout).hand_over(subject, headers, letter.payload)
             if telemetry is not None and not given.duplicate:
-                telemetry.count("jobs.submitted", letter.type, "replay", priority)
-            await _write_queued(connection, config, letter, given, priority, headers)
+                telemetry.count("jobs.submitted", letter.type, "replay", to)
+            await _write_queued(connection, config, letter, given, to, headers)
         await letters.mark_replayed(letter.id, given)
     except ConnectionLost as error:
         raise unknown(error, "replay it again, it will not run twice") from error
@@ -85,10 +88,19 @@ async def replay_letter(
     return JobId(given)
 
 
-def _subject(queue: JobQueue, letter: DeadLetter, priority: Priority) -> bytes:
+class _Prepared(NamedTuple):
+    letter: DeadLetter
+    priority: Priority
+    subject: bytes
+    headers: dict[str, str]
+
+
+def _prepare(queue: JobQueue, letter: DeadLetter, priority: Priority | None) -> _Prepared:
     if not _TYPE_TOKENS.fullmatch(letter.type) or ".." in f".{letter.type}.":
         raise JobError.from_validation(f"a job of type {letter.type[:80]!r} cannot be published again")
-    return queue.subject(priority, letter.entity, letter.type)
+    to = priority or Priority(letter.priority)
+    check_size(letter)
+    return _Prepared(letter, to, queue.subject(to, letter.entity, letter.type), own_headers(letter))
 
 
 def check_size(letter: DeadLetter) -> None:
@@ -125,10 +137,17 @@ def own_headers(letter: DeadLetter) -> dict[str, str]:
 
     Whoever replays a job wants it run, so that nothing says any more when it expires.
     """
-    own = [(wire.ENTITY, letter.entity), (wire.TENANT, letter.app_id if letter.app_id != DEFAULT_TENANT else None)]
+    # What stands in the row is true, whatever a publisher wrote into its header.
+    own = {
+        wire.ENTITY.lower(): (wire.ENTITY, letter.entity, sanitise.entity),
+        wire.TENANT.lower(): (wire.TENANT, None if letter.app_id == DEFAULT_TENANT else letter.app_id, sanitise.key),
+    }
     headers: dict[str, tuple[str, str]] = {}
-    for name, value in [*letter.headers, *((name, value) for name, value in own if value)]:
+    for name, value in [*letter.headers, *((name, value) for name, value, _ in own.values() if value)]:
         lower = name.lower()
+        # The row has it as it can be stored, the header as it was.
+        if lower in own and own[lower][2](value) != own[lower][1]:
+            continue
         can_be_sent = _TOKEN.fullmatch(name) and value.isprintable() and not lower.startswith(_NOT_SENT)
         if can_be_sent and _can_be_read(name, value):
             # As where a job's headers are read: the first of a name counts, in whatever case.

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 logger = get_logger("jsjobs.router")
 
 _ADVISORY = b"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES."
-_PATIENT_DELIVERIES = 5
+_PATIENT_DELIVERIES = 2
 _TRY_AGAIN = 0.5
 _LONGEST_PAUSE = 10.0
 _LAST_WORD = 5.0  # seconds for the letters in hand when the router stops
@@ -60,7 +60,7 @@ class Router:
         self._lookout = Lookout(connection, self._names)
         self._tasks: set[asyncio.Task[None]] = set()
         self._subscription: int | None = None
-        self._guard = ConsumerGuard(connection, self._names, self._sweep.restore)
+        self._guard = ConsumerGuard(connection, self._names, config, self._sweep.restore)
         self._watching: list[asyncio.Task[None]] = []
         self._trouble = Trouble(logger, "letters wait: %s", "letters flow again")
         self._no_room = ""

@@ -10,6 +10,7 @@ from jsjobs.dead_letters.strays import NOT_TAKEN, Strays
 from jsjobs.dead_letters.undertaker import Undertaker
 from jsjobs.jetstream.api import call, parse_time
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.consumer_steps import differing, gentle, take_consumer_step
 from jsjobs.jetstream.generations import live_shards, read_live
 from jsjobs.jetstream.given_up import given_up
 from jsjobs.jetstream.shard_consumers import resume
@@ -42,6 +43,8 @@ class Sweep:
         """When each message was first found, of those that this look has found so far."""
         self._before: dict[tuple[str, int], float] = {}
         """Of those that the look before found."""
+        self._left_of_consumers: list[str] = []
+        self._left_of_changes: list[str] = []
         self.left: list[str] = []
         """What the last look left to an operator, in words, and what he is to do; another thread may read it."""
 
@@ -60,10 +63,7 @@ class Sweep:
         except (DatabaseError, JobError) as error:
             failed = error
         # New shards wait for their change to be finished: whoever began it may be gone.
-        left = await self._topology.finish(wait=False)
-        for news in set(left) - set(self.left):
-            logger.warning("%s", news)
-        self.left = left
+        self._note_left(changes=await self._topology.finish(wait=False))
         if failed is not None:
             raise failed
 
@@ -96,26 +96,54 @@ class Sweep:
     async def restore(self) -> list[str]:
         """Make again the consumers that are missing: that is never a reason to bury, their jobs are delivered.
 
-        None is made while the shard count is being changed, nor where the streams are not there.
+        Those by whose settings nothing is delivered as it should are made so. None is made while the shard count is
+        being changed, nor where the streams are not there.
 
         Returns:
-            The names of those that were made.
+            The names of those that were made, or made so.
 
         Raises:
             JobError: If the server cannot be asked.
         """
-        steps, made = await self._topology.plan(), []
+        steps, made, left = await self._topology.plan(foreign=False), [], []
         # What was never applied is for `streams apply` to decide.
-        undecided = {step.priority for step in steps if step.kind == "generations" and step.action is Action.CREATE}
+        undecided = {step.priority for step in steps if step.kind == "generations" and step.action is not Action.KEEP}
         absent = {step.name for step in steps if step.kind == "stream" and step.action is Action.CREATE}
         for step in steps:
-            if step.kind != "consumer" or step.action is not Action.CREATE:
+            if step.kind != "consumer" or step.action is Action.KEEP:
                 continue
-            if step.priority not in undecided and step.body["stream_name"] not in absent:
+            if step.priority in undecided or step.body["stream_name"] in absent:
+                continue
+            if step.action is Action.CREATE:
                 await call(self._connection, step.endpoint, step.body)
                 await self._catch_up(step)
-                made.append(step.name)
+            elif (mended := gentle(step)) is None:
+                continue
+            elif why_left := await self._mend(mended):
+                left.append(why_left)
+                continue
+            made.append(step.name)
+        self._note_left(consumers=left)
         return made
+
+    async def _mend(self, step: Step) -> str:
+        """Make a consumer as it is declared; why that is left to an operator, in words, where it is."""
+        try:
+            await take_consumer_step(self._connection, self._names, step)
+        except JobError as error:
+            if error.is_transient:
+                raise
+            what = f"{step.body['stream_name']}: its consumer {step.name} is not as declared ({differing(step)})"
+            return f"{what}, which is left to an operator: run `jsjobs streams apply` ({error.message})"
+        return ""
+
+    def _note_left(self, *, consumers: list[str] | None = None, changes: list[str] | None = None) -> None:
+        self._left_of_consumers = self._left_of_consumers if consumers is None else consumers
+        self._left_of_changes = self._left_of_changes if changes is None else changes
+        left = [*self._left_of_consumers, *self._left_of_changes]
+        for news in set(left) - set(self.left):
+            logger.warning("%s", news)
+        self.left = left
 
     async def _catch_up(self, step: Step) -> None:
         """Do to a shard that was just made what an operator decided since the plan: he did not find it."""

@@ -30,6 +30,10 @@ _WRITE_WITHIN = 10.0
 """Seconds to try a write; the letter then waits, and is delivered again."""
 
 
+def _is_failed(found: Found) -> bool:
+    return found.entry is not None and found.entry.status is Status.FAILED
+
+
 class Undertaker:
     """Stores letters and ends messages; every step may be repeated."""
 
@@ -55,7 +59,7 @@ class Undertaker:
 
         Args:
             letter: What a worker published.
-            patient: Whether to wait while the entry is missing or does not say `failed`: a replica may lag behind.
+            patient: Whether to wait while the entry is missing or does not say `failed`: a new leader may lag behind.
 
         Returns:
             False, if it should be tried again later.
@@ -66,6 +70,8 @@ class Undertaker:
         """
         is_id = parse_plain_id(letter.job_id) is not None or is_given_id(letter.job_id)
         found = await self._state.read(letter.job_id) if is_id else None
+        if is_id and (found is None or found.problem is not None or not _is_failed(found)):
+            found = await self._state.read_at_leader(letter.job_id)
         problem = found.problem if found else None
         entry = None if found is None or problem is not None else found.entry
         status = problem.status if problem is not None else entry.status if entry is not None else None

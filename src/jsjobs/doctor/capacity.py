@@ -44,6 +44,16 @@ async def room(patient: Patient) -> AsyncIterator[Finding]:
                 yield finding
 
 
+async def consumers(patient: Patient) -> AsyncIterator[Finding]:
+    """Streams that have nearly as many consumers as the account may have on each."""
+    for name, info in patient.streams.items():
+        used = info["state"].get("consumer_count", 0)
+        if severity := how_full(used, patient.max_consumers):
+            what = f"{used:,} of {patient.max_consumers:,} consumers are taken: at the limit no shard can be made again"
+            remedy = "`jsjobs streams apply` removes what queues have undeclared; or raise max_consumers of the account"
+            yield Finding("consumers", severity, what, name, remedy)
+
+
 def _near(where: str, used: int, most: int, what: str, setting: str) -> Finding | None:
     severity = how_full(used, most)
     if severity is None:

@@ -53,12 +53,14 @@ def judged(found: Checkup, place: str) -> list[Finding]:
     if found.pending:
         what = f"migrations are missing: {', '.join(found.pending)}; letters wait"
         told.append(Finding("database", Severity.PROBLEM, what, place, "jsjobs db migrate"))
-    elif found.lacking:
-        what = (
-            f"user {found.user} may not {', '.join(found.lacking)} in job_dlq: as a router it could not store letters"
-        )
-        remedy = f"grant {', '.join(found.lacking)} on job_dlq to it, or run this as the routers' user"
+    elif "store" not in found.rights:
+        may = f"may {' and '.join(found.rights)} letters alone" if found.rights else "may do nothing with dead letters"
+        what = f"user {found.user} {may}: as a router it could not store any"
+        remedy = "grant jsjobs_router to it (deploy/postgres/roles.sql), or run this as the routers' user"
         told.append(Finding("database", Severity.WARNING, what, place, remedy))
+    for each in found.tampered:
+        remedy = "run deploy/postgres/roles.sql as the tables' owner"
+        told.append(Finding("database", Severity.PROBLEM, each, place, remedy))
     if found.read_only:
         what = "it takes no writes: it is a standby, or read-only"
         told.append(Finding("database", Severity.PROBLEM, what, place, "set DATABASE_URL to the primary"))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 
 from jsjobs.doctor.finding import Finding, Severity
 from jsjobs.doctor.patient import Patient
+from jsjobs.jetstream.consumer_steps import differing
 from jsjobs.jetstream.generation_consumers import waits_for
 from jsjobs.jetstream.generations import read_stored
 from jsjobs.jetstream.steps import Action, Step
 from jsjobs.jetstream.topology import Topology
 
 _APPLY = "jsjobs streams apply"
+_AS_SAID = "delete the stream when it is empty, then `jsjobs streams apply`"
 
 
 async def declared(patient: Patient) -> AsyncIterator[Finding]:
@@ -20,7 +21,7 @@ async def declared(patient: Patient) -> AsyncIterator[Finding]:
     changing = {priority for priority, live in patient.live.items() if len(live.generations) > 1}
     for step in await Topology(patient.connection, patient.names, patient.config).plan():
         is_of_change = step.kind == "shards" and step.priority in changing
-        if step.action is not Action.KEEP and not is_of_change:
+        if (step.action is not Action.KEEP or step.reason) and not is_of_change:
             yield _of(step)
 
 
@@ -31,10 +32,14 @@ def _of(step: Step) -> Finding:
         return Finding("declared", Severity.PROBLEM, f"it is not as declared: {step.reason}", where, remedy)
     if step.action is Action.CREATE:
         return Finding("declared", Severity.PROBLEM, "it is not there", where, _APPLY)
-    changes = "; ".join(
-        f"{name} is {json.dumps(old)}, not {json.dumps(new)}" for name, (old, new) in step.changes.items()
-    )
-    return Finding("declared", Severity.WARNING, f"it is not as declared: {changes}", where, _APPLY)
+    if step.action is Action.KEEP:
+        return Finding("declared", Severity.WARNING, step.reason, where, _AS_SAID)
+    if step.kind == "generations":
+        return Finding("declared", Severity.PROBLEM, step.reason, where, _APPLY)
+    if step.action is Action.DELETE:
+        what = f"{step.reason}: they take deliveries, or a place among the consumers that the account may have"
+        return Finding("declared", Severity.WARNING, what, step.name, _APPLY)
+    return Finding("declared", Severity.WARNING, f"it is not as declared: {differing(step)}", where, _APPLY)
 
 
 async def unfinished_changes(patient: Patient) -> AsyncIterator[Finding]:

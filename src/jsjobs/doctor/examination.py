@@ -55,6 +55,7 @@ _OF_STREAMS = (
     _Check("copies", copies.copies, "every stream has a leader and all of its copies"),
     _Check("types", capacity.types, "few types of jobs wait in each queue"),
     _Check("capacity", capacity.room, "the queues have room"),
+    _Check("consumers", capacity.consumers, "the streams have few consumers"),
     _Check("duplicates", capacity.duplicates, "dedupe keys are remembered for long enough"),
 )
 _OF_SHARDS = (

@@ -46,6 +46,8 @@ class Patient:
     """Those that answer."""
     has_jetstream: bool = True
     """Whether it answers, and this account has it."""
+    max_consumers: int = -1
+    """What the account may have of them on each stream, as the server counts them; -1: any number."""
     streams: dict[str, StreamInfo] = field(default_factory=dict)
     """Those that are there, by name."""
     silent: list[str] = field(default_factory=list)

@@ -10,7 +10,7 @@ from jsjobs.jetstream import declared
 from jsjobs.jetstream.api import find, server_time
 from jsjobs.jetstream.connection import MIN_SERVER
 from jsjobs.jetstream.servers import ASKED_FOR_VERSIONS, seconds_ahead
-from jsjobs.jetstream.subjects import ANYBODY, Generation
+from jsjobs.jetstream.subjects import Generation
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
 
@@ -58,7 +58,6 @@ async def rights(patient: Patient) -> AsyncIterator[Finding]:
         return
     who = f"user {known.user or '(none)'} of account {known.account}"
     stream, dead = names.stream(Priority.CRITICAL), names.dead_stream
-    to_workers = names.cancel(ANYBODY).decode()
     needed = {
         "$JS.API.INFO": "$JS.API.INFO",
         "$JS.API.STREAM.INFO.>": f"$JS.API.STREAM.INFO.{stream}",
@@ -66,7 +65,6 @@ async def rights(patient: Patient) -> AsyncIterator[Finding]:
         "$JS.API.CONSUMER.INFO.>": f"$JS.API.CONSUMER.INFO.{dead}.{names.router}",
         "$JS.API.CONSUMER.LIST.>": f"$JS.API.CONSUMER.LIST.{stream}",
         "$JS.API.DIRECT.GET.>": f"$JS.API.DIRECT.GET.{stream}",
-        to_workers: to_workers,
     }
     lacking = [pattern for pattern, subject in needed.items() if not known.may_publish(subject)]
     if lacking:

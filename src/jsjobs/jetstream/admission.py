@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 from jsjobs.jetstream.connection import Connection
 
@@ -13,21 +14,21 @@ MOST_REQUESTS = 1000
 MOST_OF_ONE = 100
 """Requests under way of one subject, at an endpoint with many: one tenant's leave room for the others'."""
 _MOST_BYTES = 64 * 2**20
-"""Bytes of all requests under way on one connection."""
+"""Bytes of all requests under way on them."""
 _BYTES_OF_ONE = 16 * 2**20
 _READS_FOR = 0.05
 """Seconds for which a request lets what the server has sent be read before it."""
 
 
 class Admission:
-    """The requests under way on one connection.
+    """The requests under way on some connections.
 
     Args:
-        connection: That they come on.
+        connections: That they come on, at least one.
     """
 
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
+    def __init__(self, connections: Sequence[Connection]) -> None:
+        self.connections = tuple(connections)
         self._bytes = 0
         self._requests: Counter[str] = Counter()
         self._bytes_of: Counter[str] = Counter()
@@ -71,5 +72,5 @@ class Admission:
         async with self._door:
             until = time.monotonic() + _READS_FOR
             await asyncio.sleep(0)
-            while self.connection.is_behind and time.monotonic() < until:  # noqa: ASYNC110 - the loop reads meanwhile
+            while any(each.is_behind for each in self.connections) and time.monotonic() < until:  # noqa: ASYNC110 - the loop reads meanwhile
                 await asyncio.sleep(0)

@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -22,6 +22,7 @@ from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionLost, NoResponders, no_streams
 from jsjobs.jetstream.fired import fired_entries
 from jsjobs.jetstream.ids import parse_plain_id
+from jsjobs.jetstream.reading import read_one
 from jsjobs.jetstream.schedules import ScheduleChanged, Schedules
 from jsjobs.jetstream.settled import settled
 from jsjobs.jetstream.state import WRONG_REVISION, is_left_by_expiry
@@ -62,7 +63,6 @@ class Batches:
         self._names = names
         self._ttl = int(result_ttl + _OUTLIVES)
         self._timeout = timeout
-        self._direct = f"$JS.API.DIRECT.GET.{names.state_stream}".encode()
 
     async def record(self, batch_id: str, ids: Sequence[str], *, may_be_there: bool = False) -> None:
         """Keep which jobs a list became; for as long as ended jobs are remembered, and 30 days more.
@@ -183,7 +183,7 @@ class Batches:
 
     async def _look(self, subject: bytes) -> tuple[int, bytes]:
         """The revision of a part, 0 where there is none, and what it says; nothing, where it expired."""
-        [reply] = await self._ask([(b"%b.%b" % (self._direct, subject), b"")])
+        [reply] = await self._read_all([(self._names.state_stream, {"last_by_subj": subject.decode()})])
         sequence = value_of(reply.header, b"Nats-Sequence")
         return (0, b"") if sequence is None else (int(sequence), reply.data)
 
@@ -218,7 +218,7 @@ class Batches:
             found |= {job_id: brief.batch_id for job_id, brief in known.items() if brief is not None}
             # A job that nobody has begun has no entry.
             unknown = [(job_id, place) for job_id in some if job_id not in known and (place := parse_plain_id(job_id))]
-            replies = await self._ask([self._place(place) for _, place in unknown])
+            replies = await self._read_all([self._place(place) for _, place in unknown])
             found |= {
                 job_id: _batch_in(reply.header)
                 for (job_id, _), reply in zip(unknown, replies, strict=True)
@@ -228,7 +228,8 @@ class Batches:
 
     async def _entries(self, ids: Sequence[str]) -> dict[str, _Brief | None]:
         """What is kept of those that have an entry; None where it has expired. A deleted one tells nothing."""
-        replies = await self._ask([(b"%b.%b" % (self._direct, self._names.state(job_id)), b"") for job_id in ids])
+        stream = self._names.state_stream
+        replies = await self._read_all([(stream, {"last_by_subj": self._names.state(each).decode()}) for each in ids])
         return {
             job_id: _brief(reply.data, job_id) if reply.data else None
             for job_id, reply in zip(ids, replies, strict=True)
@@ -238,7 +239,7 @@ class Batches:
     async def _messages(self, ids: Sequence[str]) -> set[str]:
         """Those whose messages are still in their queues, or that have a schedule or are on the way from it."""
         places = [(job_id, place) for job_id in ids if (place := parse_plain_id(job_id)) is not None]
-        replies = await self._ask([self._place(place) for _, place in places])
+        replies = await self._read_all([self._place(place) for _, place in places])
         there = {
             job_id
             for (job_id, _), reply in zip(places, replies, strict=True)
@@ -252,14 +253,13 @@ class Batches:
             there |= (await fired_entries(self._connection, self._names, fired)).keys()
         return there
 
-    def _place(self, place: tuple[Priority, int]) -> tuple[bytes, bytes]:
+    def _place(self, place: tuple[Priority, int]) -> tuple[str, dict[str, Any]]:
         """The question for a job's message."""
         priority, sequence = place
-        return f"$JS.API.DIRECT.GET.{self._names.stream(priority)}".encode(), b'{"seq":%d}' % sequence
+        return self._names.stream(priority), {"seq": sequence}
 
-    async def _ask(self, requests: Sequence[tuple[bytes, bytes]]) -> list[Reply]:
-        await self._connection.when_up(self._timeout)
-        asked = [self._connection.ask_soon(subject, body, timeout=self._timeout) for subject, body in requests]
+    async def _read_all(self, requests: Sequence[tuple[str, dict[str, Any]]]) -> list[Reply]:
+        asked = [read_one(self._connection, *request, timeout=self._timeout) for request in requests]
         try:
             return await asyncio.gather(*asked)
         except NoResponders as error:

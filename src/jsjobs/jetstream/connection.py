@@ -20,7 +20,7 @@ from jsjobs.jetstream.answers import Answers, Reply
 from jsjobs.jetstream.errors import ConnectionClosed, ConnectionLost, ServerTooOld, TooLarge, without_secrets
 from jsjobs.jetstream.hardened import HardenedClient, NoTls
 from jsjobs.jetstream.parser import Receiver
-from jsjobs.jetstream.refusals import Refusals, refusal_in
+from jsjobs.jetstream.refusals import NotPermitted, Refusals, refusal_in
 from jsjobs.model.errors import JobError
 from jsjobs.safe_log import get_logger
 
@@ -45,6 +45,8 @@ class Connection(HardenedClient):
         self._sweeper: asyncio.Task[None] | None = None
         self._fatal: asyncio.Future[Exception] | None = None
         self._refusals = 0
+        self.direct_gets_refused: NotPermitted | None = None
+        """In the server's words, where this user must read messages in another way; see `reading`."""
         self.on_reconnect: list[Callable[[], None]] = []
         """Called after each new connection, when all subscriptions stand again."""
 

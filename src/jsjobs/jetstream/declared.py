@@ -15,6 +15,29 @@ from jsjobs.settings import Config
 NANOSECONDS = 10**9
 Declared = dict[str, Any]
 """A stream's or consumer's configuration in the server's own JSON format."""
+_NOT_OF_A_CONSUMER = frozenset({"metadata", "pause_until"})
+"""What the server writes into a consumer's configuration itself, and what operators do."""
+_NOT_OF_A_STREAM = (
+    "republish",
+    "mirror",
+    "sources",
+    "subject_transform",
+    "no_ack",
+    "sealed",
+    "deny_purge",
+    "deny_delete",
+    "consumer_limits",
+    "max_consumers",
+    "max_msgs",
+    "max_msgs_per_subject",
+    "max_msg_size",
+    "max_bytes",
+    "max_age",
+    "discard_new_per_subject",
+)
+"""What a stream of ours has only where it is declared: it brings messages in or out, or keeps them away."""
+_OWN_BUSINESS = frozenset({"description", "sample_freq", "num_replicas", "mem_storage"})
+"""Settings of a consumer that deliveries do not rest on."""
 
 
 @cache
@@ -83,6 +106,42 @@ def differences(declared: Declared, actual: Declared) -> dict[str, tuple[Any, An
     return {
         key: (actual.get(key), wanted) for key, wanted in declared.items() if _plain(actual.get(key)) != _plain(wanted)
     }
+
+
+def consumer_differences(declared: Declared, actual: Declared) -> dict[str, tuple[Any, Any]]:
+    """As `differences`, and whatever a consumer has that is not declared; pauses are another matter."""
+    foreign = dict.fromkeys(actual.keys() - declared.keys() - _NOT_OF_A_CONSUMER)
+    return differences({**declared, **foreign}, actual)
+
+
+def stream_differences(declared: Declared, actual: Declared) -> dict[str, tuple[Any, Any]]:
+    """As `differences`, and what a stream has undeclared that takes messages elsewhere, or keeps them away."""
+    return differences({**dict.fromkeys(_NOT_OF_A_STREAM), **declared}, actual)
+
+
+def shard_faults(config: Config, names: Names, shard: Shard, actual: Declared) -> list[str]:
+    """The settings of a shard's consumer by which jobs would not be delivered as they should.
+
+    Settings that an operator may have chosen otherwise are none, as far as they can be.
+    """
+    changes = consumer_differences(shard_consumer(config, names, shard), actual)
+    return sorted(name for name, (found, wanted) in changes.items() if not is_plausible(name, found, wanted))
+
+
+def router_faults(names: Names, actual: Declared) -> list[str]:
+    """The settings of the routers' consumer by which letters would not be delivered as they should."""
+    changes = consumer_differences(router_consumer(names), actual)
+    return sorted(name for name, (found, wanted) in changes.items() if not is_plausible(name, found, wanted))
+
+
+def is_plausible(name: str, actual: Any, wanted: Any = None) -> bool:
+    """Whether deliveries go on with such a setting of a consumer, though it is not what this process would declare."""
+    match name:
+        case "ack_wait":
+            return isinstance(actual, int) and NANOSECONDS <= actual <= 600 * NANOSECONDS
+        case "max_deliver":
+            return _plain(wanted) is not None  # a setting; the consumer of letters has none
+    return name in _OWN_BUSINESS
 
 
 def _plain(value: Any) -> Any:

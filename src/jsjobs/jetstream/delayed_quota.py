@@ -36,6 +36,8 @@ _LOOK_AGAIN = 2.0
 """Seconds between two looks at what is due and still there."""
 _MOST_SPANS = 1000
 _MOST_TENANTS = 10_000
+_LAST = 253_402_300_799
+"""The last second of the year 9999."""
 _KEPT = 3600
 """Seconds that the entry of a tenant outlives its last job."""
 
@@ -208,6 +210,8 @@ def _sum(held: Held) -> tuple[int, int]:
 def _parse(data: bytes) -> Held:
     """What an entry says; one that cannot be read, as what is left of one that expired, says nothing."""
     try:
-        return {int(until): (int(jobs), int(size)) for until, (jobs, size) in from_json(data).items()}
-    except (ValueError, TypeError, AttributeError):
+        held = {int(until): (int(jobs), int(size)) for until, (jobs, size) in from_json(data).items()}
+    except (ValueError, OverflowError, TypeError, AttributeError):
         return {}
+    is_possible = all(0 < until < _LAST and jobs > 0 and size >= 0 for until, (jobs, size) in held.items())
+    return held if is_possible else {}

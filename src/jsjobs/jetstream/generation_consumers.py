@@ -99,6 +99,12 @@ def is_leftover(shard: Shard, only: Generation) -> bool:
     return shard.generation != only and shard.generation.number <= only.number
 
 
+def common_pause(first: Generation, shards: Infos) -> datetime | None:
+    """Until when an operator has paused a generation, as its consumers tell it where nothing else does."""
+    pauses = {paused_until(info) for shard, info in shards.items() if shard.generation == first}
+    return later(pauses.pop(), None) if len(pauses) == 1 else None
+
+
 def waits_for(first: Generation, shards: Infos) -> str:
     """Why the jobs that are left do not end, as the consumers tell it."""
     infos = [info for shard, info in shards.items() if shard.generation == first]

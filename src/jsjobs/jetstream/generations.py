@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections import Counter
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from pydantic_core import from_json
@@ -18,8 +18,14 @@ from jsjobs.jetstream.sourcing import unheard
 from jsjobs.jetstream.state import WRONG_REVISION, Conflict
 from jsjobs.jetstream.stored import find_at_leader
 from jsjobs.jetstream.subjects import Generation, Names, Shard
-from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
+from jsjobs.safe_log import SafeLogger
+
+MAX_GENERATIONS = 16
+"""Of one priority at once: a change has two, and jobs on subjects that no list names add a few."""
+_MOST_COPIES = 5
+_LONGEST = 4096
+"""Bytes of an entry; the longest that can be has a few hundred."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,8 @@ class Live:
     """Until when an operator has paused the priority, perhaps over by now: every shard that begins takes it over."""
     revision: int = 0
     """Whoever writes next must name it."""
+    problem: str = ""
+    """Why the entry says nothing, in words, where somebody wrote nonsense there."""
 
     @property
     def last(self) -> Generation:
@@ -44,10 +52,10 @@ class Live:
 
 
 async def read_live(connection: Connection, names: Names, priority: Priority) -> Live:
-    """The entry of a priority, as the bucket's leader has it.
+    """The entry of a priority, as the bucket's leader has it; nonsense in it is told as its `problem`.
 
     Raises:
-        JobError: `RunnerUnavailable`, if the server cannot be reached; `Validation`, if somebody wrote nonsense there.
+        JobError: `RunnerUnavailable`, if the server cannot be reached.
     """
     subject = f"$KV.{names.bucket}.{names.topology_key(priority)}"
     message = await find_at_leader(connection, names.state_stream, {"last_by_subj": subject})
@@ -56,21 +64,63 @@ async def read_live(connection: Connection, names: Names, priority: Priority) ->
     if not message.data:
         return Live(revision=message.sequence)  # deleted by somebody
     try:
-        value = from_json(message.data, allow_inf_nan=False)
-        generations = tuple(Generation.parse(name) for name in value["generations"])
-        copies = value.get("copies")
-        return Live(
-            generations,
-            paused_until=_moment(value.get("paused_until")),
-            copies=None if copies is None else int(copies),
-            operators_pause=_moment(value.get("operators_pause")),
-            revision=message.sequence,
+        return _parse(message.data, message.sequence)
+    except (ValueError, OverflowError, TypeError, KeyError, AttributeError):
+        key = names.topology_key(priority)
+        problem = (
+            f"the entry {key} in the bucket {names.bucket} cannot be read: run `jsjobs streams apply`, which finds the "
+            "generations again by what the queue holds"
         )
-    except (ValueError, OverflowError, TypeError, KeyError, AttributeError) as error:
-        raise JobError.from_validation(
-            f"the entry {names.topology_key(priority)} in the bucket {names.bucket} cannot be read: delete it and run "
-            "`jsjobs streams apply`, which finds the generations again by what the queue holds"
-        ) from error
+        return Live(revision=message.sequence, problem=problem)
+
+
+def _parse(data: bytes, revision: int) -> Live:
+    if len(data) > _LONGEST:
+        raise ValueError
+    value = from_json(data, allow_inf_nan=False)
+    listed, copies = value["generations"], value.get("copies")
+    if not isinstance(listed, list) or not 0 < len(listed) <= MAX_GENERATIONS:
+        raise ValueError
+    generations = tuple(map(Generation.parse, listed))
+    # One that waits for itself would wait for ever.
+    if len(set(generations)) < len(generations):
+        raise ValueError
+    if copies is not None and not (type(copies) is int and 1 <= copies <= _MOST_COPIES):
+        raise ValueError
+    return Live(
+        generations,
+        paused_until=_moment(value.get("paused_until")),
+        copies=copies,
+        operators_pause=_moment(value.get("operators_pause")),
+        revision=revision,
+    )
+
+
+class LastLive:
+    """Reads the entries for somebody who follows them: one that cannot be read changes nothing, and is told once."""
+
+    def __init__(self, connection: Connection, names: Names, logger: SafeLogger) -> None:
+        self._connection = connection
+        self._names = names
+        self._logger = logger
+        self._last: dict[Priority, Live] = {}
+        self._told: set[Priority] = set()
+
+    async def read(self, priority: Priority) -> Live:
+        """The entry of a priority, or what it said last.
+
+        Raises:
+            JobError: As `read_live`.
+        """
+        live = await read_live(self._connection, self._names, priority)
+        if not live.problem:
+            self._last[priority] = live
+            self._told.discard(priority)
+            return live
+        if priority not in self._told:
+            self._told.add(priority)
+            self._logger.warning("shards stay as they were: %s", live.problem)
+        return self._last.get(priority, live)
 
 
 async def write_live(connection: Connection, names: Names, priority: Priority, live: Live) -> None:
@@ -98,7 +148,7 @@ async def write_live(connection: Connection, names: Names, priority: Priority, l
 
 
 def _moment(text: str | None) -> datetime | None:
-    return None if text is None else parse_time(text)
+    return None if text is None else parse_time(text).astimezone(UTC)
 
 
 class Stored(NamedTuple):
@@ -155,9 +205,18 @@ async def live_shards(
 
 
 async def _shards(connection: Connection, names: Names, priority: Priority) -> dict[Shard, dict[str, Any]]:
-    shards = {}
+    return (await shards_and_others(connection, names, priority))[0]
+
+
+async def shards_and_others(
+    connection: Connection, names: Names, priority: Priority
+) -> tuple[dict[Shard, dict[str, Any]], list[str]]:
+    """As `live_shards`, of one priority, and the names of consumers of its queue that can be no shard's."""
+    shards, others = {}, []
     async for info in consumers(connection, names.stream(priority)):
         shard = Shard.of(info["name"])
         if shard is not None and shard.priority is priority:
             shards[shard] = info
-    return shards
+        else:
+            others.append(info["name"])
+    return shards, others

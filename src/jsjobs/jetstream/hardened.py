@@ -100,6 +100,7 @@ class HardenedClient(WiredClient):
             except asyncio.CancelledError:
                 raise
             except Exception:
+                _end_if_cancelled()
                 logger.exception("connecting to NATS again failed in an unexpected way; trying on")
                 await asyncio.sleep(1)
             else:
@@ -119,19 +120,37 @@ class HardenedClient(WiredClient):
                     await self._transport.drain()  # type: ignore[no-untyped-call]
             self._pending = []
             self._pending_data_size = 0
+            await self._end_reconnecting()
             await super()._close(status, do_cbs)
         finally:
             give_up.cancel()
 
+    async def _end_reconnecting(self) -> None:
+        """End the attempts to connect again; nats-py closes beside one that goes on, which opens what was closed."""
+        while (task := self._reconnection_task) is not None and not task.done() and task is not asyncio.current_task():
+            task.cancel()
+            await asyncio.wait({task})
+
     async def _connect_to_server(self, s: Srv) -> None:
         """As nats-py's, but TLS files are read anew; an attempt that got no further than a socket leaves none open."""
+        _end_if_cancelled()
         self._abort()
         if self.make_tls is not None:
             try:
                 self.options["tls"] = self.make_tls()
             except JobError as error:  # in the middle of being replaced
                 raise nats_errors.Error(f"nats: {error.message}") from None
-        await super()._connect_to_server(s)
+        try:
+            await super()._connect_to_server(s)
+        finally:
+            _end_if_cancelled()
+
+    async def _process_connect_init(self) -> None:
+        """As nats-py's, but what is cancelled ends."""
+        try:
+            await super()._process_connect_init()
+        finally:
+            _end_if_cancelled()
 
     def _abort(self) -> None:
         writer = getattr(self._transport, "_io_writer", None)
@@ -150,3 +169,14 @@ class HardenedClient(WiredClient):
             _client=self,
             _sid=sid,
         )
+
+
+def _end_if_cancelled() -> None:
+    """End a task of nats-py's that is to end.
+
+    `asyncio.wait_for` of Python 3.11 loses a cancellation that comes with the end of what it waits for. The task then
+    connects for ever, and a loop that is closed waits for it.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

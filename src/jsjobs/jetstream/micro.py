@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -83,7 +83,8 @@ class MicroService:
 
     Args:
         connection: One that stands.
-        intake: Another, for the endpoints whose requests may be too much for one; None: all come on the first.
+        intake: Others, which share what comes for the endpoints whose requests may be too much for one; none: all come
+            on the first.
         name: Of the service; what begins with it is its own, and never answered to.
         version: A semantic version.
         description: For people.
@@ -100,10 +101,10 @@ class MicroService:
         description: str,
         endpoints: list[Endpoint],
         grace: float,
-        intake: Connection | None = None,
+        intake: Sequence[Connection] = (),
     ) -> None:
-        self._first = Admission(connection)
-        self._intake = self._first if intake is None else Admission(intake)
+        self._first = Admission([connection])
+        self._intake = Admission(intake) if intake else self._first
         self._endpoints = endpoints
         self._discovery = Discovery(name, version, description)
         self._stats = {each.name: self._discovery.add(each.name, each.subject, each.metadata) for each in endpoints}
@@ -123,7 +124,7 @@ class MicroService:
                 await self._subscribe(self._at(endpoint), endpoint.subject, take, queue=DEFAULT_QUEUE_GROUP)
             for subject, verb in self._discovery.subjects:
                 await self._subscribe(self._first, subject, partial(self._tell, verb))
-            for each in {self._first.connection, self._intake.connection}:
+            for each in {*self._first.connections, *self._intake.connections}:
                 with suppress(TimeoutError, NatsError, OSError):  # an outage: they stand once it is over
                     await each.flush(timeout=_FLUSH_WITHIN)
         except BaseException:
@@ -164,8 +165,9 @@ class MicroService:
         return self._intake if endpoint.is_intake else self._first
 
     async def _subscribe(self, at: Admission, subject: str, take: Receiver, queue: str = "") -> None:
-        number = await at.connection.receive(subject.encode(), take, queue=queue)
-        self._subscriptions.append((at.connection, number))
+        for connection in at.connections:
+            number = await connection.receive(subject.encode(), take, queue=queue)
+            self._subscriptions.append((connection, number))
 
     async def _leave(self) -> None:
         # What the server had delivered by then is still taken.
@@ -206,7 +208,7 @@ class MicroService:
         try:
             if endpoint.is_intake:
                 await self._intake.turn()
-            await self._answer_all(endpoint, endpoint.serve(request), reply)
+            await self._answer_all(endpoint.serve(request), reply)
         except Refused as refused:
             self._refuse(endpoint, reply, refused)
         except asyncio.CancelledError:
@@ -221,19 +223,19 @@ class MicroService:
             stats.processing_time += time.perf_counter_ns() - began
             stats.average_processing_time = stats.processing_time // stats.num_requests
 
-    async def _answer_all(self, endpoint: Endpoint, answers: AsyncGenerator[bytes, None], reply: bytes) -> None:
+    async def _answer_all(self, answers: AsyncGenerator[bytes, None], reply: bytes) -> None:
         bound = asyncio.timeout(LONGEST)
         try:
             async with bound, aclosing(answers):
                 async for answer in answers:
-                    await self._answer(self._at(endpoint).connection, reply, answer)
+                    await self._answer(reply, answer)
         except TimeoutError:
             if not bound.expired():
                 raise
             raise Refused(503, Reason.TIMEOUT, f"not done within {LONGEST} s: ask again") from None
 
-    @staticmethod
-    async def _answer(connection: Connection, reply: bytes, body: bytes) -> None:
+    async def _answer(self, reply: bytes, body: bytes) -> None:
+        connection = self._first.connections[0]  # it stands also where a flood cut the one that the request came on
         try:
             await connection.when_up()
             await connection.room()
@@ -250,7 +252,7 @@ class MicroService:
         self._count_error(self._stats[endpoint.name], f"{refused.code}: {refused.reason}")
         header = header_block({ERROR_HEADER: text, ERROR_CODE_HEADER: str(refused.code)})
         try:
-            self._at(endpoint).connection.post(reply, header=header)
+            self._first.connections[0].post(reply, header=header)
         except JobError as error:
             logger.debug("a requester could not be told: %s (%s)", text, error)
 
@@ -262,7 +264,7 @@ class MicroService:
     def _tell(self, verb: ServiceVerb, _subject: bytes, reply: bytes, _header: bytes, _body: bytes) -> None:
         if may_be_answered(reply, self._name):
             try:
-                self._first.connection.post(reply, self._discovery.told(verb))
+                self._first.connections[0].post(reply, self._discovery.told(verb))
             except JobError as error:
                 logger.debug("a look for services was not answered: %s", error)
 

@@ -16,15 +16,14 @@ from jsjobs.jetstream.in_flight import InFlight, RunningJob
 from jsjobs.jetstream.oldest import first_waiting
 from jsjobs.jetstream.shard_consumers import paused_until
 from jsjobs.jetstream.state import StateStore
-from jsjobs.jetstream.subjects import ANYBODY, Generation, Names, Shard
+from jsjobs.jetstream.stored import find_stored
+from jsjobs.jetstream.subjects import Generation, Names, Shard
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
 
 _ASKED_FOR_OLDEST = 4
 """Shards of a priority that are asked for the first job that waits in them, at most."""
 
-_ANSWERS_WITHIN = 0.5
-"""Seconds that a worker has to say that it is there; where there is none, the server says so at once."""
 
 ShardInfo = dict[str, Any]
 """A shard's consumer as the server describes it."""
@@ -120,7 +119,7 @@ class Observer:
 
     A look costs nine requests and one more for each running job that is listed (three, where its entry alone does not
     tell); at most sixteen more tell the oldest waiting jobs, four more the order of generations during a change, one
-    whether there is any worker, where nobody listens to a shard.
+    whether a worker is at its bound, where nobody listens to a shard.
     """
 
     def __init__(self, connection: Connection, names: Names) -> None:
@@ -147,7 +146,7 @@ class Observer:
         shards = await live_shards(self._connection, self._names)
         busy = {shard: info for shard, info in shards.items() if info["num_ack_pending"]}
         alone = any(not info.get("push_bound") for info in shards.values())
-        anybody = alone and await self._is_anybody_there()
+        anybody = alone and await self._is_a_worker_busy()
         looks, running = await asyncio.gather(
             asyncio.gather(*(self._priority(priority, info, shards, anybody) for priority, info in found.items())),
             self._in_flight.jobs(busy, running_limit),
@@ -161,13 +160,14 @@ class Observer:
             letters_waiting=dead["state"]["messages"] if dead else 0,
         )
 
-    async def _is_anybody_there(self) -> bool:
-        """Whether there is a worker: one that runs as many jobs as it may does not listen to shards."""
+    async def _is_a_worker_busy(self) -> bool:
+        """Whether there is a worker that does not listen to each shard: it runs as many jobs as it may."""
+        request = {"last_by_subj": self._names.busy_worker.decode()}
         try:
-            await self._connection.ask(self._names.cancel(ANYBODY), timeout=_ANSWERS_WITHIN, seen=True)
+            found = await find_stored(self._connection, self._names.state_stream, request)
         except JobError:
             return False
-        return True
+        return found is not None and bool(found.data)
 
     async def _priority(
         self, priority: Priority, queue: dict[str, Any], all_shards: Mapping[Shard, ShardInfo], anybody: bool

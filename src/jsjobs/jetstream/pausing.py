@@ -135,7 +135,7 @@ class Pausing:
         while True:
             live = await read_live(self._connection, self._names, priority)
             if not live.generations:
-                raise self._nothing(priority)
+                raise JobError.from_validation(live.problem) if live.problem else self._nothing(priority)
             noted = replace(live, operators_pause=until, paused_until=None if until is None else live.paused_until)
             before = live.operators_pause or live.paused_until
             if noted == live:

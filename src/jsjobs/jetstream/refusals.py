@@ -12,6 +12,10 @@ from nats import errors as nats_errors
 from jsjobs.model.errors import JobError, Reason
 
 _REFUSAL = re.compile(r'permissions violation for (publish|subscription)[^"]*"([^"\s]+)"', re.IGNORECASE)
+_DELAYS = (
+    "delays and schedules take a right of their own: workers `delaying-worker.conf`, publishers the micro service, see "
+    "docs/security.md"
+)
 _WARN_EVERY = 1.0
 _FLUSH_WITHIN = 5
 
@@ -27,11 +31,17 @@ class Refusal(NamedTuple):
     text: str
     """In the server's words."""
 
+    @property
+    def is_delay(self) -> bool:
+        """Whether it is of a schedule, as delays and what code declares are."""
+        return self.is_publish and self.subject.split(b".")[1:2] == [b"at"]
+
 
 class NotPermitted(JobError):  # noqa: N818 - it is a JobError, and reads as what happened
     """This user of NATS lacks a right; the server did nothing."""
 
-    def __init__(self, refusal: Refusal, remedy: str = "see docs/security.md") -> None:
+    def __init__(self, refusal: Refusal, remedy: str = "") -> None:
+        remedy = remedy or (_DELAYS if refusal.is_delay else "see docs/security.md")
         text = f"this user of NATS may not do that: {refusal.text} ({remedy})"
         super().__init__(Reason.RUNNER_UNAVAILABLE, text)
 

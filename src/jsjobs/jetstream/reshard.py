@@ -23,7 +23,7 @@ from jsjobs.jetstream.shard_consumers import UNTIL_RESUMED, later, paused_until
 from jsjobs.jetstream.sourcing import STOPPED, Sourcing
 from jsjobs.jetstream.state import Conflict
 from jsjobs.jetstream.subjects import Generation, Names
-from jsjobs.model.errors import JobError
+from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import Priority
 from jsjobs.settings import Config
 
@@ -43,6 +43,13 @@ class Draining:
     left: int
     waits_for: str = ""
     """What keeps them from ending, where something does."""
+
+
+class _NeedsLeave(JobError):  # noqa: N818 - reads as what it is
+    """A replicated queue may not have a single copy meanwhile."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Reason.VALIDATION, message)
 
 
 class Reshard:
@@ -104,7 +111,7 @@ class Reshard:
         self._may_leave, self.left = wanted is None and not wait, ""
         while True:
             try:
-                done = await self._step()
+                done = await self._step_or_leave()
             except Conflict:
                 continue  # another one did something: look again
             except ApiError as error:
@@ -124,11 +131,26 @@ class Reshard:
                     return False
                 await asyncio.sleep(POLL)
 
+    async def _step_or_leave(self) -> bool | None:
+        try:
+            return await self._step()
+        except _NeedsLeave as error:
+            if not self._may_leave:
+                raise
+            self.left = f"{error.message}; that is left to an operator: `jsjobs streams apply --one-copy`"
+            return True
+
     async def _step(self) -> bool | None:
         """One step; True where nothing is left to do, None where jobs must end before the next one."""
         live, stored = await self._look()
+        if live.problem:
+            if not self._may_leave:
+                raise JobError.from_validation(live.problem)
+            self.left = live.problem
         if not live.generations or stored is None:
-            return True  # nothing was ever applied
+            return True  # nothing was ever applied, or nobody knows what
+        if live.copies is not None and not self._may_leave:
+            live = replace(live, copies=min(live.copies, self._config.replicas))  # as declared by who may change it
         if self._wanted == live.last.shards:
             self._wanted = None
         if await self._adopt(live, stored):
@@ -140,7 +162,7 @@ class Reshard:
         if self._wanted is None:
             return True
         begun = self._allowed(live, stored)
-        await self._write(begun, (live.last, Generation(live.last.number + 1, self._wanted)))
+        await self._write(begun, (live.last, Generation.after(live.generations, self._wanted)))
         self._wanted = None  # once: who asks for another count at the same time gets it too, after this one
         return False
 
@@ -161,10 +183,8 @@ class Reshard:
         strays = stored.strays(live.generations)
         if not strays:
             return False
-        number = max(generation.number for generation in (*live.generations, *strays)) + 1
-        await self._write(
-            self._allowed(live, stored), (*live.generations, *strays, Generation(number, live.last.shards))
-        )
+        listed = (*live.generations, *strays)
+        await self._write(self._allowed(live, stored), (*listed, Generation.after(listed, live.last.shards)))
         return True
 
     # -- while more than one generation lives
@@ -172,6 +192,11 @@ class Reshard:
     async def _advance(self, live: Live, stored: Stored) -> bool:
         """One step; False where jobs of the first generation must end before the next one."""
         first, *waiting = live.generations
+        # Those between, in which there is nothing to run and never will be: a stranger may have listed many.
+        empty = {one for one in waiting[:-1] if not stored.jobs[one] and one != stored.target}
+        if empty:
+            await self._write(live, tuple(one for one in live.generations if one not in empty))
+            return True
         shards = await self._consumers.all()
         found = None
         for generation in waiting:
@@ -236,7 +261,7 @@ class Reshard:
         if stored.copies == 1 or live.copies is not None:
             return live
         if not self._one_copy:
-            raise JobError.from_validation(f"{self._stream}: {needs_one_copy(stored.copies)}")
+            raise _NeedsLeave(f"{self._stream}: {needs_one_copy(stored.copies)}")
         return replace(live, copies=stored.copies)
 
     async def _route(self, live: Live, stored: Stored) -> bool:

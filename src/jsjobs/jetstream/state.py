@@ -7,6 +7,7 @@ import itertools
 import re
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -28,6 +29,8 @@ from jsjobs.jetstream.errors import (
     Unanswered,
     Unstored,
 )
+from jsjobs.jetstream.reading import read_at_leader, read_one
+from jsjobs.jetstream.refusals import NotPermitted
 from jsjobs.jetstream.stored import place_of
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.wire import value_of
@@ -165,8 +168,25 @@ class StateStore:
         except NoResponders as error:
             raise _no_bucket(self._names) from error
 
+    async def read_at_leader(self, job_id: str) -> Found | None:
+        """As `read`, but as the bucket's leader has it: no replica that lags behind.
+
+        Raises:
+            JobError: As `read`.
+        """
+        request = {"last_by_subj": self._names.state(job_id).decode()}
+        try:
+            return _found(await read_at_leader(self._connection, self._names.state_stream, request), job_id)
+        except NoResponders:
+            raise _no_bucket(self._names) from None
+
     async def _read(self, job_id: str) -> Found | None:
-        return _found(await self._connection.ask(self._direct + self._names.state(job_id), again=True), job_id)
+        subject = self._names.state(job_id)
+        if self._connection.direct_gets_refused is None:
+            with suppress(NotPermitted):
+                return _found(await self._connection.ask(self._direct + subject, again=True), job_id)
+        request = {"last_by_subj": subject.decode()}
+        return _found(await read_one(self._connection, self._names.state_stream, request), job_id)
 
     # Who gives no bound says which delivery is kept alive: a write may wait for room for hours.
     @overload

@@ -19,6 +19,8 @@ class Action(StrEnum):
 
     CREATE = "create"
     UPDATE = "update"
+    REPLACE = "replace"
+    DELETE = "delete"
     KEEP = "keep"
     REFUSE = "refuse"
 
@@ -29,12 +31,13 @@ class Step:
 
     action: Action
     kind: str
-    """`stream`, `consumer`, `generations` (an entry in the bucket) or `shards` (a change of their count)."""
+    """`stream`, `consumer`, `consumers` (foreign ones of a stream), `generations` (an entry in the bucket) or `shards`
+    (a change of their count)."""
     name: str
     changes: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     """Setting to (what the server has, what is declared)."""
     reason: str = ""
-    """Why it is refused, or what it waits for."""
+    """Why it is refused, what it waits for, what is removed, or what cannot be made as declared."""
     endpoint: str = ""
     body: dict[str, Any] = field(default_factory=dict)
     priority: Priority | None = None
@@ -45,6 +48,15 @@ class Step:
         """Whether a stream gets more copies than it has."""
         had, wanted = self.changes.get("num_replicas", (1, 1))
         return self.action is Action.UPDATE and wanted > had
+
+
+def still_expires(stream: str) -> str:
+    """What is to be said of a queue whose jobs can expire; nats-server 2.15.1 never takes that setting off a stream."""
+    return (
+        "allow_msg_ttl is true, and the server cannot turn it off: a publisher's Nats-TTL takes jobs away, running ones"
+        f" too. When no jobs wait and none come, delete the stream (nats stream rm {stream}), then "
+        "`jsjobs streams apply`"
+    )
 
 
 def shards_step(

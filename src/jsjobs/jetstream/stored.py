@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import sys
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 from jsjobs.jetstream.api import Garbled, find, parse_time
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionLost, NoResponders
+from jsjobs.jetstream.reading import read_one
 from jsjobs.jetstream.wire import value_of
 
 _ANSWER_WITHIN = 5.0
@@ -39,8 +41,7 @@ async def find_stored(connection: Connection, stream: str, request: dict[str, An
         NoResponders: If the stream does not exist.
         JobError: `RunnerUnavailable`, if the server cannot be reached.
     """
-    subject = f"$JS.API.DIRECT.GET.{stream}".encode()
-    header, data = await connection.ask(subject, json.dumps(request).encode(), again=True)
+    header, data = await read_one(connection, stream, request)
     place, stored_on = place_of(header), value_of(header, b"Nats-Subject")
     if place is None or stored_on is None:
         return None
@@ -83,7 +84,7 @@ async def find_at_leader(connection: Connection, stream: str, request: dict[str,
 async def read_batch(
     connection: Connection, stream: str, request: dict[str, Any], take: Callable[[bytes, bytes], None]
 ) -> bytes:
-    """Read many messages with one direct get; the header of the answer that ends them.
+    """Read many messages, with one direct get where this user may; the header of the answer that ends them.
 
     Args:
         connection: To the server.
@@ -95,6 +96,26 @@ async def read_batch(
         NoResponders: If the stream does not exist.
         JobError: `RunnerUnavailable`, if the server cannot be reached, or the connection breaks on the way.
     """
+    wanted = {name: value for name, value in request.items() if name not in {"batch", "max_bytes"}}
+    size = 0
+    for _ in range(request["batch"]):
+        header, data = await read_one(connection, stream, wanted)
+        if connection.direct_gets_refused is None:
+            return await _read_directly(connection, stream, request, take)
+        place = place_of(header)
+        if place is None:
+            return b"NATS/1.0 204 EOB\r\nNats-Num-Pending: 0\r\n\r\n"
+        take(header, data)
+        wanted = {"next_by_subj": request["next_by_subj"], "seq": place[0] + 1}
+        size += len(header) + len(data)
+        if size >= request.get("max_bytes", sys.maxsize):
+            break
+    return b"NATS/1.0 204 EOB\r\nNats-Num-Pending: 1\r\n\r\n"  # perhaps: the next look tells
+
+
+async def _read_directly(
+    connection: Connection, stream: str, request: dict[str, Any], take: Callable[[bytes, bytes], None]
+) -> bytes:
     await connection.when_up()
     end: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 

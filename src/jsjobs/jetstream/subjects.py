@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Self
@@ -13,6 +14,7 @@ from jsjobs.model.checks import checked_text
 from jsjobs.model.context import checked_name
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
+from jsjobs.settings import MAX_SHARDS
 
 _NAMESPACE = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _PUBLISHABLE = re.compile(r"[^\s.*>]+(\.[^\s.*>]+)*")
@@ -21,6 +23,7 @@ MAX_TYPE = 200
 """Longest job type, in characters: it is part of a subject, and types are counted in hundreds."""
 _GENERATION = re.compile(r"([1-9][0-9]{0,8})x([1-9][0-9]{0,8})")
 _SHARD = re.compile(r"(critical|high|normal|low)-([0-9]+x[0-9]+)-(0|[1-9][0-9]{0,8})")
+_LAST_NUMBER = 999_999_999
 _MOST_PARSED = 10_000
 """Stored subjects are few, some per type and shard; a stranger's may be many,"""
 _LONGEST_PARSED = 512
@@ -32,8 +35,9 @@ class Generation(NamedTuple):
     """The shards of a priority between two changes of their count; `1x4` is the first, with four shards."""
 
     number: int
-    """Never used again."""
+    """Never used again, as long as there are new ones."""
     shards: int
+    """`MAX_SHARDS` at most: whoever reads of more, in an entry or a subject, reads nonsense."""
 
     def __str__(self) -> str:
         return f"{self.number}x{self.shards}"
@@ -46,13 +50,18 @@ class Generation(NamedTuple):
             ValueError: If it is none.
         """
         match = _GENERATION.fullmatch(text)
-        if match is None:
-            raise ValueError(f"{text[:40]!r} is not a generation such as 1x4")
+        if match is None or int(match[2]) > MAX_SHARDS:
+            raise ValueError(f"{text[:40]!r} is not a generation such as 1x4, with {MAX_SHARDS} shards at most")
         return cls(int(match[1]), int(match[2]))
 
-
-ANYBODY = "anybody"
-"""In the place of a job's id, where workers are asked to stop one: every worker answers."""
+    @classmethod
+    def after(cls, others: Iterable[Self], shards: int) -> Self:
+        """The one that follows others; where somebody used up the numbers, one that none of these has."""
+        used = {other.number for other in others}
+        number = max(used) + 1
+        if number > _LAST_NUMBER:
+            number = next(free for free in range(1, len(used) + 2) if free not in used)
+        return cls(number, shards)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +76,13 @@ class Shard:
     def of(cls, consumer: str) -> Self | None:
         """The shard of a consumer, or None if that is none of ours."""
         match = _SHARD.fullmatch(consumer)
-        if match is None or _GENERATION.fullmatch(match[2]) is None:
+        if match is None:
             return None
-        return cls(Priority(match[1]), Generation.parse(match[2]), int(match[3]))
+        try:
+            shard = cls(Priority(match[1]), Generation.parse(match[2]), int(match[3]))
+        except ValueError:
+            return None
+        return shard if shard.number < shard.generation.shards else None
 
     @property
     def consumer(self) -> str:
@@ -131,8 +144,10 @@ class Names:
         begin = f"{self.namespace}.work.{priority}."
         if not subject.startswith(begin):
             return None
-        match = _GENERATION.fullmatch(subject[len(begin) :].partition(".")[0])
-        return Generation(int(match[1]), int(match[2])) if match else None
+        try:
+            return Generation.parse(subject[len(begin) :].partition(".")[0])
+        except ValueError:
+            return None
 
     def deliver(self, shard: Shard) -> str:
         """Where the server pushes a shard's jobs."""
@@ -226,6 +241,11 @@ class Names:
     def quota(self, digest: str) -> bytes:
         """Subject of what a tenant has of delayed jobs, in the state bucket."""
         return f"$KV.{self.bucket}.quota.{digest}".encode()
+
+    @property
+    def busy_worker(self) -> bytes:
+        """Subject of what a worker at its bound keeps in the state bucket: it does not listen to all shards."""
+        return f"$KV.{self.bucket}.workers.busy".encode()
 
     def cancel(self, job_id: str) -> bytes:
         """Where the worker that runs a job is asked to stop it."""

@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jsjobs.jetstream import declared
-from jsjobs.jetstream.api import CONSUMER_NOT_FOUND, ApiError, call, find
+from jsjobs.jetstream.api import CONSUMER_NOT_FOUND, ApiError, call, consumers, find
 from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.declared import Declared, differences
+from jsjobs.jetstream.consumer_steps import consumer_step, differing, foreign_step, take_consumer_step
+from jsjobs.jetstream.declared import Declared, stream_differences
+from jsjobs.jetstream.generation_consumers import common_pause
 from jsjobs.jetstream.generations import (
     Live,
     Stored,
@@ -18,6 +20,7 @@ from jsjobs.jetstream.generations import (
     live_shards,
     read_live,
     read_stored,
+    shards_and_others,
     write_live,
 )
 from jsjobs.jetstream.ids import parse_plain_id
@@ -25,7 +28,7 @@ from jsjobs.jetstream.queue_update import update_queue
 from jsjobs.jetstream.reshard import Draining, Reshard
 from jsjobs.jetstream.sourcing import after_more_copies
 from jsjobs.jetstream.state import Conflict
-from jsjobs.jetstream.steps import Action, Step, shards_step
+from jsjobs.jetstream.steps import Action, Step, shards_step, still_expires
 from jsjobs.jetstream.subjects import Generation, Names, Shard
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
@@ -33,6 +36,10 @@ from jsjobs.settings import Config
 
 _MEANWHILE = {10058, 10013, 10105, 10148, 10149, CONSUMER_NOT_FOUND}
 """A stream or consumer that is there, with another configuration, or is gone: another one was first."""
+_FOR_GOOD = ("mirror", "sealed", "deny_purge", "deny_delete")
+"""What cannot be taken from a stream again."""
+_TRIES = 12
+"""How often what is left to do is looked for, where others are in between; ten seconds in all."""
 Tell = Callable[[Draining], None]
 
 
@@ -44,12 +51,15 @@ class Topology:
         self._names = names
         self._config = config
 
-    async def plan(self, floor: Mapping[Priority, int] | None = None, *, one_copy: bool = False) -> list[Step]:
+    async def plan(
+        self, floor: Mapping[Priority, int] | None = None, *, one_copy: bool = False, foreign: bool = True
+    ) -> list[Step]:
         """What would be done, in order; nothing is changed.
 
         Args:
             floor: Highest sequence ever given to a job of a priority, as the dead-letter table knows it.
             one_copy: Whether a replicated queue may have a single copy while its shard count is changed.
+            foreign: Whether to look for consumers that nobody declared, too.
 
         Raises:
             JobError: `RunnerUnavailable`, if the server cannot be reached.
@@ -62,11 +72,26 @@ class Topology:
             steps.append(await self._side_consumer_step(self._names.schedule_stream, source))
             steps += await self._queue_steps(priority, floor or {}, one_copy=one_copy)
         steps.append(await self._side_consumer_step(self._names.dead_stream, declared.router_consumer(self._names)))
-        return steps
+        # Those that are removed first: they may have used up what the account may have.
+        return [*(await self._foreign_steps() if foreign else []), *steps]
+
+    async def _foreign_steps(self) -> list[Step]:
+        """Removing what nobody declared from streams whose messages go to one consumer each."""
+        steps = []
+        for priority in Priority:
+            shards, others = await shards_and_others(self._connection, self._names, priority)
+            # After those: a generation that began meanwhile is on the list.
+            generations = (await read_live(self._connection, self._names, priority)).generations
+            if generations:
+                others += [one.consumer for one in shards if one.generation not in generations]
+            steps += foreign_step(self._names.stream(priority), others)
+        dead, router = self._names.dead_stream, self._names.router
+        listed = [info["name"] async for info in consumers(self._connection, dead)]
+        return steps + foreign_step(dead, [name for name in listed if name != router])
 
     async def _side_consumer_step(self, stream: str, consumer: Declared) -> Step:
         info = await find(self._connection, f"CONSUMER.INFO.{stream}.{consumer['name']}")
-        return _consumer_step(stream, consumer, info)
+        return consumer_step(stream, consumer, info)
 
     async def apply(
         self,
@@ -102,25 +127,34 @@ class Topology:
         self, taken: dict[tuple[str, str], Step], floor: Mapping[Priority, int] | None, *, one_copy: bool
     ) -> list[Step]:
         """Take every step but changes of shards, and again until no other `apply` was in between; all of them."""
-        while True:
+        why: tuple[Step, JobError]
+        for number in range(_TRIES):
+            await asyncio.sleep(min(1.0, 0.05 * 2**number) if number else 0)
             steps = await self.plan(floor, one_copy=one_copy)
             refused = [f"{step.kind} {step.name}: {step.reason}" for step in steps if step.action is Action.REFUSE]
             if refused:
                 changed = "nothing was changed" if not taken else "not all was changed"
                 raise JobError.from_validation(f"{changed}, because " + "; ".join(refused))
-            try:
-                for step in steps:
+            for step in steps:
+                try:
                     await self._take(step)
-                    if step.action is not Action.KEEP:
-                        taken[step.kind, step.name] = step
-            except Conflict:
-                continue  # another `apply` was first with an entry, perhaps with other shards: what is left to do?
-            except ApiError as error:
-                if error.err_code not in _MEANWHILE:
-                    raise
-                # Likewise with a stream or consumer.
+                except Conflict as error:
+                    why = step, error  # another `apply` was first with an entry, perhaps with other shards
+                    break  # what is left to do?
+                except ApiError as error:
+                    if error.err_code not in _MEANWHILE:
+                        raise
+                    why = step, error  # likewise with a stream or consumer
+                    break
+                if step.action is not Action.KEEP:
+                    taken[step.kind, step.name] = step
             else:
                 return steps
+        step, refusal = why
+        what = f"{step.kind} {step.name} is not as declared ({differing(step) or 'it is not there'})"
+        raise JobError.from_runner_unavailable(
+            f"{what}, and could not be made so in {_TRIES} tries, somebody else changes it perhaps: {refusal.message}"
+        )
 
     async def finish(self, *, tell: Tell = lambda _: None, wait: bool = True) -> list[str]:
         """Finish the changes of shard counts that are under way, and begin none.
@@ -140,25 +174,31 @@ class Topology:
     async def _change(
         self, wanted: Mapping[Priority, int | None], tell: Tell, *, wait: bool, one_copy: bool = False
     ) -> list[str]:
-        # Side by side: a priority with long jobs keeps no other waiting.
-        reshards = []
+        # Side by side: a priority with long jobs, or one that cannot be looked at, keeps no other waiting.
+        reshards = {
+            priority: Reshard(self._connection, self._names, self._config, priority, tell, one_copy=one_copy)
+            for priority in wanted
+        }
+        runs = [asyncio.ensure_future(one.run(wanted[priority], wait=wait)) for priority, one in reshards.items()]
         try:
-            async with asyncio.TaskGroup() as group:
-                for priority, shards in wanted.items():
-                    reshard = Reshard(self._connection, self._names, self._config, priority, tell, one_copy=one_copy)
-                    group.create_task(reshard.run(shards, wait=wait))
-                    reshards.append(reshard)
-        except ExceptionGroup as errors:
-            raise errors.exceptions[0] from None
-        return [reshard.left for reshard in reshards if reshard.left]
+            ended, _ = await asyncio.wait(runs, return_when=asyncio.FIRST_EXCEPTION if wait else asyncio.ALL_COMPLETED)
+        finally:
+            for run in runs:
+                run.cancel()
+            await asyncio.gather(*runs, return_exceptions=True)
+        for run in ended:
+            run.result()
+        return [reshard.left for reshard in reshards.values() if reshard.left]
 
     async def _take(self, step: Step) -> None:
-        if step.kind == "generations" and step.action is Action.CREATE and step.priority is not None:
+        if step.kind == "generations" and step.action is not Action.KEEP and step.priority is not None:
             generations = tuple(Generation.parse(name) for name in step.body["generations"])
-            live = Live(generations, revision=step.body["revision"])
+            live = Live(generations, operators_pause=step.body["pause"], revision=step.body["revision"])
             await write_live(self._connection, self._names, step.priority, live)
         elif step.kind == "stream" and step.action is Action.UPDATE and step.priority is not None:
             await update_queue(self._connection, self._names, self._config, step.priority, step.body)
+        elif step.kind in {"consumer", "consumers"} and step.action is not Action.KEEP:
+            await take_consumer_step(self._connection, self._names, step)
         elif step.endpoint:
             await call(self._connection, step.endpoint, step.body)
         if step.adds_copies:
@@ -173,10 +213,15 @@ class Topology:
         # Without an entry - the bucket was lost, or is younger than the queue - what the stream does is what lives.
         found = found_generations(stored) if stored else ()
         generations = live.generations or found or (Generation(1, wanted),)
-        body = {"generations": [str(generation) for generation in generations], "revision": live.revision}
-        action = Action.KEEP if live.generations else Action.CREATE
+        body = {
+            "generations": [str(generation) for generation in generations],
+            "pause": live.operators_pause if live.generations else common_pause(generations[0], shards),
+            "revision": live.revision,
+        }
         # First of all: it decides between two that begin at once.
-        steps = [Step(action, "generations", names.topology_key(priority), body=body, priority=priority)]
+        action = Action.UPDATE if live.problem else Action.KEEP if live.generations else Action.CREATE
+        entry = names.topology_key(priority)
+        steps = [Step(action, "generations", entry, reason=live.problem, body=body, priority=priority)]
         stream = declared.queue_stream(config, names, priority, generations[-1])
         if stored is None:
             steps.append(_creation(stream, {"first_seq": await self._first_sequence(priority, floor)}))
@@ -190,14 +235,15 @@ class Topology:
                 consumer = declared.shard_consumer(config, names, shard)
                 if shard not in shards and live.operators_pause is not None:
                     consumer["pause_until"] = live.operators_pause.isoformat()  # as that of its siblings
-                steps.append(_consumer_step(stream["name"], consumer, shards.get(shard), priority))
+                steps.append(consumer_step(stream["name"], consumer, shards.get(shard), priority))
         change = stored and shards_step(priority, generations, live, stored, shards, wanted, one_copy=one_copy)
         return [*steps, change] if change else steps
 
     async def _queue_step(self, stream: Declared, priority: Priority, stored: Stored) -> Step:
         """A queue that exists; where its new jobs go is a matter of generations, and none of the stream's settings."""
         if stored.target is not None:
-            stream = {key: value for key, value in stream.items() if key != "subject_transform"}
+            routed = declared.queue_stream(self._config, self._names, priority, stored.target)
+            stream = {**stream, "subject_transform": routed["subject_transform"]}
         elif stored.jobs[None]:
             reason = f"{stored.jobs[None]} jobs wait on other subjects, where no shard would find them"
             return Step(Action.REFUSE, "stream", stream["name"], reason=reason)
@@ -210,23 +256,27 @@ class Topology:
             # A fence never runs backwards, and a queue takes nothing behind what it had of an earlier stream.
             lasting = {self._names.state_stream, self._names.schedule_stream}
             return _creation(stream, {"first_seq": clock_sequence()} if name in lasting else {})
-        changes = differences(stream, info["config"])
+        changes, reason = stream_differences(stream, info["config"]), ""
+        if priority is not None and info["config"]["num_replicas"] > 1:
+            changes.pop("subject_transform", None)  # see `update_queue`
+        if changes.get("allow_msg_ttl") == (True, False):
+            del changes["allow_msg_ttl"]
+            stream, reason = {**stream, "allow_msg_ttl": True}, still_expires(name)
         if not changes:
-            return Step(Action.KEEP, "stream", name, priority=priority)
-        reason = await self._would_lose(stream, info, changes)
-        if reason:
-            return Step(Action.REFUSE, "stream", name, changes, reason)
-        endpoint, body = f"STREAM.UPDATE.{name}", {**info["config"], **stream}
-        return Step(Action.UPDATE, "stream", name, changes, endpoint=endpoint, body=body, priority=priority)
+            return Step(Action.KEEP, "stream", name, reason=reason, priority=priority)
+        refused = await self._would_lose(stream, info, changes)
+        if refused:
+            return Step(Action.REFUSE, "stream", name, changes, refused)
+        foreign = {key: None for key in changes if key not in stream}
+        endpoint, body = f"STREAM.UPDATE.{name}", {**info["config"], **stream, **foreign}
+        return Step(Action.UPDATE, "stream", name, changes, reason, endpoint, body, priority)
 
     async def _would_lose(self, stream: Declared, info: Declared, changes: Mapping[str, Any]) -> str:
-        for key in ("retention", "storage", "subjects"):
-            if key in changes:
+        for key in ("retention", "storage", "subjects", *_FOR_GOOD):
+            if key in changes and not (key == "subjects" and set(stream[key]) <= set(changes[key][0] or ())):
                 return (
                     f"its {key} is {changes[key][0]!r} and must be {changes[key][1]!r}, which the server cannot change"
                 )
-        if "subject_transform" in changes and info["state"]["messages"]:
-            return f"{info['state']['messages']} jobs wait on other subjects, where no shard would find them"
         if "max_bytes" in changes and 0 < stream["max_bytes"] < info["state"]["bytes"]:
             return f"it holds {info['state']['bytes']} bytes, more than the {stream['max_bytes']} asked for"
         if "max_msgs_per_subject" in changes and stream["retention"] == "workqueue":
@@ -256,23 +306,6 @@ class Topology:
 def _creation(stream: Declared, overlay: Declared) -> Step:
     name = stream["name"]
     return Step(Action.CREATE, "stream", name, endpoint=f"STREAM.CREATE.{name}", body={**stream, **overlay})
-
-
-def _consumer_step(
-    stream: str, consumer: Declared, info: dict[str, Any] | None, priority: Priority | None = None
-) -> Step:
-    name = consumer["name"]
-    endpoint = f"CONSUMER.DURABLE.CREATE.{stream}.{name}"
-    if info is None:
-        body = {"stream_name": stream, "config": consumer, "action": "create"}
-        return Step(Action.CREATE, "consumer", name, endpoint=endpoint, body=body, priority=priority)
-    changes = differences(consumer, info["config"])
-    if not changes:
-        return Step(Action.KEEP, "consumer", name)
-    # The server leaves a pause that is not named as it is: this one may be lifted at this moment.
-    kept = {key: value for key, value in info["config"].items() if key != "pause_until"}
-    body = {"stream_name": stream, "config": {**kept, **consumer}, "action": "update"}
-    return Step(Action.UPDATE, "consumer", name, changes, endpoint=endpoint, body=body)
 
 
 def clock_sequence() -> int:

@@ -33,7 +33,7 @@ class BatchRecord(BatchRuns):
     batch_id: str
     created_at: AwareDatetime
     total: int = Field(ge=0, le=MAX_IDS)
-    parts: int = Field(default=1, ge=1, le=100_000)
+    parts: int = Field(default=1, ge=1, le=1_000)
     """Messages that hold its ids, this one included."""
     more: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")] | None = None
     """What the others are named after; None: the batch. One that several lists were added to has new ones each time."""

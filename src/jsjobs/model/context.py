@@ -33,6 +33,8 @@ class RequestContext(NamedTuple):
     """The job in hand."""
     trace: Trace = NO_TRACE
     """Where in a trace this is; what is submitted carries it along."""
+    on_own_subject: bool = False
+    """Whether this is a request on a subject that is the tenant's alone: its keys are apart from what others submit."""
 
     @property
     def within_worker(self) -> bool:

@@ -12,14 +12,30 @@ if TYPE_CHECKING:
 
 OLDEST_SERVER = 130_000
 """As `server_version_num` has it: `gen_random_uuid` needs no extension since Postgres 13."""
-_NEEDED = ("select", "insert", "update")
 _SERVER = """
 select current_setting('server_version_num')::int as server, current_setting('server_version') as version,
     current_setting('server_encoding') as encoding, current_user::text as "user",
     current_setting('transaction_read_only') = 'on' as read_only,
     coalesce((select ssl from pg_stat_ssl where pid = pg_backend_pid()), false) as encrypted
 """
-_RIGHT = "select has_any_column_privilege('job_dlq', $1)"  # the shipped roles have rights on columns
+_RIGHTS = "select jsjobs_api.rights()"
+# What `deploy/postgres/roles.sql` and the migrations leave as it is, and a slip may have changed.
+_TAMPERED = """
+select format('%s has rights on the table %s', coalesce(grantee.rolname, 'public'), class.relname) as what
+from pg_class as class
+join pg_namespace as schema on schema.oid = class.relnamespace
+cross join aclexplode(class.relacl) as granted
+left join pg_roles as grantee on grantee.oid = granted.grantee
+where schema.nspname = 'jsjobs_data' and granted.grantee <> class.relowner
+union
+select format('public may not call the function %s', function.proname)
+from pg_proc as function join pg_namespace as schema on schema.oid = function.pronamespace
+where schema.nspname = 'jsjobs_api' and not exists (
+    select from aclexplode(coalesce(function.proacl, acldefault('f', function.proowner))) as granted
+    where granted.grantee = 0
+)
+order by 1 limit 5
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +51,10 @@ class Checkup:
     """Whether this connection is, as the server sees it."""
     pending: list[str]
     """Migrations that are missing."""
-    lacking: list[str]
-    """What this user may not do with `job_dlq`."""
+    rights: list[str]
+    """What this user may do with dead letters: `store`, `read`, `decide`."""
+    tampered: list[str]
+    """Rights that others were given on the tables, or are kept from on the functions, in words."""
 
 
 async def check_up(database: Database) -> Checkup:
@@ -51,6 +69,7 @@ async def check_up(database: Database) -> Checkup:
     async with database.connection() as connection:
         row = await connection.fetchrow(_SERVER)
         assert row is not None
-        # Without the table there is nothing to have rights on.
-        lacking = [] if missing else [right for right in _NEEDED if not await connection.fetchval(_RIGHT, right)]
-    return Checkup(**dict(row), pending=missing, lacking=lacking)
+        # Without the functions there is nothing to have rights on.
+        rights = [] if missing else await connection.fetchval(_RIGHTS)
+        tampered = [] if missing else [each["what"] for each in await connection.fetch(_TAMPERED)]
+    return Checkup(**dict(row), pending=missing, rights=rights, tampered=tampered)

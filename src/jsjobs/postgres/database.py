@@ -16,7 +16,9 @@ from jsjobs.postgres.errors import (
     DatabaseUnavailable,
     InvalidDatabaseUrl,
     SchemaMissing,
+    TablesLocked,
 )
+from jsjobs.postgres.locks import Patience, holders
 from jsjobs.postgres.url import place
 
 if TYPE_CHECKING:
@@ -72,6 +74,7 @@ class Database:
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._closed = False
         self._home: HomeLoop | None = None
+        self.patience = Patience()
 
     async def connect(self) -> None:
         """Opens the pool, again after a `close()`; does not touch the server, so it cannot fail for an outage."""
@@ -116,7 +119,8 @@ class Database:
         Raises:
             DatabaseUnavailable: Postgres cannot serve this now: wait, then try again.
             DatabaseExhausted: Likewise, and Postgres said so itself.
-            SchemaMissing: A table or column is not there.
+            TablesLocked: Likewise, for as long as another's transaction holds what is asked for; it says whose.
+            SchemaMissing: A table, column or function is not there.
             DatabaseRefused: Postgres said no for another reason.
             WrongLoop: This is not the event loop in which it was opened.
         """
@@ -132,11 +136,19 @@ class Database:
                     if _is_away(error):
                         connection.terminate()
                     raise
+        except asyncpg.LockNotAvailableError as error:
+            raise TablesLocked(self.place, await self._holders()) from error
         except Exception as error:
             translated = self._translated(error)
             if translated is None:
                 raise
             raise translated from error
+
+    async def _holders(self) -> str:
+        with suppress(Exception):  # without names it is the same error
+            async with (await self._open()).acquire(timeout=_ACQUIRE_TIMEOUT) as connection:
+                return await holders(connection)
+        return ""
 
     async def _open(self) -> asyncpg.Pool[asyncpg.Record]:
         if self._closed:
@@ -160,7 +172,11 @@ class Database:
         if isinstance(error, asyncpg.ClientConfigurationError):
             return InvalidDatabaseUrl(_one_line(error))
         if isinstance(
-            error, asyncpg.UndefinedTableError | asyncpg.UndefinedColumnError | asyncpg.InvalidSchemaNameError
+            error,
+            asyncpg.UndefinedTableError
+            | asyncpg.UndefinedColumnError
+            | asyncpg.UndefinedFunctionError
+            | asyncpg.InvalidSchemaNameError,
         ):
             return SchemaMissing(self.place)
         if isinstance(error, _EXHAUSTED):

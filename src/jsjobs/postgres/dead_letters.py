@@ -2,53 +2,44 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import asynccontextmanager
-from importlib import resources
 from typing import TYPE_CHECKING
 
-import asyncpg
 from pydantic_core import from_json
 
 from jsjobs.model.ids import JobId
 from jsjobs.postgres import sanitise
 from jsjobs.postgres.errors import (
     AlreadyReplayed,
-    ClaimUnreadable,
     LetterChanged,
     LetterDiscarded,
+    LetterLocked,
     LetterNotFound,
+    LetterUnpublishable,
     PayloadInvalid,
     ReplayUnfinished,
+    TablesLocked,
 )
 from jsjobs.postgres.letter import DeadLetter, FailedAttempt, NewDeadLetter
-from jsjobs.postgres.letter_search import LetterSearch
+from jsjobs.postgres.letter_search import GET, LetterSearch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from uuid import UUID
+
+    import asyncpg
 
     from jsjobs.postgres.database import Connection
 
 __all__ = ["DeadLetter", "DeadLetters", "FailedAttempt", "NewDeadLetter"]
 
-_QUERIES = resources.files("jsjobs.postgres") / "queries"
-_STORE = (_QUERIES / "store.sql").read_text("utf-8")
-_LOCK = "select replayed_job_id, replayed_at, discarded_at from job_dlq where namespace = $1 and id = $2 for update"
-_CLAIM = "update job_dlq set replayed_job_id = $2, replayed_at = null, discarded_at = null where id = $1"
-_MARK = """
-update job_dlq set replayed_at = now()
-where namespace = $1 and id = $2 and replayed_job_id = $3 and replayed_at is null
+_STORE = """
+select jsjobs_api.store($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
 """
-_DISCARD = "update job_dlq set discarded_at = now() where id = $1"
-_EDIT = """
-update job_dlq set
-    original_payload = coalesce(original_payload, payload), payload = $2, payload_json = $3, edited_at = now()
-where id = $1 and ($4::bytea is null or payload = $4)
-"""
-_REPLAY_ID = re.compile(r"replay-([1-9][0-9]{0,8})-([0-9a-f-]{36})")
-# What jsonb may refuse: characters and numbers it does not hold, and documents too deep or too large for it.
-_REFUSED_JSON = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
+_CLAIM = "select outcome, job_id from jsjobs_api.claim_replay($1, $2, $3, $4)"
+_MARK = "select jsjobs_api.mark_replayed($1, $2, $3, $4)"
+_DISCARD = "select outcome, job_id from jsjobs_api.discard($1, $2, $3)"
+_EDIT = "select outcome, job_id from jsjobs_api.edit($1, $2, $3, $4, $5, $6, $7)"
 
 
 class DeadLetters(LetterSearch):
@@ -63,13 +54,8 @@ class DeadLetters(LetterSearch):
         Returns:
             True when it is new, False when this job's letter is there already, which is left as it is.
         """
-        document = sanitise.json_text(letter.payload)
         async with self._database.connection() as connection:
-            try:
-                stored = await connection.fetchval(_STORE, *letter.parameters(self._namespace, document))
-            except _REFUSED_JSON:
-                # Postgres is the judge of jsonb, and stricter than Python: the bytes alone always do.
-                stored = await connection.fetchval(_STORE, *letter.parameters(self._namespace, None))
+            stored = await connection.fetchval(_STORE, *letter.parameters(self._namespace))
         return stored is not None
 
     async def edit(
@@ -89,26 +75,18 @@ class DeadLetters(LetterSearch):
             AlreadyReplayed: A replay is finished, and `force` is not set.
             LetterDiscarded: It was discarded, and `force` is not set.
             LetterChanged: The body is no longer the one that was read before.
+            LetterUnpublishable: No queue takes its job with this body.
+            LetterLocked: As `claim_replay`.
             LetterNotFound: There is no such letter.
         """
         _check_json(payload)
-        async with self._locked(letter_id) as (connection, row):
-            if row["replayed_job_id"] and row["replayed_at"] is None:
-                raise ReplayUnfinished(letter_id, row["replayed_job_id"])
-            if row["replayed_job_id"] and not force:
-                raise AlreadyReplayed(letter_id, row["replayed_job_id"])
-            if row["discarded_at"] and not force:
-                raise LetterDiscarded(letter_id)
-            document = sanitise.json_text(payload)
-            try:
-                async with connection.transaction():
-                    done = await connection.execute(_EDIT, letter_id, payload, document, instead_of)
-            except _REFUSED_JSON:
-                done = await connection.execute(_EDIT, letter_id, payload, None, instead_of)
-            if done != "UPDATE 1":
-                raise LetterChanged(letter_id)
+        given = (payload, sanitise.json_text(payload) is not None, force, instead_of)
+        async with self._decision(letter_id) as (connection, patience):
+            _judge(letter_id, await connection.fetchrow(_EDIT, self._namespace, letter_id, *given, patience))
 
-    async def claim_replay(self, letter_id: UUID, *, force: bool = False) -> JobId:
+    async def claim_replay(
+        self, letter_id: UUID, *, force: bool = False, prepare: Callable[[DeadLetter], None] | None = None
+    ) -> JobId:
         """Claims the letter for a replay and gives the id its job must bear, `replay-<n>-<letter id>`.
 
         A claim that was never marked as replayed gives the same id again, as a duplicate: to publish it once more does
@@ -117,30 +95,38 @@ class DeadLetters(LetterSearch):
         Args:
             letter_id: The letter.
             force: Replay it again though it was replayed, or though it was discarded (it is then no longer discarded).
+            prepare: Called with the letter as it is claimed, which nobody changes any more until the replay is
+                finished; what it raises undoes the claim.
 
         Raises:
             AlreadyReplayed: A replay is finished, and `force` is not set.
             LetterDiscarded: It was discarded, and `force` is not set.
-            ClaimUnreadable: Something else than an id of such a replay was written into the row.
+            LetterUnpublishable: No queue takes its job.
+            LetterUnreadable: Somebody wrote it by other ways than the functions.
+            LetterLocked: Another session's transaction holds it for longer than a second, or less where many are held.
             LetterNotFound: There is no such letter.
         """
-        async with self._locked(letter_id) as (connection, row):
-            claimed: str | None = row["replayed_job_id"]
-            number = _number(letter_id, claimed)
-            if claimed and row["replayed_at"] is None:
-                return JobId(claimed, duplicate=True)
-            if claimed and not force:
-                raise AlreadyReplayed(letter_id, claimed)
-            if row["discarded_at"] and not force:
-                raise LetterDiscarded(letter_id)
-            job_id = JobId(f"replay-{number + 1}-{letter_id}")
-            await connection.execute(_CLAIM, letter_id, job_id)
-        return job_id
+        async with self._decision(letter_id) as (connection, patience), connection.transaction():
+            row = await connection.fetchrow(_CLAIM, self._namespace, letter_id, force, patience)
+            assert row is not None
+            # What cannot be published, `prepare` says more exactly than the database.
+            if prepare is not None and row["outcome"] in {"done", "unfinished", "unpublishable"}:
+                claimed = await connection.fetchrow(GET, self._namespace, letter_id)
+                assert claimed is not None
+                prepare(DeadLetter.from_row(claimed))
+            is_duplicate = row["outcome"] == "unfinished"
+            if not is_duplicate:
+                _judge(letter_id, row)
+        return JobId(row["job_id"], duplicate=is_duplicate)
 
     async def mark_replayed(self, letter_id: UUID, replayed_job_id: str) -> None:
-        """Finishes the claim of this id; does nothing where it is finished, or where another claim stands."""
-        async with self._database.connection() as connection:
-            await connection.execute(_MARK, self._namespace, letter_id, replayed_job_id)
+        """Finishes the claim of this id; does nothing where it is finished, or where another claim stands.
+
+        Raises:
+            LetterLocked: As `claim_replay`.
+        """
+        async with self._decision(letter_id) as (connection, patience):
+            await connection.execute(_MARK, self._namespace, letter_id, replayed_job_id, patience)
 
     async def discard(self, letter_id: UUID) -> bool:
         """Sets the letter aside as decided; it stays in the table.
@@ -150,34 +136,45 @@ class DeadLetters(LetterSearch):
 
         Raises:
             ReplayUnfinished: A replay has begun: its job may be running, so the letter is not to be called discarded.
+            LetterLocked: As `claim_replay`.
             LetterNotFound: There is no such letter.
         """
-        async with self._locked(letter_id) as (connection, row):
-            if row["replayed_job_id"] and row["replayed_at"] is None:
-                raise ReplayUnfinished(letter_id, row["replayed_job_id"])
-            if row["discarded_at"]:
-                return False
-            await connection.execute(_DISCARD, letter_id)
+        async with self._decision(letter_id) as (connection, patience):
+            row = await connection.fetchrow(_DISCARD, self._namespace, letter_id, patience)
+        if row is not None and row["outcome"] == "discarded":
+            return False
+        _judge(letter_id, row)
         return True
 
     @asynccontextmanager
-    async def _locked(self, letter_id: UUID) -> AsyncIterator[tuple[Connection, asyncpg.Record]]:
+    async def _decision(self, letter_id: UUID) -> AsyncIterator[tuple[Connection, int]]:
         # Two operators who press at once decide one after the other, each on what the other has written.
-        async with self._database.connection() as connection, connection.transaction():
-            row = await connection.fetchrow(_LOCK, self._namespace, letter_id)
-            if row is None:
-                raise LetterNotFound(f"no dead letter {letter_id}")
-            yield connection, row
+        patience = self._database.patience.milliseconds
+        try:
+            async with self._database.connection() as connection:
+                yield connection, patience
+        except TablesLocked as error:
+            self._database.patience.spend(patience)
+            raise LetterLocked(letter_id, error.holders) from error
 
 
-def _number(letter_id: UUID, claimed: str | None) -> int:
-    """Which replay of the letter that is; whoever may write the row wrote what it says."""
-    if not claimed:
-        return 0
-    match = _REPLAY_ID.fullmatch(claimed)
-    if match is None or match[2] != str(letter_id):
-        raise ClaimUnreadable(letter_id, claimed)
-    return int(match[1])
+def _judge(letter_id: UUID, row: asyncpg.Record | None) -> None:
+    """Raises what a function of the database found instead of deciding."""
+    assert row is not None
+    job_id = row["job_id"]
+    match row["outcome"]:
+        case "unknown":
+            raise LetterNotFound(f"no dead letter {letter_id}")
+        case "unfinished":
+            raise ReplayUnfinished(letter_id, job_id)
+        case "replayed":
+            raise AlreadyReplayed(letter_id, job_id)
+        case "discarded":
+            raise LetterDiscarded(letter_id)
+        case "changed":
+            raise LetterChanged(letter_id)
+        case "unpublishable":
+            raise LetterUnpublishable(letter_id)
 
 
 def _check_json(payload: bytes) -> None:

@@ -26,9 +26,10 @@ class TablesLocked(DatabaseUnavailable):
 
     def __init__(self, place: str, holders: str) -> None:
         super().__init__(
-            f"the jsjobs tables in {place} are in use by {holders or 'another session'}: migrate again once its "
+            f"the jsjobs tables in {place} are in use by {holders or 'another session'}: try again once its "
             "transaction is over, or end it with pg_terminate_backend"
         )
+        self.holders = holders
 
 
 class DatabaseRefused(DatabaseError):
@@ -64,6 +65,36 @@ class LetterNotFound(LetterError):
     """No letter answers to what was given."""
 
 
+class LetterLocked(LetterError):
+    """Somebody's transaction holds the letter."""
+
+    def __init__(self, letter_id: UUID, holders: str) -> None:
+        super().__init__(
+            f"dead letter {letter_id} is in use by {holders or 'another session'}: try again once its transaction is "
+            "over, or end it with pg_terminate_backend"
+        )
+        self.letter_id = letter_id
+
+
+class LetterUnreadable(LetterError):
+    """A row of the table that this version cannot read: somebody wrote it by other ways than the functions."""
+
+    def __init__(self, letter_id: UUID, what: str) -> None:
+        super().__init__(f"dead letter {letter_id} cannot be read: its {what} is not what jsjobs writes")
+        self.letter_id = letter_id
+
+
+class LetterUnpublishable(LetterError):
+    """No queue takes the letter's job, so that no replay could ever be finished."""
+
+    def __init__(self, letter_id: UUID) -> None:
+        super().__init__(
+            f"dead letter {letter_id} cannot be published again: its type, entity, headers or payload are not what a "
+            "queue takes with the id of a replay (892 KiB): submit the job anew, and discard this letter"
+        )
+        self.letter_id = letter_id
+
+
 class LetterAmbiguous(LetterError):
     """More than one letter answers to what was given."""
 
@@ -94,17 +125,6 @@ class ReplayUnfinished(LetterError):
         super().__init__(f"dead letter {letter_id} is being replayed as job {job_id}: finish it by replaying it again")
         self.letter_id = letter_id
         self.job_id = job_id
-
-
-class ClaimUnreadable(LetterError):
-    """A letter says that it was replayed as a job that no replay of it can be."""
-
-    def __init__(self, letter_id: UUID, claimed: str) -> None:
-        super().__init__(
-            f"dead letter {letter_id} has {claimed[:80]!r} as its replayed_job_id, which is no id of a replay of it: "
-            "run `jsjobs db migrate`, which takes such away"
-        )
-        self.letter_id = letter_id
 
 
 class LetterChanged(LetterError):

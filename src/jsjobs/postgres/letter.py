@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from jsjobs.postgres import sanitise
+from jsjobs.postgres.errors import LetterUnreadable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,8 +46,8 @@ class NewDeadLetter:
     """Failures that the history lacks, since there was no room for them."""
     created_at: datetime | None = None
 
-    def parameters(self, namespace: str, payload_json: str | None) -> tuple[object, ...]:
-        """The parameters of `queries/store.sql`, sanitised."""
+    def parameters(self, namespace: str) -> tuple[object, ...]:
+        """The parameters of the function `store`, sanitised."""
         headers = [[sanitise.text(name), sanitise.text(value)] for name, value in self.headers]
         history = [
             {
@@ -62,19 +62,19 @@ class NewDeadLetter:
             sanitise.key(self.app_id or "default"),
             sanitise.key(self.original_job_id),
             sanitise.key(self.type),
-            sanitise.text(self.priority),
-            None if self.entity is None else sanitise.text(self.entity),
-            None if self.batch_id is None else sanitise.text(self.batch_id),
-            self.payload,
-            payload_json,
-            json.dumps(headers),
-            self.headers_raw,
+            sanitise.key(self.priority),
+            None if self.entity is None else sanitise.entity(self.entity),
+            None if self.batch_id is None else sanitise.key(self.batch_id),
+            sanitise.body(self.payload),
+            sanitise.json_text(self.payload) is not None,
+            sanitise.document(headers, sanitise.MAX_BODY),
+            None if self.headers_raw is None else sanitise.body(self.headers_raw),
             sanitise.key(self.error_reason),
-            json.dumps(history),
+            sanitise.document(history, sanitise.MAX_HISTORY),
             sanitise.count(self.attempts),
             None if self.created_at is None else sanitise.moment(self.created_at),
             sanitise.moment(self.dead_at),
-            None if self.traceparent is None else sanitise.text(self.traceparent),
+            None if self.traceparent is None else sanitise.key(self.traceparent),
             sanitise.count(self.errors_dropped),
         )
 
@@ -116,16 +116,39 @@ class DeadLetter:
 
     @classmethod
     def from_row(cls, row: Record) -> DeadLetter:
-        """Reads a row; columns of a newer schema are left alone, what an older one lacks is None."""
-        columns: dict[str, Any] = {field.name: row.get(field.name) for field in fields(cls)}
+        """Reads a row; columns of a newer schema are left alone.
+
+        Raises:
+            LetterUnreadable: Its headers or errors are of another shape; the table's constraints let none of that in.
+        """
+        columns: dict[str, Any] = {field.name: row[field.name] for field in fields(cls)}
         columns["payload_json"] = sanitise.read_json(row["payload_json"])
-        columns["headers"] = [(name, value) for name, value in sanitise.read_json(row["headers"])]
-        columns["error_history"] = sanitise.read_json(row["error_history"])
-        columns["errors_dropped"] = columns["errors_dropped"] or 0
-        for name in ("created_at", "dead_at", "replayed_at", "discarded_at", "edited_at"):
-            # asyncpg gives the infinities, which SQL may write, as times without a zone.
-            columns[name] = None if columns[name] is None else sanitise.moment(columns[name])
+        for name, read in (("headers", _header), ("error_history", _failure)):
+            try:
+                columns[name] = [read(item) for item in _list(sanitise.read_json(row[name]))]
+            except (TypeError, ValueError, KeyError):
+                raise LetterUnreadable(row["id"], name) from None
         return cls(**columns)
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError
+    return value
+
+
+def _header(item: Any) -> tuple[str, str]:
+    name, value = _list(item)
+    if not (isinstance(name, str) and isinstance(value, str)):
+        raise TypeError
+    return name, value
+
+
+def _failure(item: Any) -> FailedAttempt:
+    attempt, error, timestamp = item["attempt"], item["error"], item["timestamp"]
+    if not (isinstance(attempt, int) and isinstance(error, str) and isinstance(timestamp, str)):
+        raise TypeError
+    return FailedAttempt(attempt=attempt, error=error, timestamp=timestamp)
 
 
 class LetterHeading(NamedTuple):
@@ -143,13 +166,5 @@ class LetterHeading(NamedTuple):
 
     @classmethod
     def from_row(cls, row: Record) -> LetterHeading:
-        """Reads a row of `HEADING`."""
-        values = {name: row[name] for name in cls._fields}
-        for name in ("dead_at", "replayed_at", "discarded_at"):
-            values[name] = None if values[name] is None else sanitise.moment(values[name])
-        return cls(**values)
-
-
-_ERROR = "left(coalesce(error_history -> -1 ->> 'error', ''), 500)"
-HEADING = ", ".join(f"{_ERROR} as last_error" if name == "last_error" else name for name in LetterHeading._fields)
-"""What is read for a list."""
+        """Reads a row of the function `headings`."""
+        return cls(**{name: row[name] for name in cls._fields})

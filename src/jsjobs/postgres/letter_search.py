@@ -3,41 +3,32 @@
 from __future__ import annotations
 
 import re
-from importlib import resources
 from typing import TYPE_CHECKING, NamedTuple, TypedDict, Unpack
 from uuid import UUID
 
 from jsjobs.postgres import sanitise
-from jsjobs.postgres.errors import LetterAmbiguous, LetterNotFound
-from jsjobs.postgres.letter import HEADING, DeadLetter, LetterHeading
+from jsjobs.postgres.errors import LetterAmbiguous, LetterNotFound, LetterUnreadable
+from jsjobs.postgres.letter import DeadLetter, LetterHeading
+from jsjobs.safe_log import get_logger
 
 if TYPE_CHECKING:
     import builtins
     from collections.abc import AsyncIterator
     from datetime import datetime
 
+    from asyncpg import Record
+
     from jsjobs.postgres.database import Database
 
-_QUERIES = resources.files("jsjobs.postgres") / "queries"
-_LIST = (_QUERIES / "list.sql").read_text("utf-8")
-_HEADINGS = _LIST.replace("select *", f"select {HEADING}")
-_COUNT = (_QUERIES / "count.sql").read_text("utf-8")
-_UNDECIDED = (_QUERIES / "undecided.sql").read_text("utf-8")
-_GET = "select * from job_dlq where namespace = $1 and id = $2"
-# Three rows tell as well as all of them that what was asked is ambiguous.
-_FIND = "select * from job_dlq where namespace = $1 and (original_job_id = $2 or id between $3 and $4) limit 3"
-# Ids above 2^53 are nobody's: a forged letter must not push a stream's first sequence out of range.
-_HIGHEST = """
-select split_part(original_job_id, '-', 1) as priority, max(split_part(original_job_id, '-', 2)::bigint) as sequence
-from (
-    select original_job_id from job_dlq
-    where namespace = $1 and original_job_id ~ '^(critical|high|normal|low)-[1-9][0-9]{0,15}$'
-    offset 0 -- filtered before the numbers are read
-) as plain
-where split_part(original_job_id, '-', 2)::bigint < 9007199254740992
-group by 1
-"""
+logger = get_logger("jsjobs.postgres")
 
+_LIST = "select * from jsjobs_api.letters($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+_HEADINGS = "select * from jsjobs_api.headings($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+_COUNT = "select jsjobs_api.count($1, $2, $3, $4, $5, $6, $7, $8)"
+_UNDECIDED = "select id, priority, entity from jsjobs_api.undecided($1, $2, $3, $4, $5, $6, $7)"
+GET = "select * from jsjobs_api.letter($1, $2)"
+_FIND = "select * from jsjobs_api.find($1, $2, $3, $4)"
+_HIGHEST = "select priority, sequence from jsjobs_api.highest_sequences($1)"
 
 _PREFIX = re.compile("[0-9a-f]{6,32}")
 _UUID_DIGITS = 32
@@ -71,7 +62,7 @@ class LetterFilter(TypedDict, total=False):
 
 
 class LetterSearch:
-    """The table `job_dlq` for readers, as one namespace sees it.
+    """The table `job_dlq` for readers, as one namespace and the user that logged in see it.
 
     Every method raises `DatabaseUnavailable` while Postgres is away, and may then be called again.
     """
@@ -84,13 +75,14 @@ class LetterSearch:
     async def get(self, letter_id: UUID) -> DeadLetter | None:
         """Gives the letter with this id, or None."""
         async with self._database.connection() as connection:
-            row = await connection.fetchrow(_GET, self._namespace, letter_id)
+            row = await connection.fetchrow(GET, self._namespace, letter_id)
         return None if row is None else DeadLetter.from_row(row)
 
     async def find(self, prefix_or_id: str) -> DeadLetter:
         """Finds the one letter that is meant by an id, the first 6 or more digits of one, or the original job's id.
 
         Raises:
+            LetterUnreadable: Somebody wrote it by other ways than the functions.
             LetterNotFound: None answers to it.
             LetterAmbiguous: Several do.
         """
@@ -120,7 +112,8 @@ class LetterSearch:
     ) -> builtins.list[DeadLetter]:
         """Lists letters, newest first; by default the undecided: neither replayed nor discarded.
 
-        A letter whose replay has begun and is not finished counts as undecided.
+        A letter whose replay has begun and is not finished counts as undecided. One that cannot be read is left out,
+        and a warning in the log names it.
 
         Args:
             limit: At most so many.
@@ -131,9 +124,11 @@ class LetterSearch:
         """
         position = (None, None) if after is None else (after.dead_at, after.id)
         decided = (include_replayed, include_discarded)
+        return _readable(await self._rows(*_parameters(**wanted), *decided, *position, limit))
+
+    async def _rows(self, *parameters: object) -> builtins.list[Record]:
         async with self._database.connection() as connection:
-            rows = await connection.fetch(_LIST, self._namespace, *_parameters(**wanted), *decided, *position, limit)
-        return [DeadLetter.from_row(row) for row in rows]
+            return await connection.fetch(_LIST, self._namespace, *parameters)
 
     async def headings(
         self,
@@ -146,9 +141,7 @@ class LetterSearch:
         """As `list`, without the bodies, which are not even read."""
         decided = (include_replayed, include_discarded)
         async with self._database.connection() as connection:
-            rows = await connection.fetch(
-                _HEADINGS, self._namespace, *_parameters(**wanted), *decided, None, None, limit
-            )
+            rows = await connection.fetch(_HEADINGS, self._namespace, *_parameters(**wanted), *decided, limit)
         return [LetterHeading.from_row(row) for row in rows]
 
     async def pages(
@@ -160,20 +153,16 @@ class LetterSearch:
         **wanted: Unpack[LetterFilter],
     ) -> AsyncIterator[builtins.list[DeadLetter]]:
         """As `list`, all of them, a few at a time; what dies meanwhile is not among them."""
-        last: DeadLetter | None = None
+        filters = (*_parameters(**wanted), include_replayed, include_discarded)
+        position: tuple[datetime | None, UUID | None] = (None, None)
         left = limit
         while left is None or left > 0:
-            page = await self.list(
-                limit=_PAGE if left is None else min(_PAGE, left),
-                include_replayed=include_replayed,
-                include_discarded=include_discarded,
-                after=last,
-                **wanted,
-            )
-            if not page:
+            rows = await self._rows(*filters, *position, _PAGE if left is None else min(_PAGE, left))
+            if not rows:
                 return
-            yield page
-            last, left = page[-1], None if left is None else left - len(page)
+            yield _readable(rows)
+            position = (rows[-1]["dead_at"], rows[-1]["id"])
+            left = None if left is None else left - len(rows)
 
     async def count(
         self,
@@ -209,6 +198,16 @@ class LetterSearch:
         return {row["priority"]: row["sequence"] for row in rows}
 
 
+def _readable(rows: builtins.list[Record]) -> builtins.list[DeadLetter]:
+    letters = []
+    for row in rows:
+        try:
+            letters.append(DeadLetter.from_row(row))
+        except LetterUnreadable as error:
+            logger.warning("%s; it is left out", error)
+    return letters
+
+
 def _range(prefix: str) -> tuple[UUID | None, UUID | None]:
     """The first and last id that begin so; twice the same for a whole id, nothing for what cannot begin one."""
     digits = prefix.lower().replace("-", "")
@@ -231,4 +230,4 @@ def _parameters(
     """
     keys = (None if text is None else sanitise.key(text) for text in (tenant, type, reason))
     begin = None if since is None else sanitise.moment(since)
-    return (*keys, begin, None if batch is None else sanitise.text(batch))
+    return (*keys, begin, None if batch is None else sanitise.key(batch))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from jsjobs.postgres.errors import DatabaseRefused, SchemaTooNew, TablesLocked
+from jsjobs.postgres.errors import DatabaseRefused, SchemaTooNew
 
 if TYPE_CHECKING:
     from jsjobs.postgres.database import Connection, Database
@@ -19,12 +19,7 @@ if TYPE_CHECKING:
 _LOCK = "lock table jsjobs_migrations in share row exclusive mode"
 # Whoever reads for longer is told of: all others would wait behind a migration that waits.
 _WAIT_FOR_READERS = "set local lock_timeout = '3s'"
-_HOLDERS = """
-select distinct format('user %s (pid %s)', usename, pid) as holder
-from pg_locks join pg_stat_activity using (pid)
-where granted and pid <> pg_backend_pid() and relation = to_regclass('job_dlq')
-limit 3
-"""
+_WAIT_FOR_MIGRATION = "set local lock_timeout = '60s'"
 # Building an index on a large table, or waiting for another process that does.
 _TIMEOUT = 600.0
 
@@ -61,14 +56,7 @@ async def migrate(database: Database) -> list[str]:
     if not await pending(database):
         return []
     await _prepare(database)
-    try:
-        return [migration.name for migration in _migrations() if await _apply(database, migration)]
-    except DatabaseRefused as error:
-        if not isinstance(error.__cause__, asyncpg.LockNotAvailableError):
-            raise
-        async with database.connection() as connection:
-            holders = [row["holder"] for row in await connection.fetch(_HOLDERS)]
-        raise TablesLocked(database.place, ", ".join(holders)) from None
+    return [migration.name for migration in _migrations() if await _apply(database, migration)]
 
 
 async def pending(database: Database) -> list[str]:
@@ -76,9 +64,11 @@ async def pending(database: Database) -> list[str]:
 
     Raises:
         SchemaTooNew: A newer jsjobs has migrated this database.
+        TablesLocked: Another session's transaction uses them for longer than 3 s; it says whose.
         DatabaseUnavailable: Postgres is away.
     """
-    async with database.connection() as connection:
+    async with database.connection() as connection, connection.transaction():
+        await connection.execute(_WAIT_FOR_READERS)
         if await connection.fetchval("select to_regclass('jsjobs_migrations')") is None:
             return [migration.name for migration in _migrations()]
         applied = await _applied(database, connection)
@@ -89,12 +79,14 @@ async def _prepare(database: Database) -> None:
     async with database.connection() as connection:
         if await connection.fetchval("show server_encoding") != "UTF8":
             raise DatabaseRefused(f"the database {database.place} must be created with encoding UTF8")
-        with suppress(asyncpg.UniqueViolationError, asyncpg.DuplicateTableError):  # another did so in this moment
+        # Another did so in this moment.
+        with suppress(asyncpg.UniqueViolationError, asyncpg.DuplicateTableError, asyncpg.DuplicateObjectError):
             await connection.execute(_CREATE_HISTORY)
 
 
 async def _apply(database: Database, migration: _Migration) -> bool:
     async with database.connection() as connection, connection.transaction():
+        await connection.execute(_WAIT_FOR_MIGRATION)
         await connection.execute(_LOCK, timeout=_TIMEOUT)
         if migration.version in await _applied(database, connection):
             return False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any, NoReturn
 
@@ -16,7 +16,15 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 # An index entry holds 2,704 bytes at most, and a character takes up to four.
 _MAX_KEY = 255
 _DIGEST = 16
+# asyncpg sends the very first and last as the infinities.
+_FIRST = datetime.min.replace(tzinfo=UTC) + timedelta.resolution
+_LAST = datetime.max.replace(tzinfo=UTC) - timedelta.resolution
 _MAX_INT = 2**31 - 1
+_MAX_ENTITY = 4096
+MAX_BODY = 2**20
+"""Bytes of a body or of headers that are kept: what a server carries out of the box, and more than a queue takes."""
+MAX_HISTORY = 2 * MAX_BODY
+"""Bytes of a history that are kept, as JSON."""
 # Far from where Python's and Postgres's recursion ends.
 _MAX_DEPTH = 100
 # Postgres writes numbers out: 1e131071 is 8 characters in the body and 131,072 in each answer, and Python reads no
@@ -40,6 +48,24 @@ def key(value: str) -> str:
     return f"{clean[: _MAX_KEY - _DIGEST - 1]}~{digest}"
 
 
+def entity(value: str) -> str:
+    """Like `text`, and cut after 4,096 characters: no subject takes a longer one."""
+    return text(value)[:_MAX_ENTITY]
+
+
+def body(value: bytes) -> bytes:
+    """The bytes, cut after a mebibyte: no queue takes more."""
+    return value[:MAX_BODY]
+
+
+def document(items: list[Any], most: int) -> str:
+    """A list as JSON of at most so many bytes: what has no room at its end is left out."""
+    kept = list(items)
+    while len(written := json.dumps(kept, ensure_ascii=False, separators=(", ", ": ")).encode()) > most:
+        kept = kept[: len(kept) * most // len(written)]
+    return written.decode()
+
+
 def count(value: int) -> int:
     """Brings a number into the range of an `int` column."""
     return min(max(value, 0), _MAX_INT)
@@ -48,9 +74,10 @@ def count(value: int) -> int:
 def moment(value: datetime) -> datetime:
     """Gives a time in UTC; one without a zone is taken as UTC, not as this machine's."""
     try:
-        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+        in_utc = value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
     except OverflowError:  # within a day of year 1 or 9999
-        return value.replace(tzinfo=UTC)
+        in_utc = value.replace(tzinfo=UTC)
+    return min(max(in_utc, _FIRST), _LAST)
 
 
 def json_text(payload: bytes) -> str | None:

@@ -10,12 +10,15 @@ from urllib.parse import unquote
 
 from pydantic import BaseModel
 
+from jsjobs.composing import owned_key
 from jsjobs.jetstream.micro import Endpoint, Refused, ServiceRequest
 from jsjobs.jetstream.progress import ProgressUpdate
-from jsjobs.jetstream.subjects import entity_token
+from jsjobs.jetstream.subjects import Names, entity_token
+from jsjobs.jetstream.tenant_keys import TenantKeys
 from jsjobs.model.context import RequestContext, enter_context
 from jsjobs.model.errors import JobError
-from jsjobs.model.job import JobStatusResponse, Status, failure
+from jsjobs.model.ids import JobId
+from jsjobs.model.job import JobStatusResponse, Status, failure, utc_now
 from jsjobs.rpc.forms import (
     JobRequest,
     ReplayRequest,
@@ -101,6 +104,7 @@ class _Asked:
     def __init__(self, service: JobService) -> None:
         self._service = service
         self._quotas = Quotas(service)
+        self._tenant_keys: TenantKeys | None = None
 
     async def submit(self, request: ServiceRequest) -> Answers:
         form = read_form(SubmitRequest, request)
@@ -115,16 +119,37 @@ class _Asked:
 
     async def _submit(self, form: SubmitRequest, tenant: str | None, request: ServiceRequest, *, of: str) -> bytes:
         # This task's alone, and nothing of the context in which the service was started.
-        enter_context(RequestContext(tenant_id=tenant, request_id=form.request_id, trace=trace_of(request)))
-        options: dict[str, Any] = form.model_dump(exclude={"type", "payload", "tenant", "request_id"})
+        context = RequestContext(tenant_id=tenant, request_id=form.request_id, trace=trace_of(request))
+        enter_context(context._replace(on_own_subject=bool(of)))
+        options: dict[str, Any] = form.model_dump(exclude={"type", "payload", "tenant", "request_id", "dedupe_key"})
         payload = form.payload
         if isinstance(payload, list):
             payload = tuple(payload)  # a list would be a batch
-        job_id = await self._quotas.submit(
-            of, form, len(request.body), lambda: self._service.submit(form.type, payload, **options)
-        )
+
+        async def submit(key: str | None) -> JobId:
+            receipt: JobId = await self._service.submit(form.type, payload, **options, dedupe_key=key)
+            return receipt
+
+        async def submit_by_key() -> JobId:
+            if not of or form.dedupe_key is None:
+                return await submit(form.dedupe_key)
+            scope = "" if form.due(utc_now()) else f"{form.priority}/"  # as keys are everywhere
+            return await self._keys().submit(f"/{scope}{owned_key(form.dedupe_key, of, form.type)}", submit)
+
+        job_id = await self._quotas.submit(of, form, len(request.body), submit_by_key)
         receipt = SubmitResponse(job_id=job_id, duplicate=job_id.duplicate, batch_id=job_id.batch_id)
         return receipt.model_dump_json(exclude_none=True).encode()
+
+    def _keys(self) -> TenantKeys:
+        if self._tenant_keys is None:
+            config = self._service.config
+            self._tenant_keys = TenantKeys(
+                self._service.connection,
+                Names(config.namespace),
+                timeout=config.timeout,
+                duplicate_window=config.duplicate_window,
+            )
+        return self._tenant_keys
 
     async def status(self, request: ServiceRequest) -> Answers:
         form = self._read(JobRequest, request)

@@ -26,7 +26,7 @@ class Quotas:
         self._service = service
         self._types: dict[str, dict[str, float]] = {}
         """Of each tenant: when each type was last used, the longest unused first."""
-        self._debounced: dict[tuple[str, str, str], Reservation] = {}
+        self._debounced: dict[tuple[str | None, ...], Reservation] = {}
         self._delayed: DelayedQuota | None = None
 
     async def submit(
@@ -53,10 +53,10 @@ class Quotas:
         if receipt.duplicate:
             await _give_back(quota, reserved)
         elif form.debounce_key is not None:
-            await self._replace(quota, (tenant, form.type, form.debounce_key), reserved)
+            await self._replace(quota, (tenant, tenant or form.tenant, form.type, form.debounce_key), reserved)
         return receipt
 
-    async def _replace(self, quota: DelayedQuota, key: tuple[str, str, str], reserved: Reservation) -> None:
+    async def _replace(self, quota: DelayedQuota, key: tuple[str | None, ...], reserved: Reservation) -> None:
         """A debounced job takes the place of the one before it, in the stream and here."""
         before = self._debounced.pop(key, None)
         self._debounced[key] = reserved

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from importlib.metadata import version
 from typing import Self
@@ -12,6 +13,7 @@ from jsjobs.jetstream.micro import MicroService
 from jsjobs.rpc.endpoints import endpoints
 from jsjobs.service import JobService
 
+_INTAKES = 8
 _VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?\.?([0-9A-Za-z.]*)(\+[0-9A-Za-z.]+)?")
 
 
@@ -32,25 +34,30 @@ class Rpc:
     def __init__(self, service: JobService) -> None:
         self._service = service
         self._micro: MicroService | None = None
-        self._intake: Connection | None = None
+        self._intake: list[Connection] = []
 
     async def __aenter__(self) -> Self:
         """Take requests.
 
         Raises:
-            JobError: `RunnerUnavailable`, if the service is not connected, or cannot make its second connection.
+            JobError: `RunnerUnavailable`, if the service is not connected, or cannot make its further connections.
         """
         config, connection = self._service.config, self._service.connection
-        # A flood of jobs may be too much for a connection, and the server cuts it: that one serves nothing else.
-        self._intake = await connect(config, name="jsjobs-submits")
+        # A flood of jobs may be too much for a connection, and the server cuts it: these serve nothing else, and there
+        # are several because what the server holds for one that has not read it is bounded, for everybody's alike.
         try:
+            for _ in range(_INTAKES):
+                self._intake.append(await connect(config, name="jsjobs-submits"))
             await self._serve(connection, self._intake)
         except BaseException:
-            await self._intake.close()
+            await self._close_intake()
             raise
         return self
 
-    async def _serve(self, connection: Connection, intake: Connection) -> None:
+    async def _close_intake(self) -> None:
+        await asyncio.gather(*(each.close() for each in self._intake))
+
+    async def _serve(self, connection: Connection, intake: list[Connection]) -> None:
         config = self._service.config
         micro = MicroService(
             connection,
@@ -69,8 +76,7 @@ class Rpc:
             if self._micro is not None:
                 await self._micro.__aexit__()
         finally:
-            if self._intake is not None:
-                await self._intake.close()
+            await self._close_intake()
 
     def stop_taking(self) -> None:
         """Take no more requests from now on; the grace time of those under way begins."""
@@ -92,8 +98,7 @@ class Rpc:
         """Why requests do not reach this process, in words; empty while they do. Any thread may ask."""
         if self._micro is None:
             return "the service has not started"
-        both = (self._service.connection, self._intake)
-        is_up = all(connection is not None and connection.is_connected for connection in both)
+        is_up = all(connection.is_connected for connection in (self._service.connection, *self._intake))
         return "" if is_up else "there is no connection to NATS"
 
 

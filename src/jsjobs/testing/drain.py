@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jsjobs.jetstream.api import call
 from jsjobs.jetstream.connection import Connection
@@ -110,10 +110,24 @@ async def _end_of(state: StateStore, job_id: str) -> None:
 
 
 async def _when_empty(connection: Connection, names: Names) -> list[int] | None:
-    """The last sequence of each queue, if all of them are empty."""
+    """The last sequence of each queue, if all of them are empty, and nothing that is due is on its way to one."""
+    # In the order in which a message goes: a replay, or what fired, is in the one or in the other.
+    stream = names.schedule_stream
+    sources = await asyncio.gather(
+        *(call(connection, f"CONSUMER.INFO.{stream}.{names.source(priority)}") for priority in Priority)
+    )
     infos = await asyncio.gather(*(call(connection, f"STREAM.INFO.{names.stream(priority)}") for priority in Priority))
     states = [info["state"] for info in infos]
-    return None if any(state["messages"] for state in states) else [state["last_seq"] for state in states]
+    if any(state["messages"] for state in states) or not all(map(_has_taken, infos, sources)):
+        return None
+    return [state["last_seq"] for state in states]
+
+
+def _has_taken(queue: dict[str, Any], source: dict[str, Any]) -> bool:
+    """Whether a queue has stored all that was due for it; it acknowledges that up to a second later."""
+    taken = max((each.get("seq", 0) for each in queue.get("sources") or []), default=0)
+    is_stored = not source["num_ack_pending"] or taken >= source["delivered"]["stream_seq"]
+    return not source["num_pending"] and is_stored
 
 
 async def _ended(connection: Connection, names: Names, after: int, began: datetime) -> list[JobStatusResponse]:

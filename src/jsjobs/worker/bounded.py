@@ -20,6 +20,7 @@ from functools import partial
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.delivery import Delivery, read_delivery
 from jsjobs.jetstream.subjects import Names, Shard
+from jsjobs.worker.busy import EVERY, tell_busy
 from jsjobs.worker.lease import LeaseTime
 from jsjobs.worker.place import Place
 from jsjobs.worker.run import RunKey
@@ -91,6 +92,7 @@ class BoundedTaking:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._is_closing = False
+        self._told_busy = float("-inf")
 
     def deliveries_are(self, max_deliver: int) -> None:
         """Give nothing back that has had half of so many deliveries, but let it wait here: the rest is for attempts."""
@@ -233,9 +235,13 @@ class BoundedTaking:
         """Unsubscribe while its one delivery is in hand, and let it wait for its turn."""
         if not self.listens_to(shard):
             return  # removed meanwhile
+        now = time.monotonic()
+        if now - self._told_busy >= EVERY:
+            self._told_busy = now
+            tell_busy(self._connection, self._names)
         self._connection.listen_no_more(self._sids[shard])
         self._closed.add(shard)
-        since = self._more[shard] = time.monotonic() if since is None else since
+        since = self._more[shard] = now if since is None else since
         self._claimants.append(_Turn(shard, since, partial(self._open, shard)))
 
     def _open(self, shard: Shard) -> None:

@@ -1,4 +1,4 @@
-"""Hearing that a job is to be cancelled which runs here, and telling whoever asks that there is a worker."""
+"""Hearing that a job is to be cancelled which runs here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionLost
-from jsjobs.jetstream.subjects import ANYBODY, Names, may_be_answered
+from jsjobs.jetstream.subjects import Names, may_be_answered
 from jsjobs.safe_log import get_logger
 from jsjobs.worker.run import JobRun, RunKey
 
@@ -38,9 +38,6 @@ class CancelRequests:
 
     def _on_request(self, subject: bytes, reply: bytes, _header: bytes, _data: bytes) -> None:
         job_id = subject[len(self._every) - 1 :].decode("utf-8", "backslashreplace")
-        if job_id == ANYBODY:
-            self._reply(reply)
-            return
         runs = [run for run in self._runs.values() if run.job_id == job_id]
         for run in runs:
             if run.cancel():  # a caller that waits asks again and again

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 from jsjobs.jetstream.api import IncompleteList
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.declared import is_plausible, shard_faults
 from jsjobs.jetstream.errors import no_streams
-from jsjobs.jetstream.generations import live_shards, read_live
+from jsjobs.jetstream.generations import LastLive, live_shards
 from jsjobs.jetstream.refusals import NotPermitted
 from jsjobs.jetstream.stalled import Stalls, wake
 from jsjobs.jetstream.subjects import Names, Shard
@@ -19,6 +20,7 @@ from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
 from jsjobs.safe_log import get_logger
 from jsjobs.settings import Config
+from jsjobs.worker.busy import tell_busy
 
 logger = get_logger("jsjobs.worker")
 
@@ -28,6 +30,8 @@ _PATIENCE = 3
 """Looks in a row to which a cluster may answer in part, as it does while leaders change."""
 FAST = 0.5
 """Seconds between two looks while something is missing."""
+_APART = 0.1
+"""Seconds between two looks at least: whoever may write the lists may write them all the time."""
 
 
 class Taker(Protocol):
@@ -55,10 +59,17 @@ class Watchdog:
     """Looks seldom: subscribes to new shards, leaves removed ones, wakes stalled ones, and says why it is not ready."""
 
     def __init__(
-        self, connection: Connection, names: Names, taker: Taker, limits_are: Callable[[float, int], None]
+        self,
+        connection: Connection,
+        names: Names,
+        config: Config,
+        taker: Taker,
+        limits_are: Callable[[float, int], None],
     ) -> None:
+        self._config = config
         self._connection = connection
         self._names = names
+        self._live = LastLive(connection, names, logger)
         self._taker = taker
         self._limits_are = limits_are
         self._task: asyncio.Task[None] | None = None
@@ -69,6 +80,7 @@ class Watchdog:
         self._deaf: set[Shard] = set()
         self._may_wake = True
         self._missing: set[Shard] = set()
+        self._faulty: set[Shard] = set()
         self._changes: int | None = None
         self._untold = 0
         self.why_not_ready = "the worker has not started"
@@ -106,6 +118,7 @@ class Watchdog:
                     await self._soon.wait()
             self._soon.clear()
             await self._try()
+            await asyncio.sleep(_APART)
 
     async def _try(self, shards: dict[Shard, dict[str, Any]] | None = None) -> None:
         try:
@@ -124,35 +137,49 @@ class Watchdog:
     async def _look(self, shards: dict[Shard, dict[str, Any]]) -> None:
         taker = self._taker
         self._untold = 0
-        if shards:
-            configs = [info["config"] for info in shards.values()]
-            counted = [most for one in configs if (most := one.get("max_deliver", -1)) > 0]
-            self._limits_are(min(one["ack_wait"] / 1e9 for one in configs), min(counted, default=sys.maxsize))
+        self._take_limits([info["config"] for info in shards.values()])
         for shard in taker.taken - set(shards):
             await taker.drop(shard)
         for shard in sorted(set(shards) - taker.taken, key=lambda shard: shard.consumer):
             await taker.take(shard)
         for shard, info in shards.items():
             await self._listen_again(shard, info)
+        if not all(map(taker.listens_to, shards)):
+            tell_busy(self._connection, self._names)
         await self._wake(shards)
         first, waiting = await self._declared()
         # Shards that are about to run are not missed yet, and those that are being removed are missed only once.
         missing = {shard for shard in first if shard not in shards}
-        missed, self._missing = missing & self._missing, missing | {shard for shard in waiting if shard not in shards}
+        faulty = {shard for shard, info in shards.items() if self._faults(shard, info)}
+        missed, wrong = missing & self._missing, faulty & self._faulty
+        self._missing, self._faulty = missing | {shard for shard in waiting if shard not in shards}, faulty
         if not shards:
             self._say(no_streams(self._names.namespace))
         elif missed:
             named = ", ".join(sorted(shard.consumer for shard in missed))
             self._say(f"consumers are missing: {named}; run `jsjobs streams apply`")
-        elif not missing:
+        elif wrong:
+            faults = sorted(f"{one.consumer} ({', '.join(self._faults(one, shards[one]))})" for one in wrong)
+            self._say(f"consumers are not as declared: {', '.join(faults)}; run `jsjobs streams apply`")
+        elif not (missing or faulty):
             self._say("")
+
+    def _take_limits(self, configs: list[dict[str, Any]]) -> None:
+        """What counts is what the server has; but not what nobody can have meant."""
+        waits = [wait for one in configs if is_plausible("ack_wait", wait := one.get("ack_wait", 0))]
+        counted = [most for one in configs if (most := one.get("max_deliver", -1)) > 0]
+        if waits:
+            self._limits_are(min(waits) / 1e9, min(counted, default=sys.maxsize))
+
+    def _faults(self, shard: Shard, info: dict[str, Any]) -> list[str]:
+        return shard_faults(self._config, self._names, shard, info["config"])
 
     async def _declared(self) -> tuple[list[Shard], list[Shard]]:
         """The shards that should run, and those that wait until these are drained."""
         first: list[Shard] = []
         waiting: list[Shard] = []
         for priority in Priority:
-            live = await read_live(self._connection, self._names, priority)
+            live = await self._live.read(priority)
             for place, generation in enumerate(live.generations):
                 shards = waiting if place else first
                 shards += [Shard(priority, generation, number) for number in range(generation.shards)]
@@ -160,7 +187,9 @@ class Watchdog:
 
     @property
     def _is_calm(self) -> bool:
-        return self.ready and not (self._missing or self._untold or (self._stalls.suspected and self._may_wake))
+        return self.ready and not (
+            self._missing or self._faulty or self._untold or (self._stalls.suspected and self._may_wake)
+        )
 
     async def _listen_again(self, shard: Shard, info: dict[str, Any]) -> None:
         """Subscribe anew where jobs wait and the server has lost sight of our interest."""

@@ -79,7 +79,7 @@ class Worker:
         self._cancel_counts = counts
         self._keeping: asyncio.Task[None] | None = None
         self._taking = self._how_to_take()
-        self._watchdog = Watchdog(connection, self._names, self._taking, self.limits_are)
+        self._watchdog = Watchdog(connection, self._names, config, self._taking, self.limits_are)
         self._server_clock = ServerClock(connection, self._names)
         self._ending: asyncio.Task[None] | None = None
         self._stopping = False

@@ -1,0 +1,144 @@
+"""What users that are not trusted can make the server hold in memory."""
+
+import asyncio
+import json
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+
+import psutil
+import pytest
+from secured import AUTH, password, plain_client, wire
+
+from facts import eventually
+from jsjobs import JobService
+from jsjobs.embedded.nats import NatsServer
+from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.topology import Topology
+
+Settings = Callable[..., JobService.Config]
+CONFIG = (AUTH / "server.conf").read_text()
+PAGE = (AUTH.parents[1] / "docs" / "security.md").read_text()
+UNTRUSTED = ("PUBLISHERS", "ACME", "VIEWERS")
+WHOLE_ENTRY = b'{"last_by_subj":"$KV.jobs.large"}'
+BOUND = 2 * 2**30
+"""Bytes that the server took in these attacks, at most; without the limits it took 6 to 8 GB."""
+
+
+def most_connections(account: str) -> int:
+    found = re.search(
+        rf"^  {account} {{.*?limits {{ max_connections: (\d+), max_subscriptions: \d+", CONFIG, re.MULTILINE | re.DOTALL
+    )
+    assert found, f"{account} has no limits"
+    return int(found[1])
+
+
+def test_what_may_wait_for_untrusted_users_is_what_the_page_says() -> None:
+    [pending] = re.findall(r"^max_pending: (\d+)MB$", CONFIG, re.MULTILINE)
+    assert f"{int(pending)} MB" in PAGE
+    held = int(pending) * sum(most_connections(account) for account in UNTRUSTED)
+    assert f"{held / 1000:.1f} GB" in PAGE
+    for account in ("JOBS", "SERVICE", "ROUTERS"):
+        assert f"`{account}` {most_connections(account)}" in PAGE
+
+
+@contextmanager
+def unread(server: NatsServer, user: str, subject: str) -> Iterator[socket.socket]:
+    """A connection that reads nothing of what comes."""
+    host, port = server.url.removeprefix("nats://").split(":")
+    with closing(socket.socket()) as made:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        made.connect((host, int(port)))
+        made.settimeout(10)
+        login = json.dumps({"user": user, "pass": password(user), "verbose": False, "headers": True})
+        made.sendall(f"CONNECT {login}\r\n".encode())
+        made.sendall(b"".join(b"SUB %b %d\r\n" % (subject.encode(), number) for number in range(1, 51)))
+        yield made
+
+
+def ask_for_much(connection: socket.socket, subject: bytes, body: bytes, reply: bytes) -> None:
+    with suppress(OSError):  # it is cut
+        for _ in range(60):
+            connection.sendall(b"PUB %b %b %d\r\n%b\r\n" % (subject, reply, len(body), body))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(120)
+async def test_viewers_that_do_not_read_are_cut_before_the_server_holds_much(
+    as_user: Settings, secured_server: NatsServer
+) -> None:
+    """All connections that they may have, each of them with each answer fifty times."""
+    process = psutil.Process(int((secured_server.home / "nats.pid").read_text()))
+    url, peak = as_user("viewer").nats_url, 0
+    async with plain_client(url, "root") as root:
+        await root.jetstream().publish("$KV.jobs.large", b"x" * 900_000)
+        opened = [unread(secured_server, "viewer", "_INBOX.viewer.all") for _ in range(most_connections("VIEWERS"))]
+        sockets = [each.__enter__() for each in opened]
+        ask = (b"$JS.API.STREAM.MSG.GET.KV_jobs", WHOLE_ENTRY, b"_INBOX.viewer.all")
+        threads = [threading.Thread(target=ask_for_much, args=(each, *ask)) for each in sockets]
+        for thread in threads:
+            thread.start()
+
+        def all_are_cut() -> bool:
+            nonlocal peak
+            peak = max(peak, process.memory_info().rss)
+            return secured_server.log.read_text().count("Slow Consumer Detected") >= len(sockets)
+
+        await eventually(all_are_cut, within=60)
+        await asyncio.gather(*(asyncio.to_thread(thread.join) for thread in threads))
+        for each in opened:
+            each.__exit__(None, None, None)
+        assert peak < BOUND
+        assert (await root.jetstream().publish("jobs.normal.e.echo", b"1")).stream == "JOBS_NORMAL"
+
+
+async def test_nobody_untrusted_may_ask_for_a_whole_stream(as_user: Settings) -> None:
+    """The answers to one direct get wait in the server, whatever its limits are; the API gives one message."""
+    url = as_user("viewer").nats_url
+    for user in ("viewer", "publisher", "acme"):
+        async with wire(url, user) as plain:
+            for stream in ("KV_jobs", "JOBS_LOW", "JOBS_SCHEDULE", "JOBS_PROGRESS", "JOBS_DEAD"):
+                assert await plain.is_refused(f"$JS.API.DIRECT.GET.{stream}")
+    async with plain_client(url, "viewer") as viewer, plain_client(url, "root") as root:
+        for number in range(3):
+            await root.jetstream().publish(f"$KV.jobs.low-{number}", b"x")
+        ask = {"seq": 1, "next_by_subj": "$KV.jobs.>", "batch": 100}
+        answer = json.loads((await viewer.request("$JS.API.STREAM.MSG.GET.KV_jobs", json.dumps(ask).encode())).data)
+        assert answer["error"]["code"] == 400
+
+
+async def test_an_account_has_no_more_connections_than_that(as_user: Settings, secured_server: NatsServer) -> None:
+    opened = [unread(secured_server, "acme", "_INBOX.acme.x") for _ in range(most_connections("ACME"))]
+    for each in opened:
+        each.__enter__().sendall(b"PING\r\n")
+    with pytest.raises(Exception, match="maximum account active connections exceeded"):
+        async with JobService(as_user("acme", timeout=2)):
+            pass
+    for each in opened:
+        each.__exit__(None, None, None)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(180)
+async def test_a_worker_is_sent_a_large_job_of_each_of_many_shards(
+    as_user: Settings, secured_server: NatsServer
+) -> None:
+    """All at once, as it subscribes: 36 of 850 KiB, which `max_pending` has room for."""
+    config = as_user("operator", pools={"low": 36}, queue_bytes=256 * 2**20)
+    worker = JobService(as_user("worker"))
+    done: list[int] = []
+
+    @worker.handler("large")
+    async def large(payload: dict[str, object]) -> None:
+        done.append(int(str(payload["number"])))
+
+    async with JobService(config) as operator, worker:
+        await Topology(operator.connection, Names("jobs"), config).apply()
+        for number in range(150):
+            payload = {"number": number, "body": "x" * 850 * 1024}
+            await operator.submit("large", payload, priority="low", entity=f"e{number}")
+        async with worker.worker():
+            await eventually(lambda: len(set(done)) == 150, within=120)
+    assert "Slow Consumer" not in secured_server.log.read_text()
