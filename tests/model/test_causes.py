@@ -18,7 +18,7 @@ KEPT_OUT = {
     "jetstream/connect.py": 1,  # a secret may have been set in the place of a path
     "jetstream/credentials.py": 1,  # likewise
     "jetstream/wired.py": 1,  # what nats-py says of a closed connection
-    "jetstream/topology.py": 1,  # the error itself, out of its group
+    "jetstream/reading.py": 1,  # the error of the way that was tried first
 }
 """How often the cause of a `JobError` stays out of it, by file, and why."""
 

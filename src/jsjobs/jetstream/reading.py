@@ -68,8 +68,8 @@ async def read_at_leader(
         message = answer["message"]
         header, data = (base64.b64decode(message.get(part) or "") for part in ("hdrs", "data"))
         told = {"Subject": message["subject"], "Sequence": message["seq"], "Time-Stamp": message["time"]}
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise Garbled(repr(answer).encode(), f"reading a message of {stream}") from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Garbled(repr(answer).encode(), f"reading a message of {stream}") from error
     # Below those that a stranger's message brought along, as a direct get has them.
     lines = "".join(f"Nats-{name}: {value}\r\n" for name, value in told.items()).encode()
     return Reply((header.removesuffix(b"\r\n") or b"NATS/1.0\r\n") + lines + b"\r\n", data)

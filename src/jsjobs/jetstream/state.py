@@ -177,8 +177,8 @@ class StateStore:
         request = {"last_by_subj": self._names.state(job_id).decode()}
         try:
             return _found(await read_at_leader(self._connection, self._names.state_stream, request), job_id)
-        except NoResponders:
-            raise _no_bucket(self._names) from None
+        except NoResponders as error:
+            raise _no_bucket(self._names) from error
 
     async def _read(self, job_id: str) -> Found | None:
         subject = self._names.state(job_id)

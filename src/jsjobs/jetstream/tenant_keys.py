@@ -66,7 +66,7 @@ class TenantKeys:
                 lambda: self._find_or_begin(subject), within=self._timeout, else_say=f"{text}: nothing was queued"
             )
         except ConnectionLost as error:
-            raise JobError.from_runner_unavailable(f"{error.message}: nothing was queued") from None
+            raise JobError.from_runner_unavailable(f"{error.message}: nothing was queued") from error
         if note.job_id is not None:
             return JobId(note.job_id, duplicate=True)
         job_id = await submit(note.token)
