@@ -342,7 +342,7 @@ async def test_apply_ends_where_somebody_is_always_in_between(as_user: Settings)
         writing = asyncio.ensure_future(write_on())
         try:
             with pytest.raises(JobError, match=r"generations topology\.low is not as declared .* in 12 tries"):
-                await asyncio.wait_for(Topology(operator.connection, NAMES, config).apply(), 60)
+                await asyncio.wait_for(Topology(operator.connection, NAMES, config).apply(), 30)
         finally:
             ended.set()
             await writing
