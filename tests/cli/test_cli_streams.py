@@ -6,6 +6,8 @@ import pytest
 from cli_process import Cli
 
 from jsjobs import JobService
+from jsjobs.jetstream.api import call
+from jsjobs.jetstream.connection import Connection
 from jsjobs.postgres.database import Database
 from jsjobs.postgres.dead_letters import DeadLetters, NewDeadLetter
 
@@ -48,6 +50,20 @@ async def test_changes_are_shown_from_and_to_and_refused_ones_change_nothing(cli
     applied = await cli.run("streams", "apply", JSJOBS_CAPACITY="1")
     assert applied.code == 1
     assert "nothing was changed, because" in applied.err
+
+
+async def test_apply_names_a_queue_whose_jobs_can_expire(cli: Cli, connection: Connection) -> None:
+    [stream] = [
+        each["name"]
+        for each in json.loads((await cli.run("streams", "show", "--json")).out)["streams"]
+        if each["name"].endswith("_LOW")
+    ]
+    info = await call(connection, f"STREAM.INFO.{stream}")
+    await call(connection, f"STREAM.UPDATE.{stream}", {**info["config"], "allow_msg_ttl": True})
+    applied = await cli.run("streams", "apply")
+    assert applied.code == 0
+    assert f"{stream}: allow_msg_ttl is true, and the server cannot turn it off" in applied.err
+    assert f"nats stream rm {stream}" in applied.err
 
 
 async def test_the_shard_count_is_changed_by_scale_and_by_priority(cli: Cli) -> None:
