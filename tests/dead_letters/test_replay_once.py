@@ -126,7 +126,7 @@ async def test_a_second_replay_is_refused_unless_forced(patient: Patient) -> Non
 async def test_a_job_with_hostile_headers_is_replayed_with_what_can_be_sent(patient: Patient, plain: Client) -> None:
     jobs, subject = patient.jobs, f"{patient.jobs.config.namespace}.high.e.heal"
     block = (
-        b"NATS/1.0\r\nJsjobs-Tenant: acme\r\njsjobs-tenant: second\r\nJsjobs-Entity: \xc3\xa9 * > .\r\nNats-TTL: 1h\r\n"
+        b"NATS/1.0\r\nJsjobs-Tenant: acme\r\njsjobs-tenant: second\r\nJsjobs-Entity: \xc3\xa9 * > .\r\nNats-Msg-Id: once\r\n"
         b"Jsjobs-Max-Attempts: 7\r\nCustom: \xff\xfe\r\nother: a\x00b\r\n\r\n"
     )
     receipt = await jobs.connection.ask(subject.encode(), b"10", header=block)

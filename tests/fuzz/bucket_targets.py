@@ -65,7 +65,7 @@ def entry(data: bytes) -> bool:
         decide(found, job, sleeps=False, **at)
     for after in _afterwards(status):
         json.loads(after.to_json(b"[1]"))
-    row(Letter("normal-7", Reason.TIMEOUT, b"", b"1"), status, NOW).parameters("jobs", None)
+    row(Letter("normal-7", Reason.TIMEOUT, b"", b"1"), status, NOW).parameters("jobs")
     failure(status)
     dumps(json.loads(status.to_json()))
     return True

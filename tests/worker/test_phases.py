@@ -8,10 +8,10 @@ import pytest
 
 from facts import eventually
 from jsjobs import JobService
+from jsjobs.jetstream import generations as generations_module
 from jsjobs.jetstream.delivery import Delivery
 from jsjobs.jetstream.errors import ConnectionLost
 from jsjobs.model.job import utc_now
-from jsjobs.worker import watchdog as watchdog_module
 from jsjobs.worker import worker as worker_module
 from jsjobs.worker.worker import Worker
 
@@ -39,7 +39,7 @@ async def test_a_start_whose_first_look_fails_looks_again(jobs: JobService, monk
     async def echo(payload: int) -> int:
         return payload
 
-    live, broken = watchdog_module.read_live, True
+    live, broken = generations_module.read_live, True
 
     async def breaking(*args: object) -> object:
         nonlocal broken
@@ -48,7 +48,7 @@ async def test_a_start_whose_first_look_fails_looks_again(jobs: JobService, monk
             raise ConnectionLost("the connection broke between two questions")
         return await live(*args)
 
-    monkeypatch.setattr(watchdog_module, "read_live", breaking)
+    monkeypatch.setattr(generations_module, "read_live", breaking)
     async with jobs.worker() as worker:
         assert await eventually(lambda: is_ready(worker))
         assert await jobs.result(await jobs.submit("echo", 1)) == 1
@@ -66,7 +66,7 @@ async def test_a_start_that_is_cancelled_leaves_nothing_behind(jobs: JobService,
     async def never(*_: object) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(watchdog_module, "read_live", never)
+    monkeypatch.setattr(generations_module, "read_live", never)
     worker = jobs.worker()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.5):

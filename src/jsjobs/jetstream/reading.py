@@ -43,6 +43,8 @@ async def read_one(
             return await connection.ask(subject, json.dumps(request).encode(), timeout=timeout, again=True)
         except NotPermitted as error:
             refused = error
+        except NoResponders as error:
+            raise _missing(stream) from error
     try:
         found = await read_at_leader(connection, stream, request, timeout=timeout)
     except NotPermitted:
@@ -60,7 +62,7 @@ async def read_at_leader(
     answer = read_answer((await connection.ask(subject, body, timeout=timeout, again=True)).data, endpoint)
     if "error" in answer:
         if answer["error"].get("err_code") == STREAM_NOT_FOUND:
-            raise NoResponders(f"the stream {stream} does not exist: run `jsjobs streams apply`")
+            raise _missing(stream)
         if answer["error"].get("err_code") == MESSAGE_NOT_FOUND:
             return _NO_MESSAGE
         raise api_error(answer["error"], endpoint)
@@ -73,3 +75,7 @@ async def read_at_leader(
     # Below those that a stranger's message brought along, as a direct get has them.
     lines = "".join(f"Nats-{name}: {value}\r\n" for name, value in told.items()).encode()
     return Reply((header.removesuffix(b"\r\n") or b"NATS/1.0\r\n") + lines + b"\r\n", data)
+
+
+def _missing(stream: str) -> NoResponders:
+    return NoResponders(f"the stream {stream} does not exist: run `jsjobs streams apply`")
