@@ -51,6 +51,10 @@ async def test_who_delays_jobs_can_take_away_what_is_due_and_in_no_queue_yet(
         assert (
             await root.jetstream().stream_info("JOBS_SCHEDULE", subjects_filter="jobs.due.>")
         ).state.subjects is None
+        config = json.loads((await root.request("$JS.API.STREAM.INFO.JOBS_SCHEDULE")).data)["config"]
+        config["allow_rollup_hdrs"] = False
+        updated = await root.request("$JS.API.STREAM.UPDATE.JOBS_SCHEDULE", json.dumps(config).encode())
+        assert json.loads(updated.data)["config"]["allow_rollup_hdrs"] is True
 
 
 async def test_who_delays_jobs_can_replace_anothers(as_user: Callable[..., JobService.Config]) -> None:
