@@ -165,10 +165,33 @@ async def test_a_server_by_another_name(start: Start, certificates: Certificates
         await JobService(settings(url, nats_tls_ca=certificates.ca)).connect()
 
 
-async def test_a_server_that_speaks_plainly_gets_no_password(start: Start, certificates: Certificates) -> None:
-    url = start("").replace("nats://", "tls://")
-    with pytest.raises(JobService.Error, match="TLS was asked for"):
-        await JobService(settings(url, nats_tls_ca=certificates.ca, nats_password=SECRET, nats_user="a")).connect()
+@pytest.mark.parametrize("asked", ["by the URL", "by a setting"])
+async def test_a_server_that_speaks_plainly_gets_no_password(certificates: Certificates, asked: str) -> None:
+    """One that has no TLS, or somebody in between who takes its offer away."""
+    heard: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"server_id":"x","version":"2.15.1","headers":true,"max_payload":1048576}\r\n')
+        while more := await reader.read(4096):
+            heard.append(more)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        place = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        login = {"nats_user": "ada", "nats_password": SECRET}
+        plainly = settings(f"nats://{place}", **login, timeout=2)
+        config = {
+            "by the URL": settings(f"tls://{place}", **login),
+            "by a setting": settings(f"nats://{place}", **login, nats_tls_ca=certificates.ca),
+        }[asked]
+        with pytest.raises(JobService.Error, match="TLS was asked for"):
+            await JobService(config).connect()
+        assert b"".join(heard) == b""
+        # Without being asked for TLS it is told all.
+        with pytest.raises(JobService.Error):
+            await JobService(plainly).connect()
+        assert SECRET.encode() in b"".join(heard)
 
 
 async def test_both_prove_who_they_are(start: Start, certificates: Certificates) -> None:

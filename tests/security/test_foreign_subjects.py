@@ -91,7 +91,7 @@ async def test_an_operator_can_read_everybodys_answers_until_somebody_applies(as
     assert applied.code == 0, applied.err
 
 
-@pytest.mark.parametrize("for_good", ["deny_purge", "sealed"])
+@pytest.mark.parametrize("for_good", ["deny_purge", "deny_delete", "sealed"])
 async def test_what_cannot_be_taken_back_is_refused_with_words(as_user: Settings, for_good: str) -> None:
     config = as_user("operator")
     async with plain_client(config.nats_url, "operator") as hostile:

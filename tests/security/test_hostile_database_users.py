@@ -451,11 +451,12 @@ async def test_what_holds_the_table_itself_is_named(shared: Secured) -> None:
     async with plain_sql(shared, "owner") as owner, shared.open("decides") as database:
         async with owner.transaction():
             await owner.execute(f"lock table {TABLE}")
-            letters = DeadLetters(database, "jobs")
+            letters, began = DeadLetters(database, "jobs"), time.monotonic()
             asks = (letters.list, letters.headings, letters.count, letters.undecided, letters.highest_sequences)
             for said in await asyncio.gather(*(ask() for ask in asks), return_exceptions=True):
                 assert isinstance(said, TablesLocked)
                 assert f"in use by user {shared.name('owner')} (pid {owner.get_server_pid()}):" in str(said)
+            assert time.monotonic() - began < 10
         assert await letters.count() == 2
 
 
@@ -518,8 +519,10 @@ async def test_a_login_can_hold_up_everybody_by_postgres_own_tables(shared: Secu
     async with plain_sql(shared, "nobody") as sql, sql.transaction():
         await sql.fetch("select 1 from pg_class limit 1")
         async with queueing(shared, "pg_class"), shared.open("decides") as database:
+            began = time.monotonic()
             with pytest.raises(DatabaseUnavailable):
                 await DeadLetters(database, "jobs").count()
+            assert time.monotonic() - began < 20
     async with shared.open("decides") as database:
         assert await DeadLetters(database, "jobs").count() == 2
 

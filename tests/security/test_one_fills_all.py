@@ -96,6 +96,15 @@ async def test_a_debounced_job_counts_once(as_user: Settings) -> None:
         assert refusal(await submit(acme, delay=600))[0] == "429"
 
 
+async def test_a_delayed_job_that_was_cancelled_still_counts(as_user: Settings) -> None:
+    config = as_user("service", tenant_delayed_jobs=2)
+    async with plain_client(config.nats_url, "acme") as acme, JobService(config) as jobs, Rpc(jobs):
+        first = json.loads((await submit(acme, delay=600)).data)["job_id"]
+        assert (await jobs.cancel(first)).status == "cancelled"
+        assert refusal(await submit(acme, delay=600)) == ("", "")
+        assert refusal(await submit(acme, delay=600))[0] == "429"
+
+
 async def test_the_types_of_a_tenant_are_bounded(as_user: Settings) -> None:
     config = as_user("service", tenant_types=20)
     async with plain_client(config.nats_url, "acme") as acme, served(config):
@@ -192,6 +201,26 @@ async def test_a_list_that_is_refused_is_not_said_to_be_queued_perhaps(
     js = plain.jetstream()
     for stream in ("NORMAL", "SCHEDULE"):
         assert (await js.stream_info(f"{name.upper()}_{stream}")).state.messages == 0
+
+
+@pytest.mark.parametrize(
+    ("user", "subject"), [("viewer", "$JS.API.STREAM.INFO.KV_jobs"), ("publisher", "jobs.rpc.submit")]
+)
+async def test_requests_are_not_counted(as_user: Settings, user: str, subject: str) -> None:
+    """Thousands at once of one user are all answered; jobs run meanwhile, as fast as the server then lets them."""
+    worker = JobService(as_user("worker"))
+    worker.register_handler("echo", lambda payload: payload)
+    async with (
+        JobService(as_user("operator")) as operator,
+        plain_client(as_user("operator").nats_url, user) as floods,
+        served(as_user("service")),
+        worker,
+        worker.worker(),
+    ):
+        flood = [asyncio.ensure_future(floods.request(subject, b"", timeout=60)) for _ in range(3000)]
+        assert await operator.result(await operator.submit("echo", 1), timeout=60) == 1
+        answers = await asyncio.gather(*flood)
+    assert {bool(answer.data or answer.headers) for answer in answers} == {True}
 
 
 async def test_the_account_of_the_namespace_is_bounded(as_user: Settings) -> None:

@@ -90,6 +90,7 @@ PUBLISH = {
     "_INBOX.operator.x": NOBODY,
     "_INBOX.operator.x.y": NOBODY,
     "_INBOX.operator.seen.x.y": {"worker"},
+    "_INBOX.elsewhere.seen.x.y": NOBODY,
     "_R_.x.y": {"worker", "service"},
 }
 SUBSCRIBE = {

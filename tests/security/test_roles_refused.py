@@ -74,6 +74,23 @@ async def test_a_handler_that_may_not_delay_is_told_which_file_it_takes(as_user:
     assert "`delaying-worker.conf`" in str(status.last_error)
 
 
+async def test_a_worker_that_may_declare_no_schedule_says_so_and_works(
+    as_user: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = JobService(as_user("worker"))
+
+    @worker.periodic(every=3600)
+    @worker.handler("beat")
+    async def beat(payload: object) -> object:
+        return payload
+
+    async with JobService(as_user("operator")) as operator, worker, worker.worker():
+        await eventually(lambda: 'Permissions Violation for Publish to "jobs.at.schedule.beat"' in caplog.text)
+        assert "is not what the code declares" in caplog.text
+        assert await operator.result(await operator.submit("beat", 1), timeout=20) == 1
+        assert await operator.schedules().list() == []
+
+
 async def test_the_library_says_it_too(as_user: Settings) -> None:
     async with (
         JobService(as_user("publisher")) as publisher,
@@ -82,8 +99,10 @@ async def test_the_library_says_it_too(as_user: Settings) -> None:
         JobService(as_user("viewer")) as viewer,
     ):
         job_id = await publisher.submit("echo", {"card": "4111"})
-        with pytest.raises(NotPermitted, match="DIRECT"):
+        with pytest.raises(NotPermitted, match="DIRECT") as refused:
             await publisher.status(job_id)
+        assert isinstance(refused.value, JobService.Error)
+        assert refused.value.reason == "RunnerUnavailable"
         with pytest.raises(NotPermitted, match="DIRECT"):
             await publisher.result(job_id, timeout=5)
         with pytest.raises(NotPermitted, match="DIRECT"):

@@ -21,6 +21,7 @@ from jsjobs.jetstream.stalled import wake
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.topology import Topology
 from jsjobs.model.job import Priority, utc_now
+from jsjobs.rpc import Rpc
 from jsjobs.safe_log import get_logger
 
 APP = """
@@ -209,6 +210,51 @@ async def test_a_tenant_submits_its_own_jobs_alone(as_user: Settings, folder: Pa
                 assert await plain.is_refused(subject)
             other = await all_tenants.request("jobs.rpc.tenant.other.submit", b'{"type": "echo"}', timeout=10)
             assert (await viewer.status(json.loads(other.data)["job_id"])).tenant == "other"
+
+
+async def test_the_service_serves_all_of_its_endpoints(as_user: Settings) -> None:
+    """With its own role, for who may ask; what a viewer sees of a list is here too."""
+    worker, service, routers = (JobService(as_user(user)) for user in ("worker", "service", "router"))
+
+    @worker.handler("echo")
+    async def echo(payload: object, ctx: JobService.Context) -> object:
+        await ctx.report_progress(50)
+        return payload
+
+    @worker.handler("dies")
+    async def dies(_: object) -> None:
+        raise JobService.Error.from_validation("it shall die")
+
+    async with (
+        worker,
+        service,
+        routers,
+        JobService(as_user("operator")) as operator,
+        JobService(as_user("viewer")) as viewer,
+        plain_client(as_user("operator").nats_url, "operator") as client,
+        worker.worker(),
+        routers.router(),
+        Rpc(service),
+    ):
+
+        async def ask(endpoint: str, **body: object) -> dict[str, object]:
+            answer = await client.request(f"jobs.rpc.{endpoint}", json.dumps(body).encode(), timeout=20)
+            assert not answer.headers, (endpoint, answer.headers)
+            return dict(json.loads(answer.data))
+
+        ended, dead, later = [
+            str((await ask("submit", type=kind, payload=1, **options))["job_id"])
+            for kind, options in (("echo", {}), ("dies", {}), ("echo", {"delay": 3600}))
+        ]
+        assert (await ask("result", job_id=ended, timeout=20))["result"] == 1
+        assert (await ask("status", job_id=ended))["status"] == "complete"
+        assert (await ask("progress", job_id=ended))["pct"] == 50
+        assert (await ask("reschedule", job_id=later, delay=7200))["job_id"] == later
+        assert (await ask("cancel", job_id=later))["status"] == "cancelled"
+        await eventually(lambda: operator.letters().find(dead))
+        assert str((await ask("replay", dlq_id=dead))["job_id"]).startswith("replay-1-")
+        listed = await operator.submit("echo", [1, 2])
+        assert (await viewer.batch(str(listed[0].batch_id))).total == 2
 
 
 async def test_an_operator_may_ask_all_that_the_doctor_does(as_user: Settings) -> None:

@@ -28,12 +28,13 @@ async def test_who_writes_states_can_empty_them_with_a_rollup(
         assert json.loads(updated.data)["config"]["allow_rollup_hdrs"] is True
 
 
+@pytest.mark.parametrize("user", ["delaying", "service", "operator"])
 async def test_who_delays_jobs_can_take_away_what_is_due_and_in_no_queue_yet(
-    as_user: Callable[..., JobService.Config],
+    as_user: Callable[..., JobService.Config], user: str
 ) -> None:
     async with (
         plain_client(as_user("operator").nats_url, "root") as root,
-        plain_client(root.connected_url.geturl(), "delaying") as one,
+        plain_client(root.connected_url.geturl(), user) as one,
     ):
         schedule = {"Nats-Schedule": "@at 2020-01-01T00:00:00Z", "Nats-Schedule-Target": "jobs.due.unfit"}
 
@@ -50,3 +51,32 @@ async def test_who_delays_jobs_can_take_away_what_is_due_and_in_no_queue_yet(
         assert (
             await root.jetstream().stream_info("JOBS_SCHEDULE", subjects_filter="jobs.due.>")
         ).state.subjects is None
+        config = json.loads((await root.request("$JS.API.STREAM.INFO.JOBS_SCHEDULE")).data)["config"]
+        config["allow_rollup_hdrs"] = False
+        updated = await root.request("$JS.API.STREAM.UPDATE.JOBS_SCHEDULE", json.dumps(config).encode())
+        assert json.loads(updated.data)["config"]["allow_rollup_hdrs"] is True
+
+
+async def test_who_delays_jobs_can_replace_anothers(as_user: Callable[..., JobService.Config]) -> None:
+    """The server cannot tell whose a schedule is: the job that waited runs with what another put in its place."""
+    worker = JobService(as_user("worker"))
+    worker.register_handler("echo", lambda payload: payload)
+    async with (
+        JobService(as_user("operator")) as operator,
+        plain_client(as_user("operator").nats_url, "delaying") as hostile,
+        worker,
+        worker.worker(),
+    ):
+        waits = await operator.submit("echo", "mine", delay=3600)
+        schedule = {"Nats-Schedule": "@at 2020-01-01T00:00:00Z", "Nats-Schedule-Target": "jobs.due.normal.e.echo"}
+        await hostile.request(f"jobs.at.{waits}", b'"theirs"', headers={**schedule, "Jsjobs-Id": str(waits)})
+        assert await operator.result(waits, timeout=20) == "theirs"
+
+
+async def test_a_router_may_empty_the_schedules(as_user: Callable[..., JobService.Config]) -> None:
+    url = as_user("operator").nats_url
+    async with JobService(as_user("operator")) as operator, plain_client(url, "router") as router:
+        await operator.submit("echo", 1, delay=3600)
+        answer = json.loads((await router.request("$JS.API.STREAM.PURGE.JOBS_SCHEDULE", b"")).data)
+        assert answer["purged"] >= 1
+        assert (await operator.connection.jetstream().stream_info("JOBS_SCHEDULE")).state.messages == 0

