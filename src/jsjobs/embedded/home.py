@@ -27,13 +27,15 @@ class LocalServers:
 
     Args:
         folder: The project's folder; made if it is missing.
+        nats_port: As the `port` of `NatsServer`.
+        preferred_nats_port: As its `preferred_port`.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, nats_port: int | None = None, preferred_nats_port: int | None = None) -> None:
         """See the class."""
         self.folder = folder.resolve()
         self.home = self.folder / HOME
-        self.nats = NatsServer(self.home)
+        self.nats = NatsServer(self.home, port=nats_port, preferred_port=preferred_nats_port)
         self.postgres = PostgresServer(self.home)
         self._lock: IO[str] | None = None
 
