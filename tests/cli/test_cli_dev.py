@@ -39,6 +39,7 @@ async def test_dev_serves_its_folder_and_leaves_nothing_running(bare_cli: Cli, f
     dev.signal(signal.SIGTERM)
     ended = await dev.ends()
     assert ended.code == 0, ended.err
+    assert f"stopped; the data stay in {folder / '.jsjobs'}" in ended.err.splitlines()[-1]
     assert working_below(folder) == []
     gone = await bare_cli.run("status", "normal-1", JSJOBS_TIMEOUT="0.3")
     assert "start one with `jsjobs dev`" in gone.err

@@ -43,7 +43,7 @@ def dev(
         ),
     ] = None,
 ) -> None:
-    """Start NATS and Postgres here, and run an application on them; it is loaded again when a Python file changes.
+    """Start NATS and Postgres here, and run an application on them; it is loaded again when a file of it changes.
 
     Data and logs are in ./.jsjobs; every other command in this folder, or below it, finds the servers there. A server
     that the environment or an option names is used instead of starting one. Ctrl-C stops everything.
@@ -69,7 +69,7 @@ def dev(
             else:
                 code = Reloading(target, verbose=is_verbose()).run()
         finally:
-            servers.stop()
+            _stop(servers)
     if code:
         raise typer.Exit(code)
 
@@ -95,7 +95,7 @@ def _route(service: JobService, servers: LocalServers) -> None:
     async def before() -> None:
         await prepare(service)
 
-    run_until_stopped(serving(service, works=False, before=before).run(), servers.stop)
+    run_until_stopped(serving(service, works=False, before=before).run(), lambda: _stop(servers))
 
 
 def serving(service: JobService, *, works: bool, before: Callable[[], Awaitable[None]]) -> Serving:
@@ -121,6 +121,13 @@ def _start(servers: LocalServers) -> Endpoints:
     if started.database_url is not None:
         use_database(started.database_url)
     return started
+
+
+def _stop(servers: LocalServers) -> None:
+    if servers.started:
+        servers.stop()
+        places = " and ".join(map(str, servers.data))
+        talk(f"stopped; the data stay in {places} for the next `jsjobs dev` here", style="dim")
 
 
 def _introduce(service: JobService, target: str | None, started: Endpoints) -> None:

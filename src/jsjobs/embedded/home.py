@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from jsjobs.embedded import postgres_place
 from jsjobs.embedded.discovery import HOME, SERVERS_FILE, Endpoints
 from jsjobs.embedded.errors import EmbeddedError, ServersAlreadyRunning
 from jsjobs.embedded.nats import NatsServer
@@ -67,6 +68,17 @@ class LocalServers:
             steps.callback(self.nats.stop)
             steps.callback(self.postgres.stop)
             steps.callback((self.home / SERVERS_FILE).unlink, missing_ok=True)
+
+    @property
+    def started(self) -> bool:
+        """Whether this owner has started them, and not stopped them."""
+        return self._lock is not None
+
+    @property
+    def data(self) -> list[Path]:
+        """The folders that hold their data; root's Postgres has one of its own."""
+        postgres = postgres_place.find_data(self.home)
+        return [self.home, *([] if postgres is None or postgres.is_relative_to(self.home) else [postgres])]
 
     def remove(self) -> None:
         """Stop them and delete their data.
