@@ -21,8 +21,8 @@ _GROWN_UP = 20.0
 class Reloading:
     """Runs an application in a process of its own, and that process anew when a file changes that it has imported.
 
-    A version that cannot be imported, or dies while it is, waits for a change of any Python file. What cannot be run at all the
-    first time (wrong use, a server that cannot be reached) ends the run.
+    A version that cannot be imported, or dies while it is, waits for a change of any Python file. What cannot be run at
+    all the first time (wrong use, a server that cannot be reached) ends the run.
 
     Args:
         target: The application.
