@@ -96,6 +96,26 @@ async def test_servers_that_the_environment_names_are_not_started(bare_cli: Cli,
     assert not (bare_cli.folder / ".jsjobs").exists()
 
 
+async def test_commands_in_the_folder_of_dev_know_the_settings_of_its_application(bare_cli: Cli, folder: Path) -> None:
+    bare_cli.env["JSJOBS_QUEUE_BYTES"] = str(2**26)
+    file = folder / "app.py"
+    config = 'JobService.Config(nats_url=os.environ["JSJOBS_NATS_URL"], namespace="shop", pools={"normal": 5})'
+    file.write_text("import os\n" + file.read_text().replace("JobService()", f"JobService({config})"))
+    dev = await bare_cli.start("dev", "app:jobs", "--nats-port", "0")
+    await dev.says("ready: namespace shop")
+    del bare_cli.env["JSJOBS_QUEUE_BYTES"]  # another terminal
+    done = await bare_cli.run("submit", "echo", "1", "--wait")
+    assert (done.code, done.out.strip()) == (0, "1"), done.err
+    for command in (["streams", "plan"], ["doctor"]):
+        told = await bare_cli.run(*command)
+        assert "no setting here asks for" not in told.out + told.err
+        assert "namespace shop" in told.out + told.err or command == ["streams", "plan"]
+    shown = json.loads((await bare_cli.run("streams", "show", "--json")).out)["shards"]
+    assert len([shard for shard in shown if shard["name"].startswith("normal-1x5")]) == 5
+    dev.interrupt()
+    assert (await dev.ends()).code == 0
+
+
 async def test_dev_takes_the_standard_port_or_says_that_it_has_another(bare_cli: Cli, folder: Path) -> None:
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # somebody else has it already

@@ -57,6 +57,12 @@ async def test_the_shard_count_is_changed_by_scale_and_by_priority(cli: Cli) -> 
     assert other.code == 0, other.err
     assert {"critical: 5", "high: 3", "normal: 2", "low: 2"} <= await counts(cli)
     assert "nothing to do" in (await cli.run("streams", "apply", "--shards", "critical=5", "--shards", "low=2")).err
+    kept = "shards critical: the server has 5, which is kept; no setting here asks for the default of 4 (JSJOBS_POOLS)"
+    for command in (["plan"], ["apply"], ["apply", "--shards", "low=2"]):  # in a shell that knows of no 5
+        unasked = await cli.run("streams", *command)
+        assert (unasked.code, unasked.out) == (0, "")
+        assert kept in unasked.err
+    assert {"critical: 5", "low: 2"} <= await counts(cli)
     await cli.worker()
     applied = await cli.run("streams", "apply", "--scale", "2")
     assert applied.code == 0, applied.err

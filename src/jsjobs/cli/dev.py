@@ -23,6 +23,7 @@ from jsjobs.embedded.home import LocalServers
 from jsjobs.embedded.nats import STANDARD_PORT
 from jsjobs.jetstream.errors import without_secrets
 from jsjobs.jetstream.steps import Action
+from jsjobs.local import share
 from jsjobs.postgres.migrate import migrate
 
 app = typer.Typer()
@@ -84,6 +85,7 @@ async def prepare(service: JobService) -> None:
     for step in steps:
         for name, (old, new) in step.changes.items() if step.action is Action.UPDATE else ():
             talk(f"{step.kind} {step.name}: {name} changed from {old} to {new}, as the settings say", style="yellow")
+    share(service.config)
     created = sum(step.action is Action.CREATE for step in steps)
     if created:
         talk(f"{created} streams and consumers created", style="dim")

@@ -16,7 +16,11 @@ _APPLY = "jsjobs streams apply"
 
 
 async def declared(patient: Patient) -> AsyncIterator[Finding]:
-    """Streams, consumers and shard counts that are not as declared."""
+    """Streams, consumers and shard counts that are not as declared, and what differs though nobody here asks for it."""
+    for one in patient.unasked:
+        remedy = f"to have it compared, set {one.variable} as it is set where the streams are applied"
+        what = str(one).partition(": ")[2]
+        yield Finding("declared", Severity.NOTE, what, one.where, remedy)
     changing = {priority for priority, live in patient.live.items() if len(live.generations) > 1}
     for step in await Topology(patient.connection, patient.names, patient.config).plan():
         is_of_change = step.kind == "shards" and step.priority in changing
@@ -31,6 +35,11 @@ def _of(step: Step) -> Finding:
         return Finding("declared", Severity.PROBLEM, f"it is not as declared: {step.reason}", where, remedy)
     if step.action is Action.CREATE:
         return Finding("declared", Severity.PROBLEM, "it is not there", where, _APPLY)
+    if step.kind == "shards" and "shards" in step.changes:
+        there, asked = step.changes["shards"]
+        what = f"the server has {there:,}; JSJOBS_POOLS and JSJOBS_SCALE here ask for {asked:,}"
+        remedy = f"if {asked:,} is meant, `{_APPLY}` with these settings; if {there:,} is, set it here too"
+        return Finding("declared", Severity.WARNING, what, where, remedy)
     changes = "; ".join(
         f"{name} is {json.dumps(old)}, not {json.dumps(new)}" for name, (old, new) in step.changes.items()
     )

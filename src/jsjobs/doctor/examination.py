@@ -52,6 +52,7 @@ _OF_SERVERS = (
     _Check("sync", durability.sync, ""),
 )
 _OF_STREAMS = (
+    _Check("sync", durability.one_copy, ""),
     _Check("copies", copies.copies, "every stream has a leader and all of its copies"),
     _Check("types", capacity.types, "few types of jobs wait in each queue"),
     _Check("capacity", capacity.room, "the queues have room"),

@@ -130,6 +130,7 @@ class LocalServers:
 
     def _announce(self, found: Endpoints) -> None:
         pids = [os.getpid(), *(pid for pid in (self.nats.pid, self.postgres.pid) if pid is not None)]
+        # Their application tells its settings once it runs, `share_settings`.
         text = json.dumps({**asdict(found), "processes": [{"pid": pid, "born": birth(pid)} for pid in pids]}, indent=1)
         new = self.home / f"{SERVERS_FILE}.new"
         new.write_text(text, encoding="utf-8")
