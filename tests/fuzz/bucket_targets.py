@@ -26,12 +26,12 @@ from jsjobs.jetstream.generations import read_live
 from jsjobs.jetstream.incoming import read_job
 from jsjobs.jetstream.letters import Letter
 from jsjobs.jetstream.periodic import Periodic, definition_of
-from jsjobs.jetstream.progress import ProgressUpdate
 from jsjobs.jetstream.schedule import read_schedule
 from jsjobs.jetstream.state import StateStore, UnreadableEntry
 from jsjobs.jetstream.stored import StoredMessage, find_at_leader, find_stored
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import JobStatusResponse, failure, new_status
+from jsjobs.model.progress import ProgressUpdate
 from jsjobs.model.retry import Retry
 from jsjobs.worker.decision import decide
 

@@ -11,11 +11,11 @@ from urllib.parse import unquote
 from pydantic import BaseModel
 
 from jsjobs.jetstream.micro import Endpoint, Refused, ServiceRequest
-from jsjobs.jetstream.progress import ProgressUpdate
 from jsjobs.jetstream.subjects import entity_token
 from jsjobs.model.context import RequestContext, enter_context
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import JobStatusResponse, Status, failure
+from jsjobs.model.progress import ProgressUpdate
 from jsjobs.rpc.forms import (
     JobRequest,
     ReplayRequest,
