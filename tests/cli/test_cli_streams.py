@@ -51,7 +51,12 @@ async def test_changes_are_shown_from_and_to_and_refused_ones_change_nothing(cli
 
 
 async def test_the_shard_count_is_changed_by_scale_and_by_priority(cli: Cli) -> None:
-    assert "shards: 4 → 8" in (await cli.run("streams", "plan", "--scale", "2")).out
+    planned = await cli.run("streams", "plan", "--scale", "2", "--shards", "low=1")
+    assert "shards: 4 → 8" in planned.out
+    assert "the number of shards is asked for by --shards, --scale\n" in planned.err
+    planned = await cli.run("streams", "plan", JSJOBS_POOLS='{"low": 2}')
+    assert "shards: 1 → 2" in planned.out
+    assert "the number of shards is asked for by JSJOBS_POOLS\n" in planned.err
     assert (await cli.run("submit", "echo", "1")).code == 0  # in `normal`, which must wait for it
     other = await cli.run("streams", "apply", "--shards", "critical=5", "--shards", "low=2")
     assert other.code == 0, other.err

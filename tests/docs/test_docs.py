@@ -134,7 +134,7 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
 )
 def test_a_page_does_what_it_says(page: Path, reader: Reader) -> None:
     text = page.read_text()
-    if "jsjobs dev" not in "".join(body for _, body in BLOCK.findall(text)):
+    if "jsjobs dev" not in "".join(body for language, body in BLOCK.findall(text) if language == "sh"):
         reader.serve("jsjobs dev readers_app.py:jobs")
     ran = 0
     # Scripts first: a reader has saved them when the commands come.

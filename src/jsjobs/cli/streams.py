@@ -75,7 +75,10 @@ def plan(
             wanted = await _wanted(connection, config)
             return await _topology(connection, wanted).plan(await _floor(config), one_copy=one_copy)
 
-    print_steps(run(go()), as_json=as_json)
+    steps = run(go())
+    print_steps(steps, as_json=as_json)
+    if not as_json and any(step.kind == "shards" for step in steps):
+        talk(f"the number of shards is asked for by {_who_asks(config, scale, shards)}", style="dim")
 
 
 @app.command(
@@ -180,6 +183,17 @@ def _settings(replicas: int | None, scale: int | None, shards: list[str] | None)
         pools = asked.pools if "pools" in asked.model_fields_set else {}
         given["pools"] = {**pools, **dict(_pool(text) for text in shards)}
     return settings(**given)
+
+
+def _who_asks(config: Config, scale: int | None, shards: list[str] | None) -> str:
+    """Which options and variables say how many shards there are to be."""
+    asking = {
+        "--shards": bool(shards),
+        "JSJOBS_POOLS": "pools" in settings().model_fields_set,
+        "--scale": scale is not None,
+        "JSJOBS_SCALE": scale is None and "scale" in config.model_fields_set,
+    }
+    return ", ".join(name for name, asks in asking.items() if asks) or "nobody: an unfinished change is finished"
 
 
 async def _wanted(connection: Connection, config: Config) -> Config:
