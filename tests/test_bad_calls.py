@@ -93,7 +93,7 @@ VALIDATION: dict[str, Call] = {
         for method in ("watch", "progress")
         for v in (None, 5, b"normal-1")
     },
-    **{f"results of {v!r}": (lambda jobs, v=v: jobs.results(v)) for v in (5, None, "normal-1", [5], [UNKNOWN, None])},
+    **{f"results of {v!r}": (lambda jobs, v=v: jobs.results(v)) for v in (5, None, [5], [UNKNOWN, None])},
     **{
         f"{method} for {v!r} seconds": (lambda jobs, method=method, ids=ids, v=v: getattr(jobs, method)(ids, timeout=v))
         for method, ids in (("result", UNKNOWN), ("results", [UNKNOWN]), ("cancel", UNKNOWN))

@@ -11,6 +11,7 @@ import pytest
 
 import jsjobs
 from jsjobs.resources import shipped
+from type_checkers import basedpyright_says, mypy_says
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,7 +25,7 @@ jobs = JobService(config)
 @jobs.handler("t", retry=JobService.Retry(initial=1))
 async def handler(payload: dict[str, int], ctx: JobService.Context) -> int:
     priority: JobService.Priority = ctx.priority
-    ctx.report_progress(1)
+    ctx.report_progress(1, priority)
     await ctx.report_progress(2, "two")
     return payload["n"] + ctx.attempt
 
@@ -38,8 +39,26 @@ async def main() -> None:
     error: JobService.Error = JobService.Error("Timeout", "late")
     payload: JobService.Payload = JobService.Payload(type="t")
     function: JobService.Handler = handler
-    await jobs.submit("t", 1, prority="high")  # a misspelt option must be found
+    ids: list[JobService.JobId] = many
+    async for ended in jobs.as_ended(ids):
+        assert_type(ended, JobService.Response.Status)
+    async for ended in jobs.as_ended({"normal-1": 1}):
+        assert_type(ended.attempts, int)
+    async for update in jobs.progress(one):
+        progress: JobService.ProgressUpdate = update
+        print(progress.pct, state, error, payload, function)
+    batch: JobService.BatchStatus = await jobs.batch(ids[0].batch_id or "")
+    assert_type(batch.counts["complete"] + batch.counts[JobService.Status.FAILED], int)
+    await jobs.submit("t", 1, priority=JobService.Priority.LOW, duration="long")
+    await jobs.pause("low")
+    await jobs.submit("t", 1, prority="high")  # wrong: a misspelt option
+    await jobs.submit("t", 1, priority="urgent")  # wrong: none of the four
+    await jobs.submit("t", 1, duration="medium")  # wrong: none of the two
+    await jobs.pause("urgent")  # wrong: none of the four
+    print(batch.counts["done"])  # wrong: none of the five
+    await jobs.results([5])  # wrong: no id
 """
+WRONG = {number for number, line in enumerate(USER_CODE.split("\n"), 1) if "# wrong" in line}
 
 
 def test_the_wheel_holds_streams_example_and_sql(tmp_path: Path) -> None:
@@ -69,19 +88,12 @@ def test_the_package_exports_one_name() -> None:
 
 
 @pytest.mark.long
-def test_users_code_is_checked_by_mypy_strict(tmp_path: Path) -> None:
-    (tmp_path / "user.py").write_text(USER_CODE)
-    done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--config-file=", "user.py"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    found = [line for line in done.stdout.splitlines() if ": error:" in line]
-    last = USER_CODE.count("\n")
-    assert found
-    assert all(line.startswith(f"user.py:{last}:") for line in found), done.stdout
+def test_users_code_is_checked_by_mypy_and_pyright(tmp_path: Path) -> None:
+    folder = tmp_path / "user"
+    folder.mkdir()
+    (folder / "user.py").write_text(USER_CODE)
+    for said in (mypy_says(folder, tmp_path / "cache"), basedpyright_says(folder)):
+        assert {line for _, line, _ in said} == WRONG, said
 
 
 def test_every_file_of_the_tests_has_a_name_of_its_own() -> None:

@@ -78,6 +78,9 @@ async def test_results_come_in_the_order_of_the_ids_however_often_each_is_asked(
     assert await worked.results(asked) == [[3], "a", [3], {"b": None}]
     assert await worked.results(iter(asked)) == [[3], "a", [3], {"b": None}]
     assert await worked.results([]) == []
+    for one_or_more in (asked[0], dict.fromkeys(asked[:1]), dict.fromkeys(asked[:1]).keys(), set(asked[:1])):
+        assert await worked.results(one_or_more) == [[3]]
+        assert [status.result async for status in worked.as_ended(one_or_more)] == [[3]]
 
 
 async def test_the_first_failed_job_raises_its_own_error(worked: JobService) -> None:
@@ -138,7 +141,7 @@ async def test_a_job_of_another_namespace_is_not_found(
     assert error.reason == "NotFound"
 
 
-@pytest.mark.parametrize("ids", ["normal-1", b"normal-1", 5, None, {"a": 1}, [5], [None], ["normal-1", b"x"]])
+@pytest.mark.parametrize("ids", [b"normal-1", 5, None, {5: 1}, [5], [None], ["normal-1", b"x"]])
 async def test_what_are_no_ids_is_refused(jobs: JobService, ids: object) -> None:
     for call_it in (jobs.results(ids), anext(jobs.as_ended(ids))):
         with pytest.raises(JobService.Error, match="must be a") as caught:

@@ -138,7 +138,7 @@ def check_json(payload: OneFile) -> CheckedJson:
     """Check that a file is what its name says. One that is not fails every time: its job dies, and waits for you."""
     data = payload.file.read_bytes()
     try:
-        value = json.loads(data)
+        value: dict[str, object] | list[object] | str | float | None = json.loads(data)
     except ValueError as error:
         raise ValueError(f"{payload.file.name} is not JSON, it begins with {data[:8]!r}") from error
     return CheckedJson(kind=type(value).__name__, items=len(value) if isinstance(value, dict | list) else 1)

@@ -24,7 +24,7 @@ from jsjobs.model.context import current_context
 from jsjobs.model.errors import InvalidBatch, InvalidItem, JobError, Reason
 from jsjobs.model.expiry import Expired
 from jsjobs.model.ids import JobId
-from jsjobs.model.job import Duration, Priority, random_token, utc_now
+from jsjobs.model.job import Duration, DurationName, Priority, PriorityName, random_token, utc_now
 from jsjobs.model.payload import JobPayload
 from jsjobs.model.trace import Trace
 from jsjobs.safe_log import get_logger
@@ -38,7 +38,7 @@ logger = get_logger("jsjobs.publishing")
 class SubmitOptions(TypedDict, total=False):
     """How a job is queued and run; all of it optional."""
 
-    priority: Priority | str
+    priority: Priority | PriorityName
     """`critical`, `high`, `normal` (the default) or `low`."""
     entity: str | None
     """Jobs of one entity at one priority run one at a time, in the order submitted."""
@@ -48,7 +48,7 @@ class SubmitOptions(TypedDict, total=False):
     priorities. A list's items get `key:index`."""
     max_attempts: int | None
     """Attempts before the job is dead, 1 to 1,000; None: one more than its handler's own policy has retries, else 3."""
-    duration: Duration | str | None
+    duration: Duration | DurationName | None
     """`long` for a handler that may outlive `ack_wait` (30 s); None: short, unless its `timeout` needs more."""
     timeout: float | None
     """Seconds that one attempt may take; more than a short job has (25 s) makes it long."""

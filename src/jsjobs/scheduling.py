@@ -20,7 +20,7 @@ from jsjobs.jetstream.subjects import Names, checked_type
 from jsjobs.model.checks import checked_text, problems
 from jsjobs.model.errors import AnotherSchedule, JobError
 from jsjobs.model.ids import JobId
-from jsjobs.model.job import Duration, Priority, utc_now
+from jsjobs.model.job import Duration, DurationName, Priority, PriorityName, utc_now
 from jsjobs.model.payload import JobPayload
 from jsjobs.model.periodic import ScheduleStatus
 from jsjobs.model.timetable import Timetable
@@ -37,11 +37,11 @@ _PATIENCE = 5.0
 class PeriodicOptions(TypedDict, total=False):
     """How the jobs of a schedule are queued and run; all of it optional, and as `submit` takes it."""
 
-    priority: Priority | str
+    priority: Priority | PriorityName
     entity: str | None
     tenant: str | None
     max_attempts: int | None
-    duration: Duration | str | None
+    duration: Duration | DurationName | None
     timeout: float | None
 
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from jsjobs.model.checks import problems
@@ -69,7 +69,7 @@ class Config(BaseSettings):
     scale: int = Field(default=1, ge=1, le=16)
     """Every pool's shards are multiplied by this."""
     pools: dict[Priority, Annotated[int, Field(ge=1, le=MAX_SHARDS)]] = DEFAULT_POOLS
-    """Shards per priority."""
+    """Shards per priority; one that is left out has as many as `DEFAULT_POOLS` says, unless its server has others."""
     capacity: int = Field(default=1_000_000, ge=1)
     """Jobs that may wait per shard and type; when it is full, submit says so and queues nothing."""
     queue_bytes: int = Field(default=2 * 2**30, ge=2**20)
@@ -102,11 +102,6 @@ class Config(BaseSettings):
     timeout: float = Field(default=5.0, gt=0)
     """Seconds to wait for the server's answer to one request."""
 
-    @field_validator("pools", mode="after")
-    @classmethod
-    def _all_priorities(cls, pools: dict[Priority, int]) -> dict[Priority, int]:
-        return {priority: pools.get(priority, DEFAULT_POOLS[priority]) for priority in Priority}
-
     @property
     def max_attempts(self) -> int | None:
         """Attempts of a job where neither its publisher nor its handler says how many; None: nor does `retry`."""
@@ -114,7 +109,11 @@ class Config(BaseSettings):
 
     def shards(self, priority: Priority) -> int:
         """Shards of a priority."""
-        return min(self.pools[priority] * self.scale, MAX_SHARDS)
+        return min(self.pools.get(priority, DEFAULT_POOLS[priority]) * self.scale, MAX_SHARDS)
+
+    def asks_for_shards(self, priority: Priority) -> bool:
+        """Whether somebody has set how many shards a priority is to have; else that is only a default."""
+        return "scale" in self.model_fields_set or ("pools" in self.model_fields_set and priority in self.pools)
 
 
 def load(**given: object) -> Config:

@@ -40,6 +40,15 @@ def leave(code: int):
 async def block(seconds: float):
     time.sleep(seconds)
 """
+LATE = """
+VERSION = None
+
+@jobs.handler("late")
+def late(payload):
+    from deep.late import NAME
+
+    return NAME
+"""
 READY = "worker and router ready: namespace"
 
 
@@ -114,14 +123,45 @@ async def test_a_change_is_loaded_and_a_broken_one_waits_for_the_next(dev: Dev) 
     (dev.cli.folder / ".hidden").mkdir()
     (dev.cli.folder / ".hidden" / "tool.py").touch()
     (dev.cli.folder / "data.json").touch()
-    (dev.cli.folder / "deep").mkdir()
-    (dev.cli.folder / "deep" / "other.py").touch()
-    await dev.is_ready_again("deep/other.py changed: reloading\n")
+    dev.write("5")
+    await dev.is_ready_again("app.py changed: reloading\n")
     assert dev.process.said.count("reloading") == 1
     dev.process.interrupt()
     ended = await dev.process.ends()
     assert ended.code == 0, ended.err
     assert "Traceback" not in ended.err
+
+
+async def test_files_count_that_the_application_imports_and_others_do_not(dev: Dev) -> None:
+    folder = dev.cli.folder
+    (folder / "deep").mkdir()
+    (folder / "deep" / "late.py").write_text("NAME = 1\n")
+    (folder / "script.py").write_text("print(1)\n")
+    (folder / "app.py").write_text(f"{APP}{LATE}")
+    await dev.is_ready_again("app.py changed: reloading\n")
+    job_id = await dev.started("sleep", 2)
+    (folder / "script.py").write_text("print(2)\n")
+    (folder / "deep" / "late.py").write_text("NAME = 2\n")  # which no handler has imported yet
+    assert await dev.service.result(job_id, timeout=20) is None
+    assert (await dev.service.status(job_id)).attempts == 1
+    assert await dev.run("late") == 2
+
+    async def is_reloaded() -> bool:
+        # It is told a moment after the import that the file counts from now on.
+        (folder / "deep" / "late.py").write_text("NAME = 3\n")
+        return await dev.run("late") == 3
+
+    await eventually(is_reloaded)
+    await dev.process.says("deep/late.py changed: reloading\n")
+    assert dev.process.said.count("reloading") == 2
+
+
+async def test_what_is_missing_for_an_import_is_waited_for(dev: Dev) -> None:
+    (dev.cli.folder / "app.py").write_text(f"{APP}\nfrom missing import VERSION\n")
+    await dev.process.says("waiting for a change")
+    (dev.cli.folder / "missing.py").write_text("VERSION = 2\n")
+    await dev.is_ready_again("missing.py changed: reloading\n")
+    assert await dev.run("version") == 2
 
 
 @pytest.mark.parametrize("dev", [{"JSJOBS_GRACE": "8"}], indirect=True)

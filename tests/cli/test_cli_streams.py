@@ -67,12 +67,23 @@ async def test_apply_names_a_queue_whose_jobs_can_expire(cli: Cli, connection: C
 
 
 async def test_the_shard_count_is_changed_by_scale_and_by_priority(cli: Cli) -> None:
-    assert "shards: 4 → 8" in (await cli.run("streams", "plan", "--scale", "2")).out
+    planned = await cli.run("streams", "plan", "--scale", "2", "--shards", "low=1")
+    assert "shards: 4 → 8" in planned.out
+    assert "the number of shards is asked for by --shards, --scale\n" in planned.err
+    planned = await cli.run("streams", "plan", JSJOBS_POOLS='{"low": 2}')
+    assert "shards: 1 → 2" in planned.out
+    assert "the number of shards is asked for by JSJOBS_POOLS\n" in planned.err
     assert (await cli.run("submit", "echo", "1")).code == 0  # in `normal`, which must wait for it
     other = await cli.run("streams", "apply", "--shards", "critical=5", "--shards", "low=2")
     assert other.code == 0, other.err
     assert {"critical: 5", "high: 3", "normal: 2", "low: 2"} <= await counts(cli)
     assert "nothing to do" in (await cli.run("streams", "apply", "--shards", "critical=5", "--shards", "low=2")).err
+    kept = "shards critical: the server has 5, which is kept; no setting here asks for the default of 4 (JSJOBS_POOLS)"
+    for command in (["plan"], ["apply"], ["apply", "--shards", "low=2"]):  # in a shell that knows of no 5
+        unasked = await cli.run("streams", *command)
+        assert (unasked.code, unasked.out) == (0, "")
+        assert kept in unasked.err
+    assert {"critical: 5", "low: 2"} <= await counts(cli)
     await cli.worker()
     applied = await cli.run("streams", "apply", "--scale", "2")
     assert applied.code == 0, applied.err

@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -53,8 +54,8 @@ class Reader:
         stack.callback(LocalServers(folder).remove)
 
     def run_script(self, name: str) -> None:
-        """Run a page's script; one of plain nats-py needs the address that `jsjobs dev` prints."""
-        plain = "import nats\n" in (self.folder / name).read_text()
+        """Run a page's script; one of plain nats-py needs the address of `jsjobs dev`, whose port is any here."""
+        plain = "nats.connect(" in (self.folder / name).read_text()
         url = json.loads((self.folder / ".jsjobs" / "servers.json").read_text())["nats_url"] if plain else ""
         self.run(f"NATS_URL={url} python {name}" if plain else f"python {name}")
 
@@ -75,6 +76,8 @@ class Reader:
 
     def serve(self, line: str) -> None:
         """Start what runs until it is told to stop; at the end it must stop in good order."""
+        if line.startswith("jsjobs dev"):
+            line += " --nats-port 0"  # other tests have a `jsjobs dev` of their own
         log = (self.folder / f"{len(list(self.folder.glob('*.log')))}.log").open("w+")
         process = subprocess.Popen(line.split(), cwd=self.folder, env=self.env, stdout=log, stderr=subprocess.STDOUT)
         self.stack.callback(self._stop, process, line, log)
@@ -131,7 +134,7 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
 )
 def test_a_page_does_what_it_says(page: Path, reader: Reader) -> None:
     text = page.read_text()
-    if "jsjobs dev" not in "".join(body for _, body in BLOCK.findall(text)):
+    if "jsjobs dev" not in "".join(body for language, body in BLOCK.findall(text) if language == "sh"):
         reader.serve("jsjobs dev readers_app.py:jobs")
     ran = 0
     # Scripts first: a reader has saved them when the commands come.
@@ -152,6 +155,22 @@ def test_a_page_does_what_it_says(page: Path, reader: Reader) -> None:
             assert language in {"python", "toml", "", "text", "yaml", "js"}, language
     assert ran or not BLOCK.search(text)
     assert "\n# test_" not in text or "```sh\npytest" in text, "the page's tests are not run"
+
+
+def test_a_plain_script_says_in_one_line_that_no_server_answers(tmp_path: Path) -> None:
+    bodies = [body for page in PAGES for kind, body in BLOCK.findall(page.read_text()) if kind == "python"]
+    scripts = [body for body in bodies if "nats.connect(" in body]
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        url = f"nats://127.0.0.1:{closed.getsockname()[1]}"
+    env = bare_environment(counted=False) | {"NATS_URL": url}
+    running = [
+        subprocess.Popen([sys.executable, "-c", body], cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)
+        for body in scripts
+    ]
+    for process in running:
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert said == "NATS failed with NoServersError(): is `jsjobs dev` running, and NATS_URL right?\n"
 
 
 def type_line(line: str, reader: Reader) -> bool:

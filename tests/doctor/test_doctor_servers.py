@@ -212,7 +212,7 @@ async def test_sync_settings_that_an_account_may_see(
 ) -> None:
     async with server_with(tmp_path, more=setting) as url:
         found = await ills(await applied(settings_of, url))
-    copies, sync = found["sync"]
+    sync, copies = found["sync"]
     assert copies.severity is sync.severity is Severity.NOTE
     assert "JSJOBS_REPLICAS=3" in copies.remedy
     assert says in sync.what
@@ -230,7 +230,7 @@ async def test_with_the_configuration_of_the_docs_all_is_on_disk_at_once_and_see
 
 
 async def test_sync_settings_that_cannot_be_seen(config: JobService.Config) -> None:
-    _, sync = (await ills(config))["sync"]
+    (sync,) = (await ills(config))["sync"]
     assert "cannot be seen" in sync.what
     assert "sync_interval: always" in sync.remedy
     assert "$SYS.REQ.SERVER.PING.JSZ" in sync.remedy

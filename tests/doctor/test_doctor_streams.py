@@ -124,7 +124,22 @@ async def test_a_change_of_shards_that_is_not_finished(
 async def test_another_shard_count_than_declared(jobs: JobService, settings_of: Make) -> None:
     finding = await the_ill(settings_of(pools={"low": 2}), "declared")
     assert (finding.where, finding.severity) == ("shards low", Severity.WARNING)
-    assert "shards is 1, not 2" in finding.what
+    assert finding.what == "the server has 1; JSJOBS_POOLS and JSJOBS_SCALE here ask for 2"
+    assert finding.remedy == "if 2 is meant, `jsjobs streams apply` with these settings; if 1 is, set it here too"
+
+
+async def test_what_nobody_here_asks_for_is_kept_and_said(
+    settings_of: Make, deploy: Deploy, config: JobService.Config
+) -> None:
+    await deploy(settings_of(pools={"normal": 64}, capacity=500))
+    found = (await ills(config))["declared"]
+    assert {finding.severity for finding in found} == {Severity.NOTE}
+    assert {finding.where: finding.what for finding in found} == {
+        "shards normal": "the server has 64, which is kept; no setting here asks for the default of 2",
+        "capacity": "the server has 500, which is kept; no setting here asks for the default of 1,000,000",
+    }
+    assert not any("streams apply" in finding.remedy for finding in found)
+    assert any("JSJOBS_POOLS" in finding.remedy for finding in found)
 
 
 async def test_entities_among_the_types(jobs: JobService, plain: Client) -> None:

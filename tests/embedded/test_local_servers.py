@@ -12,7 +12,7 @@ import psutil
 import pytest
 from server_probes import all_ended, ask, crash_owner, family, store, stored
 
-from jsjobs.embedded.discovery import discover
+from jsjobs.embedded.discovery import discover, share_settings
 from jsjobs.embedded.errors import EmbeddedError, ServersAlreadyRunning
 from jsjobs.embedded.home import LocalServers
 from jsjobs.embedded.postgres import PostgresServer
@@ -89,6 +89,16 @@ def test_other_commands_find_them_from_below(local_servers: LocalServers, tmp_pa
     assert discover(tmp_path.parent) is None
     local_servers.stop()
     assert discover(tmp_path) is None
+
+
+def test_other_commands_find_the_settings_of_what_runs_on_them(local_servers: LocalServers, tmp_path: Path) -> None:
+    found = local_servers.start(postgres=False)
+    assert found.settings == {}
+    for settings in ({"scale": 2}, {"namespace": "shop"}):
+        share_settings(tmp_path, settings)
+        told = discover(tmp_path)
+        assert told is not None
+        assert (told.nats_url, told.settings) == (found.nats_url, settings)
 
 
 def test_servers_that_died_are_not_found(local_servers: LocalServers, tmp_path: Path) -> None:

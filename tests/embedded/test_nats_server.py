@@ -92,6 +92,27 @@ def test_a_given_port_that_is_taken_is_refused(tmp_path: Path, monkeypatch: pyte
             NatsServer(tmp_path, port=port).start()
 
 
+def test_a_preferred_port_is_taken_where_it_is_free(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with NatsServer(tmp_path, preferred_port=port) as other:
+            own = other.url
+    assert own != f"nats://127.0.0.1:{port}"
+    with NatsServer(tmp_path, preferred_port=port) as server:  # rather than the one this home had before
+        assert server.url == f"nats://127.0.0.1:{port}"
+
+
+def test_a_preferred_port_that_another_process_is_first_to_take_is_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        looks = iter([True])  # free at the first look, and taken from then on
+        monkeypatch.setattr("jsjobs.embedded.nats._is_free", lambda _: next(looks, False))
+        with NatsServer(tmp_path, preferred_port=port) as server:
+            assert server.url != f"nats://127.0.0.1:{port}"
+
+
 async def test_takes_more_configuration_but_keeps_its_storage(tmp_path: Path) -> None:
     config = "max_payload: 64KB\njetstream { sync_interval: always, max_file_store: 1GB }"
     with NatsServer(tmp_path, config=config) as server:

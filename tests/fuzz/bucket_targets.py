@@ -19,6 +19,7 @@ from jsjobs.cli.output import dumps
 from jsjobs.dead_letters.build import row
 from jsjobs.jetstream import batches as batches_module
 from jsjobs.jetstream.acknowledgements import answer_of, refusal
+from jsjobs.jetstream.answers import Reply
 from jsjobs.jetstream.api import call
 from jsjobs.jetstream.batches import Batches
 from jsjobs.jetstream.follow import may_tell_end
@@ -26,12 +27,12 @@ from jsjobs.jetstream.generations import MAX_GENERATIONS, read_live
 from jsjobs.jetstream.incoming import read_job
 from jsjobs.jetstream.letters import Letter
 from jsjobs.jetstream.periodic import Periodic, definition_of
-from jsjobs.jetstream.progress import ProgressUpdate
 from jsjobs.jetstream.schedule import read_schedule
 from jsjobs.jetstream.state import StateStore, UnreadableEntry
 from jsjobs.jetstream.stored import StoredMessage, find_at_leader, find_stored
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import JobStatusResponse, failure, new_status
+from jsjobs.model.progress import ProgressUpdate
 from jsjobs.model.retry import Retry
 from jsjobs.settings import MAX_SHARDS
 from jsjobs.worker.decision import decide
@@ -134,8 +135,8 @@ class _Reading(Answering):
 
     async def when_up(self, *_: Any) -> None: ...
 
-    def ask_soon(self, subject: bytes, *_: Any, **__: Any) -> Any:
-        return self.ask() if b".batch." in subject else Answering(b"NATS/1.0 404\r\n\r\n", b"").ask()
+    async def ask(self, _subject: bytes = b"", data: bytes = b"", **_: Any) -> Reply:
+        return self._reply if b".batch." in data else Reply(b"NATS/1.0 404\r\n\r\n", b"")
 
     def new_inbox(self) -> str:
         return "_INBOX.x"

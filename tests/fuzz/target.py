@@ -126,6 +126,7 @@ class Answering:
     """In the place of a connection to a server that answers as no real one would."""
 
     max_payload = 2**20
+    direct_gets_refused = None
 
     def __init__(self, header: bytes, data: bytes) -> None:
         self._reply = Reply(header, data)

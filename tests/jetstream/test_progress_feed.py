@@ -16,7 +16,7 @@ from jsjobs.jetstream.api import call
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionLost
 from jsjobs.jetstream.lookup import Lookup
-from jsjobs.jetstream.progress import ProgressSender, ProgressUpdate
+from jsjobs.jetstream.progress import ProgressSender
 from jsjobs.jetstream.progress_feed import follow_progress
 from jsjobs.jetstream.state import StateStore
 from jsjobs.jetstream.subjects import Names
@@ -24,6 +24,7 @@ from jsjobs.jetstream.topology import Topology
 from jsjobs.jetstream.wire import header_block
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import JobStatusResponse, Status, utc_now
+from jsjobs.model.progress import ProgressUpdate
 from jsjobs.settings import Config
 from tcp_proxy import TcpProxy
 

@@ -369,3 +369,11 @@ async def test_a_worker_says_where_its_settings_ask_for_other_shards(deploy, set
     jobs = JobService(settings_of(scale=2))
     async with jobs, jobs.worker():
         assert "low has 1 shards on the server, all of which are worked; these settings say 2" in caplog.text
+
+
+async def test_a_worker_whose_settings_ask_for_no_shards_says_nothing_of_them(deploy, settings_of, caplog) -> None:
+    await deploy(settings_of(pools={"low": 3, "high": 1}))
+    jobs = JobService(settings_of(pools={"high": 2}))
+    async with jobs, jobs.worker():
+        assert "high has 1 shards" in caplog.text
+        assert "low has" not in caplog.text

@@ -1,6 +1,7 @@
 """Which servers a command talks to, and running its coroutine."""
 
 import asyncio
+import json
 import logging
 import os
 from collections.abc import Callable, Coroutine
@@ -9,7 +10,7 @@ from typing import Any, TypeVar
 from jsjobs import JobService
 from jsjobs.cli.options import start_log
 from jsjobs.cli.problems import HOW_TO_DATABASE, WrongUse
-from jsjobs.local import DATABASE_VARIABLES, NATS_VARIABLES, is_set, local_servers
+from jsjobs.local import DATABASE_VARIABLES, NATS_VARIABLES, is_set, local_servers, variable
 from jsjobs.settings import Config, load
 
 T = TypeVar("T")
@@ -28,13 +29,17 @@ def has_database() -> bool:
 def find_servers() -> None:
     """Let the environment name the servers of `jsjobs dev` in or above this folder, where it names none itself.
 
-    Handlers may start processes of their own, and they shall find the same servers.
+    So too with the settings of the application that runs there. Handlers may start processes of their own, and they
+    shall find the same servers.
     """
     found = local_servers()
     if "nats_url" in found:
-        use_nats(found["nats_url"])
+        use_nats(found.pop("nats_url"))
     if "database_url" in found:
-        use_database(found["database_url"])
+        use_database(found.pop("database_url"))
+    os.environ |= {
+        variable(name): value if isinstance(value, str) else json.dumps(value) for name, value in found.items()
+    }
 
 
 def use_nats(url: str) -> None:

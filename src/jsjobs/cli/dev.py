@@ -13,14 +13,17 @@ from jsjobs.cli.connect import has_database, has_nats, settings, use_database, u
 from jsjobs.cli.load import check_target
 from jsjobs.cli.options import TARGET, examples, is_verbose, with_servers
 from jsjobs.cli.output import talk
+from jsjobs.cli.problems import WrongUse
 from jsjobs.cli.reload import Reloading
 from jsjobs.cli.serving import Serving, run_until_stopped, start_logging
 from jsjobs.cli.signals import stop_signals
 from jsjobs.cli.streams import apply_streams, finish_changes
 from jsjobs.embedded.discovery import Endpoints
 from jsjobs.embedded.home import LocalServers
+from jsjobs.embedded.nats import STANDARD_PORT
 from jsjobs.jetstream.errors import without_secrets
 from jsjobs.jetstream.steps import Action
+from jsjobs.local import share
 from jsjobs.postgres.migrate import migrate
 
 app = typer.Typer()
@@ -31,8 +34,17 @@ app = typer.Typer()
 def dev(
     *,
     target: Annotated[str | None, typer.Argument(metavar="[MODULE:ATTR]", help=TARGET)] = None,
+    nats_port: Annotated[
+        int | None,
+        typer.Option(
+            help=f"Port of the NATS server; 0: any. [dim](else {STANDARD_PORT} where it is free, or any)[/]",
+            min=0,
+            max=65535,
+            metavar="PORT",
+        ),
+    ] = None,
 ) -> None:
-    """Start NATS and Postgres here, and run an application on them; it is loaded again when a Python file changes.
+    """Start NATS and Postgres here, and run an application on them; it is loaded again when a file of it changes.
 
     Data and logs are in ./.jsjobs; every other command in this folder, or below it, finds the servers there. A server
     that the environment or an option names is used instead of starting one. Ctrl-C stops everything.
@@ -41,19 +53,24 @@ def dev(
         signal.signal(number, signal.default_int_handler)
     if target is not None:
         check_target(target)  # before servers are started for nothing
-    servers = LocalServers(Path.cwd())
+    if nats_port is not None and has_nats():
+        raise WrongUse("--nats-port is for the server that dev starts, and NATS_URL or --nats-url names another one")
+    standard = STANDARD_PORT if nats_port is None else None
+    servers = LocalServers(Path.cwd(), nats_port=nats_port or None, preferred_nats_port=standard)
     code = 0
     with suppress(KeyboardInterrupt):
         try:
             started = _start(servers)
             service = JobService(settings())
+            if standard and started.nats_url and not started.nats_url.endswith(f":{standard}"):
+                talk(f"port {standard} is taken by another process, so NATS has another one", style="yellow")
             _introduce(service, target, started)
             if target is None:
                 _route(service, servers)
             else:
                 code = Reloading(target, verbose=is_verbose()).run()
         finally:
-            servers.stop()
+            _stop(servers)
     if code:
         raise typer.Exit(code)
 
@@ -68,6 +85,7 @@ async def prepare(service: JobService) -> None:
     for step in steps:
         for name, (old, new) in step.changes.items() if step.action is Action.UPDATE else ():
             talk(f"{step.kind} {step.name}: {name} changed from {old} to {new}, as the settings say", style="yellow")
+    share(service.config)
     created = sum(step.action is Action.CREATE for step in steps)
     if created:
         talk(f"{created} streams and consumers created", style="dim")
@@ -79,7 +97,7 @@ def _route(service: JobService, servers: LocalServers) -> None:
     async def before() -> None:
         await prepare(service)
 
-    run_until_stopped(serving(service, works=False, before=before).run(), servers.stop)
+    run_until_stopped(serving(service, works=False, before=before).run(), lambda: _stop(servers))
 
 
 def serving(service: JobService, *, works: bool, before: Callable[[], Awaitable[None]]) -> Serving:
@@ -107,6 +125,13 @@ def _start(servers: LocalServers) -> Endpoints:
     return started
 
 
+def _stop(servers: LocalServers) -> None:
+    if servers.started:
+        servers.stop()
+        places = " and ".join(map(str, servers.data))
+        talk(f"stopped; the data stay in {places} for the next `jsjobs dev` here", style="dim")
+
+
 def _introduce(service: JobService, target: str | None, started: Endpoints) -> None:
     config = service.config
     talk(f"NATS      {without_secrets(config.nats_url)}")
@@ -118,5 +143,5 @@ def _introduce(service: JobService, target: str | None, started: Endpoints) -> N
     if started.nats_url or started.database_url:
         whose = "these servers" if started.nats_url and started.database_url else "what was started here"
         talk(f"other commands in this folder find {whose} by themselves; Ctrl-C stops it all", style="dim")
-    if started.nats_url:
+    if started.nats_url and not started.nats_url.endswith(f":{STANDARD_PORT}"):
         talk(f"for plain NATS clients: export NATS_URL={started.nats_url}", style="dim")

@@ -1,21 +1,27 @@
 """The process that `jsjobs dev` runs an application in: imports it, and runs its worker and a router.
 
+It tells its parent which files it has imported, and when it runs jobs.
+
 `jsjobs dev` stays and keeps the servers, this is started anew whenever the application changes. It ends with its
 parent, however that ends: they share a socket, and the system closes the parent's end.
 """
 
+import json
 import os
+import select
 import signal
 import socket
 import sys
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
+from types import ModuleType
 
 from jsjobs import JobService
 from jsjobs.cli.dev import prepare, serving
 from jsjobs.cli.exit_codes import BROKEN, WRONG_USE
-from jsjobs.cli.load import load_application
+from jsjobs.cli.load import load_application, source_folders
 from jsjobs.cli.options import be_verbose
 from jsjobs.cli.problems import report
 from jsjobs.cli.serving import run_until_stopped, start_logging
@@ -23,6 +29,55 @@ from jsjobs.cli.standard_streams import flush_output
 
 _ORPHANS_GRACE = 3.0
 _LAST_WORD = 6.0
+_LOOK = 0.25
+"""Seconds between two looks for further imported files: handlers may import, too."""
+
+
+class Parent:
+    """The `jsjobs dev` that has started this process.
+
+    Args:
+        line: Number of the file descriptor that leads to it.
+    """
+
+    def __init__(self, line: int) -> None:
+        self._line = socket.socket(fileno=line)
+        self._line.set_inheritable(False)
+        self._folders: list[Path] | None = None
+        self._looked_at: set[str] = set()
+
+    def tell(self, **what: object) -> None:
+        """Tell it something."""
+        with suppress(OSError):  # it has gone, and we are about to go
+            self._line.sendall(json.dumps(what).encode() + b"\n")
+
+    def tell_imported(self, folders: list[Path]) -> None:
+        """Tell it which files below these folders were imported, and from now on of further ones."""
+        self.tell(imported=self._imported(folders))
+        self._folders = folders
+
+    def stay_with(self) -> None:
+        """Return when it has gone."""
+        # It sends nothing, so that there is something to read only at its end.
+        while not select.select((self._line,), (), (), _LOOK)[0]:
+            if self._folders is not None and (further := self._imported(self._folders)):
+                self.tell(imported=further)
+
+    def _imported(self, folders: list[Path]) -> list[str]:
+        """The files below these folders that were imported since the last look."""
+        further = set(sys.modules) - self._looked_at
+        self._looked_at |= further
+        files = [file for name in further if (file := _file_of(sys.modules.get(name))) is not None]
+        # As it was found, and where it really is: the folder may have it by either name.
+        found = {each for file in files for each in (file, file.resolve())}
+        return sorted(str(file) for file in found if any(file.is_relative_to(folder) for folder in folders))
+
+
+def _file_of(module: object) -> Path | None:
+    if not isinstance(module, ModuleType):
+        return None
+    file = object.__getattribute__(module, "__dict__").get("__file__")  # by getattr a lazy module would be loaded
+    return Path(file) if isinstance(file, str) else None
 
 
 def main(target: str, line: str, *flags: str) -> int:
@@ -35,14 +90,14 @@ def main(target: str, line: str, *flags: str) -> int:
     """
     if flags:
         be_verbose()
-    parent = socket.socket(fileno=int(line))
-    parent.set_inheritable(False)
+    parent = Parent(int(line))
     threading.Thread(target=_end_with, args=(parent,), name="jsjobs-parent", daemon=True).start()
     try:
         service = load_application(target)
     except Exception as error:  # noqa: BLE001 - as for every command
         code = report(error)
         return code if code == WRONG_USE else BROKEN
+    parent.tell_imported(source_folders(target))
     start_logging()
     try:
         run_until_stopped(_serve(service, parent))
@@ -51,19 +106,17 @@ def main(target: str, line: str, *flags: str) -> int:
     return 0
 
 
-async def _serve(service: JobService, parent: socket.socket) -> None:
+async def _serve(service: JobService, parent: Parent) -> None:
     async def before() -> None:
         await prepare(service)
-        with suppress(OSError):  # it has gone, and we are about to go
-            parent.sendall(str(service.config.grace).encode())
+        parent.tell(grace=service.config.grace)
 
     await serving(service, works=True, before=before).run()
 
 
-def _end_with(parent: socket.socket) -> None:
+def _end_with(parent: Parent) -> None:
     """Wait for the parent's end, then stop as after a signal, and soon after as after a second one."""
-    with suppress(OSError):
-        parent.recv(1)  # nothing is ever sent: it returns when the other end is closed
+    parent.stay_with()
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(_ORPHANS_GRACE)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,5 +1,6 @@
 """The process that `jsjobs dev` runs an application in, seen from `jsjobs dev`."""
 
+import json
 import os
 import signal
 import socket
@@ -8,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 from jsjobs.cli.output import talk
 
@@ -28,7 +30,9 @@ class DevProcess:
     def __init__(self, target: str, *, verbose: bool) -> None:
         self._line, theirs = socket.socketpair()  # when our end is gone, it ends too
         self._line.setblocking(False)
+        self._heard = b""
         self._grace: float | None = None
+        self._imported: set[Path] | None = None
         self._started_at = time.monotonic()
         # -P: the current folder must not stand before Python's own modules.
         command = [sys.executable, "-P", "-m", "jsjobs.cli.dev_child", target, str(theirs.fileno())]
@@ -40,10 +44,25 @@ class DevProcess:
     @property
     def prepared(self) -> bool:
         """Whether it came so far as to run jobs."""
-        if self._grace is None:
-            with suppress(OSError, ValueError):
-                self._grace = float(self._line.recv(64))
+        self._listen()
         return self._grace is not None
+
+    def uses(self, files: set[Path]) -> set[Path]:
+        """Those of these files that it has imported; all of them while it is still importing."""
+        self._listen()
+        imported = self._imported
+        return files if imported is None else {file for file in files if imported & {file, file.resolve()}}
+
+    def _listen(self) -> None:
+        """Take what it has told of itself, a line of JSON each time."""
+        with suppress(OSError):  # it has said no more yet, or has gone
+            while data := self._line.recv(65536):
+                self._heard += data
+        *lines, self._heard = self._heard.split(b"\n")
+        for said in map(json.loads, lines):
+            self._grace = said.get("grace", self._grace)
+            if "imported" in said:
+                self._imported = (self._imported or set()) | set(map(Path, said["imported"]))
 
     @property
     def code(self) -> int | None:

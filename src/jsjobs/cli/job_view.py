@@ -6,9 +6,9 @@ from rich.text import Text
 from jsjobs.cli.durations import format_duration
 from jsjobs.cli.output import local_time, plain, print_value, screen
 from jsjobs.cli.problems import Failed
-from jsjobs.jetstream.progress import ProgressUpdate
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import JobStatusResponse, Status
+from jsjobs.model.progress import ProgressUpdate
 
 _STYLES = {
     Status.QUEUED: "cyan",

@@ -19,10 +19,10 @@ _GROWN_UP = 20.0
 
 
 class Reloading:
-    """Runs an application in a process of its own, and that process anew when a Python file changes.
+    """Runs an application in a process of its own, and that process anew when a file changes that it has imported.
 
-    A version that cannot be imported, or dies while it is, waits for the next change. What cannot be run at all the
-    first time (wrong use, a server that cannot be reached) ends the run.
+    A version that cannot be imported, or dies while it is, waits for a change of any Python file. What cannot be run at
+    all the first time (wrong use, a server that cannot be reached) ends the run.
 
     Args:
         target: The application.
@@ -45,8 +45,10 @@ class Reloading:
         code = None
         try:
             for changed in changes(source_folders(self._target)):
-                if changed and not self._signals:
-                    self._reload(changed)
+                forget_bytecode(changed)
+                used = changed if self._process is None else self._process.uses(changed)
+                if used and not self._signals:
+                    self._reload(used)
                 code = self._look()
                 if code is not None or self._signals:
                     break
@@ -62,7 +64,6 @@ class Reloading:
     def _reload(self, changed: set[Path]) -> None:
         talk(f"{_named(changed)} changed: reloading")
         self._stop()
-        forget_bytecode(changed)
         self._start_at, self._delay = 0.0, _SOON
 
     def _stop(self) -> None:

@@ -20,6 +20,7 @@ from jsjobs.jetstream.generations import live_shards
 from jsjobs.jetstream.steps import Action, Step
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.topology import Tell, Topology
+from jsjobs.jetstream.unasked import keep_unasked
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import Priority
 from jsjobs.postgres.errors import DatabaseError, SchemaMissing
@@ -27,14 +28,23 @@ from jsjobs.settings import MAX_SHARDS, Config
 
 app = typer.Typer(no_args_is_help=True, help="The streams and consumers on the server.", rich_markup_mode="rich")
 
-Replicas = Annotated[int | None, typer.Option(help="Copies of every stream [dim](JSJOBS_REPLICAS, else 1)[/]")]
-Scale = Annotated[int | None, typer.Option(help="Multiplies every priority's shards [dim](JSJOBS_SCALE, else 1)[/]")]
+Replicas = Annotated[
+    int | None,
+    typer.Option(help="Copies of every stream [dim](JSJOBS_REPLICAS, else what the server has, or 1)[/]"),
+]
+Scale = Annotated[
+    int | None,
+    typer.Option(
+        help="Multiplies the shards of every priority, 4, 3, 2, 1 or JSJOBS_POOLS "
+        "[dim](JSJOBS_SCALE, else what the server has)[/]"
+    ),
+]
 Shards = Annotated[
     list[str] | None,
     typer.Option(
         metavar="PRIORITY=COUNT",
-        help="Shards of one priority, before --scale; may be repeated. The others get what the settings say "
-        "[dim](JSJOBS_POOLS, else 4, 3, 2, 1)[/]",
+        help="Shards of one priority, before --scale; may be repeated "
+        "[dim](JSJOBS_POOLS, else what the server has, or 4, 3, 2, 1)[/]",
     ),
 ]
 OneCopy = Annotated[
@@ -62,9 +72,13 @@ def plan(
 
     async def go() -> list[Step]:
         async with connected(config) as connection:
-            return await _topology(connection, config).plan(await _floor(config), one_copy=one_copy)
+            wanted = await _wanted(connection, config)
+            return await _topology(connection, wanted).plan(await _floor(config), one_copy=one_copy)
 
-    print_steps(run(go()), as_json=as_json)
+    steps = run(go())
+    print_steps(steps, as_json=as_json)
+    if not as_json and any(step.kind == "shards" for step in steps):
+        talk(f"the number of shards is asked for by {_who_asks(config, scale, shards)}", style="dim")
 
 
 @app.command(
@@ -84,6 +98,8 @@ def apply(
     as_json: Json = False,
 ) -> None:
     """Make the server match what is declared; never deletes a queue, and doing it again does nothing.
+
+    A setting that is given nowhere asks for nothing: what the server has of it is kept.
 
     Another shard count than before is changed while jobs come and go: new jobs wait until those of the old shards have
     ended, so that every entity keeps its order. It may be stopped and run again at any moment, and goes on then. A
@@ -146,7 +162,7 @@ def apply_streams(
     async def go() -> list[Step]:
         async with connected(config) as connection:
             try:
-                topology, floor = _topology(connection, config), await _floor(config)
+                topology, floor = _topology(connection, await _wanted(connection, config)), await _floor(config)
                 return await topology.apply(floor, tell=tell, wait=wait, one_copy=one_copy)
             except JobError as error:
                 raise Failed(error.message) if error.reason is Reason.VALIDATION else error from None
@@ -163,8 +179,29 @@ async def finish_changes(config: Config) -> None:
 def _settings(replicas: int | None, scale: int | None, shards: list[str] | None) -> Config:
     given: dict[str, Any] = {"replicas": replicas, "scale": scale}
     if shards:
-        given["pools"] = {**settings().pools, **dict(_pool(text) for text in shards)}
+        asked = settings()
+        pools = asked.pools if "pools" in asked.model_fields_set else {}
+        given["pools"] = {**pools, **dict(_pool(text) for text in shards)}
     return settings(**given)
+
+
+def _who_asks(config: Config, scale: int | None, shards: list[str] | None) -> str:
+    """Which options and variables say how many shards there are to be."""
+    asking = {
+        "--shards": bool(shards),
+        "JSJOBS_POOLS": "pools" in settings().model_fields_set,
+        "--scale": scale is not None,
+        "JSJOBS_SCALE": scale is None and "scale" in config.model_fields_set,
+    }
+    return ", ".join(name for name, asks in asking.items() if asks) or "nobody: an unfinished change is finished"
+
+
+async def _wanted(connection: Connection, config: Config) -> Config:
+    """What the server is to have; where nobody asks for a value, what it has."""
+    wanted, kept = await keep_unasked(connection, Names(config.namespace), config)
+    for one in kept:
+        talk(f"{one} ({one.variable})", style="dim")
+    return wanted
 
 
 def _pool(text: str) -> tuple[Priority, int]:

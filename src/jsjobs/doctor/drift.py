@@ -17,7 +17,11 @@ _AS_SAID = "delete the stream when it is empty, then `jsjobs streams apply`"
 
 
 async def declared(patient: Patient) -> AsyncIterator[Finding]:
-    """Streams, consumers and shard counts that are not as declared."""
+    """Streams, consumers and shard counts that are not as declared, and what differs though nobody here asks for it."""
+    for one in patient.unasked:
+        remedy = f"to have it compared, set {one.variable} as it is set where the streams are applied"
+        what = str(one).partition(": ")[2]
+        yield Finding("declared", Severity.NOTE, what, one.where, remedy)
     changing = {priority for priority, live in patient.live.items() if len(live.generations) > 1}
     for step in await Topology(patient.connection, patient.names, patient.config).plan():
         is_of_change = step.kind == "shards" and step.priority in changing
@@ -39,6 +43,11 @@ def _of(step: Step) -> Finding:
     if step.action is Action.DELETE:
         what = f"{step.reason}: they take deliveries, or a place among the consumers that the account may have"
         return Finding("declared", Severity.WARNING, what, step.name, _APPLY)
+    if step.kind == "shards" and "shards" in step.changes:
+        there, asked = step.changes["shards"]
+        what = f"the server has {there:,}; JSJOBS_POOLS and JSJOBS_SCALE here ask for {asked:,}"
+        remedy = f"if {asked:,} is meant, `{_APPLY}` with these settings; if {there:,} is, set it here too"
+        return Finding("declared", Severity.WARNING, what, where, remedy)
     return Finding("declared", Severity.WARNING, f"it is not as declared: {differing(step)}", where, _APPLY)
 
 

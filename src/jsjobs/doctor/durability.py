@@ -11,12 +11,16 @@ from jsjobs.jetstream.servers import ASKED_FOR_JETSTREAM
 _ALWAYS = "`jetstream { sync_interval: always }` on every server, and JSJOBS_REPLICAS=3"
 
 
-async def sync(patient: Patient) -> AsyncIterator[Finding]:
-    """Sync settings, as far as they can be seen."""
-    if patient.config.replicas == 1:
+async def one_copy(patient: Patient) -> AsyncIterator[Finding]:
+    """Streams that nothing but one disk holds."""
+    if patient.streams and all(info["config"]["num_replicas"] == 1 for info in patient.streams.values()):
         what = "one copy of each stream: the loss of the server's disk is the loss of all jobs"
         remedy = "if that matters: three servers, JSJOBS_REPLICAS=3, then `jsjobs streams apply`"
         yield Finding("sync", Severity.NOTE, what, "JSJOBS_REPLICAS", remedy)
+
+
+async def sync(patient: Patient) -> AsyncIterator[Finding]:
+    """Sync settings, as far as they can be seen."""
     found = (await patient.jetstream()).sync
     if not found:
         what = (

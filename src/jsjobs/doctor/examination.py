@@ -52,6 +52,7 @@ _OF_SERVERS = (
     _Check("sync", durability.sync, ""),
 )
 _OF_STREAMS = (
+    _Check("sync", durability.one_copy, ""),
     _Check("copies", copies.copies, "every stream has a leader and all of its copies"),
     _Check("types", capacity.types, "few types of jobs wait in each queue"),
     _Check("capacity", capacity.room, "the queues have room"),
@@ -63,7 +64,8 @@ _OF_SHARDS = (
     _Check("change", drift.unfinished_changes, "no change of a shard count is under way"),
     _Check("paused", shards.paused, "no priority is paused"),
     _Check("workers", shards.workers, "workers listen to every shard"),
-    _Check("stalled", shards.stalled, "no shard stands still"),
+    _Check("stalled", shards.stalled, "every shard with jobs and workers delivers"),
+    _Check("held", shards.held, "no job holds up others of its shard for long"),
     _Check("redelivery", redelivery.redelivered, "no job is delivered again and again"),
     _Check("given_up", redelivery.zombies, "no queue holds a job that the server gave up"),
     _Check("letters", letters.waiting, "no letter waits"),

@@ -22,6 +22,7 @@ from jsjobs.jetstream.servers import (
     look_at_servers,
 )
 from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.unasked import Unasked, keep_unasked
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority, utc_now
 from jsjobs.settings import Config
@@ -38,6 +39,7 @@ class Patient:
     """One namespace on its servers."""
 
     config: Config
+    """The settings; once the shards are read, with what the server has where they ask for nothing."""
     names: Names
     connection: Connection
     now: Callable[[], datetime] = utc_now
@@ -59,6 +61,8 @@ class Patient:
     overview: Overview | None = None
     """None where there are no queues, or not all streams answer."""
 
+    unasked: list[Unasked] = field(default_factory=list)
+    """What the server has otherwise than by default, and no setting here asks for."""
     _jetstream: asyncio.Task[JetStreamLooks] | None = None
 
     @property
@@ -124,6 +128,7 @@ class Patient:
             JobError: If they cannot be asked for.
         """
         if self.queues:
+            self.config, self.unasked = await keep_unasked(self.connection, self.names, self.config)
             self.shards = await live_shards(self.connection, self.names)
             self.live = {one: await read_live(self.connection, self.names, one) for one in self.queues}
             self.overview = await Observer(self.connection, self.names).look(0)

@@ -8,9 +8,12 @@ from datetime import timedelta
 from jsjobs.doctor.finding import Finding, Severity
 from jsjobs.doctor.patient import Patient
 from jsjobs.jetstream.api import parse_time, server_time
-from jsjobs.jetstream.oldest import oldest_waiting
+from jsjobs.jetstream.in_flight import InFlight, RunningJob
+from jsjobs.jetstream.oldest import first_waiting, oldest_waiting
 from jsjobs.jetstream.overview import ShardLook
 from jsjobs.jetstream.shard_consumers import UNTIL_RESUMED
+from jsjobs.jetstream.state import StateStore
+from jsjobs.model.job import Status
 from jsjobs.model.times import rfc3339
 
 
@@ -68,6 +71,41 @@ async def stalled(patient: Patient) -> AsyncIterator[Finding]:
                 f"`jsjobs pause {shard.shard.priority} --for 5s` wakes it when that ends; if not, restart the workers"
             )
             yield Finding("stalled", Severity.PROBLEM, what, shard.name, remedy)
+
+
+async def held(patient: Patient) -> AsyncIterator[Finding]:
+    """Shards in which jobs wait for one that has held the shard for long: a slow one, or one that fails again."""
+    behind = {look.name: look for look in patient.looks if look.waiting and look.running}
+    busy = {look.shard: patient.shards[look.shard] for look in behind.values() if look.shard in patient.shards}
+    in_flight = InFlight(patient.connection, patient.names, StateStore(patient.connection, patient.names))
+    for job in await in_flight.jobs(busy, len(busy)):
+        look, since = behind[job.shard], job.begun_at or job.since
+        if (look.seen_at - since).total_seconds() <= patient.config.ack_wait:
+            continue
+        first = await first_waiting(patient.connection, patient.names, look.shard, look.last_delivered)
+        waited = 0.0 if first is None else max(0.0, (look.seen_at - first).total_seconds())
+        of_type = f" ({job.type})" if job.type else ""
+        what = (
+            f"{job.job_id}{of_type} has held it since {rfc3339(since)}, {_until(job)}; jobs wait behind it: "
+            f"{look.waiting:,}, the first for {waited:,.0f} s"
+        )
+        remedy = (
+            f"`jsjobs status {job.job_id}` tells why, `jsjobs cancel {job.job_id}` ends it; more shards let fewer "
+            "jobs wait behind a slow one"
+        )
+        yield Finding("held", Severity.WARNING, what, job.shard, remedy)
+
+
+def _until(job: RunningJob) -> str:
+    """How long it holds its shard."""
+    if job.snoozed_until is not None:
+        return f"and its handler is called again at {rfc3339(job.snoozed_until)}"
+    if job.next_attempt_at is not None:
+        when = rfc3339(job.next_attempt_at)
+        return f"has failed, and is tried again at {when}, attempt {job.attempt + 1} of {job.max_attempts}"
+    if job.status is Status.PROCESSING:
+        return f"until attempt {job.attempt} of {job.max_attempts} ends, which began at {rfc3339(job.since)}"
+    return "until a worker begins it again"
 
 
 def _is_quiet(patient: Patient, shard: ShardLook) -> bool:

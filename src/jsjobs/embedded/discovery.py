@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,12 @@ class Endpoints:
     Attributes:
         nats_url: The NATS server's address; None when it was not asked for.
         database_url: The PostgreSQL server's; None when it was not asked for.
+        settings: Those of the application that runs on them, by their names, as far as it told any.
     """
 
     nats_url: str | None
     database_url: str | None
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 def discover(start: Path) -> Endpoints | None:
@@ -37,15 +39,29 @@ def discover(start: Path) -> Endpoints | None:
     return None
 
 
+def share_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Let who finds the servers of this folder find these settings with them, in the place of earlier ones."""
+    file = folder / HOME / SERVERS_FILE
+    text = json.dumps({**_state(file), "settings": settings}, indent=1)
+    new = file.with_name(f"{SERVERS_FILE}.settings")
+    new.write_text(text, encoding="utf-8")
+    new.replace(file)
+
+
+def _state(file: Path) -> dict[str, Any]:
+    state: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return state
+
+
 def _read(file: Path) -> Endpoints | None:
     try:
         if file.stat().st_uid != os.geteuid():  # anybody may leave one in /tmp, and jobs would go there
             return None
-        state: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        state = _state(file)
         from jsjobs.embedded.processes import is_alive  # most folders have no servers
 
         processes = [(int(process["pid"]), float(process["born"])) for process in state["processes"]]
         running = all(is_alive(pid, born) for pid, born in processes)
-        return Endpoints(state["nats_url"], state["database_url"]) if running else None
+        return Endpoints(state["nats_url"], state["database_url"], dict(state["settings"])) if running else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from jsjobs.embedded import postgres_place
 from jsjobs.embedded.discovery import HOME, SERVERS_FILE, Endpoints
 from jsjobs.embedded.errors import EmbeddedError, ServersAlreadyRunning
 from jsjobs.embedded.nats import NatsServer
@@ -27,13 +28,15 @@ class LocalServers:
 
     Args:
         folder: The project's folder; made if it is missing.
+        nats_port: As the `port` of `NatsServer`.
+        preferred_nats_port: As its `preferred_port`.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, nats_port: int | None = None, preferred_nats_port: int | None = None) -> None:
         """See the class."""
         self.folder = folder.resolve()
         self.home = self.folder / HOME
-        self.nats = NatsServer(self.home)
+        self.nats = NatsServer(self.home, port=nats_port, preferred_port=preferred_nats_port)
         self.postgres = PostgresServer(self.home)
         self._lock: IO[str] | None = None
 
@@ -65,6 +68,17 @@ class LocalServers:
             steps.callback(self.nats.stop)
             steps.callback(self.postgres.stop)
             steps.callback((self.home / SERVERS_FILE).unlink, missing_ok=True)
+
+    @property
+    def started(self) -> bool:
+        """Whether this owner has started them, and not stopped them."""
+        return self._lock is not None
+
+    @property
+    def data(self) -> list[Path]:
+        """The folders that hold their data; root's Postgres has one of its own."""
+        postgres = postgres_place.find_data(self.home)
+        return [self.home, *([] if postgres is None or postgres.is_relative_to(self.home) else [postgres])]
 
     def remove(self) -> None:
         """Stop them and delete their data.
@@ -116,6 +130,7 @@ class LocalServers:
 
     def _announce(self, found: Endpoints) -> None:
         pids = [os.getpid(), *(pid for pid in (self.nats.pid, self.postgres.pid) if pid is not None)]
+        # Their application tells its settings once it runs, `share_settings`.
         text = json.dumps({**asdict(found), "processes": [{"pid": pid, "born": birth(pid)} for pid in pids]}, indent=1)
         new = self.home / f"{SERVERS_FILE}.new"
         new.write_text(text, encoding="utf-8")

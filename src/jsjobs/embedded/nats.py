@@ -21,6 +21,10 @@ NAME = "nats-server"
 HOST = "127.0.0.1"
 DEFAULTS = "max_payload: 1MB\n"
 PORT_FREE_S = 3.0
+ANY = -1
+"""As the server's `--port`: one that is free."""
+STANDARD_PORT = 4222
+"""Where NATS clients look for a server unless they are told."""
 
 
 class NatsServer(Server):
@@ -33,11 +37,14 @@ class NatsServer(Server):
     Args:
         home: Holds its data, its configuration and its log, nats.log; made if it is missing.
         port: The port to listen on; None for the one this home had before, or else any free one.
+        preferred_port: One to listen on before those, where it is free and no `port` is given.
         config: More server configuration, as text in the server's own format. Address, port and storage are not its
             business: the command line settles them.
     """
 
-    def __init__(self, home: Path, *, port: int | None = None, config: str = "") -> None:
+    def __init__(
+        self, home: Path, *, port: int | None = None, preferred_port: int | None = None, config: str = ""
+    ) -> None:
         """See the class."""
         self.home = home.resolve()
         self.log = self.home / "nats.log"
@@ -46,6 +53,7 @@ class NatsServer(Server):
         self._pid_file = self.home / "nats.pid"
         self._port_file = self.home / "nats.port"
         self._port = port
+        self._preferred_port = preferred_port
 
     def start(self) -> None:
         """Start it, and return when it takes connections; nothing happens if it runs.
@@ -59,8 +67,17 @@ class NatsServer(Server):
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.end_left_over()
         self._config_file.write_text(f"{DEFAULTS}{self._config}\n", encoding="utf-8")
-        argv = [binary, "-c", str(self._config_file), "-a", HOST, f"--port={self._choose_port()}"]
+        argv = [binary, "-c", str(self._config_file), "-a", HOST]
         argv += ["-js", "-sd", str(self.home), "-P", str(self._pid_file), "--ports_file_dir", str(self.home)]
+        chosen = self._choose_port()
+        try:
+            self._launch([*argv, f"--port={chosen}"])
+        except EmbeddedError:
+            if self._port is not None or chosen == ANY or _is_free(chosen):
+                raise
+            self._launch([*argv, f"--port={ANY}"])  # another process was first to take it
+
+    def _launch(self, argv: list[str]) -> None:
         child = Child(argv, log=self.log, cwd=self.home)
         self._child = child
         self._port = child.wait_for(lambda: self._read_port(child.pid))
@@ -102,10 +119,12 @@ class NatsServer(Server):
 
     def _choose_port(self) -> int:
         if self._port is None:
+            if self._preferred_port is not None and _is_free(self._preferred_port):
+                return self._preferred_port
             with contextlib.suppress(OSError, ValueError):
                 remembered = int(self._port_file.read_text(encoding="ascii"))
-                return remembered if _is_free(remembered) else -1
-            return -1
+                return remembered if _is_free(remembered) else ANY
+            return ANY
         # Clients know this port, so no other will do. A connection that merely passes through it is soon gone.
         deadline = time.monotonic() + PORT_FREE_S
         while not _is_free(self._port):

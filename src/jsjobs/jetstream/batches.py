@@ -28,7 +28,7 @@ from jsjobs.jetstream.settled import settled
 from jsjobs.jetstream.state import WRONG_REVISION, is_left_by_expiry
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.wire import UnreadableHeaders, parse_job_headers, value_of
-from jsjobs.model.batch import MAX_IDS, BatchRecord, BatchRuns, BatchStatus, ids_of, runs_of
+from jsjobs.model.batch import MAX_IDS, BatchRecord, BatchRuns, BatchStatus, StatusCounts, ids_of, runs_of
 from jsjobs.model.checks import checked_text, problems
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority, Status, random_token, utc_now
@@ -145,7 +145,7 @@ class Batches:
             batch_id=batch_id,
             created_at=record.created_at,
             total=record.total,
-            counts={status: counted[status] for status in Status},
+            counts=StatusCounts({status: counted[status] for status in Status}),
             expired=counted[None],
             ids=ids,
         )

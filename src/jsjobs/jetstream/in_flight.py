@@ -41,6 +41,8 @@ class RunningJob:
     next_attempt_at: datetime | None
     snoozed_until: datetime | None = None
     """The same, where its handler snoozed: it waits for no retry."""
+    begun_at: datetime | None = None
+    """When its first attempt began; None, if none has begun."""
 
 
 class InFlight:
@@ -91,6 +93,7 @@ class InFlight:
             since=entry.history[-1].timestamp if entry.history else _delivered_at(info),
             next_attempt_at=entry.next_attempt_at if entry.status is Status.QUEUED else None,
             snoozed_until=entry.snoozed_until,
+            begun_at=next((item.timestamp for item in entry.history if item.status is Status.PROCESSING), None),
         )
 
     async def _entry(self, priority: Priority, sequence: int) -> JobStatusResponse | None:

@@ -10,13 +10,13 @@ from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionClosed
 from jsjobs.jetstream.follow import looks
 from jsjobs.jetstream.ids import checked_id
-from jsjobs.jetstream.progress import ProgressUpdate
 from jsjobs.jetstream.progress_feed import follow_progress
 from jsjobs.jetstream.state import Found, StateStore
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.waiting import waiting_entry
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import JobStatusResponse
+from jsjobs.model.progress import ProgressUpdate
 
 _AGAIN = 0.05
 

@@ -8,26 +8,14 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
-
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionLost, TooLarge
 from jsjobs.jetstream.subjects import Names
 from jsjobs.model.clipping import clipped
+from jsjobs.model.progress import ProgressUpdate
 
 INTERVAL = 0.05
 """Seconds between two updates of one job, at least: a chatty handler's are joined, the latest counts."""
-
-
-class ProgressUpdate(BaseModel):
-    """How far a job is."""
-
-    model_config = ConfigDict(frozen=True)
-
-    pct: float = Field(ge=0, le=100)
-    """Percent done, 0 to 100."""
-    message: str | None = None
-    timestamp: AwareDatetime
 
 
 class ProgressSender:

@@ -20,11 +20,11 @@ from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.errors import ConnectionClosed
 from jsjobs.jetstream.follow import AFTER_HINT, may_tell_end
 from jsjobs.jetstream.ids import checked_id
-from jsjobs.jetstream.progress import ProgressUpdate
 from jsjobs.jetstream.stored import read_batch
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.wire import value_of
 from jsjobs.model.errors import JobError
+from jsjobs.model.progress import ProgressUpdate
 
 _KEPT = 100
 """Updates of one job that the server keeps: `max_msgs_per_subject` of the stream."""

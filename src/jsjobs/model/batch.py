@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
-from jsjobs.model.job import Status
+from jsjobs.model.job import Status, StatusName
 
 _PLACE = re.compile(r"(.+)-([1-9][0-9]{0,15})")
 MAX_IDS = 1_000_000
@@ -39,6 +39,16 @@ class BatchRecord(BatchRuns):
     """What the others are named after; None: the batch. One that several lists were added to has new ones each time."""
 
 
+if TYPE_CHECKING:
+
+    class StatusCounts(dict[Status, int]):
+        """Jobs by status, which may be named by the word alone."""
+
+        def __getitem__(self, status: Status | StatusName, /) -> int: ...
+else:
+    StatusCounts = dict[Status, int]  # a status is its word
+
+
 class BatchStatus(BaseModel):
     """How far a batch is."""
 
@@ -48,7 +58,7 @@ class BatchStatus(BaseModel):
     created_at: datetime
     """When its jobs were queued."""
     total: int
-    counts: dict[Status, int]
+    counts: StatusCounts
     """Jobs by status; all five are there."""
     expired: int
     """Jobs that ended so long ago that how is no longer known."""

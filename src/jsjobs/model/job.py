@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
@@ -23,6 +23,12 @@ HISTORY_LAST = 80
 MAX_ERRORS_BYTES = 64 * MAX_ERROR_BYTES
 """All error texts of a history are kept to 256 KiB: an entry fits into one message, twice as long as they are in JSON.
 There is always room for those of the first 20 and last 80 items, of which at most every second one is a failure."""
+
+
+PriorityName = Literal["critical", "high", "normal", "low"]
+StatusName = Literal["queued", "processing", "complete", "failed", "cancelled"]
+DurationName = Literal["short", "long"]
+"""The words themselves, which do in the place of the members of these:"""
 
 
 class Priority(Word):

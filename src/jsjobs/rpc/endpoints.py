@@ -12,13 +12,13 @@ from pydantic import BaseModel
 
 from jsjobs.composing import owned_key
 from jsjobs.jetstream.micro import Endpoint, Refused, ServiceRequest
-from jsjobs.jetstream.progress import ProgressUpdate
 from jsjobs.jetstream.subjects import Names, entity_token
 from jsjobs.jetstream.tenant_keys import TenantKeys
 from jsjobs.model.context import RequestContext, enter_context
 from jsjobs.model.errors import JobError
 from jsjobs.model.ids import JobId
 from jsjobs.model.job import JobStatusResponse, Status, failure, utc_now
+from jsjobs.model.progress import ProgressUpdate
 from jsjobs.rpc.forms import (
     JobRequest,
     ReplayRequest,

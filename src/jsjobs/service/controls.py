@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from jsjobs.model.errors import JobError
 from jsjobs.model.ids import JobId
-from jsjobs.model.job import JobStatusResponse, Priority
+from jsjobs.model.job import JobStatusResponse, Priority, PriorityName
 from jsjobs.service.connections import Connections
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Controls(Connections):
 
         return await reschedule_job(self.connection, self.config, job_id, None)
 
-    async def pause(self, priority: Priority | str, seconds: float | None = None) -> Paused:
+    async def pause(self, priority: Priority | PriorityName, seconds: float | None = None) -> Paused:
         """Let no further job of a priority start, retries included; what runs goes on, and ends as always.
 
         Returns once it is known of every job that was delivered before whether it runs: at once, as a rule; after
@@ -106,7 +106,7 @@ class Controls(Connections):
 
         return await Pausing(self.connection, self._names).pause(_checked(priority), seconds)
 
-    async def resume(self, priority: Priority | str) -> bool:
+    async def resume(self, priority: Priority | PriorityName) -> bool:
         """Let jobs of a priority start again, whoever paused it and by whichever tool; returns once they do.
 
         Returns:
@@ -126,7 +126,9 @@ class Controls(Connections):
 
         return DeadLetters(self.database(), self.config.namespace)
 
-    async def replay(self, dlq_id: str, *, priority: Priority | str | None = None, force: bool = False) -> JobId:
+    async def replay(
+        self, dlq_id: str, *, priority: Priority | PriorityName | None = None, force: bool = False
+    ) -> JobId:
         """Put a dead job back into its queue, once, however often and by however many this is called.
 
         Args:
@@ -154,7 +156,7 @@ class Controls(Connections):
         )
 
 
-def _checked(priority: Priority | str) -> Priority:
+def _checked(priority: Priority | PriorityName) -> Priority:
     try:
         return Priority(priority)
     except ValueError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from jsjobs.service.connections import Connections
 if TYPE_CHECKING:
     from jsjobs.jetstream.ends import Ends
     from jsjobs.jetstream.lookup import Lookup
-    from jsjobs.jetstream.progress import ProgressUpdate
+    from jsjobs.model.progress import ProgressUpdate
 
 
 class Follows(Connections):
@@ -59,7 +59,7 @@ class Follows(Connections):
         """Wait for the ends of many jobs and return their results, in the order of the ids.
 
         Args:
-            job_ids: The jobs; any number of them, needing no consumer on the server.
+            job_ids: The jobs, or one; any number of them, needing no consumer on the server.
             timeout: Seconds to wait for all of them together; None: for ever.
             return_exceptions: Give a failed job's error in its place, instead of raising the first one.
 
@@ -89,6 +89,9 @@ class Follows(Connections):
 
     async def as_ended(self, job_ids: Iterable[str]) -> AsyncGenerator[JobStatusResponse, None]:
         """The final status of each job, as they end, in whatever order that is; an id that comes twice is told once.
+
+        Args:
+            job_ids: The jobs, or one.
 
         Raises:
             JobError: `NotFound`, if an id is not known; `RunnerUnavailable`; `Validation`, if what is given is no
@@ -132,7 +135,9 @@ def _failure_of(status: JobStatusResponse) -> JobError | None:
 
 
 def _checked_ids(job_ids: Iterable[str]) -> list[str]:
-    return [checked_text("a job id", job_id) for job_id in checked_list("the job ids", job_ids)]
+    # A text is an iterable of texts to type checkers, and a mapping one of its keys: both are what they seem to be.
+    given = [job_ids] if isinstance(job_ids, str) else job_ids.keys() if isinstance(job_ids, Mapping) else job_ids
+    return [checked_text("a job id", job_id) for job_id in checked_list("the job ids", given)]
 
 
 def _limit(timeout: float | None) -> float | None:

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Unpack
 from jsjobs.model.batch import BatchStatus
 from jsjobs.model.context import RequestContext, current_context, request_context
 from jsjobs.model.errors import JobError
+from jsjobs.model.ids import JobId
 from jsjobs.model.job import JobStatusResponse, Priority, Status
 from jsjobs.model.payload import JobPayload
 from jsjobs.model.periodic import ScheduleStatus
+from jsjobs.model.progress import ProgressUpdate
 from jsjobs.model.retry import Retry
 from jsjobs.model.snooze import Snooze
 from jsjobs.service.controls import Controls
@@ -69,6 +71,9 @@ class JobService(Submits, Follows, Controls):
     Status: TypeAlias = Status
     Retry: TypeAlias = Retry
     Snooze: TypeAlias = Snooze
+    JobId: TypeAlias = JobId
+    ProgressUpdate: TypeAlias = ProgressUpdate
+    BatchStatus: TypeAlias = BatchStatus
 
     # -- handlers
 

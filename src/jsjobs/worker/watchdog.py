@@ -231,10 +231,10 @@ def compare(shards: Iterable[Shard], config: Config) -> None:
     last = {shard.priority: shard.generation for shard in sorted(shards, key=lambda shard: shard.generation)}
     for priority, generation in last.items():
         asked = config.shards(priority)
-        if generation.shards != asked:
+        if generation.shards != asked and config.asks_for_shards(priority):
             logger.warning(
                 "%s has %d shards on the server, all of which are worked; these settings say %d, and `jsjobs "
-                "streams apply` would change that",
+                "streams apply` with them would change that",
                 priority,
                 generation.shards,
                 asked,

@@ -1,0 +1,51 @@
+"""On a job's way nothing polls, and no row is locked."""
+
+import asyncio
+
+import asyncpg
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from facts import eventually
+from jsjobs import JobService
+from jsjobs.jetstream.api import call
+from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.subjects import Names
+from jsjobs.model.job import Priority
+
+
+async def test_jobs_go_their_way_with_nobody_asking_for_them_and_the_table_locked(
+    jobs: JobService, plain: Client, connection: Connection, database_url: str
+) -> None:
+    asked: list[str] = []
+
+    async def note(request: Msg) -> None:
+        asked.append(request.subject)
+
+    await plain.subscribe("$JS.API.>", cb=note)
+    await plain.flush()
+
+    @jobs.handler("t", retry=JobService.Retry(initial=0.05))
+    async def run(payload: int, ctx: JobService.Context) -> int:
+        if payload % 3 == 0 and ctx.attempt == 1:
+            raise RuntimeError("once more")
+        return payload
+
+    locker = await asyncpg.connect(database_url)
+    try:
+        async with locker.transaction():
+            await locker.execute("lock table job_dlq in access exclusive mode")
+            async with jobs.worker(), jobs.router(), asyncio.timeout(30):
+                ids = await jobs.submit("t", list(range(9)), entity="e")
+                ids.append(await jobs.submit("t", 10, delay=0.5))
+                assert await jobs.results(ids) == [*range(9), 10]
+    finally:
+        await locker.close()
+    names = Names(jobs.config.namespace)
+    streams = [names.stream(priority) for priority in Priority]
+    await eventually(lambda: any(f"CONSUMER.LIST.{streams[0]}" in subject for subject in asked))
+    assert [subject for subject in asked if "CONSUMER.MSG.NEXT" in subject and names.namespace in subject.lower()] == []
+    for stream in streams:
+        consumers = (await call(connection, f"CONSUMER.LIST.{stream}"))["consumers"]
+        assert consumers
+        assert all(one["config"].get("deliver_subject") for one in consumers), "the server pushes"
