@@ -13,6 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 
 _WRONG_USE: type[Exception] = typer.BadParameter.__mro__[1]  # typer has no public name for it
 """What typer raises for arguments that cannot be used."""
+_PYDANTIC = "Value error, "
 
 
 class Entry(NamedTuple):
@@ -141,6 +142,7 @@ def _shown_safely() -> Iterator[None]:
     except _WRONG_USE as error:
         for name, value in vars(error).items():
             if isinstance(value, str):
+                value = value.replace(_PYDANTIC, "")  # noqa: PLW2901 - what typer puts before what its types say
                 shown = (char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in value)
                 setattr(error, name, "".join(shown))
         raise

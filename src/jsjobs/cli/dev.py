@@ -70,7 +70,7 @@ async def prepare(service: JobService) -> None:
             talk(f"{step.kind} {step.name}: {name} changed from {old} to {new}, as the settings say", style="yellow")
     created = sum(step.action is Action.CREATE for step in steps)
     if created:
-        talk(f"{created} streams and consumers created", style="dim")
+        talk(f"streams and consumers created: {created}", style="dim")
 
 
 def _route(service: JobService, servers: LocalServers) -> None:

@@ -10,7 +10,7 @@ from jsjobs.cli.bars import bar
 from jsjobs.cli.connect import run, service
 from jsjobs.cli.job_view import change_line, failed_as, print_status, progress_line
 from jsjobs.cli.options import Json, duration_option, examples, with_servers
-from jsjobs.cli.output import print_json, print_value, screen
+from jsjobs.cli.output import display, print_json, print_value
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import JobStatusResponse, Status, failure
 
@@ -41,7 +41,7 @@ def status(
                     if as_json:
                         print_json(now.model_dump(mode="json"))
                     else:
-                        screen().print(change_line(now, now.last_error or ""), soft_wrap=True)
+                        display(change_line(now, now.last_error or ""), soft_wrap=True)
 
     run(go())
 
@@ -89,11 +89,11 @@ def progress(*, job_id: JobIdArgument, as_json: Json = False) -> None:
                         elif shown.is_shown:
                             shown.show(done=update.pct, text=update.message)
                         else:
-                            screen().print(progress_line(update), soft_wrap=True)
+                            display(progress_line(update), soft_wrap=True)
             return await jobs.status(job_id)
 
     ended = run(go())
     if not as_json:
-        screen().print(change_line(ended, ""), soft_wrap=True)
+        display(change_line(ended, ""), soft_wrap=True)
     if ended.status is not Status.COMPLETE:
         raise failed_as(failure(ended))

@@ -23,6 +23,7 @@ from jsjobs.dead_letters.router import Router
 from jsjobs.health import Readiness
 from jsjobs.interrupts import is_ctrl_c
 from jsjobs.jetstream.errors import without_secrets
+from jsjobs.model.words import things
 from jsjobs.rpc import Rpc
 from jsjobs.safe_log import get_logger
 from jsjobs.worker.worker import Worker
@@ -167,11 +168,13 @@ class Serving:
     def _say_what_is_awaited(self) -> None:
         if self._worker is None and self._router is None:
             if self._rpc is not None and self._rpc.requests:
-                announce(f"stopping: answering {self._rpc.requests} request(s) under way; a second signal interrupts")
+                announce(
+                    f"stopping: answering {things(self._rpc.requests, 'request')} under way; a second signal interrupts"
+                )
         elif self._worker is None:
             announce("stopping: waiting for the letters in hand; a second signal interrupts")
         elif self._worker.running:
-            announce(f"stopping: waiting for {self._worker.running} running job(s); a second signal interrupts")
+            announce(f"stopping: waiting for {things(self._worker.running, 'running job')}; a second signal interrupts")
 
     def _readiness(self, stop: Stop) -> Readiness:
         """As it is now; the health endpoints ask from another thread, so this only reads."""

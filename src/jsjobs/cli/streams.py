@@ -9,7 +9,7 @@ from jsjobs import JobService
 from jsjobs.cli.connect import run, settings
 from jsjobs.cli.draining import shown_draining
 from jsjobs.cli.options import Json, examples, with_servers
-from jsjobs.cli.output import print_json, screen, talk
+from jsjobs.cli.output import display, print_json, talk
 from jsjobs.cli.problems import Failed, WrongUse
 from jsjobs.cli.streams_view import print_steps, table_of
 from jsjobs.jetstream.api import find
@@ -122,9 +122,9 @@ def show(*, as_json: Json = False) -> None:
     if as_json:
         print_json(found)
     else:
-        screen().print(table_of(found["streams"]))
-        screen().print()
-        screen().print(table_of(found["shards"]))
+        display(table_of(found["streams"]))
+        display()
+        display(table_of(found["shards"]))
 
 
 def apply_streams(

@@ -6,7 +6,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from jsjobs.cli.output import dumps, plain, print_json, screen, talk
+from jsjobs.cli.output import display, dumps, plain, print_json, talk
 from jsjobs.jetstream.steps import Action, Step
 
 _STYLES = {Action.CREATE: "green", Action.UPDATE: "yellow", Action.REFUSE: "bold red", Action.KEEP: "dim"}
@@ -24,7 +24,7 @@ def print_steps(steps: Sequence[Step], *, as_json: bool) -> None:
             table.add_column(heading, overflow="fold", no_wrap=heading != "changes")
         for step in changed:
             table.add_row(Text(step.action, _STYLES[step.action]), plain(step.kind), plain(step.name), _changes(step))
-        screen().print(table)
+        display(table)
     kept = len(steps) - len(changed)
     if kept:
         talk(f"{kept} of {len(steps)} are as they should be", style="dim")

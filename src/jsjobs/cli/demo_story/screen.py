@@ -25,10 +25,6 @@ class Screen:
     """Prints the story."""
 
     def __init__(self) -> None:
-        # What a terminal cannot show becomes a question mark, not a traceback.
-        for stream in (sys.stdout, sys.stderr):
-            if hasattr(stream, "reconfigure"):
-                stream.reconfigure(errors="replace")
         self.console = Console(highlight=False)
         self._marks = "✓✗" if "utf" in self.console.encoding.lower() else "+!"
         self.live = self.console.is_terminal and sys.stdout.isatty() and not self.console.is_dumb_terminal
