@@ -169,7 +169,14 @@ async def test_a_full_disk_is_called_that(cli: Cli, ids: dict[str, str]) -> None
 @pytest.mark.long
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 async def test_closed_streams_are_no_error(cli: Cli, jobs: JobService, closed: str) -> None:
-    for command in ("submit echo 1", "submit echo - </dev/null", "queues", "queues --json", "top --count 1", "dlq list"):
+    for command in (
+        "submit echo 1",
+        "submit echo - </dev/null",
+        "queues",
+        "queues --json",
+        "top --count 1",
+        "dlq list",
+    ):
         shell = await asyncio.create_subprocess_shell(
             f"{cli.executable} {command} {closed}",
             cwd=cli.folder,

@@ -34,7 +34,7 @@ _SHARE = 4
 @with_servers
 def batch(
     *,
-    batch_id: Annotated[str, typer.Argument(help="As `jsjobs submit TYPE -` said it.")],
+    batch_id: Annotated[str, typer.Argument(metavar="BATCH_ID", help="As `jsjobs submit TYPE -` said it.")],
     watch: Annotated[bool, typer.Option("--watch", help="Wait until all its jobs have ended.")] = False,
     as_json: Json = False,
 ) -> None:

@@ -14,7 +14,9 @@ from jsjobs.cli.output import display, print_json, print_value
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import JobStatusResponse, Status, failure
 
-JobIdArgument = Annotated[str, typer.Argument(help="The job's id, such as critical-1795318823879006.")]
+JobIdArgument = Annotated[
+    str, typer.Argument(metavar="JOB_ID", help="The job's id, such as critical-1795318823879006.")
+]
 _ONE = "normal-1795318823879006"
 
 app = typer.Typer()

@@ -56,14 +56,19 @@ def talk(text: str, *, style: str = "") -> None:
     _say(plain(text, style))
 
 
+def prompt(text: str) -> None:
+    """Say what is asked, and stay on the line."""
+    _say(plain(text, "bold"), end="")
+
+
 def complain(text: str) -> None:
     """Say what went wrong."""
     _say(Text.assemble(("error: ", "bold red"), plain(text)))
 
 
-def _say(text: Text) -> None:
+def _say(text: Text, end: str = "\n") -> None:
     with suppress(*NOBODY_READS):
-        _Talk(stderr=True, highlight=False, soft_wrap=True).print(text)
+        _Talk(stderr=True, highlight=False, soft_wrap=True).print(text, end=end)
 
 
 class _Talk(Console):

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from jsjobs import JobService
+from jsjobs.cli.asking import Yes, ask_first
 from jsjobs.cli.connect import run, settings
 from jsjobs.cli.draining import shown_draining
 from jsjobs.cli.options import Json, examples, with_servers
@@ -60,11 +61,7 @@ def plan(
     """Show what apply would do; changes nothing."""
     config = _settings(replicas, scale, shards)
 
-    async def go() -> list[Step]:
-        async with connected(config) as connection:
-            return await _topology(connection, config).plan(await _floor(config), one_copy=one_copy)
-
-    print_steps(run(go()), as_json=as_json)
+    print_steps(run(_planned(config, one_copy=one_copy)), as_json=as_json)
 
 
 @app.command(
@@ -81,15 +78,19 @@ def apply(
     scale: Scale = None,
     shards: Shards = None,
     one_copy: OneCopy = False,
+    yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Make the server match what is declared; never deletes a queue, and doing it again does nothing.
 
     Another shard count than before is changed while jobs come and go: new jobs wait until those of the old shards have
     ended, so that every entity keeps its order. It may be stopped and run again at any moment, and goes on then. A
-    queue with several copies is changed only with --one-copy.
+    queue with several copies is changed only with --one-copy. What takes something away, such as shards or copies, is
+    asked about first, unless --yes is given.
     """
     config = _settings(replicas, scale, shards)
+    if not yes:
+        _ask_about_less(run(_planned(config, one_copy=one_copy)))
     try:
         with shown_draining() as tell:
             steps = run(apply_streams(config, tell=tell, one_copy=one_copy))
@@ -125,6 +126,24 @@ def show(*, as_json: Json = False) -> None:
         display(table_of(found["streams"]))
         display()
         display(table_of(found["shards"]))
+
+
+async def _planned(config: Config, *, one_copy: bool) -> list[Step]:
+    async with connected(config) as connection:
+        return await _topology(connection, config).plan(await _floor(config), one_copy=one_copy)
+
+
+def _ask_about_less(steps: list[Step]) -> None:
+    """Ask before the server has less than it was given: this shell may lack the settings of whoever gave it."""
+    less = [
+        f"{step.name}: {name} {old} → {new}"
+        for step in steps
+        if step.action is Action.UPDATE
+        for name, old, new in step.lowered()
+    ]
+    # What is refused stops all of it, and is said by what follows.
+    if less and not any(step.action is Action.REFUSE for step in steps):
+        ask_first(f"take away what the server has ({', '.join(less)})", yes=False)
 
 
 def apply_streams(

@@ -13,6 +13,10 @@ from jsjobs.jetstream.shard_consumers import FOR_GOOD, paused_until
 from jsjobs.jetstream.subjects import Generation
 from jsjobs.model.job import Priority
 
+UNLIMITED = -1
+_AMOUNTS = {"shards", "num_replicas", "max_bytes", "max_msgs", "max_msgs_per_subject"}
+"""Settings of which less means less room for jobs, or fewer of them at a time."""
+
 
 class Action(StrEnum):
     """What a step does."""
@@ -45,6 +49,18 @@ class Step:
         """Whether a stream gets more copies than it has."""
         had, wanted = self.changes.get("num_replicas", (1, 1))
         return self.action is Action.UPDATE and wanted > had
+
+    def lowered(self) -> list[tuple[str, int, int]]:
+        """Return what would be less than it is: its name, how much the server has, and how much is declared."""
+        return [
+            (name, old, new)
+            for name, (old, new) in self.changes.items()
+            if name in _AMOUNTS
+            and isinstance(old, int)
+            and isinstance(new, int)
+            and new >= 0
+            and (new < old or old == UNLIMITED)
+        ]
 
 
 def shards_step(
