@@ -14,7 +14,7 @@ from jsjobs.cli.asking import Yes, ask_first
 from jsjobs.cli.connect import run, service
 from jsjobs.cli.exit_codes import FAILED
 from jsjobs.cli.options import Json, duration_option, examples, with_servers
-from jsjobs.cli.output import complain, print_json, talk
+from jsjobs.cli.output import complain, end_silence, print_json, talk
 from jsjobs.cli.problems import judge
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import JobStatusResponse
@@ -83,6 +83,7 @@ def _waiting() -> Iterator[None]:
     if not sys.stderr.isatty():
         yield
         return
+    end_silence()
     with Console(stderr=True).status("until the job has stopped; Ctrl-C stops waiting, and takes nothing back"):
         yield
 

@@ -99,6 +99,8 @@ def _start(servers: LocalServers) -> Endpoints:
     nats, postgres = not has_nats(), not has_database()
     if not (nats or postgres):
         return Endpoints(None, None)
+    what = " and ".join(name for name, wanted in (("NATS", nats), ("Postgres", postgres)) if wanted)
+    talk(f"starting {what} for {servers.folder}", style="dim")
     started = servers.start(nats=nats, postgres=postgres)
     if started.nats_url is not None:
         use_nats(started.nats_url)

@@ -66,7 +66,7 @@ def result(
                 raise failed_as(error) if error.reason not in _OWN_REASONS else error from None
             print_json(value) if as_json else print_value(value)
 
-    run(go())
+    run(go(), f"the end of job {job_id}")
 
 
 _OWN_REASONS = {Reason.NOT_FOUND, Reason.RUNNER_UNAVAILABLE}
@@ -94,7 +94,7 @@ def progress(*, job_id: JobIdArgument, as_json: Json = False) -> None:
                             display(progress_line(update), soft_wrap=True)
             return await jobs.status(job_id)
 
-    ended = run(go())
+    ended = run(go(), f"a report of job {job_id}")
     if not as_json:
         display(change_line(ended, ""), soft_wrap=True)
     if ended.status is not Status.COMPLETE:

@@ -15,11 +15,29 @@ from rich.text import Text
 
 from jsjobs.cli.standard_streams import NOBODY_READS
 
+_spoken = False
 _NO_EDGE = 1_000_000
 """Columns that no row fills: rich wants a width, and a pipe has none."""
 # Characters that a terminal obeys instead of showing, or that turn the direction of writing; and halves of characters,
 # which no encoding can write.
 _HOSTILE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def has_spoken() -> bool:
+    """Whether anything was shown since `begin_silence`."""
+    return _spoken
+
+
+def begin_silence() -> None:
+    """Count as silent until something is shown."""
+    global _spoken  # noqa: PLW0603 - a process has one terminal
+    _spoken = False
+
+
+def end_silence() -> None:
+    """Count as heard: something is shown, or is about to be."""
+    global _spoken  # noqa: PLW0603 - as above
+    _spoken = True
 
 
 def screen() -> Console:
@@ -35,6 +53,7 @@ def display(what: RenderableType = "", *, style: str = "", soft_wrap: bool = Fal
         style: Of a text.
         soft_wrap: Whether a terminal breaks the lines, and not rich.
     """
+    end_silence()
     if sys.stdout.isatty():
         screen().print(what, style=style, soft_wrap=soft_wrap)
         return
@@ -67,6 +86,7 @@ def complain(text: str) -> None:
 
 
 def _say(text: Text, end: str = "\n") -> None:
+    end_silence()
     with suppress(*NOBODY_READS):
         _Talk(stderr=True, highlight=False, soft_wrap=True).print(text, end=end)
 
@@ -83,6 +103,7 @@ def plain(text: object, style: str = "") -> Text:
 
 def print_json(value: Any) -> None:
     """Print one JSON value on a line of its own, for programs."""
+    end_silence()
     # Flushed, since a reader waits for each line of a stream.
     print(dumps(value), flush=True)  # noqa: T201 - this is what prints
 

@@ -44,6 +44,18 @@ def start_logging() -> None:
     start_log(logging.INFO, "%(asctime)s %(levelname)-7s %(name)s: %(message)s")
 
 
+def introduce(service: JobService, *, routes: bool) -> None:
+    """Say first what a command that stays connects to.
+
+    Args:
+        service: Whose servers.
+        routes: Whether it brings dead letters into the database.
+    """
+    config = service.config
+    letters = f", dead letters go to {service.database().place}" if routes else ""
+    announce(f"connecting to {without_secrets(config.nats_url)}, namespace {config.namespace}{letters}", style="dim")
+
+
 def say_without_database() -> None:
     """What a worker says that has no database."""
     announce("no DATABASE_URL is set: dead letters wait in their stream until a router runs", style="yellow")

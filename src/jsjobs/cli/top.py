@@ -18,7 +18,7 @@ from jsjobs.cli.durations import format_duration
 from jsjobs.cli.keys import each_key
 from jsjobs.cli.looking import Seen, looks
 from jsjobs.cli.options import Json, duration_option, examples, with_servers
-from jsjobs.cli.output import display, print_json, screen
+from jsjobs.cli.output import display, end_silence, print_json, screen
 from jsjobs.cli.problems import WrongUse
 from jsjobs.cli.top_view import View, lines_of, picture, running_shown
 from jsjobs.jetstream.errors import without_secrets
@@ -91,6 +91,7 @@ async def _show(config: Config, interval: float, count: int | None) -> None:
 
     def draw() -> None:
         if last is not None:
+            end_silence()
             height = measured_height()
             live.update(picture(last, view, console.width, height), refresh=True)
 

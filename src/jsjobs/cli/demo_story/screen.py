@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from jsjobs.cli.output import plain
+from jsjobs.cli.output import end_silence, plain
 
 LINE_EVERY_S = 2.0
 PER_SECOND = 12
@@ -35,6 +35,7 @@ class Screen:
 
     def act(self, title: str) -> None:
         """Begin a part of the story."""
+        end_silence()
         self.console.print()
         self.console.print(Text(title, style="bold cyan"))
 
