@@ -18,7 +18,7 @@ def test_durations_are_read(text: str, seconds: float) -> None:
 )
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(
-        ValueError, match="invalid duration .*: (it has no unit, write 5s|write a number above zero and its unit)"
+        ValueError, match=r"invalid duration .*: (it has no unit, write 5s|write a number above zero and its unit)"
     ):
         parse_duration(text)
 

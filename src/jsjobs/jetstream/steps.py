@@ -14,7 +14,8 @@ from jsjobs.jetstream.subjects import Generation
 from jsjobs.model.job import Priority
 
 UNLIMITED = -1
-_AMOUNTS = {"shards", "num_replicas", "max_bytes", "max_msgs", "max_msgs_per_subject"}
+_AFTERWARDS = "shards afterwards"
+_AMOUNTS = {"shards", _AFTERWARDS, "num_replicas", "max_bytes", "max_msgs", "max_msgs_per_subject"}
 """Settings of which less means less room for jobs, or fewer of them at a time."""
 
 
@@ -87,6 +88,8 @@ def shards_step(
     leftovers = any(is_leftover(shard, first) for shard in shards)
     if len(generations) > 1 or moves or held or leftovers or live.paused_until or live.copies:
         changes = {"shards": (first.shards, last.shards)}
-        reason = "an unfinished change is finished" + ("" if last.shards == wanted else f", then changed to {wanted}")
+        if last.shards != wanted:
+            changes[_AFTERWARDS] = (last.shards, wanted)
+        reason = "an unfinished change is finished" + (", then another is made" if _AFTERWARDS in changes else "")
         return Step(Action.UPDATE, "shards", priority, changes, reason, priority=priority)
     return None
