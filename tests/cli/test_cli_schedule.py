@@ -154,6 +154,8 @@ async def test_what_only_the_server_can_refuse_is_one_line_too(cli: Cli) -> None
         (["--cron", "0 3 * *"], "not 4: '0 3 * *'"),
         (["--cron", "0 25 * * *"], "cron, hour: "),
         (["--cron", "@reboot"], "@reboot"),
+        (["--cron", "every day"], "'every day' is an interval, which --every takes, such as --every 30s or --every 1d"),
+        (["--cron", "@every 5m"], "'@every 5m' is an interval, which --every takes"),
         (
             ["--cron", "0 3 * * *", "--every", "30s"],
             "say when: either --cron, such as '0 9 * * 1-5', or --every, such as 30s",
