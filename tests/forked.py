@@ -206,8 +206,10 @@ def _become(asked: dict[str, Any], files: list[int]) -> NoReturn:
 
         os.setsid()
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    encoding = asked["env"].get("PYTHONIOENCODING")
     for number, mode in ((0, "r"), (1, "w"), (2, "w")):  # made anew: whether it is a terminal was asked at the start
-        stream = os.fdopen(number, mode, buffering=1 if number == 2 or os.isatty(number) else -1, closefd=False)
+        lines = 1 if number == 2 or os.isatty(number) else -1
+        stream = os.fdopen(number, mode, buffering=lines, encoding=encoding, closefd=False)
         setattr(sys, ("stdin", "stdout", "stderr")[number], stream)
         setattr(sys, ("__stdin__", "__stdout__", "__stderr__")[number], stream)
     os.environ.clear()

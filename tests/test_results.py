@@ -109,7 +109,7 @@ async def test_errors_in_their_places(worked: JobService) -> None:
         ("NotFound", "nonsense"),
     ]
     assert "has not ended after 2 s" in late.message
-    with pytest.raises(JobService.Error, match=r"1 of 2 jobs have not ended after 0\.2 s, such as low-") as caught:
+    with pytest.raises(JobService.Error, match=r"1 of 2 jobs not ended after 0\.2 s, such as low-") as caught:
         await worked.results([asked[1], going_on, going_on], timeout=0.2)
     assert (caught.value.reason, caught.value.job_id) == ("Timeout", going_on)
 

@@ -502,7 +502,7 @@ async def test_a_firing_that_no_worker_has_begun_is_queued_and_can_be_cancelled(
         with pytest.raises(JobService.Error, match="is queued after"):
             await jobs.result(job_id, timeout=0.2)
         assert (await jobs.cancel(job_id)).status is Status.CANCELLED
-        assert "was cancelled before" in await refused(jobs.cancel(job_id), "AlreadyCancelled")
+        assert "is already cancelled" in await refused(jobs.cancel(job_id), "AlreadyCancelled")
         async with jobs.worker() as worker:
             await jobs.result(before)
             await jobs.result(await jobs.submit("tick", {"n": 2}, entity="other"))

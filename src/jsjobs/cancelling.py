@@ -217,7 +217,7 @@ class _Cancelling:
         if found.entry is None:
             return JobError.from_not_found(f"job {self._job_id} ended, and its result has expired", job_id=self._job_id)
         if found.entry.status is Status.CANCELLED:
-            return JobError.from_already_cancelled(f"job {self._job_id} was cancelled before", job_id=self._job_id)
-        dead = f"dead already ({shortened(found.entry.last_error or 'no error', _SHOWN)})"
-        what = "complete already" if found.entry.status is Status.COMPLETE else dead
+            return JobError.from_already_cancelled(f"job {self._job_id} is already cancelled", job_id=self._job_id)
+        dead = f"already dead ({shortened(found.entry.last_error or 'no error', _SHOWN)})"
+        what = "already complete" if found.entry.status is Status.COMPLETE else dead
         return AlreadyEnded(f"job {self._job_id} cannot be cancelled: it is {what}", job_id=self._job_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -128,6 +129,8 @@ def load(**given: object) -> Config:
         text = f"settings: {problems(error)} (in the environment each is JSJOBS_<NAME>)"
         raise JobError.from_validation(text) from None
     except SettingsError as error:  # names the setting, and not what was in it
-        raise JobError.from_validation(f"settings: {error}: it must be JSON") from None
+        name = re.search(r'field "(\w+)"', str(error))
+        text = f"{name[1]}: it must be JSON, in the environment JSJOBS_{name[1].upper()}" if name else str(error)
+        raise JobError.from_validation(f"settings: {text}") from None
     except RecursionError:
         raise JobError.from_validation("settings: the JSON in one of them is nested too deeply") from None

@@ -110,7 +110,8 @@ class Cli:
         )
         async with asyncio.timeout(30):
             out, err = await process.child.communicate(None if stdin is None else stdin.encode())
-        return Ended(process.child.returncode or 0, out.decode(), err.decode())
+        encoding = env.get("PYTHONIOENCODING", "utf-8")
+        return Ended(process.child.returncode or 0, out.decode(encoding), err.decode(encoding))
 
     async def refusal(self, *arguments: str) -> tuple[int, str]:
         """Exit code and text of the one clear line that a command says, and nothing else."""

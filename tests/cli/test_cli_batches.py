@@ -88,7 +88,7 @@ async def test_a_bar_while_lines_are_queued_is_on_the_terminal_alone(cli: Cli) -
     (cli.folder / "lines").write_text("1\n" * 3000)
     shell = f"{cli.executable} submit echo - < lines > ids"
     async with at_terminal(cli, "-c", shell, executable="sh") as terminal:
-        await terminal.shows("3000 of 3000 jobs queued")
+        await terminal.shows("3,000 of 3,000 jobs queued")
         assert await terminal.ends() == 0
         await terminal.shows("batch ")
     ids = (cli.folder / "ids").read_text().splitlines()

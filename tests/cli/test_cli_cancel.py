@@ -30,10 +30,10 @@ async def test_a_queued_a_running_and_an_ended_job(cli: Cli) -> None:
     assert both.code == 1
     assert (stopped["job_id"], stopped["status"]) == (running, "cancelled")
     assert refused["reason"] == "Validation"
-    assert "it is complete already" in refused["error"]
+    assert "it is already complete" in refused["error"]
     assert both.err == f"error: {refused['error']}\n"
     again = await cli.run("cancel", running)
-    assert (again.code, again.err) == (1, f"error: job {running} was cancelled before\n")
+    assert (again.code, again.err) == (1, f"error: job {running} is already cancelled\n")
     result = await cli.run("result", running)
     assert (result.code, result.err) == (1, f"error: AlreadyCancelled: job {running} was cancelled\n")
 
@@ -53,6 +53,6 @@ async def test_bad_input(cli: Cli) -> None:
     assert foreign.code == 1
     assert "run `jsjobs streams apply`" in foreign.err
     assert negative.code == 2
-    assert "no duration" in negative.err
+    assert "invalid duration" in negative.err
     assert (await cli.run("cancel")).code == 2
     assert json.loads((await cli.run("status", job_id, "--json")).out)["status"] == "queued"

@@ -158,9 +158,9 @@ async def test_what_cannot_be_submitted_so_is_one_line(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["submit", "echo", "1", "--at", "tomorrow"], "'tomorrow' is no time such as 2026-12-24T18:00:00Z, or"),
-        (["submit", "echo", "1", "--at", "2026-13-01"], "'2026-13-01' is no time such as"),
-        (["submit", "echo", "1", "--delay", "10"], "'10' is no duration"),
+        (["submit", "echo", "1", "--at", "tomorrow"], "'tomorrow' is not a time: write 2026-12-24T18:00:00Z, or"),
+        (["submit", "echo", "1", "--at", "2026-13-01"], "'2026-13-01' is not a time: write"),
+        (["submit", "echo", "1", "--delay", "10"], "invalid duration '10'"),
         (["submit", "echo", "1", "--delay", "0s"], "a number above zero and its unit"),
         (["submit", "echo", "1", "--delay", "1h", "--at", "2099-01-01"], "say when: either --delay or --at"),
         (["submit", "echo", "1", "--debounce-key", "k"], "--debounce-key needs --delay or --at"),
@@ -171,8 +171,8 @@ async def test_what_cannot_be_submitted_so_is_one_line(cli: Cli) -> None:
         (["submit", "echo", "hello", "--delay", "1h"], "the payload is not JSON"),
         (["reschedule", "at-0123456789abcdef"], "say when: one of --delay, --at and --now"),
         (["reschedule", "at-0123456789abcdef", "--now", "--delay", "1h"], "one of --delay, --at and --now"),
-        (["reschedule", "at-0123456789abcdef", "--at", "nonsense"], "'nonsense' is no time such as"),
-        (["reschedule", "at-0123456789abcdef", "--delay", "soon"], "'soon' is no duration"),
+        (["reschedule", "at-0123456789abcdef", "--at", "nonsense"], "'nonsense' is not a time: write"),
+        (["reschedule", "at-0123456789abcdef", "--delay", "soon"], "invalid duration 'soon'"),
         (["reschedule", "--now"], "Missing argument"),
     ],
 )

@@ -60,7 +60,7 @@ async def test_filters_choose_what_is_replayed(cli: Cli, jobs: JobService) -> No
     await store(jobs, 5, app_id="acme")
     await store(jobs, 5, first=6, app_id="other", error_reason="Validation")
     await store(jobs, 5, first=11, type="sleep")
-    replayed = await cli.run("dlq", "replay", "--tenant", "acme", "--json")
+    replayed = await cli.run("dlq", "replay", "--yes", "--tenant", "acme", "--json")
     assert replayed.code == 0
     done = json.loads(replayed.out)
     assert len(done) == 5
@@ -69,7 +69,7 @@ async def test_filters_choose_what_is_replayed(cli: Cli, jobs: JobService) -> No
     }
     assert {(await jobs.status(one["replayed_job_id"])).tenant for one in done} == {"acme"}
     await eventually(lambda: holds(jobs, 5))
-    some = await cli.run("dlq", "replay", "--reason", "Validation", "--limit", "2")
+    some = await cli.run("dlq", "replay", "--yes", "--reason", "Validation", "--limit", "2")
     assert (some.code, some.out, some.err) == (0, "", "replayed 2 letters\n")
     assert [letter.original_job_id for letter in await jobs.letters().list(tenant="other")] == [
         "low-8",
@@ -77,13 +77,13 @@ async def test_filters_choose_what_is_replayed(cli: Cli, jobs: JobService) -> No
         "low-6",
     ]
     since = (NOON + timedelta(seconds=14)).isoformat()
-    assert (await cli.run("dlq", "replay", "--since", since, "--type", "sleep")).err == "replayed 2 letters\n"
-    assert (await cli.run("dlq", "replay", "--all")).err == "replayed 6 letters\n"
+    assert (await cli.run("dlq", "replay", "--yes", "--since", since, "--type", "sleep")).err == "replayed 2 letters\n"
+    assert (await cli.run("dlq", "replay", "--yes", "--all")).err == "replayed 6 letters\n"
     assert await jobs.letters().count() == 0
     await eventually(lambda: holds(jobs, 15))
-    none = await cli.run("dlq", "replay", "--all")
+    none = await cli.run("dlq", "replay", "--yes", "--all")
     assert (none.code, none.err) == (0, "no undecided letters match\n")
-    assert (await cli.run("dlq", "replay", "--all", "--json")).out == "[]\n"
+    assert (await cli.run("dlq", "replay", "--yes", "--all", "--json")).out == "[]\n"
     assert await waiting(jobs) == 15
 
 
@@ -93,8 +93,8 @@ async def test_the_dead_jobs_of_a_batch_are_found_by_its_id(cli: Cli, jobs: JobS
     listed = json.loads((await cli.run("dlq", "list", "--batch", "b1", "--json")).out)
     assert [letter["original_job_id"] for letter in listed] == ["low-2", "low-1"]
     assert len((await cli.run("dlq", "export", "--batch", "b1")).out.splitlines()) == 2
-    assert (await cli.run("dlq", "replay", "--batch", "b1", "--limit", "1")).err == "replayed 1 letter\n"
-    assert (await cli.run("dlq", "discard", "--batch", "b1")).err == "discarded 1 letter\n"
+    assert (await cli.run("dlq", "replay", "--yes", "--batch", "b1", "--limit", "1")).err == "replayed 1 letter\n"
+    assert (await cli.run("dlq", "discard", "--yes", "--batch", "b1")).err == "discarded 1 letter\n"
     assert await jobs.letters().count() == 3
     await jobs.letters().discard((await jobs.letters().find("low-2")).id)
     shown = await cli.run("dlq", "show", "low-2")
@@ -111,7 +111,7 @@ async def test_jobs_of_one_entity_are_replayed_in_their_order(cli: Cli, jobs: Jo
     async def echo(payload: int, ctx: JobService.Context) -> None:
         ran.append((ctx.entity, payload))
 
-    assert (await cli.run("dlq", "replay", "--all")).code == 0
+    assert (await cli.run("dlq", "replay", "--yes", "--all")).code == 0
     async with jobs.worker():
         await eventually(lambda: len(ran) == 60)
     for entity in ("e0", "e1", "e2"):
@@ -124,18 +124,18 @@ async def test_one_that_cannot_be_replayed_keeps_no_other_back(cli: Cli, jobs: J
     await store(jobs, 1, first=5, type="not a type")
     await store(jobs, 4, first=6)
     bad = (await jobs.letters().find("low-5")).id
-    ended = await cli.run("dlq", "replay", "--all")
+    ended = await cli.run("dlq", "replay", "--yes", "--all")
     assert ended.code == 1
     assert f"error: {bad}: a job of type 'not a type' cannot be published again" in ended.err
     assert "replayed 8 of 9 letters; 1 failed\n" in ended.err
-    again = await cli.run("dlq", "replay", "--all", "--json")
+    again = await cli.run("dlq", "replay", "--yes", "--all", "--json")
     assert again.code == 1
     assert json.loads(again.out) == [{"id": str(bad), "error": "a job of type 'not a type' cannot be published again"}]
 
 
 async def test_an_interrupted_replay_is_finished_by_the_next(cli: Cli, jobs: JobService) -> None:
     await store(jobs, 400)
-    process = await cli.start("dlq", "replay", "--all")
+    process = await cli.start("dlq", "replay", "--yes", "--all")
 
     async def some_are_done() -> bool:
         return await jobs.letters().count() < 390
@@ -148,14 +148,14 @@ async def test_an_interrupted_replay_is_finished_by_the_next(cli: Cli, jobs: Job
     assert "stopped before the end: the same command goes on with the rest" in stopped.err
     left = await jobs.letters().count()
     assert 0 < left < 400
-    again = await cli.run("dlq", "replay", "--all")
+    again = await cli.run("dlq", "replay", "--yes", "--all")
     assert (again.code, again.err) == (0, f"replayed {left} letters\n")
     await run_once(jobs, 400)
 
 
 async def test_two_at_once_replay_each_letter_once(cli: Cli, jobs: JobService) -> None:
     await store(jobs, 100)
-    both = await asyncio.gather(*(cli.run("dlq", "replay", "--all", "--json") for _ in range(2)))
+    both = await asyncio.gather(*(cli.run("dlq", "replay", "--yes", "--all", "--json") for _ in range(2)))
     done = [one for ended in both for one in json.loads(ended.out)]
     assert len({one["replayed_job_id"] for one in done if "replayed_job_id" in one}) == 100
     assert all("already replayed" in one["error"] for one in done if "error" in one)
@@ -171,7 +171,7 @@ async def test_replays_wait_before_a_full_queue(
 ) -> None:
     await deploy(settings_of(capacity=5))
     await store(jobs, 50)
-    assert (await cli.run("dlq", "replay", "--all")).err == "replayed 50 letters\n"
+    assert (await cli.run("dlq", "replay", "--yes", "--all")).err == "replayed 50 letters\n"
     await eventually(lambda: holds(jobs, 5))
     await deploy(settings_of())
     await eventually(lambda: holds(jobs, 50))
@@ -185,7 +185,7 @@ async def holds(jobs: JobService, count: int) -> bool:
 async def test_a_stream_that_is_not_there_is_not_tried_with_every_letter(cli: Cli, jobs: JobService) -> None:
     await store(jobs, 200)
     await jobs.connection.jetstream().delete_stream(Names(jobs.config.namespace).schedule_stream)
-    ended = await cli.run("dlq", "replay", "--all")
+    ended = await cli.run("dlq", "replay", "--yes", "--all")
     assert ended.code == 1
     assert "replayed 0 of 200 letters" in ended.err
     assert "stopped before the end: the same command goes on with the rest" in ended.err
@@ -203,18 +203,18 @@ async def test_without_a_database_it_says_so_once(cli: Cli) -> None:
 async def test_letters_are_discarded_by_filter(cli: Cli, jobs: JobService) -> None:
     await store(jobs, 3, app_id="acme")
     await store(jobs, 3, first=4)
-    ended = await cli.run("dlq", "discard", "--tenant", "acme", "--json")
+    ended = await cli.run("dlq", "discard", "--yes", "--tenant", "acme", "--json")
     assert ended.code == 0
     assert [one["discarded"] for one in json.loads(ended.out)] == [True] * 3
     assert {letter.app_id for letter in await jobs.letters().list()} == {"default"}
-    assert (await cli.run("dlq", "discard", "--all")).err == "discarded 3 letters\n"
+    assert (await cli.run("dlq", "discard", "--yes", "--all")).err == "discarded 3 letters\n"
     assert await jobs.letters().list() == []
 
 
 async def test_an_export_has_all_pages_as_the_list_has_them(cli: Cli, jobs: JobService) -> None:
     await store(jobs, 130, app_id="acme")
     await store(jobs, 20, first=131)
-    await cli.run("dlq", "discard", "--tenant", "default")
+    await cli.run("dlq", "discard", "--yes", "--tenant", "default")
     exported = await cli.run("dlq", "export")
     assert (exported.code, exported.err) == (0, "")
     lines = [json.loads(line) for line in exported.out.splitlines()]
@@ -241,6 +241,8 @@ async def test_a_reader_that_goes_ends_an_export_quietly(cli: Cli, jobs: JobServ
 async def test_at_a_terminal_a_bar_shows_how_far_it_is(cli: Cli, jobs: JobService) -> None:
     await store(jobs, 150)
     async with at_terminal(cli, "dlq", "replay", "--all") as terminal:
+        await terminal.shows("replay 150 letters? [y/N]")
+        terminal.press("y\n")
         assert await terminal.ends() == 0
         await terminal.shows("150/150")
         await terminal.shows("replayed 150 letters")
@@ -282,7 +284,7 @@ async def test_wrong_use(cli: Cli, jobs: JobService, arguments: list[str], says:
 
 async def test_a_killed_replay_is_finished_by_the_next(cli: Cli, jobs: JobService) -> None:
     await store(jobs, 300)
-    process = await cli.start("dlq", "replay", "--all")
+    process = await cli.start("dlq", "replay", "--yes", "--all")
 
     async def some_are_done() -> bool:
         return await jobs.letters().count() < 295
@@ -290,6 +292,6 @@ async def test_a_killed_replay_is_finished_by_the_next(cli: Cli, jobs: JobServic
     await eventually(some_are_done)
     process.signal(signal.SIGKILL)
     await process.child.wait()
-    assert (await cli.run("dlq", "replay", "--all")).code == 0
+    assert (await cli.run("dlq", "replay", "--yes", "--all")).code == 0
     assert await jobs.letters().count() == 0
     await run_once(jobs, 300)

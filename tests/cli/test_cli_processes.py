@@ -29,7 +29,7 @@ async def who(seconds: float):
 async def block(seconds: float):
     time.sleep(seconds)
 """
-UP = " processes run; SIGTERM and Ctrl-C stop them all"
+UP = " processes running; SIGTERM and Ctrl-C stop them all"
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ async def test_a_second_signal_stops_at_once(pool: Cli, config: JobService.Confi
         job_id = await service.submit("who", 60, duration="long")
         await eventually(lambda: is_processing(service, job_id))
         worker.signal(signal.SIGINT)
-        await worker.says("stopping: waiting for 1 running job(s)")
+        await worker.says("stopping: waiting for 1 running job")
         worker.signal(signal.SIGINT)
         ended = await worker.ends(within=8)
         assert ended.code == 0, ended.err

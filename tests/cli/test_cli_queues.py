@@ -73,6 +73,31 @@ async def test_running_and_redelivered_jobs_are_shown(cli: Cli, config: JobServi
             assert (shard["waiting"], shard["running"], shard["redelivered"], shard["has_worker"]) == (1, 1, 1, True)
 
 
+async def test_a_job_that_waits_for_its_retry_is_not_counted_as_running(cli: Cli, config: JobService.Config) -> None:
+    async with JobService(config) as jobs:
+
+        @jobs.handler("flaky", retry=JobService.Retry(initial=60, max_backoff=60))
+        async def fail(payload: Any) -> None:
+            raise ValueError("not now")
+
+        job_id = await jobs.submit("flaky", 1, priority="low")
+        async with jobs.worker():
+
+            async def waits() -> bool:
+                return (await jobs.status(job_id)).next_attempt_at is not None
+
+            await eventually(waits)
+            low = of(json.loads((await cli.run("queues", "--json")).out), "low")
+            assert [(each["running"], each["retrying"]) for each in (low, *low["shards"])] == [(0, 1), (0, 1)]
+            look = json.loads((await cli.run("top", "--count", "1", "--json")).out)
+            low = of(look["priorities"], "low")
+            assert [(each["running"], each["retrying"]) for each in (low, *low["shards"])] == [(0, 1), (0, 1)]
+            for command in (["queues"], ["top", "--count", "1"]):
+                row = next(row for row in (await cli.run(*command)).out.splitlines() if row.startswith("low "))
+                assert row.split()[3] == "0"
+                assert row.endswith("1 retrying")
+
+
 async def test_pausing_and_resuming(cli: Cli, config: JobService.Config) -> None:
     paused = await cli.run("pause", "low", "normal", "low", "--json")
     assert (paused.code, json.loads(paused.out)) == (
@@ -155,7 +180,7 @@ async def test_on_a_narrow_terminal_the_numbers_stay(cli: Cli) -> None:
     [
         (["pause"], 2, "Missing argument 'PRIORITY'"),
         (["pause", "urgent"], 2, "'urgent' is not one of"),
-        (["pause", "low", "--for", "soon"], 2, "'soon' is no duration"),
+        (["pause", "low", "--for", "soon"], 2, "invalid duration 'soon'"),
         (["pause", "low", "--for", "9999999d"], 2, "ten years at most"),
         (["resume", "jobs.low"], 2, "'jobs.low' is not one of"),
         (["pause", "low", "--nats-url", "nats://127.0.0.1:9"], 1, "cannot reach NATS"),

@@ -168,7 +168,7 @@ async def test_what_is_missing_for_an_import_is_waited_for(dev: Dev) -> None:
 async def test_a_running_job_ends_in_the_version_that_began_it(dev: Dev) -> None:
     job_id = await dev.started("sleep", 1.5)
     dev.write("2")
-    await dev.is_ready_again("app.py changed: reloading", "waiting for 1 running job(s)")
+    await dev.is_ready_again("app.py changed: reloading", "waiting for 1 running job")
     status = await dev.service.status(job_id)
     assert (status.status, status.result, status.attempts) == ("complete", 1, 1)
     assert await dev.run("version") == 2

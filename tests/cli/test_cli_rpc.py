@@ -77,7 +77,7 @@ async def test_alone_it_answers_what_is_under_way_within_the_grace_time(
     result = asyncio.ensure_future(ask(plain, config, "result", receipt_of(receipt)))
     await ask(plain, config, "status", receipt_of(receipt))
     process.signal(signal.SIGINT)
-    await process.says("stopping: answering 1 request(s) under way; a second signal interrupts")
+    await process.says("stopping: answering 1 request under way; a second signal interrupts")
     if second:
         process.signal(signal.SIGINT)
     error, _ = await result

@@ -29,7 +29,7 @@ async def test_each_look_is_one_object_and_the_second_has_rates(cli: Cli) -> Non
     assert {shard["generation"] for shard in high["shards"]} == {"1x3"}
     assert list(high["shards"][0]) == [
         *("name", "generation", "is_next", "waiting", "running", "redelivered", "paused", "paused_until", "has_worker"),
-        *("deliveries", "last_delivered", "created_at", "seen_at", "deliveries_per_second", "is_busy"),
+        *("deliveries", "last_delivered", "created_at", "seen_at", "deliveries_per_second", "is_busy", "retrying"),
     ]
     assert sum(shard["waiting"] for shard in high["shards"]) == 1
     letters = {name: looks[1][name] for name in ("letters_waiting", "letters_open", "database")}

@@ -19,7 +19,7 @@ async def test_a_graceful_stop_ends_short_jobs_and_gives_long_ones_back(cli: Cli
         worker.signal(signal.SIGTERM)
         ended = await worker.ends()
         assert ended.code == 0, ended.err
-        assert "stopping: waiting for 2 running job(s); a second signal interrupts" in ended.err
+        assert "stopping: waiting for 2 running jobs; a second signal interrupts" in ended.err
         assert await service.result(short, timeout=1) == "slept"
         released = await service.status(long)
         assert (released.status, released.attempts, released.last_error) == ("queued", 0, None)

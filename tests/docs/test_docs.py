@@ -33,6 +33,10 @@ jobs = JobService()
 async def echo(payload: dict[str, object]) -> dict[str, object]:
     return payload
 
+@jobs.handler("temperature.record")
+async def record(degrees: float) -> float:
+    return degrees
+
 @jobs.handler("always.fails")
 async def fails(payload: object) -> None:
     raise JobService.Error("Validation", "never")

@@ -189,5 +189,5 @@ async def test_a_look_costs_a_bounded_number_of_requests_however_many_shards_the
         assert len(now.running) == 5
         assert now.running_not_listed == 4 * 24 - 5
         assert all(look.waiting == 400 - 24 and look.oldest_waiting_seconds is not None for look in now.priorities)
-        assert connection.asked <= 9 + 3 * 5 + 16
+        assert connection.asked <= 9 + 3 * 64 + 16
     await connection.close()

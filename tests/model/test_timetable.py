@@ -100,7 +100,7 @@ def test_what_people_write_becomes_the_servers_six_numeric_fields(text: str, spe
         ("@at 2027-01-01T00:00:00Z", "submit a delayed job"),
         ("@fortnightly", "write one of @yearly"),
         ("@daily 5", "write one of @yearly"),
-        ("every 30s", "an interval is no cron"),
+        ("every 30s", "give it as every, such as 30s"),
         ("*/0 * * * *", "a step of 0 is not one of 1 to 60"),
         ("*/90 * * * *", "a step of 90 is not one of 1 to 60"),
         ("5-1 * * * *", "minute: '5-1' goes backwards; write it as two ranges, 5-59,0-1"),

@@ -40,7 +40,7 @@ def killed_at_each_step(arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     how, *shards = sys.argv[1:]
-    command = ["streams", "apply", *shards]
+    command = ["streams", "apply", "--yes", *shards]
     if how == "whole":
         main(command)
     sys.exit(killed_at_each_step(command))

@@ -103,7 +103,7 @@ async def test_a_caller_that_crashes_while_it_cancels_a_snoozing_job(requests, m
         await eventually(lambda: queue_is_empty(jobs))
         await eventually(lambda: worker.running == 0)
         if requests:  # nobody meets a message any more that is gone
-            with pytest.raises(JobService.Error, match="was cancelled before"):
+            with pytest.raises(JobService.Error, match="is already cancelled"):
                 await jobs.cancel(job_id)
         found = await worker._state.read(job_id)
     assert found is not None
@@ -204,7 +204,7 @@ async def test_a_caller_that_crashes(writes, requests, monkeypatch, jobs: JobSer
         assert stored is not None
         assert value_of(stored.header, b"Nats-TTL") == b"%ds" % jobs.config.result_ttl
     if writes:
-        with pytest.raises(JobService.Error, match="was cancelled before"):
+        with pytest.raises(JobService.Error, match="is already cancelled"):
             await jobs.cancel(job_id)
         # Wherever it died: what is left of it may expire now.
         found = await StateStore(jobs.connection, names).read(job_id)

@@ -140,7 +140,7 @@ async def test_a_cancel_again_removes_the_schedule(jobs: JobService, monkeypatch
     await dies_before(monkeypatch, Schedules, "remove", jobs.cancel(job_id))
     with pytest.raises(JobService.Error, match="was cancelled"):
         await jobs.run_now(job_id)
-    with pytest.raises(JobService.Error, match="was cancelled before"):
+    with pytest.raises(JobService.Error, match="is already cancelled"):
         await jobs.cancel(job_id)
     found = await Schedules(jobs.connection, Names(jobs.config.namespace)).of_job(job_id)
     assert found is None or not found.is_live

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from jsjobs.cli.command_table import CommandTable
-from jsjobs.cli.exit_codes import FAILED, INTERRUPTED
-from jsjobs.cli.standard_streams import flush_output, open_missing
+from jsjobs.cli.exit_codes import FAILED, INTERRUPTED, READER_GONE
+from jsjobs.cli.standard_streams import flush_output, open_missing, why_unwritable, write_every_character
 
 _HELP = """Jobs on NATS JetStream: run workers, submit jobs, see what became of them.
 
@@ -47,18 +47,21 @@ def main(arguments: list[str] | None = None) -> None:
         arguments: Instead of those the process was given.
     """
     open_missing()
+    write_every_character()
     try:
         app(arguments, prog_name="jsjobs")
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BrokenPipeError:
-        code = FAILED
+        code = READER_GONE
     except Exception as error:  # noqa: BLE001 - nobody at a terminal wants a traceback
         from jsjobs.cli.problems import report
 
         code = report(error)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else FAILED
+        if isinstance(end.__context__, BrokenPipeError):  # what typer and rich make of it
+            code = READER_GONE
     gc.freeze()  # what the interpreter would look through at its end, to free memory that the system frees
     sys.exit(_flushed(code))
 
@@ -66,4 +69,10 @@ def main(arguments: list[str] | None = None) -> None:
 def _flushed(code: int) -> int:
     """The exit code, once everything is written; a reader that has gone is no error worth a word."""
     error = flush_output()
-    return code if error is None else code or (0 if error.errno == errno.EPIPE else FAILED)
+    if error is None or error.errno == errno.EPIPE:
+        return code
+    if code == 0:
+        from jsjobs.cli.output import complain
+
+        complain(why_unwritable(error) or str(error))
+    return code or FAILED

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Column
 
-from jsjobs.cli.output import plain
+from jsjobs.cli.output import end_silence, plain
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -67,6 +67,8 @@ def bar(total: float, text: str, *, shown: bool = True, stays: bool = False, cou
         *how_far,
         TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
     )
+    if shown:
+        end_silence()
     disable = not (shown and sys.stderr.isatty())
     with Progress(
         *columns,

@@ -13,10 +13,11 @@ from jsjobs.cli.bars import bar
 from jsjobs.cli.connect import run, service
 from jsjobs.cli.job_view import status_text
 from jsjobs.cli.options import Json, examples, with_servers
-from jsjobs.cli.output import local_time, plain, print_json, screen
+from jsjobs.cli.output import display, local_time, plain, print_json
 from jsjobs.model.batch import BatchStatus
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Status
+from jsjobs.model.words import things
 
 app = typer.Typer()
 _EXAMPLES = examples(
@@ -33,7 +34,7 @@ _SHARE = 4
 @with_servers
 def batch(
     *,
-    batch_id: Annotated[str, typer.Argument(help="As `jsjobs submit TYPE -` said it.")],
+    batch_id: Annotated[str, typer.Argument(metavar="BATCH_ID", help="As `jsjobs submit TYPE -` said it.")],
     watch: Annotated[bool, typer.Option("--watch", help="Wait until all its jobs have ended.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -47,7 +48,7 @@ def batch(
             elif as_json:
                 print_json(_as_data(now) | {"ids": now.ids})
             if not as_json:
-                screen().print(_table(now))
+                display(_table(now))
 
     run(go())
 
@@ -57,7 +58,7 @@ async def _watch(jobs: JobService, now: BatchStatus, *, as_json: bool) -> BatchS
     with bar(max(now.total, 1), "", shown=not as_json) as shown:
         async for seen in _changes(jobs, now):
             now = seen
-            shown.show(done=now.ended, text=f"{now.ended} of {now.total} jobs have ended")
+            shown.show(done=now.ended, text=f"{now.ended:,} of {things(now.total, 'job')} ended")
             if as_json:
                 print_json(_as_data(now))
     return now

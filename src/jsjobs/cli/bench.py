@@ -14,9 +14,10 @@ from jsjobs.cli.bars import Bar, bar
 from jsjobs.cli.connect import run, settings
 from jsjobs.cli.look_parts import headed_table
 from jsjobs.cli.options import Json, examples, with_servers
-from jsjobs.cli.output import plain, print_json, screen, talk
+from jsjobs.cli.output import display, plain, print_json, talk
 from jsjobs.jetstream.temporary import deploy, remove
 from jsjobs.model.job import Priority, random_token
+from jsjobs.model.words import things
 from jsjobs.settings import Config
 
 app = typer.Typer()
@@ -60,9 +61,10 @@ def bench(
     for row in rows:
         numbers = (f"{row['jobs']:,}", _shown(row["jobs_per_second"], ",.0f"), _shown(row["p50_ms"]))
         table.add_row(plain(row["what"]), *map(plain, numbers), plain(_shown(row["p99_ms"])))
-    screen().print(table)
+    display(table)
     shards = sum(config.shards(priority) for priority in Priority)
-    facts = f"one worker process, {shards} shards, payloads of {size:,} bytes, copies of each stream: {config.replicas}"
+    how_many = f"{things(shards, 'shard')}, payloads of {things(size, 'byte')}"
+    facts = f"one worker process, {how_many}, copies of each stream: {config.replicas}"
     talk(facts, style="dim")
 
 

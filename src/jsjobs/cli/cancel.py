@@ -10,13 +10,15 @@ import typer
 from rich.console import Console
 
 from jsjobs import JobService
+from jsjobs.cli.asking import Yes, ask_first
 from jsjobs.cli.connect import run, service
 from jsjobs.cli.exit_codes import FAILED
 from jsjobs.cli.options import Json, duration_option, examples, with_servers
-from jsjobs.cli.output import complain, print_json, talk
+from jsjobs.cli.output import complain, end_silence, print_json, talk
 from jsjobs.cli.problems import judge
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import JobStatusResponse
+from jsjobs.model.words import things
 
 app = typer.Typer()
 _EXAMPLES = examples(
@@ -39,12 +41,15 @@ def cancel(
     timeout: Annotated[
         float | None, duration_option("How long to wait for a running job to stop [dim](default: 30s)[/]")
     ] = None,
+    yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Cancel jobs: one that waits is never run, one that runs is interrupted.
 
     Returns when each is decided: cancelled, or why it could not be.
     """
+    if len(job_ids) > 1:
+        ask_first(f"cancel {things(len(job_ids), 'job')}", yes=yes, named=True)
     outcomes = run(_cancel_all(job_ids, timeout or _TIMEOUT))
     if as_json:
         shown = [_as_data(job_id, outcome) for job_id, outcome in zip(job_ids, outcomes, strict=True)]
@@ -78,6 +83,7 @@ def _waiting() -> Iterator[None]:
     if not sys.stderr.isatty():
         yield
         return
+    end_silence()
     with Console(stderr=True).status("until the job has stopped; Ctrl-C stops waiting, and takes nothing back"):
         yield
 

@@ -13,6 +13,8 @@ from typer.core import TyperCommand, TyperGroup
 
 _WRONG_USE: type[Exception] = typer.BadParameter.__mro__[1]  # typer has no public name for it
 """What typer raises for arguments that cannot be used."""
+_PYDANTIC = {"Value error, ": "", "Input should be": "it must be", ", unable to parse string as an integer": ""}
+"""What typer's own types say, which speak of an input, and what we say."""
 
 
 class Entry(NamedTuple):
@@ -141,6 +143,8 @@ def _shown_safely() -> Iterator[None]:
     except _WRONG_USE as error:
         for name, value in vars(error).items():
             if isinstance(value, str):
+                for theirs, ours in _PYDANTIC.items():
+                    value = value.replace(theirs, ours)  # noqa: PLW2901 - shown in the next line
                 shown = (char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in value)
                 setattr(error, name, "".join(shown))
         raise

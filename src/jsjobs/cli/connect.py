@@ -4,16 +4,22 @@ import asyncio
 import json
 import logging
 import os
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from jsjobs import JobService
 from jsjobs.cli.options import start_log
+from jsjobs.cli.output import begin_silence, has_spoken, talk
 from jsjobs.cli.problems import HOW_TO_DATABASE, WrongUse
+from jsjobs.jetstream.errors import without_secrets
 from jsjobs.local import DATABASE_VARIABLES, NATS_VARIABLES, is_set, local_servers, variable
 from jsjobs.settings import Config, load
 
 T = TypeVar("T")
+
+_SAY_AFTER = 2.0
+"""Seconds of silence after which somebody at a terminal is told what a command waits for."""
 
 
 def has_nats() -> bool:
@@ -79,11 +85,35 @@ def service_with_database() -> JobService:
     return made
 
 
-def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run a command's coroutine to its end; Ctrl-C cancels it."""
+def run(main: Coroutine[Any, Any, T], waits_for: str | None = None) -> T:
+    """Run a command's coroutine to its end; Ctrl-C cancels it.
+
+    Args:
+        main: What to run.
+        waits_for: What to say at a terminal that it waits for, where it is long silent; without it, the servers.
+    """
     start_log(logging.WARNING, "%(levelname)s: %(message)s")
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(main)
+        return runner.run(_heard(main, waits_for))
+
+
+async def _heard(main: Coroutine[Any, Any, T], waits_for: str | None) -> T:
+    begin_silence()
+    saying = asyncio.get_running_loop().call_later(_SAY_AFTER, _say_what_for, waits_for)
+    try:
+        return await main
+    finally:
+        saying.cancel()
+
+
+def _say_what_for(what: str | None) -> None:
+    if has_spoken() or not sys.stderr.isatty():
+        return
+    config = settings()
+    servers = f"an answer of NATS at {without_secrets(config.nats_url)}"
+    if config.database_url is not None:
+        servers += f", or of Postgres at {JobService(config).database().place}"
+    talk(f"waiting for {what or servers}", style="dim")
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -102,6 +102,7 @@ class _Show:
     async def _perform(self, stage: Stage) -> list[Check]:
         screen = self._screen
         screen.act("Servers and processes")
+        screen.say(f"starting NATS, Postgres, a worker and a router of its own in {stage.folder}")
         await stage.start_servers()
         streams = await stage.apply_streams()
         await stage.start_processes()

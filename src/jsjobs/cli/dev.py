@@ -88,7 +88,7 @@ async def prepare(service: JobService) -> None:
     share(service.config)
     created = sum(step.action is Action.CREATE for step in steps)
     if created:
-        talk(f"{created} streams and consumers created", style="dim")
+        talk(f"streams and consumers created: {created}", style="dim")
 
 
 def _route(service: JobService, servers: LocalServers) -> None:
@@ -117,6 +117,8 @@ def _start(servers: LocalServers) -> Endpoints:
     nats, postgres = not has_nats(), not has_database()
     if not (nats or postgres):
         return Endpoints(None, None)
+    what = " and ".join(name for name, wanted in (("NATS", nats), ("Postgres", postgres)) if wanted)
+    talk(f"starting {what} for {servers.folder}", style="dim")
     started = servers.start(nats=nats, postgres=postgres)
     if started.nats_url is not None:
         use_nats(started.nats_url)

@@ -21,7 +21,7 @@ from types import ModuleType
 from jsjobs import JobService
 from jsjobs.cli.dev import prepare, serving
 from jsjobs.cli.exit_codes import BROKEN, WRONG_USE
-from jsjobs.cli.load import load_application, source_folders
+from jsjobs.cli.load import load_application, say_what_is_ignored, source_folders
 from jsjobs.cli.options import be_verbose
 from jsjobs.cli.problems import report
 from jsjobs.cli.serving import run_until_stopped, start_logging
@@ -94,6 +94,7 @@ def main(target: str, line: str, *flags: str) -> int:
     threading.Thread(target=_end_with, args=(parent,), name="jsjobs-parent", daemon=True).start()
     try:
         service = load_application(target)
+        say_what_is_ignored(service)
     except Exception as error:  # noqa: BLE001 - as for every command
         code = report(error)
         return code if code == WRONG_USE else BROKEN

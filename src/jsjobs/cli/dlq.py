@@ -25,6 +25,7 @@ from jsjobs.cli.dlq_letters import (
 from jsjobs.cli.dlq_view import print_letter, print_letters
 from jsjobs.cli.options import Json, examples, with_servers
 from jsjobs.cli.output import print_json, talk
+from jsjobs.cli.payload_command import PayloadCommand
 from jsjobs.postgres.dead_letters import DeadLetter
 from jsjobs.postgres.letter_search import LetterFilter
 
@@ -90,7 +91,7 @@ def show(
 
 
 app.command(epilog=REPLAY_EXAMPLES)(replay)
-app.command(epilog=EDIT_EXAMPLES)(edit)
+app.command(cls=PayloadCommand, epilog=EDIT_EXAMPLES)(edit)
 app.command(epilog=DISCARD_EXAMPLES)(discard)
 
 

@@ -8,6 +8,7 @@ from jsjobs.cli.bars import Bar, bar
 from jsjobs.cli.output import complain, print_json, talk
 from jsjobs.cli.problems import judge
 from jsjobs.model.errors import JobError
+from jsjobs.model.words import things
 from jsjobs.postgres.errors import DatabaseError, LetterError
 
 _AT_ONCE = 16
@@ -95,9 +96,8 @@ class Bulk:
         self._print()
         done = len(self._outcomes) - self._failed
         if not self._as_json and total:
-            of_all = f" of {total:,}" if done < total else ""
-            letters = "letter" if total == 1 else "letters"
-            talk(f"{self._done} {done:,}{of_all} {letters}" + (f"; {self._failed:,} failed" if self._failed else ""))
+            how_many = things(total, "letter") if done == total else f"{done:,} of {things(total, 'letter')}"
+            talk(f"{self._done} {how_many}" + (f"; {self._failed:,} failed" if self._failed else ""))
         if len(self._outcomes) < total:
             talk("stopped before the end: the same command goes on with the rest", style="yellow")
 

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from rich.table import Table
+from rich.text import Text
 
 from jsjobs.cli.durations import format_age
-from jsjobs.cli.output import local_time, plain, screen
+from jsjobs.cli.look_parts import cropped
+from jsjobs.cli.output import display, local_time, on_terminal, plain
 from jsjobs.model.job import utc_now
 from jsjobs.model.trace import trace_id
 from jsjobs.postgres.letter import DeadLetter, LetterHeading
@@ -19,13 +21,15 @@ _MAX_SHOWN = 20_000
 
 def print_letters(letters: Sequence[LetterHeading], *, with_decisions: bool = False) -> None:
     """Print one line for each letter; also what was decided of it, where decided ones are among them."""
-    now = utc_now()
-    # On a terminal the last column takes what the others leave, and nothing wraps.
-    table = Table(box=None, pad_edge=False, header_style="dim", expand=sys.stdout.isatty())
-    for heading in ("id", "died", "type", "tenant"):
-        table.add_column(heading, no_wrap=True, overflow="ellipsis", max_width=24)
+    now, is_terminal = utc_now(), sys.stdout.isatty()
+    # On a terminal the last column takes what the others leave, nothing wraps, and ids stay whole however narrow it is.
+    table = Table(box=None, pad_edge=False, header_style="dim", expand=is_terminal)
+    table.add_column("id", no_wrap=True, min_width=_SHORT_ID)
+    table.add_column("died", no_wrap=True)
+    for heading in ("type", "tenant"):
+        table.add_column(heading, max_width=on_terminal(24))
     table.add_column("reason", no_wrap=True, style="red")
-    table.add_column("last error", no_wrap=True, overflow="ellipsis", ratio=1)
+    table.add_column(cropped(Text("last error")), min_width=12, ratio=1)
     if with_decisions:
         table.add_column("decision", no_wrap=True)
     for letter in letters:
@@ -33,8 +37,9 @@ def print_letters(letters: Sequence[LetterHeading], *, with_decisions: bool = Fa
         cells = [letter.type, letter.app_id, letter.error_reason, letter.last_error.replace("\n", " ")]
         if with_decisions:
             cells.append(_short_decision(letter))
-        table.add_row(plain(str(letter.id)[:_SHORT_ID], _style(letter)), plain(age), *(plain(cell) for cell in cells))
-    screen().print(table)
+        identity = plain(str(letter.id)[: on_terminal(_SHORT_ID)], _style(letter))
+        table.add_row(identity, plain(age), *(cropped(plain(cell)) for cell in cells))
+    display(table)
 
 
 def _style(letter: LetterHeading) -> str:
@@ -43,7 +48,6 @@ def _style(letter: LetterHeading) -> str:
 
 def print_letter(letter: DeadLetter) -> None:
     """Print all that is known of a letter."""
-    console = screen()
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold")
@@ -66,18 +70,18 @@ def print_letter(letter: DeadLetter) -> None:
     for name, text in texts.items():
         if text:
             facts.add_row(name, plain(text, "red" if name == "reason" else ""))
-    console.print(facts)
+    display(facts)
     if letter.error_history:
-        console.print("\nerrors", style="dim")
-        console.print(_errors(letter))
+        display("\nerrors", style="dim")
+        display(_errors(letter))
     if letter.errors_dropped:
-        console.print(f"{letter.errors_dropped:,} more were left out: their texts had no room", style="dim")
+        display(f"{letter.errors_dropped:,} more were left out: their texts had no room", style="dim")
     if letter.headers:
-        console.print("\nheaders", style="dim")
+        display("\nheaders", style="dim")
         for name, value in letter.headers:
-            console.print(plain(f"{name}: {value}"), soft_wrap=True)
-    console.print("\npayload", style="dim")
-    console.print(plain(_payload(letter)), soft_wrap=True)
+            display(plain(f"{name}: {value}"), soft_wrap=True)
+    display("\npayload", style="dim")
+    display(plain(_payload(letter)), soft_wrap=True)
 
 
 def _decision(letter: DeadLetter | LetterHeading) -> str:

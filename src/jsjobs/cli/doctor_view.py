@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from jsjobs.cli.output import plain, screen, talk
+from jsjobs.cli.output import display, plain, talk
 from jsjobs.doctor import Finding, Severity
 
 _STYLES = {
@@ -25,7 +25,7 @@ def print_findings(findings: Sequence[Finding], namespace: str) -> None:
         for finding in findings:
             if finding.severity is severity:
                 table.add_row(Text(severity, style), _text(finding))
-    screen().print(table)
+    display(table)
     counts = [_counted(findings, severity) for severity in (Severity.PROBLEM, Severity.WARNING)]
     talk(f"namespace {namespace}: {' and '.join(counts)}", style="dim")
 

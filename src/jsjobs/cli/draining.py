@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from jsjobs.cli.output import plain, talk
 from jsjobs.jetstream.reshard import Draining
 from jsjobs.model.job import Priority
+from jsjobs.model.words import things
 
 _SAY_EVERY = 10.0
 """Seconds between two lines where no terminal shows a bar, while nothing else changes."""
@@ -66,12 +67,11 @@ class _Lines:
 
 
 def _shards(draining: Draining) -> str:
-    return f"{draining.priority} {draining.old.shards} → {draining.new.shards} shards"
+    return f"{draining.priority} {draining.old.shards} → {things(draining.new.shards, 'shard')}"
 
 
 def _text(draining: Draining) -> str:
     if not draining.left:
         return "the old shards are drained"
-    jobs = "1 job" if draining.left == 1 else f"{draining.left:,} jobs"
     waits = f" ({draining.waits_for})" if draining.waits_for else ""
-    return f"{jobs} left in the old{waits}"
+    return f"{things(draining.left, 'job')} left in the old{waits}"

@@ -6,6 +6,8 @@ from datetime import datetime
 _UNITS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 _DURATION = re.compile("".join(rf"(?:(?P<{unit}>[0-9]{{1,9}}(?:\.[0-9]{{1,3}})?){unit})?" for unit in _UNITS))
 
+_NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,3})?")
+
 
 def parse_duration(text: str) -> float:
     """The seconds that are meant.
@@ -14,13 +16,19 @@ def parse_duration(text: str) -> float:
         text: Numbers with units (`d`, `h`, `m`, `s`, `ms`), the largest unit first.
 
     Raises:
-        ValueError: If it is no duration, or none at all.
+        ValueError: If it is not a duration above zero; its text says what to write.
     """
     match = _DURATION.fullmatch(text.strip())
     parts = {unit: float(number) for unit, number in match.groupdict().items() if number} if match else {}
     if not any(parts.values()):
-        raise ValueError(f"{text[:40]!r} is no duration: a number above zero and its unit, like 250ms, 4s, 5m or 1h30m")
+        raise ValueError(_no_duration(text.strip()[:40]))
     return sum(number * _UNITS[unit] for unit, number in parts.items()) / 1000
+
+
+def _no_duration(text: str) -> str:
+    if _NUMBER.fullmatch(text) and float(text):
+        return f"invalid duration {text!r}: it has no unit, write {text}s, {text}m or {text}h"
+    return f"invalid duration {text!r}: write a number above zero and its unit, such as 250ms, 5s, 5m or 1h30m"
 
 
 def parse_moment(text: str) -> datetime:
@@ -34,7 +42,7 @@ def parse_moment(text: str) -> datetime:
         return moment if moment.tzinfo is not None else moment.astimezone()
     except (ValueError, OverflowError):
         raise ValueError(
-            f"{text[:40]!r} is no time such as 2026-12-24T18:00:00Z, or 2026-12-24T18:00 on this machine's clock"
+            f"{text[:40]!r} is not a time: write 2026-12-24T18:00:00Z, or 2026-12-24T18:00 on this machine's clock"
         ) from None
 
 

@@ -4,7 +4,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jsjobs.cli.durations import format_duration
-from jsjobs.cli.output import local_time, plain, print_value, screen
+from jsjobs.cli.output import display, local_time, plain, print_value
 from jsjobs.cli.problems import Failed
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import JobStatusResponse, Status
@@ -22,18 +22,17 @@ _BAR = 20
 
 def print_status(status: JobStatusResponse) -> None:
     """Print a job: what it is, what became of it, its history."""
-    console = screen()
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold")
     for name, value in _facts(status):
         facts.add_row(name, value)
-    console.print(facts)
+    display(facts)
     if status.history:
-        console.print()
-        console.print(_history(status))
+        display()
+        display(_history(status))
     if status.status is Status.COMPLETE:
-        console.print("\nresult", style="dim")
+        display("\nresult", style="dim")
         print_value(status.result)
 
 

@@ -10,11 +10,13 @@ from jsjobs.cli.bars import bar
 from jsjobs.cli.connect import run, service
 from jsjobs.cli.job_view import change_line, failed_as, print_status, progress_line
 from jsjobs.cli.options import Json, duration_option, examples, with_servers
-from jsjobs.cli.output import print_json, print_value, screen
+from jsjobs.cli.output import display, print_json, print_value
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import JobStatusResponse, Status, failure
 
-JobIdArgument = Annotated[str, typer.Argument(help="The job's id, such as critical-1795318823879006.")]
+JobIdArgument = Annotated[
+    str, typer.Argument(metavar="JOB_ID", help="The job's id, such as critical-1795318823879006.")
+]
 _ONE = "normal-1795318823879006"
 
 app = typer.Typer()
@@ -41,7 +43,7 @@ def status(
                     if as_json:
                         print_json(now.model_dump(mode="json"))
                     else:
-                        screen().print(change_line(now, now.last_error or ""), soft_wrap=True)
+                        display(change_line(now, now.last_error or ""), soft_wrap=True)
 
     run(go())
 
@@ -64,7 +66,7 @@ def result(
                 raise failed_as(error) if error.reason not in _OWN_REASONS else error from None
             print_json(value) if as_json else print_value(value)
 
-    run(go())
+    run(go(), f"the end of job {job_id}")
 
 
 _OWN_REASONS = {Reason.NOT_FOUND, Reason.RUNNER_UNAVAILABLE}
@@ -89,11 +91,11 @@ def progress(*, job_id: JobIdArgument, as_json: Json = False) -> None:
                         elif shown.is_shown:
                             shown.show(done=update.pct, text=update.message)
                         else:
-                            screen().print(progress_line(update), soft_wrap=True)
+                            display(progress_line(update), soft_wrap=True)
             return await jobs.status(job_id)
 
-    ended = run(go())
+    ended = run(go(), f"a report of job {job_id}")
     if not as_json:
-        screen().print(change_line(ended, ""), soft_wrap=True)
+        display(change_line(ended, ""), soft_wrap=True)
     if ended.status is not Status.COMPLETE:
         raise failed_as(failure(ended))

@@ -18,8 +18,8 @@ _FRAMES = 3
 _OURS = str(Path(jsjobs.__file__).parent)
 
 
-def load_application(target: str, *, quiet: bool = False) -> JobService:
-    """Import an application whose jobs are to be run; says, unless quiet, which settings its own ones make void.
+def load_application(target: str) -> JobService:
+    """Import an application whose jobs are to be run.
 
     Raises:
         WrongUse: As `load_service`, or if it has no handlers.
@@ -29,13 +29,11 @@ def load_application(target: str, *, quiet: bool = False) -> JobService:
     if not service.types:
         # Its worker would bury every job as HandlerMissing.
         raise WrongUse(f"{target} has no handlers: register them, with @jobs.handler(...), where it is imported")
-    if not quiet:
-        _say_what_is_ignored(service)
     return service
 
 
-def _say_what_is_ignored(service: JobService) -> None:
-    """An application may set in its code what the environment, an option or `jsjobs dev` sets too."""
+def say_what_is_ignored(service: JobService) -> None:
+    """Say which settings of the environment, of options or of `jsjobs dev` the application's own ones make void."""
     config = service.config
     database = None if config.database_url is None else config.database_url.get_secret_value()
     used = {"NATS_URL": config.nats_url, "DATABASE_URL": database, "NAMESPACE": config.namespace}

@@ -7,6 +7,7 @@ from rich.text import Text
 
 from jsjobs.cli.output import plain
 from jsjobs.jetstream.overview import PriorityLook, ShardLook
+from jsjobs.model.words import things
 
 UNKNOWN = "-"
 """In the place of a number that there is none of."""
@@ -19,6 +20,11 @@ def headed_table(headings: Sequence[str], *, left: set[str]) -> Table:
         # Words without a heading are what a narrow terminal cuts.
         table.add_column(heading, justify="left" if heading in left else "right", no_wrap=heading != "")
     return table
+
+
+def shards_of(look: PriorityLook) -> str:
+    """How many shards run a priority's jobs."""
+    return things(len(look.running_shards), "shard")
 
 
 def counted(number: int, style: str = "") -> Text:
@@ -38,6 +44,9 @@ def trouble_of(shards: Sequence[ShardLook], *, waiting: int, paused_how: str = "
         words.append(Text(_some(paused, len(shards), paused_how), "yellow"))
     if alone:
         words.append(Text(_some(alone, len(shards), "no worker"), "bold red" if waiting else "yellow"))
+    retrying = sum(shard.retrying for shard in shards)
+    if retrying:
+        words.append(Text(f"{retrying:,} retrying", "yellow"))
     if busy:
         words.append(Text(_some(busy, len(shards), "busy"), "yellow"))
     return cropped(Text(", ").join(words))
@@ -52,10 +61,11 @@ def change_of(look: PriorityLook) -> Text:
     old, new = look.running_shards, look.next_shards
     left = sum(shard.waiting + shard.running for shard in old)
     before, after = old[0].generation, new[-1].generation
-    what = f"{look.priority}: {len(old)} to {after.shards} shards; "
-    behind = f"{look.waiting + look.running - left:,} wait"
+    what = f"{look.priority}: {len(old)} to {things(after.shards, 'shard')}; "
+    others = look.waiting + look.running - left
+    behind = f"{others:,} {'waits' if others == 1 else 'wait'}"
     if left:
-        return cropped(plain(f"{what}{left:,} jobs to drain from {before}, {behind} in {after}", "cyan"))
+        return cropped(plain(f"{what}{things(left, 'job')} to drain from {before}, {behind} in {after}", "cyan"))
     return cropped(plain(f"{what}the old ones are empty, {behind} for streams apply", "yellow"))
 
 

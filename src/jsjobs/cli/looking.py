@@ -73,6 +73,7 @@ class Seen:
         data: dict[str, Any] = to_jsonable_python(self.overview)
         looks = self.overview.priorities if self.overview is not None else ()
         for look, told in zip(looks, data["priorities"], strict=True):
+            told["running"] = look.running - look.retrying
             told["shards"] = [_shard_as_json(shard) for shard in look.shards]
         return data | {"letters_open": self.letters.count, "database": self.letters.table.value}
 
@@ -81,6 +82,7 @@ def _shard_as_json(look: ShardLook) -> dict[str, Any]:
     """A shard goes by its name, with its generation as people write it."""
     data: dict[str, Any] = to_jsonable_python(look)
     del data["shard"]
+    data["running"] = look.running - look.retrying
     return {"name": look.name, "generation": str(look.generation), **data}
 
 

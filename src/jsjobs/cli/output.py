@@ -10,20 +10,64 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.text import Text
 
 from jsjobs.cli.standard_streams import NOBODY_READS
 
-_PIPE_WIDTH = 240
+_spoken = False
+_NO_EDGE = 1_000_000
+"""Columns that no row fills: rich wants a width, and a pipe has none."""
 # Characters that a terminal obeys instead of showing, or that turn the direction of writing; and halves of characters,
 # which no encoding can write.
 _HOSTILE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
+def has_spoken() -> bool:
+    """Whether anything was shown since `begin_silence`."""
+    return _spoken
+
+
+def begin_silence() -> None:
+    """Count as silent until something is shown."""
+    global _spoken  # noqa: PLW0603 - a process has one terminal
+    _spoken = False
+
+
+def end_silence() -> None:
+    """Count as heard: something is shown, or is about to be."""
+    global _spoken  # noqa: PLW0603 - as above
+    _spoken = True
+
+
 def screen() -> Console:
-    """Where tables go: as wide as the terminal, and wide enough for whole lines in a pipe."""
-    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False, soft_wrap=False)
+    """The terminal on standard output."""
+    return Console(highlight=False, soft_wrap=False)
+
+
+def display(what: RenderableType = "", *, style: str = "", soft_wrap: bool = False) -> None:
+    """Print text or a table: as wide as the terminal; in a pipe every row whole, on one line.
+
+    Args:
+        what: A text, or a table or such of rich.
+        style: Of a text.
+        soft_wrap: Whether a terminal breaks the lines, and not rich.
+    """
+    end_silence()
+    if sys.stdout.isatty():
+        screen().print(what, style=style, soft_wrap=soft_wrap)
+        return
+    console = Console(width=_NO_EDGE, highlight=False)
+    with console.capture() as printed:
+        console.print(what, style=style, soft_wrap=soft_wrap)
+    # Not printed by the console itself: where the reader has gone, it would end the process from within a task.
+    sys.stdout.writelines(line.rstrip() + "\n" for line in printed.get().removesuffix("\n").split("\n"))
+    sys.stdout.flush()
+
+
+def on_terminal(width: int) -> int | None:
+    """The most that a column takes on a terminal, where others need room too; in a pipe it has no bound."""
+    return width if sys.stdout.isatty() else None
 
 
 def talk(text: str, *, style: str = "") -> None:
@@ -31,14 +75,20 @@ def talk(text: str, *, style: str = "") -> None:
     _say(plain(text, style))
 
 
+def prompt(text: str) -> None:
+    """Say what is asked, and stay on the line."""
+    _say(plain(text, "bold"), end="")
+
+
 def complain(text: str) -> None:
     """Say what went wrong."""
     _say(Text.assemble(("error: ", "bold red"), plain(text)))
 
 
-def _say(text: Text) -> None:
+def _say(text: Text, end: str = "\n") -> None:
+    end_silence()
     with suppress(*NOBODY_READS):
-        _Talk(stderr=True, highlight=False, soft_wrap=True).print(text)
+        _Talk(stderr=True, highlight=False, soft_wrap=True).print(text, end=end)
 
 
 class _Talk(Console):
@@ -53,6 +103,7 @@ def plain(text: object, style: str = "") -> Text:
 
 def print_json(value: Any) -> None:
     """Print one JSON value on a line of its own, for programs."""
+    end_silence()
     # Flushed, since a reader waits for each line of a stream.
     print(dumps(value), flush=True)  # noqa: T201 - this is what prints
 
@@ -60,14 +111,18 @@ def print_json(value: Any) -> None:
 def print_value(value: Any) -> None:
     """Print one JSON value for people: indented and coloured on a terminal, else as for programs."""
     if sys.stdout.isatty():
-        screen().print_json(dumps(value))
+        screen().print_json(dumps(value), ensure_ascii=not _writes_unicode())
     else:
         print_json(value)
 
 
 def dumps(value: Any) -> str:
     """JSON in one line, readable in every script and safe to show on a terminal."""
-    return _HOSTILE.sub(_escaped, json.dumps(value, ensure_ascii=False, default=str))
+    return _HOSTILE.sub(_escaped, json.dumps(value, ensure_ascii=not _writes_unicode(), default=str))
+
+
+def _writes_unicode() -> bool:
+    return sys.stdout.encoding.lower().startswith("utf")
 
 
 def local_time(moment: datetime | None) -> str:

@@ -44,7 +44,7 @@ def _read(argument: str) -> tuple[bytes, Any]:
         except OSError as error:
             raise WrongUse(f"the payload cannot be read from {file}: {error.strerror}") from None
         return raw, _parsed(raw, f"the content of {file}")
-    raw = argument.encode("utf-8", "surrogateescape")
+    raw = argument.strip().encode("utf-8", "surrogateescape")
     try:
         return raw, _parsed(raw, "the payload")
     except WrongUse as error:

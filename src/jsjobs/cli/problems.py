@@ -7,7 +7,7 @@ from contextlib import suppress
 from jsjobs.cli.exit_codes import FAILED, WRONG_USE
 from jsjobs.cli.options import is_verbose
 from jsjobs.cli.output import complain
-from jsjobs.cli.standard_streams import NOBODY_READS
+from jsjobs.cli.standard_streams import NOBODY_READS, why_unwritable
 from jsjobs.embedded.errors import EmbeddedError
 from jsjobs.model.errors import AlreadyDue, AlreadyEnded, JobError, Reason
 from jsjobs.postgres.errors import (
@@ -34,8 +34,6 @@ class WrongUse(Exception):  # noqa: N818 - as above
 def judge(error: Exception) -> tuple[str, int]:
     """What to say about an error, and the exit code it means."""
     match error:
-        case Failed():
-            return str(error), FAILED
         case WrongUse():
             return str(error), WRONG_USE
         case AlreadyEnded() | AlreadyDue():
@@ -50,8 +48,10 @@ def judge(error: Exception) -> tuple[str, int]:
             return str(error), WRONG_USE
         case DatabaseUnavailable() if not isinstance(error, DatabaseExhausted | TablesLocked):
             return f"{error}; {HOW_TO_DATABASE}", FAILED
-        case DatabaseError() | LetterError() | EmbeddedError():
+        case DatabaseError() | LetterError() | EmbeddedError() | Failed():
             return str(error), FAILED
+        case OSError() if (text := why_unwritable(error)) is not None:
+            return text, FAILED
         case _:
             return f"unexpected {type(error).__name__}: {error} (add -v to see where)", FAILED
 

@@ -9,7 +9,7 @@ import typer
 
 from jsjobs.cli.connect import run, service, settings
 from jsjobs.cli.options import Json, duration_option, examples, with_servers
-from jsjobs.cli.output import print_json, screen, talk
+from jsjobs.cli.output import display, print_json, talk
 from jsjobs.cli.problems import Failed
 from jsjobs.cli.queues_view import Queues, describe_end
 from jsjobs.jetstream.connect import connected
@@ -23,6 +23,8 @@ from jsjobs.model.job import Priority
 T = TypeVar("T")
 
 Priorities = Annotated[list[Priority], typer.Argument(metavar="PRIORITY", help=f"Which: {', '.join(Priority)}.")]
+_ASKED = 1
+"""Running jobs that a look lists, of which nothing is shown but which of all of them wait for their next attempt."""
 _SAY_AFTER = 1.0
 """Seconds after which somebody who waits is told what for."""
 
@@ -38,7 +40,7 @@ def queues(*, as_json: Json = False) -> None:
     if as_json:
         print_json(found.as_json())
     else:
-        screen().print(found.picture())
+        display(found.picture())
 
 
 async def _look() -> Queues:
@@ -46,7 +48,7 @@ async def _look() -> Queues:
     names = Names(config.namespace)
     async with connected(config, name="jsjobs queues") as connection:
         try:
-            overview = await Observer(connection, names).look(0)
+            overview = await Observer(connection, names).look(_ASKED)
         except JobError as error:
             if error.reason is Reason.NOT_FOUND:
                 raise Failed(error.message) from None

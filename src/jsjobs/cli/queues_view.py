@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from jsjobs.cli.durations import format_age
-from jsjobs.cli.look_parts import UNKNOWN, change_of, counted, headed_table, trouble_of
+from jsjobs.cli.look_parts import UNKNOWN, change_of, counted, headed_table, shards_of, trouble_of
 from jsjobs.cli.output import local_time, plain
 from jsjobs.jetstream.overview import Overview, PriorityLook, ShardLook
 from jsjobs.jetstream.shard_consumers import FOR_GOOD, UNTIL_RESUMED
@@ -29,9 +29,8 @@ class Queues:
         headings = ("priority", "waiting", "oldest", "running", "redelivered", "")
         table = headed_table(headings, left={"priority", ""})
         for look in self.overview.priorities:
-            count = "1 shard" if len(look.running_shards) == 1 else f"{len(look.running_shards)} shards"
             trouble = _trouble(look.running_shards, waiting=look.waiting)
-            table.add_row(Text(look.priority, "bold"), *self._numbers(look), trouble or Text(count, "dim"))
+            table.add_row(Text(look.priority, "bold"), *self._numbers(look), trouble or Text(shards_of(look), "dim"))
             alike = len({shard.paused_until for shard in look.running_shards}) == 1
             for shard in look.shards:
                 busy = shard.waiting + shard.running
@@ -45,7 +44,7 @@ class Queues:
         age = self._age(look)
         yield counted(look.waiting)
         yield Text(UNKNOWN, "dim") if age is None else plain(format_age(age))
-        yield counted(look.running, "green")
+        yield counted(look.running - look.retrying, "green")
         yield counted(look.redelivered, "yellow")
 
     def _age(self, look: PriorityLook | ShardLook) -> float | None:
@@ -82,7 +81,8 @@ class Queues:
         until = min((end for end in ends if end != UNTIL_RESUMED), default=None)
         return {
             "waiting": look.waiting,
-            "running": look.running,
+            "running": look.running - look.retrying,
+            "retrying": look.retrying,
             "redelivered": look.redelivered,
             "oldest_waiting_seconds": self._age(look),
             "paused": paused,

@@ -9,7 +9,8 @@ from rich.table import Table
 from jsjobs.cli.connect import run, service
 from jsjobs.cli.durations import format_age, format_duration
 from jsjobs.cli.options import Json, duration_option, examples, with_servers
-from jsjobs.cli.output import local_time, plain, print_json, print_value, screen, talk
+from jsjobs.cli.output import display, local_time, plain, print_json, print_value, talk
+from jsjobs.cli.payload_command import PayloadCommand
 from jsjobs.cli.payloads import read_one
 from jsjobs.cli.problems import WrongUse
 from jsjobs.model.errors import AnotherSchedule
@@ -28,11 +29,12 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The schedule's name."
 
 
 @app.command(
+    cls=PayloadCommand,
     epilog=examples(
         """jsjobs schedule add nightly report.build '{"days": 1}' --cron "0 3 * * *\"""",
         """jsjobs schedule add lunch ping null --cron "0 12 * * 1-5" --tz Europe/Berlin""",
         "jsjobs schedule add beat ping null --every 30s --priority low",
-    )
+    ),
 )
 @with_servers
 def add(
@@ -60,7 +62,7 @@ def add(
     as_json: Json = False,
 ) -> None:
     """Submit a job again and again, and show the next five times. The same once more changes nothing."""
-    timetable_of(cron, every, tz)  # what is wrong with it needs no server
+    _check_times(cron, every, tz)
     content = read_one(payload)
     options: dict[str, Any] = {
         "priority": priority,
@@ -84,6 +86,18 @@ def add(
     _tell(added, as_json=as_json)
 
 
+def _check_times(cron: str | None, every: float | None, tz: str | None) -> None:
+    """Refuse, in the options' own words, times that cannot be; that needs no server."""
+    if (cron is None) == (every is None):
+        raise WrongUse("say when: either --cron, such as '0 9 * * 1-5', or --every, such as 30s")
+    if cron is not None and cron.strip().lower().removeprefix("@").startswith("every"):
+        raise WrongUse(
+            f"{cron[:40]!r} is an interval, which --every takes, such as --every 30s or --every 1d; "
+            "for a time of day: --cron '0 9 * * *'"
+        )
+    timetable_of(cron, every, tz)
+
+
 @app.command("list", epilog=examples("jsjobs schedule list", "jsjobs schedule list --json | jq '.[].next[0]'"))
 @with_servers
 def list_schedules(*, as_json: Json = False) -> None:
@@ -97,7 +111,7 @@ def list_schedules(*, as_json: Json = False) -> None:
     if as_json:
         print_json([one.model_dump(mode="json") for one in found])
     elif found:
-        screen().print(_table(found))
+        display(_table(found))
     else:
         talk("no schedules", style="dim")
 
@@ -201,15 +215,14 @@ def _tell(schedule: ScheduleStatus, *, as_json: bool) -> None:
     for fact, text in texts.items():
         if text:
             facts.add_row(fact, plain(text, "bold" if fact == "schedule" else ""))
-    console = screen()
-    console.print(facts)
-    console.print("\npayload", style="dim")
+    display(facts)
+    display("\npayload", style="dim")
     print_value(schedule.payload)
     if schedule.paused:
-        console.print("\npaused: it does not fire until it is resumed", style="yellow")
+        display("\npaused: it does not fire until it is resumed", style="yellow")
         return
-    console.print()
-    console.print(_coming(schedule))
+    display()
+    display(_coming(schedule))
 
 
 def _coming(schedule: ScheduleStatus) -> Table:

@@ -7,9 +7,9 @@ import typer
 
 from jsjobs.cli.connect import find_servers, service, service_with_database
 from jsjobs.cli.health import HealthHost, HealthPlace, HealthPort
-from jsjobs.cli.load import check_target, load_application
+from jsjobs.cli.load import check_target, load_application, say_what_is_ignored
 from jsjobs.cli.options import TARGET, examples, is_verbose, with_servers
-from jsjobs.cli.serving import Serving, run_until_stopped, say_without_database, start_logging
+from jsjobs.cli.serving import Serving, introduce, run_until_stopped, say_without_database, start_logging
 from jsjobs.cli.supervisor import Supervisor
 from jsjobs.cli.worker_child import NO_ROUTER, QUEUE_METRICS, VERBOSE
 
@@ -71,6 +71,8 @@ def worker(
     service = load_application(target)
     start_logging()
     routes = service.config.database_url is not None and not no_router
+    introduce(service, routes=routes)
+    say_what_is_ignored(service)
     if service.config.database_url is None:
         say_without_database()
     serving = Serving(service, works=True, routes=routes, answers=True, health=health, measures=queue_metrics)
@@ -95,6 +97,7 @@ def router(
     """Bring dead letters into the database, without running jobs; any number of routers may run."""
     service = service_with_database()
     start_logging()
+    introduce(service, routes=True)
     health = HealthPlace(health_host, health_port)
     run_until_stopped(Serving(service, works=False, routes=True, health=health, measures=queue_metrics).run())
 
@@ -109,5 +112,6 @@ def rpc(*, health_port: HealthPort = None, health_host: HealthHost = None) -> No
     """
     made = service()
     start_logging()
+    introduce(made, routes=False)
     health = HealthPlace(health_host, health_port)
     run_until_stopped(Serving(made, works=False, routes=False, answers=True, health=health).run())

@@ -23,6 +23,7 @@ from jsjobs.dead_letters.router import Router
 from jsjobs.health import Readiness
 from jsjobs.interrupts import is_ctrl_c
 from jsjobs.jetstream.errors import without_secrets
+from jsjobs.model.words import things
 from jsjobs.rpc import Rpc
 from jsjobs.safe_log import get_logger
 from jsjobs.worker.worker import Worker
@@ -41,6 +42,18 @@ def start_logging() -> None:
     """Log to standard error, unless the application has set up logging its own way; no reader holds it up."""
     relay_output()
     start_log(logging.INFO, "%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+
+
+def introduce(service: JobService, *, routes: bool) -> None:
+    """Say first what a command that stays connects to.
+
+    Args:
+        service: Whose servers.
+        routes: Whether it brings dead letters into the database.
+    """
+    config = service.config
+    letters = f", dead letters go to {service.database().place}" if routes else ""
+    announce(f"connecting to {without_secrets(config.nats_url)}, namespace {config.namespace}{letters}", style="dim")
 
 
 def say_without_database() -> None:
@@ -167,11 +180,13 @@ class Serving:
     def _say_what_is_awaited(self) -> None:
         if self._worker is None and self._router is None:
             if self._rpc is not None and self._rpc.requests:
-                announce(f"stopping: answering {self._rpc.requests} request(s) under way; a second signal interrupts")
+                announce(
+                    f"stopping: answering {things(self._rpc.requests, 'request')} under way; a second signal interrupts"
+                )
         elif self._worker is None:
             announce("stopping: waiting for the letters in hand; a second signal interrupts")
         elif self._worker.running:
-            announce(f"stopping: waiting for {self._worker.running} running job(s); a second signal interrupts")
+            announce(f"stopping: waiting for {things(self._worker.running, 'running job')}; a second signal interrupts")
 
     def _readiness(self, stop: Stop) -> Readiness:
         """As it is now; the health endpoints ask from another thread, so this only reads."""

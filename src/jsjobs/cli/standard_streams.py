@@ -1,6 +1,8 @@
-"""Standard streams that are closed, that nobody reads any more, or not now."""
+"""Standard streams that are closed, that nobody reads any more, or not now, or that cannot write every character."""
 
+import codecs
 import errno
+import io
 import os
 import queue
 import select
@@ -18,6 +20,12 @@ logger = get_logger("jsjobs.cli")
 NOBODY_READS = (OSError, ValueError)
 """What writing to them raises once the reader has gone, or they are closed."""
 _NO_READER = {errno.EPIPE, errno.EBADF}
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+_IN_ASCII = {"…": "...", "→": "->", "━": "=", "─": "-", "╸": "-", "╺": "-", "✓": "+", "✗": "!"}
+"""What our own signs become where the encoding has none of them."""
+_SPINNER = range(0x2800, 0x2900)
+_ERRORS = "jsjobs-shown"
+"""The name under which codecs know how we write what an encoding cannot."""
 _MOST_WAITING = 10_000
 """Writes that wait for a slow reader, at most; more are dropped, and counted."""
 _DRAINED_WITHIN = 1.0
@@ -46,7 +54,7 @@ class Relay:
 
     def write(self, text: str) -> int:
         """Have it written soon, or drop it where too much waits already."""
-        data = text.encode(self._stream.encoding, "backslashreplace")
+        data = text.encode(self._stream.encoding, _ERRORS)
         if os.getpid() != self._pid:  # a fork has no thread that writes
             with suppress(OSError):
                 _write_all(self._number, data)
@@ -122,6 +130,38 @@ def open_missing() -> None:
             stream = os.fdopen(number, mode, encoding="utf-8", closefd=False)
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
+
+
+def write_every_character() -> None:
+    """Let standard output and error write what their encoding lacks in another way, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_ERRORS)
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)  # a codec that reads is never given this name
+    return "".join(map(_sign_in_ascii, error.object[error.start : error.end])), error.end
+
+
+def _sign_in_ascii(char: str) -> str:
+    if ord(char) in _SPINNER:
+        return "*"
+    return _IN_ASCII.get(char) or char.encode("ascii", "backslashreplace").decode("ascii")
+
+
+codecs.register_error(_ERRORS, _in_ascii)
+
+
+def why_unwritable(error: OSError) -> str | None:
+    """What to say where the error is that of a stream which takes nothing, such as one to a full disk; else None.
+
+    Args:
+        error: One that names no file: that of a file by its name is another one's.
+    """
+    if error.errno not in _UNWRITABLE or error.filename is not None:
+        return None
+    return f"the output cannot be written: {error.strerror}"
 
 
 def flush_output() -> OSError | None:

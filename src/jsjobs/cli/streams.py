@@ -6,10 +6,11 @@ from typing import Annotated, Any
 import typer
 
 from jsjobs import JobService
+from jsjobs.cli.asking import Yes, ask_first
 from jsjobs.cli.connect import run, settings
 from jsjobs.cli.draining import shown_draining
 from jsjobs.cli.options import Json, examples, with_servers
-from jsjobs.cli.output import print_json, screen, talk
+from jsjobs.cli.output import display, print_json, talk
 from jsjobs.cli.problems import Failed, WrongUse
 from jsjobs.cli.streams_view import print_steps, table_of
 from jsjobs.jetstream.api import find
@@ -70,12 +71,7 @@ def plan(
     """Show what apply would do; changes nothing."""
     config = _settings(replicas, scale, shards)
 
-    async def go() -> list[Step]:
-        async with connected(config) as connection:
-            wanted = await _wanted(connection, config)
-            return await _topology(connection, wanted).plan(await _floor(config), one_copy=one_copy)
-
-    steps = run(go())
+    steps = run(_planned(config, one_copy=one_copy, say=not as_json))
     print_steps(steps, as_json=as_json)
     if not as_json and any(step.kind == "shards" for step in steps):
         talk(f"the number of shards is asked for by {_who_asks(config, scale, shards)}", style="dim")
@@ -95,6 +91,7 @@ def apply(
     scale: Scale = None,
     shards: Shards = None,
     one_copy: OneCopy = False,
+    yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Make the server match what is declared; never deletes a queue, and doing it again does nothing.
@@ -103,9 +100,12 @@ def apply(
 
     Another shard count than before is changed while jobs come and go: new jobs wait until those of the old shards have
     ended, so that every entity keeps its order. It may be stopped and run again at any moment, and goes on then. A
-    queue with several copies is changed only with --one-copy.
+    queue with several copies is changed only with --one-copy. What takes something away, such as shards or copies, is
+    asked about first, unless --yes is given.
     """
     config = _settings(replicas, scale, shards)
+    if not yes:
+        _ask_about_less(run(_planned(config, one_copy=one_copy, say=False)))
     try:
         with shown_draining() as tell:
             steps = run(apply_streams(config, tell=tell, one_copy=one_copy))
@@ -138,9 +138,28 @@ def show(*, as_json: Json = False) -> None:
     if as_json:
         print_json(found)
     else:
-        screen().print(table_of(found["streams"]))
-        screen().print()
-        screen().print(table_of(found["shards"]))
+        display(table_of(found["streams"]))
+        display()
+        display(table_of(found["shards"]))
+
+
+async def _planned(config: Config, *, one_copy: bool, say: bool) -> list[Step]:
+    async with connected(config) as connection:
+        wanted = await _wanted(connection, config, say=say)
+        return await _topology(connection, wanted).plan(await _floor(config), one_copy=one_copy)
+
+
+def _ask_about_less(steps: list[Step]) -> None:
+    """Ask before the server has less than it was given: this shell may lack the settings of whoever gave it."""
+    less = [
+        f"{step.name}: {name} {old} → {new}"
+        for step in steps
+        if step.action is Action.UPDATE
+        for name, old, new in step.lowered()
+    ]
+    # What is refused stops all of it, and is said by what follows.
+    if less and not any(step.action is Action.REFUSE for step in steps):
+        ask_first(f"take away what the server has ({', '.join(less)})", yes=False)
 
 
 def apply_streams(
@@ -196,10 +215,10 @@ def _who_asks(config: Config, scale: int | None, shards: list[str] | None) -> st
     return ", ".join(name for name, asks in asking.items() if asks) or "nobody: an unfinished change is finished"
 
 
-async def _wanted(connection: Connection, config: Config) -> Config:
+async def _wanted(connection: Connection, config: Config, *, say: bool = True) -> Config:
     """What the server is to have; where nobody asks for a value, what it has."""
     wanted, kept = await keep_unasked(connection, Names(config.namespace), config)
-    for one in kept:
+    for one in kept if say else ():
         talk(f"{one} ({one.variable})", style="dim")
     return wanted
 

@@ -6,7 +6,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from jsjobs.cli.output import dumps, plain, print_json, screen, talk
+from jsjobs.cli.output import display, dumps, plain, print_json, talk
 from jsjobs.jetstream.steps import Action, Step
 
 _STYLES = {
@@ -31,7 +31,7 @@ def print_steps(steps: Sequence[Step], *, as_json: bool) -> None:
             table.add_column(heading, overflow="fold", no_wrap=heading != "changes")
         for step in changed:
             table.add_row(Text(step.action, _STYLES[step.action]), plain(step.kind), plain(step.name), _changes(step))
-        screen().print(table)
+        display(table)
     as_it_is = [step for step in steps if step.action is Action.KEEP and step.reason]
     for step in as_it_is:
         talk(f"{step.name}: {step.reason}", style="yellow")

@@ -11,7 +11,8 @@ from jsjobs.cli.bars import bar
 from jsjobs.cli.connect import run, service
 from jsjobs.cli.job_view import change_line, failed_as
 from jsjobs.cli.options import Json, duration_option, examples, moment_option, with_servers
-from jsjobs.cli.output import dumps, print_json, print_value, screen, talk
+from jsjobs.cli.output import display, dumps, print_json, print_value, talk
+from jsjobs.cli.payload_command import PayloadCommand
 from jsjobs.cli.payloads import Lines, read_lines, read_one
 from jsjobs.cli.problems import Failed, WrongUse
 from jsjobs.cli.waiting import wait_for_all, wait_for_one
@@ -19,6 +20,7 @@ from jsjobs.model.errors import InvalidBatch
 from jsjobs.model.ids import JobId
 from jsjobs.model.job import Duration, Priority, Status, failure
 from jsjobs.model.retry import ATTEMPTS_LIMIT
+from jsjobs.model.words import things
 
 app = typer.Typer()
 _EXAMPLES = examples(
@@ -30,7 +32,7 @@ _EXAMPLES = examples(
 )
 
 
-@app.command(epilog=_EXAMPLES)
+@app.command(cls=PayloadCommand, epilog=_EXAMPLES)
 @with_servers
 def submit(
     *,
@@ -120,10 +122,10 @@ def _check(options: dict[str, Any]) -> None:
 
 async def _queue(jobs: JobService, job_type: str, lines: Lines, options: dict[str, Any]) -> list[JobId]:
     total = len(lines.payloads)
-    with bar(max(total, 1), f"0 of {total} jobs queued") as shown:
+    with bar(max(total, 1), f"0 of {things(total, 'job')} queued") as shown:
 
         def on_queued(count: int) -> None:
-            shown.show(done=count, text=f"{count} of {total} jobs queued")
+            shown.show(done=count, text=f"{count:,} of {things(total, 'job')} queued")
 
         try:
             ids: list[JobId] = await jobs.submit(job_type, lines.payloads, on_queued=on_queued, **options)
@@ -158,7 +160,7 @@ async def _after_batch(jobs: JobService, job_ids: Sequence[JobId], *, wait: bool
     elif not as_json:
         # Of a list that was submitted before, in part, what is new has a batch of its own.
         new = next((job_id for job_id in job_ids if not job_id.duplicate), job_ids[0])
-        talk(f"batch {new.batch_id}: {len(job_ids)} jobs", style="dim")
+        talk(f"batch {new.batch_id}: {things(len(job_ids), 'job')}", style="dim")
     if not wait:
         if as_json:
             print_json([_receipt(job_id) for job_id in job_ids])
@@ -171,10 +173,10 @@ async def _after_batch(jobs: JobService, job_ids: Sequence[JobId], *, wait: bool
     else:
         for status in ended:
             outcome = dumps(status.result) if status.status is Status.COMPLETE else status.last_error or ""
-            screen().print(change_line(status, outcome), soft_wrap=True)
+            display(change_line(status, outcome), soft_wrap=True)
     failed = sum(status.status is not Status.COMPLETE for status in ended)
     if failed:
-        raise Failed(f"{failed} of {len(ended)} jobs failed")
+        raise Failed(f"{failed:,} of {things(len(ended), 'job')} failed")
 
 
 def _receipt(job_id: JobId) -> dict[str, Any]:

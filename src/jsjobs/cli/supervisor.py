@@ -14,6 +14,7 @@ from jsjobs.cli.serving import Stop
 from jsjobs.cli.supervised import Supervised, pause
 from jsjobs.cli.worker_child import FIRST
 from jsjobs.health import Readiness
+from jsjobs.model.words import things
 
 _TRIES = 3
 """Deaths of the first process, before it has run, after which it is given up."""
@@ -78,7 +79,7 @@ class Supervisor:
         while not (stop.asked.is_set() or all(child.is_up for child in self._children)):  # noqa: ASYNC110 - see below
             await asyncio.sleep(_LOOK)  # what a process tells comes when it comes, and may be taken back
         if not stop.asked.is_set():
-            announce(f"{len(self._children)} processes run; SIGTERM and Ctrl-C stop them all", style="dim")
+            announce(f"{things(len(self._children), 'process')} running; SIGTERM and Ctrl-C stop them all", style="dim")
 
     def _readiness(self) -> Readiness:
         if self._stop is None or self._stop.asked.is_set():

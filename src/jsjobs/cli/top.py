@@ -18,7 +18,7 @@ from jsjobs.cli.durations import format_duration
 from jsjobs.cli.keys import each_key
 from jsjobs.cli.looking import Seen, looks
 from jsjobs.cli.options import Json, duration_option, examples, with_servers
-from jsjobs.cli.output import print_json, screen
+from jsjobs.cli.output import display, end_silence, print_json, screen
 from jsjobs.cli.problems import WrongUse
 from jsjobs.cli.top_view import View, lines_of, picture, running_shown
 from jsjobs.jetstream.errors import without_secrets
@@ -62,23 +62,18 @@ def top(*, interval: Interval = None, count: Count = None, as_json: Json = False
         run(_show(config, every, count))
 
 
-async def _print(config: Config, interval: float, count: int | None, show: Callable[[Seen], None]) -> None:
+async def _print(config: Config, interval: float, count: int | None, tell: Callable[[Seen], None]) -> None:
     async def go() -> None:
         async with aclosing(_some(looks(config, interval, lambda: _LISTED), count)) as every:
             async for seen in every:
-                show(seen)
+                tell(seen)
 
     await _until_stopped(go(), _on_signals())
 
 
 def _print_lines(seen: Seen) -> None:
-    console = screen()
-    with console.capture() as printed:
-        console.print(lines_of(seen))
-        console.print()
-    # Not printed by the console itself: where the reader has gone it would end the process from within a task.
-    sys.stdout.write(printed.get())
-    sys.stdout.flush()
+    display(lines_of(seen))
+    display()
 
 
 async def _show(config: Config, interval: float, count: int | None) -> None:
@@ -96,6 +91,7 @@ async def _show(config: Config, interval: float, count: int | None) -> None:
 
     def draw() -> None:
         if last is not None:
+            end_silence()
             height = measured_height()
             live.update(picture(last, view, console.width, height), refresh=True)
 

@@ -12,10 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from jsjobs.cli.durations import format_age
-from jsjobs.cli.look_parts import UNKNOWN, change_of, counted, cropped, headed_table, trouble_of
+from jsjobs.cli.look_parts import UNKNOWN, change_of, counted, cropped, headed_table, shards_of, trouble_of
 from jsjobs.cli.looking import OpenLetters, Seen
 from jsjobs.cli.looking import Table as LetterTable
-from jsjobs.cli.output import local_time, plain
+from jsjobs.cli.output import local_time, on_terminal, plain
 from jsjobs.jetstream.in_flight import RunningJob
 from jsjobs.jetstream.overview import Overview
 from jsjobs.model.job import Priority, Status
@@ -114,11 +114,11 @@ def _priorities(overview: Overview) -> Table:
             Text(look.priority, "bold"),
             counted(look.waiting),
             Text(UNKNOWN, "dim") if age is None else Text(format_age(age)),
-            counted(look.running, "green"),
+            counted(look.running - look.retrying, "green"),
             counted(look.redelivered, "yellow"),
             _rate(look.submitted_per_second),
             _rate(look.finished_per_second),
-            trouble_of(look.running_shards, waiting=look.waiting) or Text(f"{len(look.running_shards)} shards", "dim"),
+            trouble_of(look.running_shards, waiting=look.waiting) or Text(shards_of(look), "dim"),
         )
     return table
 
@@ -154,7 +154,7 @@ def _running(overview: Overview, room: int, *, wide: bool) -> RenderableType:
         column.ratio, column.overflow = 1, "ellipsis"
     if wide:
         for heading in ("tenant", "shard", "worker"):
-            table.add_column(heading, no_wrap=True, overflow="ellipsis", max_width=28)
+            table.add_column(heading, no_wrap=True, overflow="ellipsis", max_width=on_terminal(28))
     for job in shown:
         tries = f"{job.attempt}/{job.max_attempts}"
         cells = [
@@ -185,7 +185,11 @@ def _shards(overview: Overview, room: int, *, fullest_first: bool) -> Renderable
     for shard in shown:
         busy = shard.waiting + shard.running
         trouble = Text("next", "cyan") if shard.is_next else trouble_of([shard], waiting=busy)
-        counts = (counted(shard.waiting), counted(shard.running, "green"), counted(shard.redelivered, "yellow"))
+        counts = (
+            counted(shard.waiting),
+            counted(shard.running - shard.retrying, "green"),
+            counted(shard.redelivered, "yellow"),
+        )
         table.add_row(Text(shard.name), *counts, _rate(shard.deliveries_per_second), trouble)
     return _with_rest(table, len(shards) - len(shown), "shards")
 

@@ -9,6 +9,7 @@ from jsjobs.cli.bars import Bar, bar
 from jsjobs.cli.output import talk
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import JobStatusResponse
+from jsjobs.model.words import things
 
 _AGAIN = 0.5
 
@@ -31,14 +32,14 @@ async def wait_for_all(service: JobService, job_ids: Sequence[str], *, shown: bo
     """Wait for the end of every job of a batch; their statuses in the order of the ids."""
     ended: dict[str, JobStatusResponse] = {}
     total = len(set(job_ids))
-    with bar(total, f"0 of {total} jobs", shown=shown) as shown_bar:
+    with bar(total, f"0 of {things(total, 'job')}", shown=shown) as shown_bar:
         try:
             async with aclosing(service.as_ended(job_ids)) as statuses:
                 async for status in statuses:
                     ended[status.job_id] = status
-                    shown_bar.show(done=len(ended), text=f"{len(ended)} of {total} jobs")
+                    shown_bar.show(done=len(ended), text=f"{len(ended):,} of {things(total, 'job')}")
         except asyncio.CancelledError:
-            talk(f"no longer waiting for {total - len(ended)} of {total} jobs; they go on")
+            talk(f"no longer waiting for {total - len(ended):,} of {things(total, 'job')}; they go on")
             raise
     return [ended[job_id] for job_id in job_ids]
 

@@ -12,10 +12,10 @@ import threading
 import time
 from contextlib import suppress
 
-from jsjobs.cli.load import load_application
+from jsjobs.cli.load import load_application, say_what_is_ignored
 from jsjobs.cli.options import be_verbose
 from jsjobs.cli.problems import report
-from jsjobs.cli.serving import Serving, run_until_stopped, say_without_database, start_logging
+from jsjobs.cli.serving import Serving, introduce, run_until_stopped, say_without_database, start_logging
 from jsjobs.cli.standard_streams import flush_output
 from jsjobs.health import Readiness
 
@@ -41,10 +41,14 @@ def main(target: str, line: str, *flags: str) -> int:
     orphan = _Orphan(parent)
     threading.Thread(target=orphan.wait, name="jsjobs-parent", daemon=True).start()
     try:
-        service = load_application(target, quiet=FIRST not in flags)
+        service = load_application(target)
         start_logging()
-        if FIRST in flags and service.config.database_url is None:
-            say_without_database()
+        routes = FIRST in flags and NO_ROUTER not in flags and service.config.database_url is not None
+        if FIRST in flags:
+            introduce(service, routes=routes)
+            say_what_is_ignored(service)
+            if service.config.database_url is None:
+                say_without_database()
         grace = orphan.grace = service.config.grace
 
         def tell(is_up: bool, readiness: Readiness) -> None:
@@ -55,7 +59,7 @@ def main(target: str, line: str, *flags: str) -> int:
         serving = Serving(
             service,
             works=True,
-            routes=FIRST in flags and NO_ROUTER not in flags and service.config.database_url is not None,
+            routes=routes,
             answers=True,
             measures=FIRST in flags and QUEUE_METRICS in flags,
             tell=tell,

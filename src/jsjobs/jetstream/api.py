@@ -29,7 +29,7 @@ _LIMITS = {
     10028: "nats-server or the account has too little memory storage left for it: raise `max_mem`",
     10047: (
         "nats-server or the account has too little file storage left to reserve for it: raise `max_file`, or lower "
-        "JSJOBS_QUEUE_BYTES"
+        "JSJOBS_QUEUE_BYTES, which each of the four queues reserves (2 GiB by default)"
     ),
 }
 """What each limit is, and what to do, by the server's code."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -24,6 +24,9 @@ from jsjobs.model.job import Priority
 _ASKED_FOR_OLDEST = 4
 """Shards of a priority that are asked for the first job that waits in them, at most."""
 
+
+_ASKED_FOR_RETRIES = 64
+"""Jobs in flight that are asked whether they run or wait for their next attempt, where any are listed; at most."""
 
 ShardInfo = dict[str, Any]
 """A shard's consumer as the server describes it."""
@@ -55,6 +58,8 @@ class ShardLook:
     """None as long as there are no two looks to compare."""
     is_busy: bool = False
     """Whether it has workers, but none that takes another job now: all run as many as they may."""
+    retrying: int = 0
+    """How many of the running ones wait for their next attempt."""
 
     @property
     def name(self) -> str:
@@ -87,6 +92,8 @@ class PriorityLook:
     """None as long as there are no two looks to compare."""
     finished_per_second: float | None = None
     """Jobs that left the queue, however they ended."""
+    retrying: int = 0
+    """How many of the running ones wait for their next attempt, as far as they were asked."""
 
     @property
     def running_shards(self) -> tuple[ShardLook, ...]:
@@ -117,9 +124,9 @@ class Overview:
 class Observer:
     """Looks at a namespace; changes nothing.
 
-    A look costs nine requests and one more for each running job that is listed (three, where its entry alone does not
-    tell); at most sixteen more tell the oldest waiting jobs, four more the order of generations during a change, one
-    whether a worker is at its bound, where nobody listens to a shard.
+    A look costs nine requests; where running jobs are listed, one more for each, and for the first 64 in flight at
+    least (three, where its entry alone does not tell); at most sixteen more tell the oldest waiting jobs, four more the
+    order of generations during a change, one whether a worker is at its bound, where nobody listens to a shard.
     """
 
     def __init__(self, connection: Connection, names: Names) -> None:
@@ -149,13 +156,14 @@ class Observer:
         anybody = alone and await self._is_a_worker_busy()
         looks, running = await asyncio.gather(
             asyncio.gather(*(self._priority(priority, info, shards, anybody) for priority, info in found.items())),
-            self._in_flight.jobs(busy, running_limit),
+            self._in_flight.jobs(busy, max(running_limit, _ASKED_FOR_RETRIES) if running_limit else 0),
         )
+        retrying = {job.shard for job in running if job.next_attempt_at is not None}
         return Overview(
             namespace=self._names.namespace,
             at=max(server_time(info) for info in found.values()),
-            priorities=tuple(looks),
-            running=tuple(running),
+            priorities=tuple(_with_retries(look, retrying) for look in looks),
+            running=tuple(running[:running_limit]),
             running_not_listed=max(0, len(busy) - running_limit),
             letters_waiting=dead["state"]["messages"] if dead else 0,
         )
@@ -218,6 +226,11 @@ class Observer:
             )
         )
         return min((moment for moment in stored if moment is not None), default=None)
+
+
+def _with_retries(look: PriorityLook, retrying: set[str]) -> PriorityLook:
+    shards = tuple(replace(shard, retrying=1) if shard.name in retrying else shard for shard in look.shards)
+    return replace(look, shards=shards, retrying=sum(shard.retrying for shard in shards))
 
 
 def _shard_look(shard: Shard, info: ShardInfo, first: Generation | None, *, anybody: bool) -> ShardLook:

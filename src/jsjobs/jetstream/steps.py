@@ -13,6 +13,11 @@ from jsjobs.jetstream.shard_consumers import FOR_GOOD, paused_until
 from jsjobs.jetstream.subjects import Generation
 from jsjobs.model.job import Priority
 
+UNLIMITED = -1
+_AFTERWARDS = "shards afterwards"
+_AMOUNTS = {"shards", _AFTERWARDS, "num_replicas", "max_bytes", "max_msgs", "max_msgs_per_subject"}
+"""Settings of which less means less room for jobs, or fewer of them at a time."""
+
 
 class Action(StrEnum):
     """What a step does."""
@@ -49,6 +54,18 @@ class Step:
         had, wanted = self.changes.get("num_replicas", (1, 1))
         return self.action is Action.UPDATE and wanted > had
 
+    def lowered(self) -> list[tuple[str, int, int]]:
+        """Return what would be less than it is: its name, how much the server has, and how much is declared."""
+        return [
+            (name, old, new)
+            for name, (old, new) in self.changes.items()
+            if name in _AMOUNTS
+            and isinstance(old, int)
+            and isinstance(new, int)
+            and new >= 0
+            and (new < old or old == UNLIMITED)
+        ]
+
 
 def still_expires(stream: str) -> str:
     """What is to be said of a queue whose jobs can expire; nats-server 2.15.1 never takes that setting off a stream."""
@@ -83,6 +100,8 @@ def shards_step(
     leftovers = any(is_leftover(shard, first) for shard in shards)
     if len(generations) > 1 or moves or held or leftovers or live.paused_until or live.copies:
         changes = {"shards": (first.shards, last.shards)}
-        reason = "an unfinished change is finished" + ("" if last.shards == wanted else f", then changed to {wanted}")
+        if last.shards != wanted:
+            changes[_AFTERWARDS] = (last.shards, wanted)
+        reason = "an unfinished change is finished" + (", then another is made" if _AFTERWARDS in changes else "")
         return Step(Action.UPDATE, "shards", priority, changes, reason, priority=priority)
     return None

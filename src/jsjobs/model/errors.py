@@ -85,7 +85,7 @@ class JobError(Exception):
     def from_already_cancelled(
         cls, message: str, *, job_id: str | None = None, cause: BaseException | str | None = None
     ) -> JobError:
-        """The job was cancelled before."""
+        """The job is already cancelled."""
         return cls(Reason.ALREADY_CANCELLED, message, job_id=job_id, cause=cause)
 
     @classmethod

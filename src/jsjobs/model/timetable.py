@@ -73,7 +73,10 @@ class Timetable:
         """
         tidied = _tidied(text)
         if tidied.lower().startswith("every "):
-            raise JobError.from_validation(f"an interval is no cron, and is written `every 300s`, not {tidied[:40]!r}")
+            raise JobError.from_validation(
+                f"{tidied[:40]!r} is an interval, not a cron expression: give it as every, such as 30s, 1h or 1d; or "
+                "write @hourly or @daily, or five fields such as '0 9 * * 1-5'"
+            )
         return cls(text=tidied, spec=six_fields(tidied), zone=_checked_zone(zone))
 
     @classmethod

@@ -20,3 +20,14 @@ class Word(StrEnum):
         """As pydantic's, but for how it is written."""
         schema: Any = handler(source)
         return {**schema, "serialization": core_schema.simple_ser_schema("str")}
+
+
+def things(count: int, what: str) -> str:
+    """Say how many there are of something, as `1 job` or `2,000 jobs`.
+
+    Args:
+        count: How many.
+        what: The word for one; its plural ends with an s, or with es after an s.
+    """
+    plural = "es" if what.endswith("s") else "s"
+    return f"{count:,} {what}{'' if count == 1 else plural}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jsjobs.model.checks import checked_list, checked_text, checked_timeout
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import JobStatusResponse, Status, failure
+from jsjobs.model.words import things
 from jsjobs.service.connections import Connections
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Follows(Connections):
             late = [job_id for job_id in dict.fromkeys(ids) if job_id not in values]
             if not return_exceptions:
                 raise JobError.from_timeout(
-                    f"{len(late)} of {len(set(ids))} jobs have not ended after {limit:g} s, such as {late[0]}",
+                    f"{len(late)} of {things(len(set(ids)), 'job')} not ended after {limit:g} s, such as {late[0]}",
                     job_id=late[0],
                 ) from error
             for job_id in late:

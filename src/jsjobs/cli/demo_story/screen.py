@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from jsjobs.cli.output import plain
+from jsjobs.cli.output import end_silence, plain
 
 LINE_EVERY_S = 2.0
 PER_SECOND = 12
@@ -25,10 +25,6 @@ class Screen:
     """Prints the story."""
 
     def __init__(self) -> None:
-        # What a terminal cannot show becomes a question mark, not a traceback.
-        for stream in (sys.stdout, sys.stderr):
-            if hasattr(stream, "reconfigure"):
-                stream.reconfigure(errors="replace")
         self.console = Console(highlight=False)
         self._marks = "✓✗" if "utf" in self.console.encoding.lower() else "+!"
         self.live = self.console.is_terminal and sys.stdout.isatty() and not self.console.is_dumb_terminal
@@ -39,6 +35,7 @@ class Screen:
 
     def act(self, title: str) -> None:
         """Begin a part of the story."""
+        end_silence()
         self.console.print()
         self.console.print(Text(title, style="bold cyan"))
 
