@@ -10,6 +10,7 @@ from target import NAMES, Recording, Target, at_once, joined, parts
 from jsjobs import JobService
 from jsjobs.dead_letters.advisory import read_advisory
 from jsjobs.jetstream.micro import Refused, ServiceRequest, one_line
+from jsjobs.model.job import Priority
 from jsjobs.rpc.endpoints import endpoints
 from jsjobs.worker.cancel_requests import CancelRequests
 
@@ -23,10 +24,20 @@ def advisory(data: bytes) -> bool:
     return True
 
 
+class _Running:
+    """In the place of the one job that this worker runs."""
+
+    job_id = "normal-7"
+
+    def cancel(self) -> bool:
+        return True
+
+
 def cancel_request(data: bytes) -> bool:
     subject, reply, block, body = parts(data, 4)
     connection = Recording()
-    requests = CancelRequests(connection, NAMES, "worker", {})  # type: ignore[arg-type]
+    runs: Any = {(Priority.NORMAL, 7): _Running()}
+    requests = CancelRequests(connection, NAMES, "worker", runs)  # type: ignore[arg-type]
     requests._on_request(subject, reply, block, body)
     assert not any(each.startswith((b"$", b"jobs.")) for each in connection.posted)
     return bool(connection.posted)
