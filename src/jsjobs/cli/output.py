@@ -122,7 +122,7 @@ def dumps(value: Any) -> str:
 
 
 def _writes_unicode() -> bool:
-    return sys.stdout.encoding.lower().startswith("utf")
+    return (sys.stdout.encoding or "utf-8").lower().startswith("utf")  # a text in memory has none
 
 
 def local_time(moment: datetime | None) -> str:
