@@ -95,17 +95,18 @@ async def test_streams_lose_shards_and_room_only_after_a_yes(cli: Cli, config: J
         shown = json.loads((await cli.run("streams", "show", "--json")).out)
         return sum(shard["name"].startswith("critical-") for shard in shown["shards"])
 
-    refused = await cli.run("streams", "apply")
+    fewer = ("streams", "apply", "--shards", "critical=4")
+    refused = await cli.run(*fewer)
     assert (refused.code, refused.out) == (2, "")
     assert refused.err.startswith("error: this would take away what the server has (critical: shards 6 → 4): ")
     smaller = str(config.queue_bytes // 2)
     refused = await cli.run("streams", "apply", "--shards", "critical=6", JSJOBS_QUEUE_BYTES=smaller)
     assert f"max_bytes {config.queue_bytes} → {smaller}" in refused.err
     assert await count() == 6
-    async with at_terminal(cli, "streams", "apply") as terminal:
+    async with at_terminal(cli, *fewer) as terminal:
         await terminal.shows("critical: shards 6 → 4)? [y/N]")
         terminal.press("n\n")
         assert await terminal.ends() == 1
     assert await count() == 6
-    assert (await cli.run("streams", "apply", "--yes")).code == 0
+    assert (await cli.run(*fewer, "--yes")).code == 0
     assert await count() == 4

@@ -32,7 +32,7 @@ COMMANDS = {
     "dev": Entry(
         "dev",
         _RUNNING,
-        "Start NATS and Postgres here, and run an application on them; it is loaded again when a Python file changes.",
+        "Start NATS and Postgres here, and run an application on them; it is loaded again when a file of it changes.",
     ),
     "worker": Entry("serve", _RUNNING, "Run the jobs of an application."),
     "router": Entry(
