@@ -44,7 +44,7 @@ class Exhausted:
             role = f"{ROLE}_{self.name}"
             await self._run(
                 f"create role {role} login password 'pw' connection limit {MOST}",
-                f"grant current_user to {role}",  # it may do what the tables' owner may
+                f"grant postgres to {role}",  # it may do what the tables' owner may
             )
             head, _, tail = self.admin_url.rpartition("@")
             self.url = f"{head.split('://')[0]}://{role}:pw@{tail}"

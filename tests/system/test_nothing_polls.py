@@ -34,7 +34,7 @@ async def test_jobs_go_their_way_with_nobody_asking_for_them_and_the_table_locke
     locker = await asyncpg.connect(database_url)
     try:
         async with locker.transaction():
-            await locker.execute("lock table job_dlq in access exclusive mode")
+            await locker.execute("lock table jsjobs_data.job_dlq in access exclusive mode")
             async with jobs.worker(), jobs.router(), asyncio.timeout(30):
                 ids = await jobs.submit("t", list(range(9)), entity="e")
                 ids.append(await jobs.submit("t", 10, delay=0.5))
