@@ -140,7 +140,7 @@ def own_headers(letter: DeadLetter) -> dict[str, str]:
     # What stands in the row is true, whatever a publisher wrote into its header.
     own = {
         wire.ENTITY.lower(): (wire.ENTITY, letter.entity, sanitise.entity),
-        wire.TENANT.lower(): (wire.TENANT, None if letter.app_id == DEFAULT_TENANT else letter.app_id, sanitise.key),
+        wire.TENANT.lower(): (wire.TENANT, None if letter.app_id == DEFAULT_TENANT else letter.app_id, sanitise.tenant),
     }
     headers: dict[str, tuple[str, str]] = {}
     for name, value in [*letter.headers, *((name, value) for name, value, _ in own.values() if value)]:

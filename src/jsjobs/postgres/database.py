@@ -18,7 +18,7 @@ from jsjobs.postgres.errors import (
     SchemaMissing,
     TablesLocked,
 )
-from jsjobs.postgres.locks import Patience, holders
+from jsjobs.postgres.locks import Patience, Wanted, holders
 from jsjobs.postgres.url import place
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 
+_TABLES = Wanted()
 _MAX_CONNECTIONS = 8
 _CONNECT_TIMEOUT = 5.0
 _COMMAND_TIMEOUT = 10.0
@@ -113,8 +114,11 @@ class Database:
         await self.close()
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
+    async def connection(self, wanted: Wanted = _TABLES) -> AsyncIterator[Connection]:
         """Lends a connection; what asyncpg raises inside comes out as one of this package's errors.
+
+        Args:
+            wanted: What it may have to wait for, to name who holds it.
 
         Raises:
             DatabaseUnavailable: Postgres cannot serve this now: wait, then try again.
@@ -137,17 +141,17 @@ class Database:
                         connection.terminate()
                     raise
         except asyncpg.LockNotAvailableError as error:
-            raise TablesLocked(self.place, await self._holders()) from error
+            raise TablesLocked(self.place, await self._holders(wanted)) from error
         except Exception as error:
             translated = self._translated(error)
             if translated is None:
                 raise
             raise translated from error
 
-    async def _holders(self) -> str:
+    async def _holders(self, wanted: Wanted) -> str:
         with suppress(Exception):  # without names it is the same error
             async with (await self._open()).acquire(timeout=_ACQUIRE_TIMEOUT) as connection:
-                return await holders(connection)
+                return await holders(connection, wanted)
         return ""
 
     async def _open(self) -> asyncpg.Pool[asyncpg.Record]:

@@ -26,7 +26,7 @@ class TablesLocked(DatabaseUnavailable):
 
     def __init__(self, place: str, holders: str) -> None:
         super().__init__(
-            f"the jsjobs tables in {place} are in use by {holders or 'another session'}: try again once its "
+            f"the jsjobs tables in {place} are in use by {holders or 'another transaction'}: try again once its "
             "transaction is over, or end it with pg_terminate_backend"
         )
         self.holders = holders
@@ -70,8 +70,8 @@ class LetterLocked(LetterError):
 
     def __init__(self, letter_id: UUID, holders: str) -> None:
         super().__init__(
-            f"dead letter {letter_id} is in use by {holders or 'another session'}: try again once its transaction is "
-            "over, or end it with pg_terminate_backend"
+            f"dead letter {letter_id} is in use by {holders or 'another transaction'}: try again once its "
+            "transaction is over, or end it with pg_terminate_backend"
         )
         self.letter_id = letter_id
 
