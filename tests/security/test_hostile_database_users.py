@@ -11,12 +11,14 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import pytest
 
 from facts import eventually
 from jsjobs import JobService
+from jsjobs.cli.problems import judge
 from jsjobs.dead_letters.replay import check_size
 from jsjobs.doctor.database import judged
 from jsjobs.doctor.finding import Severity
@@ -677,8 +679,12 @@ async def test_a_login_can_hold_up_everybody_by_postgres_own_tables(shared: Secu
         await sql.fetch("select 1 from pg_class limit 1")
         async with queueing(shared, "pg_class"), shared.open("decides") as database:
             began = time.monotonic()
-            with pytest.raises(DatabaseUnavailable):
+            with pytest.raises(DatabaseUnavailable) as said:
                 await DeadLetters(database, "jobs").count()
+            told, code = judge(said.value)
+            assert code == 1
+            assert "another session holds a lock on its own tables" in told
+            assert "jsjobs dev" not in told
             assert time.monotonic() - began < 20
     async with shared.open("decides") as database:
         assert await DeadLetters(database, "jobs").count() == 2
@@ -695,6 +701,35 @@ async def test_a_forged_id_pushes_no_stream_to_the_end_of_its_numbers(shared: Se
     async with shared.open("acme") as database:
         with pytest.raises(DatabaseError, match="is no member of"):
             await DeadLetters(database, "jobs").highest_sequences()
+
+
+async def test_what_still_fills_the_disk_after_logins_sql(shared: Secured) -> None:
+    """Not to be closed by rights: a cursor's rows, snapshots, and what is written ahead."""
+    await asyncio.to_thread(apply_roles, shared.url("postgres"), "logins.sql")
+    written = "select pg_current_wal_insert_lsn() - '0/0'"
+    async with plain_sql(shared, "nobody") as sql, plain_sql(shared, "postgres") as onlooker:
+        before = await onlooker.fetchval(written)
+        async with sql.transaction():
+            await sql.execute("select pg_logical_emit_message(false, 'x', repeat('x', 1000000))")
+            assert await sql.fetchval("select pg_export_snapshot()")
+            held = "declare c cursor with hold for select repeat(md5(n::text), 30) from generate_series(1, 20000) as n"
+            await sql.execute(held)
+        assert await onlooker.fetchval(written) - before >= 1_000_000
+        assert await onlooker.fetchval("select sum(size) from pg_ls_tmpdir()") > 10_000_000
+        await sql.execute("close c")
+
+
+async def test_statistics_tell_a_tenant_whether_an_id_is_a_letters(shared: Secured) -> None:
+    """Of a whole id that it knows, and no more: an id is 122 random bits."""
+    theirs = (await row(shared, "normal-2")).id
+    seen = []
+    async with plain_sql(shared, "acme") as sql:
+        for letter_id in (theirs, uuid4()):
+            async with sql.transaction():
+                before = await sql.fetchval(READ) or 0
+                assert await sql.fetch("select 1 from jsjobs_api.letter('jobs', $1)", letter_id) == []
+                seen.append(await sql.fetchval(READ) - before)
+    assert seen[0] != seen[1]
 
 
 async def test_no_login_fills_the_disk_after_logins_sql(shared: Secured) -> None:

@@ -13,6 +13,7 @@ from jsjobs.postgres.errors import (
     DatabaseError,
     DatabaseExhausted,
     DatabaseRefused,
+    DatabaseSilent,
     DatabaseUnavailable,
     InvalidDatabaseUrl,
     SchemaMissing,
@@ -122,6 +123,7 @@ class Database:
 
         Raises:
             DatabaseUnavailable: Postgres cannot serve this now: wait, then try again.
+            DatabaseSilent: Likewise, for want of an answer.
             DatabaseExhausted: Likewise, and Postgres said so itself.
             TablesLocked: Likewise, for as long as another's transaction holds what is asked for; it says whose.
             SchemaMissing: A table, column or function is not there.
@@ -185,6 +187,8 @@ class Database:
             return SchemaMissing(self.place)
         if isinstance(error, _EXHAUSTED):
             return DatabaseExhausted(f"Postgres at {self.place} can take nothing now: {_one_line(error)}")
+        if isinstance(error, TimeoutError) and not str(error):
+            return DatabaseSilent(self.place)
         if _is_away(error):
             return DatabaseUnavailable(f"Postgres at {self.place} is not available: {_one_line(error)}")
         if isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError):
@@ -202,4 +206,4 @@ def _one_line(error: Exception) -> str:
     # The first argument of a Postgres error is its message, without DETAIL and HINT, which quote values.
     text = str(error.args[0]) if isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError) else str(error)
     lines = text.splitlines()
-    return lines[0] if lines else "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
+    return lines[0] if lines else type(error).__name__

@@ -21,6 +21,16 @@ class DatabaseExhausted(DatabaseUnavailable):
     """Postgres answers, and can take nothing now: its disk is full, it is read-only, or no connection is left."""
 
 
+class DatabaseSilent(DatabaseUnavailable):
+    """Postgres is there or not: it gave no answer in time."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__(
+            f"Postgres at {place} gave no answer in time: it cannot be reached, is overloaded, or another session "
+            "holds a lock on its own tables (as a superuser, look for it in pg_locks and pg_stat_activity)"
+        )
+
+
 class TablesLocked(DatabaseUnavailable):
     """Somebody's transaction holds the tables, and whoever waited for it would hold up everybody else."""
 

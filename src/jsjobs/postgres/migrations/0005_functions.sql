@@ -209,11 +209,18 @@ begin
         app_id = excluded.app_id, type = excluded.type, priority = excluded.priority, entity = excluded.entity,
         batch_id = excluded.batch_id,
         -- What an operator wrote into it stays what will run; not what a tenant wrote into another's.
-        payload = case when letter.edited_at is null or (letter.app_id, letter.type) <> (excluded.app_id, excluded.type) then excluded.payload else letter.payload end,
-        payload_json = case
-            when letter.edited_at is null or (letter.app_id, letter.type) <> (excluded.app_id, excluded.type) then excluded.payload_json else letter.payload_json
+        payload = case
+            when letter.edited_at is null or (letter.app_id, letter.type) <> (excluded.app_id, excluded.type) then excluded.payload
+            else letter.payload
         end,
-        original_payload = case when letter.edited_at is null or (letter.app_id, letter.type) <> (excluded.app_id, excluded.type) then null else excluded.payload end,
+        payload_json = case
+            when letter.edited_at is null or (letter.app_id, letter.type) <> (excluded.app_id, excluded.type) then excluded.payload_json
+            else letter.payload_json
+        end,
+        original_payload = case
+            when letter.edited_at is null or (letter.app_id, letter.type) <> (excluded.app_id, excluded.type) then null
+            else excluded.payload
+        end,
         edited_at = case when (letter.app_id, letter.type) <> (excluded.app_id, excluded.type) then null else letter.edited_at end,
         replayed_job_id = null, replayed_at = null,
         headers = excluded.headers, headers_raw = excluded.headers_raw, error_reason = excluded.error_reason,
