@@ -542,6 +542,26 @@ async def test_an_operators_replay_of_a_tenants_letter_is_the_tenants(
         assert operator.connection.stats["reconnects"] == 0
 
 
+async def test_a_claim_with_characters_of_no_unicode_can_be_finished(
+    as_user: Callable[..., JobService.Config], shared: Secured
+) -> None:
+    """Which those are, each version of Python says for itself, and the table of none."""
+    odd = {
+        "normal-7": {"entity": "é\u0378x"},
+        "normal-8": {"entity": "\u0378"},
+        "normal-9": {"entity": "\u0378" * 170},
+        "normal-10": {"app_id": "other\u0378"},
+    }
+    async with plain_sql(shared, "router") as router, plain_sql(shared, "decides") as sql:
+        for job_id, given in odd.items():
+            claimed = await sql.fetchrow(CLAIM, await store(router, job_id, **given), False)
+            assert (claimed or ())[0] == "done"
+    async with JobService(as_user("operator", database_url=shared.url("decides"))) as operator:
+        seen = [await operator.status(await operator.replay(job_id)) for job_id in odd]
+    assert [each.entity for each in seen] == ["éx", None, None, None]
+    assert (seen[3].tenant or "").startswith("other\ufffd~")  # nobody's who is there
+
+
 async def test_a_replay_takes_all_from_the_letter_as_it_was_claimed(
     as_user: Callable[..., JobService.Config], shared: Secured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
