@@ -1,5 +1,5 @@
 -- What every login of a Postgres database may do out of the box, and none of jsjobs needs: fill its disk with large objects
--- and temporary tables. Run it once in the database, as a superuser:
+-- and temporary tables. Other ways to fill it stay, see docs/security.md. Run it once in the database, as a superuser:
 --
 --   psql "$ADMIN_URL" -v ON_ERROR_STOP=1 --single-transaction -f deploy/postgres/logins.sql
 

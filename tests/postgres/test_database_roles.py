@@ -37,6 +37,8 @@ CALLS = {
     "store": """select jsjobs_api.store(
         'jobs', 'acme', 'x', 't', 'low', null, null, '1', true, '[]', null, 'Processing', '[]', 1, null, now(), null, 0
     )""",
+    "met": "select jsjobs_api.met('jobs', 'x', 'acme', 't', null)",
+    "holders": "select jsjobs_api.holders('jobs', gen_random_uuid(), null)",
     "letters": "select jsjobs_api.letters('jobs', null, null, null, null, null, false, false, null, null, 9)",
     "headings": "select jsjobs_api.headings('jobs', null, null, null, null, null, false, false, 9)",
     "count": "select jsjobs_api.count('jobs', null, null, null, null, null, false, false)",
@@ -50,10 +52,10 @@ CALLS = {
     "edit": "select jsjobs_api.edit('jobs', gen_random_uuid(), '1', true, false, null, 1)",
 }
 READ = {"letters", "headings", "count", "undecided", "letter", "find"}
-DECIDE = {"claim_replay", "mark_replayed", "discard", "edit"}
+DECIDE = {"holders", "claim_replay", "mark_replayed", "discard", "edit"}
 ALLOWED = {
     "owner": set(CALLS),
-    "router": {"store", "highest_sequences"},
+    "router": {"store", "met", "holders", "highest_sequences"},
     "decides": {*READ, *DECIDE, "highest_sequences"},
     "views": {*READ, "highest_sequences"},
     "acme": READ | DECIDE,

@@ -2,17 +2,23 @@
 
 import asyncio
 import json
+import re
 import time
+import unicodedata
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from importlib.resources import files
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import pytest
 
 from facts import eventually
 from jsjobs import JobService
+from jsjobs.cli.problems import judge
 from jsjobs.dead_letters.replay import check_size
 from jsjobs.doctor.database import judged
 from jsjobs.doctor.finding import Severity
@@ -129,13 +135,13 @@ async def test_what_a_tenant_asks_for_is_looked_for_among_its_own_letters_alone(
     async with plain_sql(shared, "router") as router:
         for n in range(50):
             theirs = {"app_id": "other", "type": "secret", "batch_id": "b", "error_reason": "Timeout"}
-            await store(router, f"normal-{n + 10}", dead_at="9000-01-01", **theirs)
+            await store(router, f"normal-{n + 10}", dead_at="2900-01-01", **theirs)
     asked = (
         ("of_type", "secret"),
         ("of_batch", "b"),
         ("of_reason", "Timeout"),
         ("of_tenant", "other"),
-        ("since", "8000-01-01"),
+        ("since", (datetime.now(UTC) + timedelta(hours=12)).isoformat()),
     )
     calls = (
         "select 1 from jsjobs_api.letters('jobs', {}, true, true, null, null, 9)",
@@ -237,10 +243,11 @@ async def test_who_may_do_nothing_hears_so(shared: Secured) -> None:
 
 
 ODD = {
-    "a year that Python has not": {"dead_at": "20000-01-01"},
+    "the first of Python's years": {"dead_at": "0001-01-01 00:00:00Z"},
     "before Christ": {"dead_at": "4000-01-01 BC"},
-    "infinity": {"dead_at": "infinity"},
-    "created in such a year": {"created_at": "20000-01-01"},
+    "before all infinity": {"dead_at": "-infinity"},
+    "the last of Python's years": {"created_at": "9999-12-31 23:59:59.999999Z"},
+    "created in a year that Python has not": {"created_at": "20000-01-01"},
     "headers that are numbers": {"headers": "[[1, 2]]"},
     "headers that are an object": {"headers": '{"a": "b"}'},
     "headers of three": {"headers": '[["a", "b", "c"]]'},
@@ -260,7 +267,16 @@ ODD = {
     "a long batch": {"batch_id": "e" * 300},
     "a long reason": {"error_reason": "e" * 300},
     "a long trace": {"traceparent": "e" * 300},
-    "a long priority": {"priority": "e" * 300},
+    "a priority that there is not": {"priority": "high.1"},
+    "an empty priority": {"priority": ""},
+    "an entity that breaks lines": {"entity": "é\u2028x"},
+    "an entity that begins with space": {"entity": " x"},
+    "an empty entity": {"entity": ""},
+    "an entity longer than a name": {"entity": "e" * 257},
+    "a tenant that is not printed": {"app_id": "acme\u200b"},
+    "a tenant with a line feed": {"app_id": "acme\r\nX: y"},
+    "a tenant that is a space": {"app_id": " "},
+    "no tenant": {"app_id": ""},
     "a negative count": {"attempts": -1},
 }
 
@@ -276,6 +292,149 @@ async def test_no_row_that_others_could_not_read_is_let_in(shared: Secured, odd:
             await store(sql, **{"error_history": HISTORY, **ODD[odd]})
     async with shared.open("views") as viewer:
         assert len(await DeadLetters(viewer, "jobs").list()) == 3
+
+
+async def test_an_export_ends_whatever_times_a_router_forges(shared: Secured) -> None:
+    """What lies in the future, up to infinity, is brought down to a day ahead."""
+    async with plain_sql(shared, "router") as sql:
+        for n in range(60):
+            await store(sql, f"normal-{n + 10}", dead_at=("9999-12-31 23:59:59.999999Z", "infinity")[n % 2])
+        for n in range(60):
+            await store(sql, f"normal-{n + 100}", dead_at="2000-01-01 00:00:00Z")
+    async with shared.open("views") as viewer, asyncio.timeout(30):
+        seen = [one.original_job_id async for page in DeadLetters(viewer, "jobs").pages() for one in page]
+        newest = (await DeadLetters(viewer, "jobs").list(limit=1))[0].dead_at
+    assert len(seen) == len(set(seen)) == 122
+    assert newest < datetime.now(UTC) + timedelta(days=2)
+
+
+async def test_an_export_ends_over_times_that_the_owner_let_in(shared: Secured) -> None:
+    async with plain_sql(shared, "owner") as owner:
+        await owner.execute(f"alter table {TABLE} drop constraint job_dlq_times")
+        await owner.execute(
+            f"insert into {TABLE} (namespace, app_id, original_job_id, type, priority, payload, error_reason, dead_at)"
+            " select 'jobs', 'acme', 'low-' || n, 't', 'low', '1', 'x', '9999-12-31 23:59:59.999999Z' from generate_series(1, 60) as n"
+        )
+    async with shared.open("views") as viewer, asyncio.timeout(30):
+        assert [len(page) async for page in DeadLetters(viewer, "jobs").pages()] == [50, 50]
+
+
+async def test_a_tenants_edit_of_a_made_up_letter_does_not_run_for_another(shared: Secured) -> None:
+    async with plain_sql(shared, "router") as router, plain_sql(shared, "acme") as acme:
+        for job_id, type_ in (("normal-7", "t"), ("normal-8", "u"), ("normal-9", "t")):
+            made_up = await store(router, job_id, type=type_, error_history="[]")
+            assert await acme.fetchval(EDIT, made_up, b'"of acme"') == "done"
+        for job_id, tenant in (("normal-7", "other"), ("normal-8", "acme"), ("normal-9", "acme")):
+            assert await store(router, job_id, app_id=tenant, payload=b'"true"')
+    kept = {job_id: await row(shared, job_id) for job_id in ("normal-7", "normal-8", "normal-9")}
+    for job_id in ("normal-7", "normal-8"):  # another tenant's, another type's
+        got = kept[job_id]
+        assert (got.payload, got.payload_json) == (b'"true"', "true")
+        assert (got.original_payload, got.edited_at) == (None, None)
+    assert (kept["normal-9"].payload, kept["normal-9"].original_payload) == (b'"of acme"', b'"true"')
+
+
+@pytest.mark.parametrize("finished", [True, False])
+async def test_a_tenants_claim_of_a_made_up_letter_keeps_no_true_one_out(shared: Secured, finished: bool) -> None:
+    async with plain_sql(shared, "router") as router, plain_sql(shared, "acme") as acme:
+        made_up = await store(router, error_history="[]", payload=b'"made up"')
+        assert tuple(await acme.fetchrow(CLAIM, made_up, False) or ()) == ("done", f"replay-1-{made_up}")
+        mark = "select jsjobs_api.mark_replayed('jobs', $1, $2, 1)"
+        if finished:
+            await acme.fetchval(mark, made_up, f"replay-1-{made_up}")
+        assert await store(router, app_id="other", payload=b'"true"') == made_up
+        await acme.fetchval(mark, made_up, f"replay-1-{made_up}")
+    true = await row(shared, "normal-7")
+    assert (true.app_id, true.payload, true.replayed_at, true.replayed_job_id) == ("other", b'"true"', None, None)
+    async with plain_sql(shared, "other") as other:  # no number of a replay is given twice
+        assert tuple(await other.fetchrow(CLAIM, true.id, False) or ()) == ("done", f"replay-2-{true.id}")
+
+
+async def test_a_letter_without_errors_that_ran_as_it_is_runs_no_second_time(shared: Secured) -> None:
+    async with plain_sql(shared, "router") as router, plain_sql(shared, "acme") as acme:
+        lone = await store(router, error_history="[]")
+        await acme.fetchrow(CLAIM, lone, False)
+        assert await store(router) is None
+        assert (await row(shared, "normal-7")).replayed_job_id == f"replay-1-{lone}"
+
+
+async def test_of_letters_without_errors_the_first_stays(shared: Secured) -> None:
+    async with plain_sql(shared, "router") as router:
+        await store(router, error_history="[]", app_id="other", payload=b'"true"')
+        assert await store(router, error_history="[]", payload=b'"forged"') is None
+    kept = await row(shared, "normal-7")
+    assert (kept.app_id, kept.payload) == ("other", b'"true"')
+
+
+async def test_a_letter_that_was_stored_ahead_under_an_id_is_told_of(
+    shared: Secured, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A router's login can do that, with the letters of all tenants: the true one is then in the log alone."""
+    async with plain_sql(shared, "router") as sql:
+        ahead = await store(sql, type="forged")
+    async with shared.open("router") as router:
+        letters, true = DeadLetters(router, "jobs"), letter("other", "normal-7")
+        assert not await letters.store(true)
+        [said] = [record.getMessage() for record in caplog.records if record.name == "jsjobs.postgres"]
+        assert said.startswith("letter of job normal-7 (type t, tenant other, created None) is not stored: ")
+        assert f"letter {ahead} (type forged, tenant acme, created None) is there" in said
+        caplog.clear()
+        assert not await letters.store(letter("other", "normal-2"))  # the same again is no news
+        assert not [record for record in caplog.records if record.name == "jsjobs.postgres"]
+
+
+def test_what_the_table_refuses_in_a_name_python_refuses_too() -> None:
+    """So that what `sanitise` lets through is let in."""
+    sql = (files("jsjobs.postgres") / "migrations" / "0005_functions.sql").read_text("utf-8")
+    [refused] = re.findall(r"select '(\[.u.*\])'", sql)
+    pattern = re.compile(refused)
+    assert not [hex(n) for n in range(0x110000) if pattern.match(chr(n)) and chr(n).isprintable()]
+    refusable = {"Cc", "Cf", "Co", "Zl", "Zp", "Zs"}
+    missed = (chr(n) for n in range(1, 0x110000) if unicodedata.category(chr(n)) in refusable and n != 0x20)
+    assert not [hex(ord(each)) for each in missed if not pattern.match(each)]
+
+
+async def test_a_claim_that_nothing_can_publish_is_freed_by_a_discard(shared: Secured) -> None:
+    own = (await row(shared)).id
+    async with plain_sql(shared, "acme") as sql, plain_sql(shared, "owner") as owner:
+        await sql.fetchrow(CLAIM, own, False)
+        await owner.execute(f"update {TABLE} set type = 'a b' where id = $1", own)
+        assert await sql.fetchval("select outcome from jsjobs_api.discard('jobs', $1, 1)", own) == "done"
+        after = await row(shared)
+        assert (after.replayed_job_id, after.discarded_at is None) == (None, False)
+
+
+async def test_decoys_do_not_hide_who_holds_a_letter(shared: Secured) -> None:
+    """Named is who holds its row, and not who merely has the tables in use."""
+    async with AsyncExitStack() as stack:
+        for user in ("nobody", "acme", "nobody", "acme"):
+            decoy = await stack.enter_async_context(plain_sql(shared, user))
+            await stack.enter_async_context(decoy.transaction())
+            await decoy.execute("select 1 from jsjobs_migrations")
+            await decoy.execute("select jsjobs_api.rights()")
+        holder = await stack.enter_async_context(plain_sql(shared, "other"))
+        await stack.enter_async_context(holder.transaction())
+        theirs = (await row(shared, "normal-2")).id
+        await holder.fetch("select jsjobs_api.discard('jobs', $1, 1)", theirs)
+        async with shared.open("decides") as database:
+            letters = DeadLetters(database, "jobs")
+            told = await asyncio.gather(*(letters.discard(theirs) for _ in range(4)), return_exceptions=True)
+        assert {type(each) for each in told} == {LetterLocked}
+        only = f"in use by user {shared.name('other')} (pid {holder.get_server_pid()}): "
+        assert all(only in str(each) for each in told), told
+
+
+async def test_who_cannot_be_told_is_not_guessed(shared: Secured) -> None:
+    """A letter that another transaction is storing is not to be seen yet, nor whose it is."""
+    async with plain_sql(shared, "acme") as decoy, plain_sql(shared, "router") as storing:
+        open_ones = [sql.transaction() for sql in (decoy, storing)]
+        for each in open_ones:
+            await each.start()
+        await decoy.execute("select 1 from jsjobs_migrations")
+        await store(storing)
+        async with shared.open("router") as database:
+            with pytest.raises(TablesLocked, match="in use by another transaction: "):
+                await DeadLetters(database, "jobs").store(letter("acme", "normal-7"))
 
 
 async def test_the_document_of_a_letter_is_its_body(shared: Secured) -> None:
@@ -307,7 +466,6 @@ async def test_a_letter_that_nobody_could_replay_is_claimed_by_none_and_can_be_d
         "high-4": {"type": "a..b"},
         "high-5": {"type": ""},
         "high-6": {"entity": "é" * 200},
-        "high-7": {"entity": "a\r\nb"},
         "high-8": {"headers": json.dumps([["X", "y" * 60_000]])},
     }
     async with plain_sql(shared, "router") as router, plain_sql(shared, "acme") as sql:
@@ -382,6 +540,26 @@ async def test_an_operators_replay_of_a_tenants_letter_is_the_tenants(
             replayed = await operator.replay(job_id)
             assert (await operator.status(replayed)).tenant == tenant
         assert operator.connection.stats["reconnects"] == 0
+
+
+async def test_a_claim_with_characters_of_no_unicode_can_be_finished(
+    as_user: Callable[..., JobService.Config], shared: Secured
+) -> None:
+    """Which those are, each version of Python says for itself, and the table of none."""
+    odd = {
+        "normal-7": {"entity": "é\u0378x"},
+        "normal-8": {"entity": "\u0378"},
+        "normal-9": {"entity": "\u0378" * 170},
+        "normal-10": {"app_id": "other\u0378"},
+    }
+    async with plain_sql(shared, "router") as router, plain_sql(shared, "decides") as sql:
+        for job_id, given in odd.items():
+            claimed = await sql.fetchrow(CLAIM, await store(router, job_id, **given), False)
+            assert (claimed or ())[0] == "done"
+    async with JobService(as_user("operator", database_url=shared.url("decides"))) as operator:
+        seen = [await operator.status(await operator.replay(job_id)) for job_id in odd]
+    assert [each.entity for each in seen] == ["éx", None, None, None]
+    assert (seen[3].tenant or "").startswith("other\ufffd~")  # nobody's who is there
 
 
 async def test_a_replay_takes_all_from_the_letter_as_it_was_claimed(
@@ -479,6 +657,7 @@ async def unmigrate(owner: asyncpg.Connection) -> None:
     """As it was before the last migration."""
     await owner.execute("delete from jsjobs_migrations where version = 5")
     await owner.execute("drop index jsjobs_data.job_dlq_tenant")
+    await owner.execute(f"alter table {TABLE} drop column replays")
     for name in await owner.fetch(
         f"select conname from pg_constraint where conrelid = '{TABLE}'::regclass and contype = 'c'"
     ):
@@ -520,8 +699,12 @@ async def test_a_login_can_hold_up_everybody_by_postgres_own_tables(shared: Secu
         await sql.fetch("select 1 from pg_class limit 1")
         async with queueing(shared, "pg_class"), shared.open("decides") as database:
             began = time.monotonic()
-            with pytest.raises(DatabaseUnavailable):
+            with pytest.raises(DatabaseUnavailable) as said:
                 await DeadLetters(database, "jobs").count()
+            told, code = judge(said.value)
+            assert code == 1
+            assert "another session holds a lock on its own tables" in told
+            assert "jsjobs dev" not in told
             assert time.monotonic() - began < 20
     async with shared.open("decides") as database:
         assert await DeadLetters(database, "jobs").count() == 2
@@ -538,6 +721,35 @@ async def test_a_forged_id_pushes_no_stream_to_the_end_of_its_numbers(shared: Se
     async with shared.open("acme") as database:
         with pytest.raises(DatabaseError, match="is no member of"):
             await DeadLetters(database, "jobs").highest_sequences()
+
+
+async def test_what_still_fills_the_disk_after_logins_sql(shared: Secured) -> None:
+    """Not to be closed by rights: a cursor's rows, snapshots, and what is written ahead."""
+    await asyncio.to_thread(apply_roles, shared.url("postgres"), "logins.sql")
+    written = "select pg_current_wal_insert_lsn() - '0/0'"
+    async with plain_sql(shared, "nobody") as sql, plain_sql(shared, "postgres") as onlooker:
+        before = await onlooker.fetchval(written)
+        async with sql.transaction():
+            await sql.execute("select pg_logical_emit_message(false, 'x', repeat('x', 1000000))")
+            assert await sql.fetchval("select pg_export_snapshot()")
+            held = "declare c cursor with hold for select repeat(md5(n::text), 30) from generate_series(1, 20000) as n"
+            await sql.execute(held)
+        assert await onlooker.fetchval(written) - before >= 1_000_000
+        assert await onlooker.fetchval("select sum(size) from pg_ls_tmpdir()") > 10_000_000
+        await sql.execute("close c")
+
+
+async def test_statistics_tell_a_tenant_whether_an_id_is_a_letters(shared: Secured) -> None:
+    """Of a whole id that it knows, and no more: an id is 122 random bits."""
+    theirs = (await row(shared, "normal-2")).id
+    seen = []
+    async with plain_sql(shared, "acme") as sql:
+        for letter_id in (theirs, uuid4()):
+            async with sql.transaction():
+                before = await sql.fetchval(READ) or 0
+                assert await sql.fetch("select 1 from jsjobs_api.letter('jobs', $1)", letter_id) == []
+                seen.append(await sql.fetchval(READ) - before)
+    assert seen[0] != seen[1]
 
 
 async def test_no_login_fills_the_disk_after_logins_sql(shared: Secured) -> None:

@@ -13,6 +13,7 @@ from jsjobs.model.errors import AlreadyDue, AlreadyEnded, JobError, Reason
 from jsjobs.postgres.errors import (
     DatabaseError,
     DatabaseExhausted,
+    DatabaseSilent,
     DatabaseUnavailable,
     InvalidDatabaseUrl,
     LetterError,
@@ -46,7 +47,7 @@ def judge(error: Exception) -> tuple[str, int]:
             return error.message, FAILED
         case InvalidDatabaseUrl():
             return str(error), WRONG_USE
-        case DatabaseUnavailable() if not isinstance(error, DatabaseExhausted | TablesLocked):
+        case DatabaseUnavailable() if not isinstance(error, DatabaseExhausted | DatabaseSilent | TablesLocked):
             return f"{error}; {HOW_TO_DATABASE}", FAILED
         case DatabaseError() | LetterError() | EmbeddedError() | Failed():
             return str(error), FAILED

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from jsjobs.jetstream import wire
@@ -99,8 +100,15 @@ def _prepare(queue: JobQueue, letter: DeadLetter, priority: Priority | None) -> 
     if not _TYPE_TOKENS.fullmatch(letter.type) or ".." in f".{letter.type}.":
         raise JobError.from_validation(f"a job of type {letter.type[:80]!r} cannot be published again")
     to = priority or Priority(letter.priority)
+    letter = _readable(letter)
     check_size(letter)
     return _Prepared(letter, to, queue.subject(to, letter.entity, letter.type), own_headers(letter))
+
+
+def _readable(letter: DeadLetter) -> DeadLetter:
+    """The letter without what this Python's Unicode lacks and the table takes: its claim can be finished."""
+    entity = "".join(char for char in letter.entity or "" if char.isprintable()).strip()
+    return replace(letter, entity=entity or None, app_id=sanitise.tenant(letter.app_id))
 
 
 def check_size(letter: DeadLetter) -> None:
@@ -140,7 +148,7 @@ def own_headers(letter: DeadLetter) -> dict[str, str]:
     # What stands in the row is true, whatever a publisher wrote into its header.
     own = {
         wire.ENTITY.lower(): (wire.ENTITY, letter.entity, sanitise.entity),
-        wire.TENANT.lower(): (wire.TENANT, None if letter.app_id == DEFAULT_TENANT else letter.app_id, sanitise.key),
+        wire.TENANT.lower(): (wire.TENANT, None if letter.app_id == DEFAULT_TENANT else letter.app_id, sanitise.tenant),
     }
     headers: dict[str, tuple[str, str]] = {}
     for name, value in [*letter.headers, *((name, value) for name, value, _ in own.values() if value)]:

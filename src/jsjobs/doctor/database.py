@@ -7,7 +7,14 @@ from collections.abc import AsyncIterator
 from jsjobs.dead_letters.table import database_of
 from jsjobs.doctor.finding import Finding, Severity
 from jsjobs.postgres.checkup import OLDEST_SERVER, Checkup, check_up
-from jsjobs.postgres.errors import DatabaseError, DatabaseExhausted, DatabaseUnavailable, SchemaTooNew
+from jsjobs.postgres.errors import (
+    DatabaseError,
+    DatabaseExhausted,
+    DatabaseSilent,
+    DatabaseUnavailable,
+    SchemaTooNew,
+    TablesLocked,
+)
 from jsjobs.postgres.url import is_local
 from jsjobs.settings import Config
 
@@ -33,8 +40,12 @@ async def look(config: Config) -> AsyncIterator[Finding]:
             yield Finding("database", Severity.PROBLEM, str(error), database.place, f"{remedy}; letters wait meanwhile")
             return
         except DatabaseError as error:
-            away = isinstance(error, DatabaseUnavailable)
-            remedy = "start it, or set DATABASE_URL" if away else "give this user the right that is missing"
+            if isinstance(error, TablesLocked | DatabaseSilent):
+                remedy = "start it if it is not there, or end the session that holds it up"
+            elif isinstance(error, DatabaseUnavailable):
+                remedy = "start it, or set DATABASE_URL"
+            else:
+                remedy = "give this user the right that is missing"
             yield Finding("database", Severity.PROBLEM, str(error), database.place, f"{remedy}; letters wait meanwhile")
             return
         for finding in judged(found, database.place):

@@ -13,12 +13,13 @@ from jsjobs.postgres.errors import (
     DatabaseError,
     DatabaseExhausted,
     DatabaseRefused,
+    DatabaseSilent,
     DatabaseUnavailable,
     InvalidDatabaseUrl,
     SchemaMissing,
     TablesLocked,
 )
-from jsjobs.postgres.locks import Patience, holders
+from jsjobs.postgres.locks import Patience, Wanted, holders
 from jsjobs.postgres.url import place
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 
+_TABLES = Wanted()
 _MAX_CONNECTIONS = 8
 _CONNECT_TIMEOUT = 5.0
 _COMMAND_TIMEOUT = 10.0
@@ -113,11 +115,15 @@ class Database:
         await self.close()
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
+    async def connection(self, wanted: Wanted = _TABLES) -> AsyncIterator[Connection]:
         """Lends a connection; what asyncpg raises inside comes out as one of this package's errors.
+
+        Args:
+            wanted: What it may have to wait for, to name who holds it.
 
         Raises:
             DatabaseUnavailable: Postgres cannot serve this now: wait, then try again.
+            DatabaseSilent: Likewise, for want of an answer.
             DatabaseExhausted: Likewise, and Postgres said so itself.
             TablesLocked: Likewise, for as long as another's transaction holds what is asked for; it says whose.
             SchemaMissing: A table, column or function is not there.
@@ -137,17 +143,17 @@ class Database:
                         connection.terminate()
                     raise
         except asyncpg.LockNotAvailableError as error:
-            raise TablesLocked(self.place, await self._holders()) from error
+            raise TablesLocked(self.place, await self._holders(wanted)) from error
         except Exception as error:
             translated = self._translated(error)
             if translated is None:
                 raise
             raise translated from error
 
-    async def _holders(self) -> str:
+    async def _holders(self, wanted: Wanted) -> str:
         with suppress(Exception):  # without names it is the same error
             async with (await self._open()).acquire(timeout=_ACQUIRE_TIMEOUT) as connection:
-                return await holders(connection)
+                return await holders(connection, wanted)
         return ""
 
     async def _open(self) -> asyncpg.Pool[asyncpg.Record]:
@@ -181,6 +187,8 @@ class Database:
             return SchemaMissing(self.place)
         if isinstance(error, _EXHAUSTED):
             return DatabaseExhausted(f"Postgres at {self.place} can take nothing now: {_one_line(error)}")
+        if isinstance(error, TimeoutError) and not str(error):
+            return DatabaseSilent(self.place)
         if _is_away(error):
             return DatabaseUnavailable(f"Postgres at {self.place} is not available: {_one_line(error)}")
         if isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError):
@@ -198,4 +206,4 @@ def _one_line(error: Exception) -> str:
     # The first argument of a Postgres error is its message, without DETAIL and HINT, which quote values.
     text = str(error.args[0]) if isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError) else str(error)
     lines = text.splitlines()
-    return lines[0] if lines else "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
+    return lines[0] if lines else type(error).__name__

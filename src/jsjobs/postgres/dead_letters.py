@@ -22,6 +22,8 @@ from jsjobs.postgres.errors import (
 )
 from jsjobs.postgres.letter import DeadLetter, FailedAttempt, NewDeadLetter
 from jsjobs.postgres.letter_search import GET, LetterSearch
+from jsjobs.postgres.locks import Wanted
+from jsjobs.safe_log import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -33,13 +35,22 @@ if TYPE_CHECKING:
 
 __all__ = ["DeadLetter", "DeadLetters", "FailedAttempt", "NewDeadLetter"]
 
+logger = get_logger("jsjobs.postgres")
+
 _STORE = """
 select jsjobs_api.store($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
 """
+_MET = "select id, type, app_id, created_at from jsjobs_api.met($1, $2, $3, $4, $5)"
 _CLAIM = "select outcome, job_id from jsjobs_api.claim_replay($1, $2, $3, $4)"
 _MARK = "select jsjobs_api.mark_replayed($1, $2, $3, $4)"
 _DISCARD = "select outcome, job_id from jsjobs_api.discard($1, $2, $3)"
 _EDIT = "select outcome, job_id from jsjobs_api.edit($1, $2, $3, $4, $5, $6, $7)"
+
+
+_MEETS = (
+    "letter of job %s (type %s, tenant %s, created %s) is not stored: "
+    "letter %s (type %s, tenant %s, created %s) is there under its id"
+)
 
 
 class DeadLetters(LetterSearch):
@@ -52,10 +63,19 @@ class DeadLetters(LetterSearch):
         """Stores a letter, whatever is in it; one letter for each original job.
 
         Returns:
-            True when it is new, False when this job's letter is there already, which is left as it is.
+            True when it is new, False when this job's letter is there already, which is left as it is; a warning in
+            the log names both where it tells of another job.
         """
-        async with self._database.connection() as connection:
-            stored = await connection.fetchval(_STORE, *letter.parameters(self._namespace))
+        parameters = letter.parameters(self._namespace)
+        _, tenant, job_id, type_, *_ = parameters
+        created_at = parameters[14]
+        async with self._database.connection(Wanted(self._namespace, None, str(job_id))) as connection:
+            stored = await connection.fetchval(_STORE, *parameters)
+            met = (
+                None if stored else await connection.fetchrow(_MET, self._namespace, job_id, tenant, type_, created_at)
+            )
+        if met is not None:
+            logger.warning(_MEETS, job_id, type_, tenant, created_at, *met)
         return stored is not None
 
     async def edit(
@@ -151,7 +171,7 @@ class DeadLetters(LetterSearch):
         # Two operators who press at once decide one after the other, each on what the other has written.
         patience = self._database.patience.milliseconds
         try:
-            async with self._database.connection() as connection:
+            async with self._database.connection(Wanted(self._namespace, letter_id)) as connection:
                 yield connection, patience
         except TablesLocked as error:
             self._database.patience.spend(patience)

@@ -21,12 +21,22 @@ class DatabaseExhausted(DatabaseUnavailable):
     """Postgres answers, and can take nothing now: its disk is full, it is read-only, or no connection is left."""
 
 
+class DatabaseSilent(DatabaseUnavailable):
+    """Postgres is there or not: it gave no answer in time."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__(
+            f"Postgres at {place} gave no answer in time: it cannot be reached, is overloaded, or another session "
+            "holds a lock on its own tables (as a superuser, look for it in pg_locks and pg_stat_activity)"
+        )
+
+
 class TablesLocked(DatabaseUnavailable):
     """Somebody's transaction holds the tables, and whoever waited for it would hold up everybody else."""
 
     def __init__(self, place: str, holders: str) -> None:
         super().__init__(
-            f"the jsjobs tables in {place} are in use by {holders or 'another session'}: try again once its "
+            f"the jsjobs tables in {place} are in use by {holders or 'another transaction'}: try again once its "
             "transaction is over, or end it with pg_terminate_backend"
         )
         self.holders = holders
@@ -70,8 +80,8 @@ class LetterLocked(LetterError):
 
     def __init__(self, letter_id: UUID, holders: str) -> None:
         super().__init__(
-            f"dead letter {letter_id} is in use by {holders or 'another session'}: try again once its transaction is "
-            "over, or end it with pg_terminate_backend"
+            f"dead letter {letter_id} is in use by {holders or 'another transaction'}: try again once its "
+            "transaction is over, or end it with pg_terminate_backend"
         )
         self.letter_id = letter_id
 

@@ -59,11 +59,11 @@ class NewDeadLetter:
         ]
         return (
             namespace,
-            sanitise.key(self.app_id or "default"),
+            sanitise.tenant(self.app_id or "default"),
             sanitise.key(self.original_job_id),
             sanitise.key(self.type),
-            sanitise.key(self.priority),
-            None if self.entity is None else sanitise.entity(self.entity),
+            sanitise.priority(self.priority),
+            sanitise.entity(self.entity) if self.entity else None,
             None if self.batch_id is None else sanitise.key(self.batch_id),
             sanitise.body(self.payload),
             sanitise.json_text(self.payload) is not None,

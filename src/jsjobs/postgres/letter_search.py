@@ -161,7 +161,9 @@ class LetterSearch:
             if not rows:
                 return
             yield _readable(rows)
-            position = (rows[-1]["dead_at"], rows[-1]["id"])
+            before, position = position, (rows[-1]["dead_at"], rows[-1]["id"])
+            if position == before:  # a time that cannot be sent as it was read, by whoever wrote it past the functions
+                return
             left = None if left is None else left - len(rows)
 
     async def count(
@@ -228,6 +230,7 @@ def _parameters(
 
     A name that is none of these is refused here: a filter that was left out would let every letter through.
     """
-    keys = (None if text is None else sanitise.key(text) for text in (tenant, type, reason))
+    of_tenant = None if tenant is None else sanitise.tenant(tenant)
+    keys = (None if text is None else sanitise.key(text) for text in (type, reason))
     begin = None if since is None else sanitise.moment(since)
-    return (*keys, begin, None if batch is None else sanitise.key(batch))
+    return (of_tenant, *keys, begin, None if batch is None else sanitise.key(batch))

@@ -3,23 +3,41 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from jsjobs.postgres.database import Connection
 
-# Every login may see these. A lock on a row comes with one on its table.
+# Every login may see these. Calls wait for strong locks alone, and for who waits for one before them; who merely reads
+# keeps nobody but a migration, or whoever waits for such a lock.
 _HOLDERS = """
-select distinct format('user %s (pid %s)', session.usename, held.pid) as holder
-from pg_locks as held join pg_stat_activity as session using (pid)
-where held.granted and held.pid <> pg_backend_pid()
-    and held.database = (select oid from pg_database where datname = current_database())
-    and (
-        held.relation in (select oid from pg_class where relname in ('job_dlq', 'jsjobs_migrations'))
-        or held.locktype = 'object' -- of functions and schemas, which a view may keep
-    )
-limit 3
+with ours as (
+    select held.pid, held.granted, held.mode from pg_locks as held
+    where held.pid <> pg_backend_pid()
+        and held.database = (select oid from pg_database where datname = current_database())
+        and (
+            held.relation in (select oid from pg_class where relname in ('job_dlq', 'jsjobs_migrations'))
+            or held.locktype = 'object' -- of functions and schemas, which a view may keep
+        )
+),
+strong as (
+    select pid, granted from ours
+    where mode in ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+),
+blocking as (
+    select pid, 1 as place from strong where granted
+    union all select unnest(pg_blocking_pids(pid)), 2 from strong where not granted
+    union all select pid, 3 from strong where not granted
+    union all select pid, 4 from ours where granted and $1
+)
+select format('user %s (pid %s)', session.usename, pid) as holder
+from (select pid, min(place) as place from blocking group by pid) as each
+join pg_stat_activity as session using (pid)
+order by place, pid limit 3
 """
+_OF_LETTER = "select holder from jsjobs_api.holders($1, $2, $3) as holder"
 _HOLDERS_WITHIN = 2.0
 _LONGEST_WAIT = 1.0
 _ALL_WAITS = 3.0
@@ -27,9 +45,22 @@ _GAIN = 0.1
 """Seconds of waiting that are gained in each second."""
 
 
-async def holders(connection: Connection) -> str:
-    """Names the users and processes whose transactions have the tables in use, three at most."""
-    rows = await connection.fetch(_HOLDERS, timeout=_HOLDERS_WITHIN)
+class Wanted(NamedTuple):
+    """What a statement may have to wait for, beside the tables as they are: a letter's row, or all use of them."""
+
+    namespace: str = ""
+    letter_id: UUID | None = None
+    job_id: str | None = None
+    alone: bool = False
+
+
+async def holders(connection: Connection, wanted: Wanted) -> str:
+    """Names the users and processes whose transactions hold it, three at most; nothing where that cannot be told."""
+    if wanted.namespace:
+        rows = await connection.fetch(_OF_LETTER, *wanted[:3], timeout=_HOLDERS_WITHIN)
+        if rows:
+            return ", ".join(row["holder"] for row in rows)
+    rows = await connection.fetch(_HOLDERS, wanted.alone, timeout=_HOLDERS_WITHIN)
     return ", ".join(row["holder"] for row in rows)
 
 

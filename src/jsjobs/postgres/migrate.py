@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from jsjobs.postgres.errors import DatabaseRefused, SchemaTooNew
+from jsjobs.postgres.locks import Wanted
 
 if TYPE_CHECKING:
     from jsjobs.postgres.database import Connection, Database
 
+_ALONE = Wanted(alone=True)
 # One migrates at a time. No advisory lock: anybody in the database could take it, and this one only the tables' owner.
 _LOCK = "lock table jsjobs_migrations in share row exclusive mode"
 # Whoever reads for longer is told of: all others would wait behind a migration that waits.
@@ -67,7 +69,7 @@ async def pending(database: Database) -> list[str]:
         TablesLocked: Another session's transaction uses them for longer than 3 s; it says whose.
         DatabaseUnavailable: Postgres is away.
     """
-    async with database.connection() as connection, connection.transaction():
+    async with database.connection(_ALONE) as connection, connection.transaction():
         await connection.execute(_WAIT_FOR_READERS)
         if await connection.fetchval("select to_regclass('jsjobs_migrations')") is None:
             return [migration.name for migration in _migrations()]
@@ -85,7 +87,7 @@ async def _prepare(database: Database) -> None:
 
 
 async def _apply(database: Database, migration: _Migration) -> bool:
-    async with database.connection() as connection, connection.transaction():
+    async with database.connection(_ALONE) as connection, connection.transaction():
         await connection.execute(_WAIT_FOR_MIGRATION)
         await connection.execute(_LOCK, timeout=_TIMEOUT)
         if migration.version in await _applied(database, connection):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, NoReturn
 
@@ -16,11 +16,11 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 # An index entry holds 2,704 bytes at most, and a character takes up to four.
 _MAX_KEY = 255
 _DIGEST = 16
-# asyncpg sends the very first and last as the infinities.
-_FIRST = datetime.min.replace(tzinfo=UTC) + timedelta.resolution
-_LAST = datetime.max.replace(tzinfo=UTC) - timedelta.resolution
+_FIRST = datetime(2000, 1, 1, tzinfo=UTC)
+_LAST = datetime(2999, 12, 31, 23, 59, 59, tzinfo=UTC)
 _MAX_INT = 2**31 - 1
-_MAX_ENTITY = 4096
+_MAX_ENTITY = 256
+_PRIORITIES = {"critical", "high", "normal", "low"}
 MAX_BODY = 2**20
 """Bytes of a body or of headers that are kept: what a server carries out of the box, and more than a queue takes."""
 MAX_HISTORY = 2 * MAX_BODY
@@ -41,16 +41,33 @@ def text(value: str) -> str:
 
 def key(value: str) -> str:
     """Like `text`, for what is indexed: also at most 255 characters; what had to change stays unique by a digest."""
-    clean = text(value)
-    if clean == value and len(value) <= _MAX_KEY:
-        return value
-    digest = sha256(value.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST]
-    return f"{clean[: _MAX_KEY - _DIGEST - 1]}~{digest}"
+    return _unique(text(value), value, _MAX_KEY)
+
+
+def tenant(value: str) -> str:
+    """Like `key`, and printable without space at its ends: else a replay's job would be nobody's."""
+    return _unique(_printable(value), value, _MAX_KEY)
 
 
 def entity(value: str) -> str:
-    """Like `text`, and cut after 4,096 characters: no subject takes a longer one."""
-    return text(value)[:_MAX_ENTITY]
+    """Like `tenant`, of 256 characters: no queue takes another one."""
+    return _unique(_printable(value), value, _MAX_ENTITY)
+
+
+def priority(value: str) -> str:
+    """A priority that there is; `normal` for any other text."""
+    return value if value in _PRIORITIES else "normal"
+
+
+def _printable(value: str) -> str:
+    return "".join(char if char.isprintable() else "\ufffd" for char in value).strip()
+
+
+def _unique(clean: str, value: str, most: int) -> str:
+    if clean == value and len(value) <= most:
+        return value
+    digest = sha256(value.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST]
+    return f"{clean[: most - _DIGEST - 1]}~{digest}"
 
 
 def body(value: bytes) -> bytes:
@@ -72,7 +89,7 @@ def count(value: int) -> int:
 
 
 def moment(value: datetime) -> datetime:
-    """Gives a time in UTC; one without a zone is taken as UTC, not as this machine's."""
+    """Gives a time in UTC, of the years 2000 to 2999; one without a zone is taken as UTC, not as this machine's."""
     try:
         in_utc = value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
     except OverflowError:  # within a day of year 1 or 9999

@@ -64,8 +64,41 @@ begin
     return true;
 end $$;
 
+-- As Python's rules for a name: printable, and no space at its ends.
+create function jsjobs_data.unprintable() returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+    select '[\u0001-\u001f\u007f-\u00a0\u00ad\u0600-\u0605\u061c\u06dd\u070f\u0890-\u0891\u08e2\u1680\u180e\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\ue000-\uf8ff\ufdd0-\ufdef\ufeff\ufff9-\ufffb\ufffe-\uffff\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U00040000-\U000e00ff\U000e01f0-\U0010ffff]'
+$$;
+
+create function jsjobs_data.is_name(given text) returns boolean
+language sql immutable strict set search_path = pg_catalog, pg_temp
+as $$
+    select given <> '' and given = btrim(given, ' ') and given !~ jsjobs_data.unprintable()
+$$;
+
+create function jsjobs_data.name_of(given text, most int) returns text
+language sql immutable strict set search_path = pg_catalog, pg_temp
+as $$
+    select coalesce(nullif(btrim(left(regexp_replace(given, jsjobs_data.unprintable(), U&'\FFFD', 'g'), most), ' '), ''), '?')
+$$;
+
+update jsjobs_data.job_dlq set
+    app_id = jsjobs_data.name_of(app_id, 255), entity = jsjobs_data.name_of(entity, 256),
+    priority = case when priority in ('critical', 'high', 'normal', 'low') then priority else 'normal' end,
+    dead_at = least(greatest(dead_at, '2000-01-01 00:00:00Z'), now() + interval '1 day'),
+    created_at = least(greatest(created_at, '2000-01-01 00:00:00Z'), '2999-12-31 23:59:59Z')
+where not jsjobs_data.is_name(app_id) or not jsjobs_data.is_name(entity) or length(app_id) > 255 or length(entity) > 256
+    or priority not in ('critical', 'high', 'normal', 'low')
+    or dead_at not between '2000-01-01 00:00:00Z' and now() + interval '1 day'
+    or created_at not between '2000-01-01 00:00:00Z' and '2999-12-31 23:59:59Z';
+
 update jsjobs_data.job_dlq set replayed_job_id = null, replayed_at = null
 where replayed_job_id !~ ('^replay-[1-9][0-9]{0,8}-' || id::text || '$') or replayed_job_id is null and replayed_at is not null;
+
+-- How often it was claimed: no number of a replay is given twice, also where a claim was taken back.
+alter table jsjobs_data.job_dlq add column replays int not null default 0;
+update jsjobs_data.job_dlq set replays = split_part(replayed_job_id, '-', 2)::int where replayed_job_id is not null;
 
 alter table jsjobs_data.job_dlq
 add constraint job_dlq_replayed_job_id check (replayed_job_id ~ ('^replay-[1-9][0-9]{0,8}-' || id::text || '$')),
@@ -78,15 +111,19 @@ add constraint job_dlq_size check (
 ),
 add constraint job_dlq_texts check (
     length(app_id) <= 255 and length(original_job_id) <= 255 and length(type) <= 255 and length(error_reason) <= 255
-    and length(priority) <= 255 and length(batch_id) <= 255 and length(traceparent) <= 255 and length(entity) <= 4096
+    and length(batch_id) <= 255 and length(traceparent) <= 255 and length(entity) <= 256
+),
+-- What no queue would take again, or take as another tenant's.
+add constraint job_dlq_names check (
+    jsjobs_data.is_name(app_id) and jsjobs_data.is_name(entity) and priority in ('critical', 'high', 'normal', 'low')
 ),
 add constraint job_dlq_headers check (jsjobs_data.are_headers(headers)),
 add constraint job_dlq_error_history check (jsjobs_data.are_errors(error_history)),
 add constraint job_dlq_counts check (attempts >= 0 and errors_dropped >= 0),
--- The years of Python, and of RFC 3339.
+-- Within what every reader holds: the first and the last of Python's years are its driver's infinities.
 add constraint job_dlq_times check (
-    dead_at between '0001-01-01 00:00:00Z' and '9999-12-31 23:59:59.999999Z'
-    and created_at between '0001-01-01 00:00:00Z' and '9999-12-31 23:59:59.999999Z'
+    dead_at between '2000-01-01 00:00:00Z' and '2999-12-31 23:59:59Z'
+    and created_at between '2000-01-01 00:00:00Z' and '2999-12-31 23:59:59Z'
 );
 
 -- Who asks. In a function of the owner's `current_user` is the owner, and `session_user` whoever logged in.
@@ -165,23 +202,58 @@ begin
         headers_raw, error_reason, error_history, attempts, created_at, dead_at, traceparent, errors_dropped
     ) values (
         $1, $2, $3, $4, $5, $6, $7, $8, case when $9 then jsjobs_data.document($8) end, $10,
-        $11, $12, $13, $14, $15, $16, $17, $18
+        $11, $12, $13, $14, $15, least($16, now() + interval '1 day'), $17, $18
     )
     on conflict (namespace, original_job_id) do update set
         -- A row without any error came from a letter that no entry vouched for, perhaps a stranger's: the true one wins.
         app_id = excluded.app_id, type = excluded.type, priority = excluded.priority, entity = excluded.entity,
         batch_id = excluded.batch_id,
-        -- What an operator wrote into it stays what will run.
-        payload = case when letter.edited_at is null then excluded.payload else letter.payload end,
-        payload_json = case when letter.edited_at is null then excluded.payload_json else letter.payload_json end,
-        original_payload = case when letter.edited_at is null then null else excluded.payload end,
+        -- What an operator wrote into it stays what will run; not what a tenant wrote into another's.
+        payload = case
+            when letter.edited_at is null or (letter.app_id, letter.type) <> (excluded.app_id, excluded.type) then excluded.payload
+            else letter.payload
+        end,
+        payload_json = case
+            when letter.edited_at is null or (letter.app_id, letter.type) <> (excluded.app_id, excluded.type) then excluded.payload_json
+            else letter.payload_json
+        end,
+        original_payload = case
+            when letter.edited_at is null or (letter.app_id, letter.type) <> (excluded.app_id, excluded.type) then null
+            else excluded.payload
+        end,
+        edited_at = case when (letter.app_id, letter.type) <> (excluded.app_id, excluded.type) then null else letter.edited_at end,
+        replayed_job_id = null, replayed_at = null,
         headers = excluded.headers, headers_raw = excluded.headers_raw, error_reason = excluded.error_reason,
         error_history = excluded.error_history, errors_dropped = excluded.errors_dropped, attempts = excluded.attempts,
         created_at = excluded.created_at, dead_at = excluded.dead_at, discarded_at = null,
         traceparent = excluded.traceparent
-    where letter.error_history = '[]' and excluded.error_history <> '[]' and letter.replayed_job_id is null
+    where letter.error_history = '[]' and excluded.error_history <> '[]'
+        -- A replay stands for the true letter where it ran the same job, and only there.
+        and (
+            letter.replayed_job_id is null
+            or (letter.app_id, letter.type, coalesce(letter.original_payload, letter.payload))
+                <> (excluded.app_id, excluded.type, excluded.payload)
+        )
     returning letter.id into stored;
     return stored;
+end $$;
+
+-- The letter that stands under a job's id, where what was to be stored is another job's: its tenant, type or time differ.
+-- What no entry told is no difference.
+create function jsjobs_api.met(
+    in_namespace text, job_id text, of_tenant text, of_type text, of_time timestamptz
+) returns table (id uuid, app_id text, type text, created_at timestamptz)
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+set client_min_messages = warning set lock_timeout = '500ms'
+as $$
+#variable_conflict use_column
+begin
+    if not jsjobs_data.is_one_of('jsjobs_router') then
+        raise insufficient_privilege using message = format('user %s is no member of jsjobs_router', session_user);
+    end if;
+    return query select letter.id, letter.app_id, letter.type, letter.created_at from jsjobs_data.job_dlq as letter
+    where letter.namespace = in_namespace and letter.original_job_id = job_id
+        and (letter.app_id <> of_tenant or letter.type <> nullif(of_type, '') or letter.created_at <> of_time);
 end $$;
 
 -- Of readers.
@@ -192,7 +264,7 @@ create type jsjobs_data.letter as (
     id uuid, namespace text, app_id text, original_job_id text, type text, priority text, entity text, batch_id text,
     payload bytea, payload_json jsonb, headers jsonb, headers_raw bytea, error_reason text, error_history jsonb,
     attempts int, created_at timestamptz, dead_at timestamptz, replayed_job_id text, replayed_at timestamptz,
-    discarded_at timestamptz, traceparent text, original_payload bytea, edited_at timestamptz, errors_dropped int
+    discarded_at timestamptz, traceparent text, original_payload bytea, edited_at timestamptz, errors_dropped int, replays int
 );
 
 -- The letters that filters let through; a filter that is null lets all through. A tenant's own are taken first, and then
@@ -384,6 +456,25 @@ begin
     return letter;
 end $$;
 
+-- Whose transaction has changed a letter and goes on: no other holds its row.
+create function jsjobs_api.holders(in_namespace text, letter_id uuid, job_id text) returns setof text
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+set client_min_messages = warning set lock_timeout = '500ms'
+as $$
+declare
+    reach constant text[] := case
+        when not jsjobs_data.is_one_of('jsjobs_router') then jsjobs_data.reach(in_namespace, 'jsjobs_operator')
+    end;
+begin
+    return query select format('user %s (pid %s)', session.usename, session.pid)
+    from jsjobs_data.job_dlq as letter
+    join pg_locks as held
+        on held.locktype = 'transactionid' and held.transactionid = letter.xmax and held.granted and held.mode = 'ExclusiveLock'
+    join pg_stat_activity as session on session.pid = held.pid
+    where letter.namespace = in_namespace and (letter.id = letter_id or letter.original_job_id = job_id)
+        and (reach is null or letter.app_id = any (reach));
+end $$;
+
 -- Whether a replay's job can be published; else a claim could neither be finished nor be given up. It is a little
 -- stricter than the queues: JSON has more characters than the same headers on the wire, and 320 bytes are the replay's.
 create function jsjobs_data.is_publishable(letter jsjobs_data.job_dlq, body bytea) returns boolean
@@ -392,8 +483,7 @@ as $$
     select letter.type collate "C" ~ '^[!-)+-=?-~]+$' and position('..' in '.' || letter.type || '.') = 0
         -- As a subject's token: all but these becomes %XX.
         and coalesce(
-            letter.entity !~ '[[:cntrl:]]' and letter.entity = btrim(letter.entity) and letter.entity <> ''
-            and octet_length(letter.entity) + 2 * octet_length(regexp_replace(letter.entity, '[A-Za-z0-9_-]', '', 'g')) <= 1024,
+            octet_length(letter.entity) + 2 * octet_length(regexp_replace(letter.entity, '[A-Za-z0-9_-]', '', 'g')) <= 1024,
             true
         )
         and head.size + 320 <= 60000 and head.size + 320 + octet_length(body) <= 913408
@@ -410,7 +500,7 @@ set client_min_messages = warning set lock_timeout = '2s'
 as $$
 declare
     letter constant jsjobs_data.job_dlq := jsjobs_data.locked(in_namespace, letter_id, patience);
-    claim constant text := format('replay-%s-%s', coalesce(split_part(letter.replayed_job_id, '-', 2)::int, 0) + 1, letter_id);
+    claim constant text := format('replay-%s-%s', letter.replays + 1, letter_id);
 begin
     if letter.id is null then
         return query select 'unknown', null::text;
@@ -423,7 +513,8 @@ begin
     elsif not jsjobs_data.is_publishable(letter, letter.payload) then
         return query select 'unpublishable', null::text;
     else
-        update jsjobs_data.job_dlq as each set replayed_job_id = claim, replayed_at = null, discarded_at = null
+        update jsjobs_data.job_dlq as each set
+            replayed_job_id = claim, replayed_at = null, discarded_at = null, replays = each.replays + 1
         where each.id = letter_id;
         return query select 'done', claim;
     end if;
@@ -451,12 +542,16 @@ declare
 begin
     if letter.id is null then
         return query select 'unknown', null::text;
-    elsif letter.replayed_job_id is not null and letter.replayed_at is null then
+    elsif letter.replayed_job_id is not null and letter.replayed_at is null
+        and jsjobs_data.is_publishable(letter, letter.payload) -- else nothing could ever finish the replay
+    then
         return query select 'unfinished', letter.replayed_job_id;
     elsif letter.discarded_at is not null then
         return query select 'discarded', null::text;
     else
-        update jsjobs_data.job_dlq as each set discarded_at = now() where each.id = letter_id;
+        update jsjobs_data.job_dlq as each set
+            discarded_at = now(), replayed_job_id = case when letter.replayed_at is not null then each.replayed_job_id end
+        where each.id = letter_id;
         return query select 'done', null::text;
     end if;
 end $$;
