@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from pydantic_core import from_json
+
 from jsjobs.jetstream import wire
 from jsjobs.jetstream.outgoing import Outgoing
 from jsjobs.jetstream.queue import JobQueue
@@ -12,7 +14,7 @@ from jsjobs.jetstream.typed import typed_as, write_untyped
 from jsjobs.model.context import DEFAULT_TENANT, current_context
 from jsjobs.model.expiry import expires_at
 from jsjobs.model.job import Duration, Priority
-from jsjobs.model.payload import JobPayload
+from jsjobs.model.payload import JobPayload, Written
 from jsjobs.model.through_json import PLAIN
 from jsjobs.model.times import rfc3339
 from jsjobs.model.trace import NO_TRACE, Trace
@@ -119,6 +121,8 @@ def body_of(registry: Registry, job_type: str, payload: Any) -> bytes:
     """
     known = registry.get(job_type)
     typed, what = None if known is None else known.payload, f"the payload of {job_type}"
+    if payload.__class__ is Written:
+        return payload.raw if typed is None else typed.write(from_json(payload.raw), what)
     if typed is None and payload.__class__ not in PLAIN:
         typed = typed_as(payload.__class__)
     return write_untyped(payload, what) if typed is None else typed.write(payload, what)

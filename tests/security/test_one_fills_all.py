@@ -147,6 +147,31 @@ async def test_a_flood_of_submits_is_told_and_cuts_nobody(
     assert "Slow Consumer" not in secured_server.log.read_text()
 
 
+@pytest.mark.parametrize("delay", [None, 86_400])
+async def test_submits_of_many_small_values_hold_up_nobody(as_user: Settings, delay: int | None) -> None:
+    """As many of 840 KB as one tenant may have under way, each of 280,000 values."""
+    config = as_user("service", queue_bytes=64 * 2**20)
+    head = b"" if delay is None else b'"delay":%d,' % delay
+    body = b'{"type":"echo","priority":"low",' + head + b'"payload":[' + b",".join([b"[]"] * 280_000) + b"]}"
+    async with (
+        plain_client(config.nats_url, "acme") as acme,
+        plain_client(config.nats_url, "operator") as operator,
+        served(config),
+    ):
+        job_id = json.loads((await submit(operator, "jobs.rpc.submit")).data)["job_id"]
+        began, slowest = time.process_time(), 0.0
+        flood = [asyncio.ensure_future(acme.request(OWN, body, timeout=60)) for _ in range(19)]
+        while not all(request.done() for request in flood):
+            asked = time.monotonic()
+            await operator.request("jobs.rpc.status", json.dumps({"job_id": job_id}).encode(), timeout=10)
+            slowest = max(slowest, time.monotonic() - asked)
+        answers = await asyncio.gather(*flood)
+        cost = time.process_time() - began
+        assert {refusal(answer) for answer in answers} == {("", "")}
+        assert cost < 10, "29 s where each value was looked at"
+        assert slowest < 3
+
+
 async def test_what_comes_on_everybodys_subject_counts_together_as_one_more_tenants(as_user: Settings) -> None:
     config = as_user("service", tenant_delayed_jobs=4)
     async with (
@@ -204,7 +229,7 @@ async def test_a_list_that_is_refused_is_not_said_to_be_queued_perhaps(
 
 
 @pytest.mark.parametrize(
-    ("user", "subject"), [("viewer", "$JS.API.STREAM.INFO.KV_jobs"), ("publisher", "jobs.rpc.submit")]
+    ("user", "subject"), [("viewer", "$JS.API.STREAM.INFO.JOBS_LOW"), ("publisher", "jobs.rpc.submit")]
 )
 async def test_requests_are_not_counted(as_user: Settings, user: str, subject: str) -> None:
     """Thousands at once of one user are all answered; jobs run meanwhile, as fast as the server then lets them."""

@@ -37,6 +37,10 @@ PUBLISH = {
     "$JS.API.STREAM.MSG.GET.JOBS_NORMAL": {"router", "operator", "viewer"},
     "$JS.API.STREAM.MSG.GET.JOBS_DEAD": NOBODY,
     "$JS.API.STREAM.INFO.JOBS_NORMAL": LOOKERS | {"router"},
+    # Of a stream with a subject for each job, it may ask for the names of all.
+    "$JS.API.STREAM.INFO.KV_jobs": LOOKERS - {"viewer"} | {"router"},
+    "$JS.API.STREAM.INFO.JOBS_PROGRESS": {"router", "operator"},
+    "$JS.API.STREAM.INFO.JOBS_SCHEDULE": {"router", "operator"},
     "$JS.API.STREAM.INFO.OTHERS": NOBODY,
     "$JS.API.STREAM.NAMES": NOBODY,
     "$JS.API.CONSUMER.LIST.JOBS_NORMAL": {"worker", "router", "operator", "viewer"},

@@ -159,7 +159,7 @@ async def test_answers_do_not_become_states_letters_nor_jobs(as_user: Settings) 
         for reply in (f"$KV.jobs.{victim}", "jobs.dead.x", "jobs.critical.e.echo", f"jobs.cancel.{victim}"):
             await publisher.publish("jobs.normal.e.echo", b"1", reply=reply)
             await viewer.publish("$JS.API.STREAM.MSG.GET.KV_jobs", b'{"seq":1}', reply=reply)
-            await viewer.publish("$JS.API.STREAM.INFO.KV_jobs", b"", reply=reply)
+            await viewer.publish("$JS.API.STREAM.INFO.JOBS_LOW", b"", reply=reply)
         js = operator.connection.jetstream()
 
         async def stored() -> bool:

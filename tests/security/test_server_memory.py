@@ -113,6 +113,54 @@ async def test_nobody_untrusted_may_ask_for_a_whole_stream(as_user: Settings) ->
         assert answer["error"]["code"] == 400
 
 
+async def test_viewers_ask_for_the_names_of_no_jobs_but_of_types_in_queues(as_user: Settings) -> None:
+    """With a filter the server lists each subject of a stream, while everybody else's requests wait."""
+    url, every = as_user("viewer").nats_url, b'{"subjects_filter":">"}'
+    async with wire(url, "viewer") as plain:
+        for stream in ("KV_jobs", "JOBS_PROGRESS", "JOBS_SCHEDULE"):
+            assert await plain.is_refused(f"$JS.API.STREAM.INFO.{stream}")
+    async with (
+        plain_client(url, "publisher") as publisher,
+        plain_client(url, "viewer") as viewer,
+        plain_client(url, "root") as root,
+    ):
+        for number in range(300):
+            await publisher.request(f"jobs.low.entity-{number}.t{number % 100}", b"1")
+        info = json.loads((await viewer.request("$JS.API.STREAM.INFO.JOBS_LOW", every)).data)
+        assert info["state"]["messages"] == 300
+        assert 100 <= len(info["state"]["subjects"]) <= 300
+        await root.jetstream().publish("jobs.dead.low-1", b"{}")
+        letters = json.loads((await viewer.request("$JS.API.STREAM.INFO.JOBS_DEAD", every)).data)
+        assert letters["state"]["subjects"] == {"jobs.dead.low-1": 1}
+
+
+async def test_a_publishers_long_message_ids_stay_in_memory_when_the_jobs_are_gone(
+    as_user: Settings, secured_server: NatsServer
+) -> None:
+    """A tenant has none on its own subject: the service makes them, of keys that are bounded."""
+    process = psutil.Process(int((secured_server.home / "nats.pid").read_text()))
+    config = as_user("service")
+    async with (
+        plain_client(config.nats_url, "publisher") as publisher,
+        plain_client(config.nats_url, "acme") as acme,
+        plain_client(config.nats_url, "root") as root,
+        JobService(config) as jobs,
+        Rpc(jobs),
+    ):
+        before = process.memory_info().rss
+        for number in range(2000):
+            headers = {"Nats-Msg-Id": f"{number:06}" + "x" * 60_000}
+            await publisher.publish("jobs.low.e.t", b"1", headers=headers)
+            if number % 200 == 199:
+                await publisher.request("jobs.low.e.t", b"1", timeout=30)
+                await root.jetstream().purge_stream("JOBS_LOW")
+        assert (await root.jetstream().stream_info("JOBS_LOW")).state.bytes == 0
+        assert process.memory_info().rss - before > 60 * 2**20
+        body = json.dumps({"type": "t", "dedupe_key": "x" * 257}).encode()
+        refused = await acme.request("jobs.rpc.tenant.acme.submit", body, timeout=20)
+        assert refused.headers["Nats-Service-Error-Code"] == "400"
+
+
 async def test_an_account_has_no_more_connections_than_that(as_user: Settings, secured_server: NatsServer) -> None:
     opened = [unread(secured_server, "acme", "_INBOX.acme.x") for _ in range(most_connections("ACME"))]
     for each in opened:

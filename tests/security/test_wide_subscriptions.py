@@ -40,7 +40,7 @@ async def test_a_viewers_reply_subject_tells_other_viewers_nothing_that_they_bel
         assert not await listener.listen(f"$KV.jobs.{waits}")
         looks = {
             "STREAM.MSG.GET.KV_jobs": b'{"last_by_subj":"$KV.jobs.%b"}' % ended.encode(),
-            "STREAM.INFO.KV_jobs": b"",
+            "STREAM.INFO.JOBS_LOW": b"",
         }
         for endpoint, body in looks.items():
             await hostile.publish(f"$JS.API.{endpoint}", body, reply=f"$KV.jobs.{waits}")

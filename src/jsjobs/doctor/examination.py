@@ -118,7 +118,7 @@ def _unreachable(config: Config, error: JobError) -> Finding:
 async def _look_at_nats(patient: Patient) -> list[Finding]:
     await patient.read_servers()
     found = await _run_all(_OF_SERVERS, patient)
-    if not patient.has_jetstream or not patient.may(f"STREAM.INFO.{patient.names.state_stream}"):
+    if not patient.has_jetstream or not patient.may_look:
         return found
     await patient.read_streams()
     if not patient.streams and not patient.silent:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -13,6 +14,7 @@ from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.generation_consumers import Infos
 from jsjobs.jetstream.generations import Live, live_shards, read_live
 from jsjobs.jetstream.overview import Observer, Overview, ShardLook
+from jsjobs.jetstream.refusals import NotPermitted
 from jsjobs.jetstream.rights import Rights, read_rights
 from jsjobs.jetstream.servers import (
     ASKED_FOR_JETSTREAM,
@@ -82,6 +84,11 @@ class Patient:
         return self.rights is None or all(self.rights.may_publish(f"$JS.API.{endpoint}") for endpoint in endpoints)
 
     @property
+    def may_look(self) -> bool:
+        """Whether the queues may be asked about."""
+        return self.may(f"STREAM.INFO.{self.names.stream(Priority.CRITICAL)}")
+
+    @property
     def may_see_shards(self) -> bool:
         """Whether what is in a stream, and its consumers, may be asked for."""
         stream, names = self.names.stream(Priority.CRITICAL), self.names
@@ -107,14 +114,17 @@ class Patient:
         return await asyncio.shield(self._jetstream)  # of two checks that wait for it, one may run out of time
 
     async def read_streams(self) -> None:
-        """Ask for every stream at once; each may fail by itself."""
+        """Ask for every stream at once, as far as this user may; each may fail by itself."""
         names = self.names
         side = (names.state_stream, names.progress_stream, names.dead_stream, names.schedule_stream)
-        await asyncio.gather(*map(self._read_stream, (*map(names.stream, Priority), *side)))
+        asked = [name for name in (*map(names.stream, Priority), *side) if self.may(f"STREAM.INFO.{name}")]
+        await asyncio.gather(*map(self._read_stream, asked))
 
     async def _read_stream(self, name: str) -> None:
         try:
             info = await find(self.connection, f"STREAM.INFO.{name}", timeout=ANSWERS_WITHIN)
+        except NotPermitted:
+            return  # as a viewer, who may ask about queues and letters alone
         except JobError:
             self.silent.append(name)
         else:
@@ -128,7 +138,8 @@ class Patient:
             JobError: If they cannot be asked for.
         """
         if self.queues:
-            self.config, self.unasked = await keep_unasked(self.connection, self.names, self.config)
+            with suppress(NotPermitted):
+                self.config, self.unasked = await keep_unasked(self.connection, self.names, self.config)
             self.shards = await live_shards(self.connection, self.names)
             self.live = {one: await read_live(self.connection, self.names, one) for one in self.queues}
             self.overview = await Observer(self.connection, self.names).look(0)

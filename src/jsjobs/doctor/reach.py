@@ -79,7 +79,7 @@ async def clock(patient: Patient) -> AsyncIterator[Finding]:
     """Clocks that differ: those of all servers as far as they may be asked, else that of whoever answers."""
     ahead = {server.name: server.ahead for server in patient.servers} or await _ahead_of_us(patient)
     if not ahead:
-        looks = f"{ASKED_FOR_VERSIONS}, or on $JS.API.STREAM.INFO.{patient.names.state_stream}"
+        looks = f"{ASKED_FOR_VERSIONS}, or on $JS.API.STREAM.INFO.{patient.names.stream(Priority.CRITICAL)}"
         what = "the servers' clocks cannot be asked"
         yield Finding("clock", Severity.NOTE, what, "", f"let this user publish on {looks}")
         return
@@ -97,9 +97,9 @@ async def clock(patient: Patient) -> AsyncIterator[Finding]:
 
 
 async def _ahead_of_us(patient: Patient) -> dict[str, float]:
-    """How far ahead the clock is of the server that leads the state bucket, in seconds, by its name."""
-    endpoint = f"STREAM.INFO.{patient.names.state_stream}"
-    if not patient.may(endpoint):
+    """How far ahead the clock is of the server that leads the first queue, in seconds, by its name."""
+    endpoint = f"STREAM.INFO.{patient.names.stream(Priority.CRITICAL)}"
+    if not patient.may_look:
         return {}
     asked = patient.now()
     try:

@@ -19,6 +19,10 @@ _BYTES_OF_ONE = 16 * 2**20
 _READS_FOR = 0.05
 """Seconds for which a request lets what the server has sent be read before it."""
 
+_LARGE = 64 * 2**10
+_BREATH = 0.01
+"""Seconds for others before a large request."""
+
 
 class Admission:
     """The requests under way on some connections.
@@ -63,14 +67,18 @@ class Admission:
         if not self._requests[subject]:
             del self._requests[subject], self._bytes_of[subject]
 
-    async def turn(self) -> None:
+    async def turn(self, size: int) -> None:
         """Wait for a request's turn, one after the other; what the server has sent is read first.
 
         The server cuts a connection that does not read what it sends, and with it all that is under way. Reading costs
-        little, since what is too much is refused; what is served costs more.
+        little, since what is too much is refused; what is served costs more. A large one holds up the event loop:
+        before it, what comes on other connections has time for several questions and answers.
+
+        Args:
+            size: Of its headers and body, bytes.
         """
         async with self._door:
             until = time.monotonic() + _READS_FOR
-            await asyncio.sleep(0)
+            await asyncio.sleep(_BREATH if size > _LARGE else 0)
             while any(each.is_behind for each in self.connections) and time.monotonic() < until:  # noqa: ASYNC110 - the loop reads meanwhile
                 await asyncio.sleep(0)

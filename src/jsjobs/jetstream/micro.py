@@ -207,7 +207,7 @@ class MicroService:
         began = time.perf_counter_ns()
         try:
             if endpoint.is_intake:
-                await self._intake.turn()
+                await self._intake.turn(len(request.header) + len(request.body))
             await self._answer_all(endpoint.serve(request), reply)
         except Refused as refused:
             self._refuse(endpoint, reply, refused)

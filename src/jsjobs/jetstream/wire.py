@@ -44,11 +44,11 @@ GIVEN_ID = "Jsjobs-Id"
 
 _ASTERISKS = b"****"
 """What pydantic writes for a secret, or any text."""
-_LEVELS_ABOVE = 8
+LEVELS_ABOVE = 8
 _SURELY_SHALLOW = 180
 """So many brackets cannot be nested too deeply; the reader's limit is 200 levels."""
 _MANY = 4300
-_MAY_BE_LARGE = re.compile(rb"[eE]\+?[0-9]{3}|[0-9]{309}")
+_MAY_BE_LARGE = re.compile(rb"[eE]\+?[0-9]{3}|(?<![0-9])[0-9]{309}")
 """What every number too large for a float has."""
 _NUMBER = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
@@ -277,7 +277,7 @@ def encode_json(value: Any, what: str, write: Callable[[Any], bytes] | None = No
         ) from None
     if raw.count(b"[") + raw.count(b"{") > _SURELY_SHALLOW or (len(raw) > _MANY and _MANY_DIGITS.search(raw)):
         # What is written must be readable again, by this library too, wherever it stands in an entry or a letter.
-        parse_json(b"[%b%b%b]" % (b"[" * _LEVELS_ABOVE, raw, b"]" * _LEVELS_ABOVE), f"{what}, as it is written,")
+        parse_json(b"[%b%b%b]" % (b"[" * LEVELS_ABOVE, raw, b"]" * LEVELS_ABOVE), f"{what}, as it is written,")
     if write is None and _ASTERISKS in raw:
         check_told(value, raw, what)
     return raw

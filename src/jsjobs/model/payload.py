@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -23,6 +23,12 @@ def _printable(value: str) -> str:
 BATCH_ID = "[A-Za-z0-9_-]{1,64}"
 """What a batch can be called: its record is a key of the state bucket."""
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME), AfterValidator(_printable)]
+
+
+class Written(NamedTuple):
+    """A payload that came as JSON, one job's also where it is a list: what was read of it can be read again."""
+
+    raw: bytes
 
 
 class JobPayload(BaseModel):

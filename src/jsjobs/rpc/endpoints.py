@@ -18,6 +18,7 @@ from jsjobs.model.context import RequestContext, enter_context
 from jsjobs.model.errors import JobError
 from jsjobs.model.ids import JobId
 from jsjobs.model.job import JobStatusResponse, Status, failure, utc_now
+from jsjobs.model.payload import Written
 from jsjobs.model.progress import ProgressUpdate
 from jsjobs.rpc.forms import (
     JobRequest,
@@ -30,7 +31,8 @@ from jsjobs.rpc.forms import (
     WaitRequest,
 )
 from jsjobs.rpc.quotas import Quotas
-from jsjobs.rpc.refusals import CONFLICT, read_form, refusal, trace_of
+from jsjobs.rpc.reading import read_form, read_submit
+from jsjobs.rpc.refusals import CONFLICT, refusal, trace_of
 from jsjobs.service import JobService
 
 F = TypeVar("F", bound=BaseModel)
@@ -107,24 +109,23 @@ class _Asked:
         self._tenant_keys: TenantKeys | None = None
 
     async def submit(self, request: ServiceRequest) -> Answers:
-        form = read_form(SubmitRequest, request)
-        yield await self._submit(form, form.tenant, request, of="")
+        form, payload = read_submit(request)
+        yield await self._submit(form, payload, form.tenant, request, of="")
 
     async def submit_of_tenant(self, request: ServiceRequest) -> Answers:
         tenant = _tenant_of(request.subject)
-        form = read_form(SubmitRequest, request)
+        form, payload = read_submit(request)
         if form.tenant not in {None, tenant}:
             raise JobError.from_validation(f"the subject belongs to tenant {tenant!r}, the request names another")
-        yield await self._submit(form, tenant, request, of=tenant)
+        yield await self._submit(form, payload, tenant, request, of=tenant)
 
-    async def _submit(self, form: SubmitRequest, tenant: str | None, request: ServiceRequest, *, of: str) -> bytes:
+    async def _submit(
+        self, form: SubmitRequest, payload: Written, tenant: str | None, request: ServiceRequest, *, of: str
+    ) -> bytes:
         # This task's alone, and nothing of the context in which the service was started.
         context = RequestContext(tenant_id=tenant, request_id=form.request_id, trace=trace_of(request))
         enter_context(context._replace(on_own_subject=bool(of)))
         options: dict[str, Any] = form.model_dump(exclude={"type", "payload", "tenant", "request_id", "dedupe_key"})
-        payload = form.payload
-        if isinstance(payload, list):
-            payload = tuple(payload)  # a list would be a batch
 
         async def submit(key: str | None) -> JobId:
             receipt: JobId = await self._service.submit(form.type, payload, **options, dedupe_key=key)

@@ -1,18 +1,11 @@
-"""Reading what a stranger sent, and saying what was wrong."""
+"""What a requester is told where its request cannot be served, and where in a trace it is."""
 
 from __future__ import annotations
 
-from typing import TypeVar
-
-from pydantic import BaseModel, ValidationError
-
 from jsjobs.jetstream.micro import Refused, ServiceRequest
-from jsjobs.jetstream.wire import check_sizes, parse_block
-from jsjobs.model.checks import problems
+from jsjobs.jetstream.wire import parse_block
 from jsjobs.model.errors import AlreadyDue, AlreadyEnded, JobError, QuotaReached, Reason
 from jsjobs.model.trace import Trace, read_trace
-
-F = TypeVar("F", bound=BaseModel)
 
 _CODES = {
     Reason.VALIDATION: 400,
@@ -34,21 +27,6 @@ def refusal(error: JobError) -> Refused:
     if isinstance(error, QuotaReached):
         code = _QUOTA
     return Refused(code, error.reason, error.message)
-
-
-def read_form(form: type[F], request: ServiceRequest) -> F:
-    """The request's body.
-
-    Raises:
-        JobError: `Validation`, if it is no such JSON object; keys that are not known are refused too.
-    """
-    try:
-        # NaN in a payload, which this takes, is refused where a payload is written.
-        found = form.model_validate_json(request.body, strict=True)
-    except ValidationError as error:
-        raise JobError.from_validation(f"the request cannot be used: {problems(error)}", cause=error) from None
-    check_sizes(request.body, "the request")
-    return found
 
 
 def trace_of(request: ServiceRequest) -> Trace:
