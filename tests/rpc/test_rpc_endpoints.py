@@ -180,7 +180,7 @@ async def test_cancel_waiting_and_running_jobs(jobs: JobService, rpc: Rpc, ask: 
         await jobs.result(done)
         ended = await ask("cancel", {"job_id": done})
         assert ended.code == 409
-        assert f"job {done} cannot be cancelled: it is complete" in ended.error
+        assert f"job {done} cannot be cancelled: it is already complete" in ended.error
 
 
 async def test_progress_is_many_answers_and_an_empty_one(jobs: JobService, rpc: Rpc, ask: Asking) -> None:

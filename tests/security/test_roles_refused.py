@@ -27,7 +27,7 @@ async def test_commands_say_which_right_is_missing(as_user: Settings) -> None:
         ("publisher", "status", job_id): "$JS.API.DIRECT.GET.KV_jobs",
         ("publisher", "cancel", job_id): "$JS.API.DIRECT.GET.KV_jobs",
         ("publisher", "submit", "echo", "1", "--delay", "5m"): "jobs.at.",
-        ("publisher", "streams", "apply"): "$JS.API.STREAM.INFO.KV_jobs",
+        ("publisher", "streams", "apply"): "$JS.API.STREAM.INFO.JOBS_CRITICAL",
         ("viewer", "submit", "echo", "1"): "jobs.normal.",
         ("viewer", "cancel", job_id): "$KV.jobs.normal-",
         ("viewer", "pause", "normal"): "$",

@@ -140,7 +140,11 @@ async def test_a_replayed_job_that_waits_is_acknowledged_by_the_worker_that_meet
     status = await jobs.cancel(again)
     assert (status.status, status.attempts) == (Status.CANCELLED, 0)
     # Which message it is nobody has read yet: it stays, and the entry is kept for as long as it does.
-    assert await messages(jobs, "normal") == 1
+
+    async def is_there() -> bool:
+        return await messages(jobs, "normal") == 1
+
+    await eventually(is_there)  # it comes by way of what is due
     state = StateStore(jobs.connection, Names(jobs.config.namespace))
     found = await state.read(again)
     assert found is not None
