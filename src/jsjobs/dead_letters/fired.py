@@ -10,6 +10,7 @@ from typing import Any
 from jsjobs.dead_letters.undertaker import Undertaker
 from jsjobs.jetstream.api import call, find
 from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.consumer_steps import last_sequence, position
 from jsjobs.jetstream.stored import StoredMessage
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.unfit import is_astray, next_due, next_too_large
@@ -60,7 +61,7 @@ class Fired:
 
     async def _purge(self, priority: Priority) -> None:
         info = await self._source(priority)
-        floor = 0 if info is None else info["ack_floor"]["stream_seq"]
+        floor = 0 if info is None else await self._taken(priority, info)
         before, self._seen[priority] = self._seen.get(priority, 0), floor
         # A lower floor is a consumer's that was made anew: it has yet to find out what its queue has.
         if info is not None and before <= floor and before > self._cleared.get(priority, 0):
@@ -68,6 +69,17 @@ class Fired:
             request = {"filter": info["config"]["filter_subject"], "seq": before + 1}
             await call(self._connection, f"STREAM.PURGE.{self._names.schedule_stream}", request)
             self._cleared[priority] = before
+
+    async def _taken(self, priority: Priority, info: dict[str, Any]) -> int:
+        """How far its queue has taken what is due. A consumer that was reset claims more than that: up to anywhere."""
+        floor: int = info["ack_floor"]["stream_seq"]
+        return min(floor, await self._has(priority))
+
+    async def _has(self, priority: Priority) -> int:
+        """The last message that a queue has taken of what is due; 0 where it does not know."""
+        queue = await find(self._connection, f"STREAM.INFO.{self._names.stream(priority)}")
+        sources = (queue or {}).get("sources") or [{}]
+        return int(sources[0].get("seq", 0))
 
     async def _source(self, priority: Priority) -> dict[str, Any] | None:
         endpoint = f"CONSUMER.INFO.{self._names.schedule_stream}.{self._names.source(priority)}"
@@ -104,7 +116,7 @@ class Fired:
                 return
 
     async def _unstick(self, priority: Priority) -> None:
-        """Let a queue go on behind what it has, where nothing has come to it since the look before.
+        """Let a queue go on behind what it has, where nothing has come to it since the look before, or can come.
 
         A killed server may begin again behind its queue, and then waits for an acknowledgement that it does not take
         (nats-server 2.15.1, measured with a small `max_ack_pending`). A full queue is none the worse for it.
@@ -114,15 +126,17 @@ class Fired:
             return
         delivered, waiting = info["delivered"]["stream_seq"], info["num_pending"] + info["num_ack_pending"]
         before = self._stuck.pop(priority, None)
-        if not waiting:
+        last = await last_sequence(self._connection, self._names.schedule_stream)
+        is_beyond = position(info) > last
+        if not waiting and not is_beyond:
             return
         self._stuck[priority] = delivered
-        queue = await find(self._connection, f"STREAM.INFO.{self._names.stream(priority)}")
-        sources = (queue or {}).get("sources") or []
-        if before == delivered and sources and sources[0]["seq"]:
+        has = await self._has(priority)
+        if is_beyond or (before == delivered and has):
             logger.info("%s takes nothing that is due: its source begins again behind what it has", priority)
             endpoint = f"CONSUMER.RESET.{self._names.schedule_stream}.{self._names.source(priority)}"
-            await call(self._connection, endpoint, {"seq": sources[0]["seq"] + 1})
+            # A number that no message has yet is a stranger's word. A second copy of a job is never run.
+            await call(self._connection, endpoint, {"seq": has + 1 if has <= last else 1})
 
 
 def _astray(message: StoredMessage) -> JobError:
