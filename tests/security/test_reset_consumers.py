@@ -47,7 +47,8 @@ async def doctor_names(config: JobService.Config, consumer: str) -> bool:
     return any("delivered is " in one["what"] for one in findings if one["where"] == f"consumer {consumer}")
 
 
-async def test_a_source_that_was_reset_loses_no_due_job(as_user: Settings) -> None:
+@pytest.mark.parametrize("who", ["router", "apply"])
+async def test_a_source_that_was_reset_loses_no_due_job(as_user: Settings, who: str) -> None:
     config = as_user("operator")
     worker = JobService(as_user("worker"))
     worker.register_handler("echo", lambda payload: payload)
@@ -60,10 +61,13 @@ async def test_a_source_that_was_reset_loses_no_due_job(as_user: Settings) -> No
     ):
         before = await operator.submit("echo", 0, delay=0.1)
         assert await operator.result(before, timeout=20) == 0
-        router = routers.router()
-        subject = "$JS.API.CONSUMER.RESET.JOBS_SCHEDULE.source-normal"
-        answer = json.loads((await hostile.request(subject, FORM, timeout=5)).data)
-        assert "error" not in answer, answer
+        await operator.submit("echo", {"seq": FAR}, priority="low")
+        await reset_by_a_delivery(hostile, "JOBS_SCHEDULE.source-normal")
+
+        async def is_reset() -> bool:
+            return await position(operator, "JOBS_SCHEDULE.source-normal") == FAR - 1
+
+        await eventually(is_reset)
         job = await operator.submit("echo", 1, delay=0.1)
 
         async def is_due() -> bool:
@@ -72,10 +76,37 @@ async def test_a_source_that_was_reset_loses_no_due_job(as_user: Settings) -> No
 
         await eventually(is_due)  # what the queue took before, and what it does not take
         assert await doctor_names(config, "source-normal")
-        await asyncio.gather(*(each.sweep() for each in (router, routers.router(), routers.router())))
-        await router.sweep()
+        if who == "router":
+            await routers.router().sweep()
+        else:
+            await asyncio.wait_for(Topology(operator.connection, NAMES, config).apply(), 20)
         assert await operator.result(job, timeout=20) == 1
         assert not await doctor_names(config, "source-normal")
+
+
+async def test_what_its_queue_has_not_taken_is_not_cleared_away_though_its_source_says_so(as_user: Settings) -> None:
+    config = as_user("operator")
+    worker = JobService(as_user("worker"))
+    worker.register_handler("echo", lambda payload: payload)
+    async with JobService(config) as operator, JobService(as_user("router")) as routers, worker:
+        async with worker.worker():
+            assert await operator.result(await operator.submit("echo", 0, delay=0.1), timeout=20) == 0
+        await call(operator.connection, "CONSUMER.RESET.JOBS_SCHEDULE.source-normal", {"seq": FAR})
+        job = await operator.submit("echo", 1, delay=0.1)
+
+        async def fired() -> bool:
+            due = await call(operator.connection, "STREAM.INFO.JOBS_SCHEDULE", {"subjects_filter": "jobs.due.>"})
+            return sum((due["state"].get("subjects") or {}).values()) == 2
+
+        await eventually(fired)
+        clearing = routers.router()._sweep._fired
+        for _ in range(3):
+            await clearing.clear()
+        due = await call(operator.connection, "STREAM.INFO.JOBS_SCHEDULE", {"subjects_filter": "jobs.due.>"})
+        assert sum((due["state"].get("subjects") or {}).values()) == 1
+        await asyncio.wait_for(Topology(operator.connection, NAMES, config).apply(), 20)
+        async with worker.worker():
+            assert await operator.result(job, timeout=20) == 1
 
 
 @pytest.mark.parametrize("who", ["router", "apply"])

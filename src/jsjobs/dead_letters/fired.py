@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from jsjobs.dead_letters.undertaker import Undertaker
+from jsjobs.jetstream import declared
 from jsjobs.jetstream.api import call, find
 from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.consumer_steps import last_sequence, position
 from jsjobs.jetstream.stored import StoredMessage
 from jsjobs.jetstream.subjects import Names
 from jsjobs.jetstream.unfit import is_astray, next_due, next_too_large
@@ -116,27 +116,26 @@ class Fired:
                 return
 
     async def _unstick(self, priority: Priority) -> None:
-        """Let a queue go on behind what it has, where nothing has come to it since the look before, or can come.
+        """Let a queue go on behind what it has, where nothing has come to it since the look before.
 
-        A killed server may begin again behind its queue, and then waits for an acknowledgement that it does not take
-        (nats-server 2.15.1, measured with a small `max_ack_pending`). A full queue is none the worse for it.
+        A killed server may begin again behind its queue, and then waits for an acknowledgement that it does not take; a
+        queue takes nothing from a consumer that somebody reset (nats-server 2.15.1, both measured). From one that is
+        made anew it takes what it does not have. A full queue is none the worse for it.
         """
         info = await self._source(priority)
         if info is None:
             return
         delivered, waiting = info["delivered"]["stream_seq"], info["num_pending"] + info["num_ack_pending"]
         before = self._stuck.pop(priority, None)
-        last = await last_sequence(self._connection, self._names.schedule_stream)
-        is_beyond = position(info) > last
-        if not waiting and not is_beyond:
+        if not waiting:
             return
         self._stuck[priority] = delivered
-        has = await self._has(priority)
-        if is_beyond or (before == delivered and has):
-            logger.info("%s takes nothing that is due: its source begins again behind what it has", priority)
-            endpoint = f"CONSUMER.RESET.{self._names.schedule_stream}.{self._names.source(priority)}"
-            # A number that no message has yet is a stranger's word. A second copy of a job is never run.
-            await call(self._connection, endpoint, {"seq": has + 1 if has <= last else 1})
+        if before == delivered:
+            logger.info("%s takes nothing that is due: its source is made anew", priority)
+            stream, consumer = self._names.schedule_stream, declared.source_consumer(self._names, priority)
+            await find(self._connection, f"CONSUMER.DELETE.{stream}.{consumer['name']}")
+            request = {"stream_name": stream, "config": consumer, "action": "create"}
+            await call(self._connection, f"CONSUMER.DURABLE.CREATE.{stream}.{consumer['name']}", request)
 
 
 def _astray(message: StoredMessage) -> JobError:

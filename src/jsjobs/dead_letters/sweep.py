@@ -114,8 +114,6 @@ class Sweep:
                 continue
             if step.priority in undecided or step.body["stream_name"] in absent:
                 continue
-            if step.changes.keys() == {"delivered"} and step.body["stream_name"] == self._names.schedule_stream:
-                continue  # the look at what fired sets it back, where its queue is
             if step.action is Action.CREATE:
                 await call(self._connection, step.endpoint, step.body)
                 await self._catch_up(step)

@@ -64,8 +64,8 @@ def consumer_step(
     until = paused_until(info)
     if Shard.of(name) is None and until is not None and until - server_time(info) > _BRIEF:
         changes["pause_until"] = (until.isoformat(), None)  # nobody pauses these, as operators do shards
-    if position(info) > last:
-        changes["delivered"] = (position(info), last)  # it was reset, and passes over whatever comes until then
+    if _position(info) > last:
+        changes["delivered"] = (_position(info), last)  # it was reset, and passes over whatever comes until then
     if not changes:
         return Step(Action.KEEP, "consumer", name)
     # A pause that is not named stays as it is: this one may be lifted at this moment.
@@ -80,7 +80,7 @@ async def last_sequence(connection: Connection, stream: str) -> int:
     return 0 if info is None else int(info["state"]["last_seq"])
 
 
-def position(info: dict[str, Any]) -> int:
+def _position(info: dict[str, Any]) -> int:
     """How far a consumer says that it is in its stream; beyond the last message only where it was reset to there."""
     return int(max(info["delivered"]["stream_seq"], info["ack_floor"]["stream_seq"]))
 
