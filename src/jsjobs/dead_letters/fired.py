@@ -5,6 +5,7 @@ What a queue can never take is made a dead letter, so that it holds up nothing b
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from jsjobs.dead_letters.undertaker import Undertaker
@@ -24,6 +25,8 @@ _MOST = 1000
 """Messages that one look reads, or of one priority buries; the next goes on behind them."""
 _MOST_BYTES = 16 * 2**20
 """Likewise, as they are stored."""
+_STUCK = 5.0
+"""Seconds in which a queue that takes what is due has surely said so: it does every second, or tries again after two."""
 _MOST_FAILURES = 3
 """Burials that may fail in one look: each takes up to twenty seconds where nothing is stored."""
 
@@ -41,7 +44,8 @@ class Fired:
         """How far the look before came in what is due; 0 if to its end."""
         self._seen: dict[Priority, int] = {}
         self._cleared: dict[Priority, int] = {}
-        self._stuck: dict[Priority, int] = {}
+        self._stuck: dict[Priority, tuple[int, float]] = {}
+        """How far the source of what waits had delivered, and since when."""
 
     async def clear(self) -> None:
         """Look at every priority; call it now and then.
@@ -126,11 +130,15 @@ class Fired:
         if info is None:
             return
         delivered, waiting = info["delivered"]["stream_seq"], info["num_pending"] + info["num_ack_pending"]
-        before = self._stuck.pop(priority, None)
+        now = time.monotonic()
+        before, since = self._stuck.pop(priority, (delivered, now))
         if not waiting:
             return
-        self._stuck[priority] = delivered
-        if before == delivered:
+        if before == delivered and now - since < _STUCK:
+            self._stuck[priority] = before, since
+        elif before != delivered:
+            self._stuck[priority] = delivered, now
+        else:
             logger.info("%s takes nothing that is due: its source is made anew", priority)
             stream, consumer = self._names.schedule_stream, declared.source_consumer(self._names, priority)
             await find(self._connection, f"CONSUMER.DELETE.{stream}.{consumer['name']}")
