@@ -83,7 +83,7 @@ PUBLISH = {
     "$JS.API.CONSUMER.DURABLE.CREATE.JOBS_SCHEDULE.source-normal": {"router", "operator"},
     "$JS.API.CONSUMER.DURABLE.CREATE.JOBS_SCHEDULE.spy": {"operator"},
     "$JS.API.CONSUMER.DURABLE.CREATE.JOBS_DEAD.spy": {"operator"},
-    "$JS.API.CONSUMER.DELETE.JOBS_SCHEDULE.source-normal": {"router", "operator"},
+    "$JS.API.CONSUMER.DELETE.JOBS_SCHEDULE.source-normal": {"operator"},
     "$JS.API.CONSUMER.DELETE.JOBS_SCHEDULE.spy": {"operator"},
     "$JS.API.CONSUMER.RESET.JOBS_SCHEDULE.source-normal": {"operator"},
     "_INBOX.worker.x": NOBODY,

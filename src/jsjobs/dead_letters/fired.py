@@ -5,11 +5,9 @@ What a queue can never take is made a dead letter, so that it holds up nothing b
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from jsjobs.dead_letters.undertaker import Undertaker
-from jsjobs.jetstream import declared
 from jsjobs.jetstream.api import call, find
 from jsjobs.jetstream.connection import Connection
 from jsjobs.jetstream.stored import StoredMessage
@@ -25,8 +23,6 @@ _MOST = 1000
 """Messages that one look reads, or of one priority buries; the next goes on behind them."""
 _MOST_BYTES = 16 * 2**20
 """Likewise, as they are stored."""
-_STUCK = 5.0
-"""Seconds in which a queue that takes what is due has surely said so: it does every second, or tries again after two."""
 _MOST_FAILURES = 3
 """Burials that may fail in one look: each takes up to twenty seconds where nothing is stored."""
 
@@ -44,8 +40,6 @@ class Fired:
         """How far the look before came in what is due; 0 if to its end."""
         self._seen: dict[Priority, int] = {}
         self._cleared: dict[Priority, int] = {}
-        self._stuck: dict[Priority, tuple[int, float]] = {}
-        """How far the source of what waits had delivered, and since when."""
 
     async def clear(self) -> None:
         """Look at every priority; call it now and then.
@@ -60,7 +54,6 @@ class Fired:
             await self._purge(priority)
         for priority in Priority:
             await self._bury_too_large(priority)
-            await self._unstick(priority)
         await self._bury_astray()
 
     async def _purge(self, priority: Priority) -> None:
@@ -77,13 +70,9 @@ class Fired:
     async def _taken(self, priority: Priority, info: dict[str, Any]) -> int:
         """How far its queue has taken what is due. A consumer that was reset claims more than that: up to anywhere."""
         floor: int = info["ack_floor"]["stream_seq"]
-        return min(floor, await self._has(priority))
-
-    async def _has(self, priority: Priority) -> int:
-        """The last message that a queue has taken of what is due; 0 where it does not know."""
         queue = await find(self._connection, f"STREAM.INFO.{self._names.stream(priority)}")
         sources = (queue or {}).get("sources") or [{}]
-        return int(sources[0].get("seq", 0))
+        return min(floor, int(sources[0].get("seq", 0)))
 
     async def _source(self, priority: Priority) -> dict[str, Any] | None:
         endpoint = f"CONSUMER.INFO.{self._names.schedule_stream}.{self._names.source(priority)}"
@@ -118,32 +107,6 @@ class Fired:
             size += len(message.header) + len(message.data)
             if size > _MOST_BYTES or failures == _MOST_FAILURES:
                 return
-
-    async def _unstick(self, priority: Priority) -> None:
-        """Let a queue go on behind what it has, where nothing has come to it since the look before.
-
-        A killed server may begin again behind its queue, and then waits for an acknowledgement that it does not take; a
-        queue takes nothing from a consumer that somebody reset (nats-server 2.15.1, both measured). From one that is
-        made anew it takes what it does not have. A full queue is none the worse for it.
-        """
-        info = await self._source(priority)
-        if info is None:
-            return
-        delivered, waiting = info["delivered"]["stream_seq"], info["num_pending"] + info["num_ack_pending"]
-        now = time.monotonic()
-        before, since = self._stuck.pop(priority, (delivered, now))
-        if not waiting:
-            return
-        if before == delivered and now - since < _STUCK:
-            self._stuck[priority] = before, since
-        elif before != delivered:
-            self._stuck[priority] = delivered, now
-        else:
-            logger.info("%s takes nothing that is due: its source is made anew", priority)
-            stream, consumer = self._names.schedule_stream, declared.source_consumer(self._names, priority)
-            await find(self._connection, f"CONSUMER.DELETE.{stream}.{consumer['name']}")
-            request = {"stream_name": stream, "config": consumer, "action": "create"}
-            await call(self._connection, f"CONSUMER.DURABLE.CREATE.{stream}.{consumer['name']}", request)
 
 
 def _astray(message: StoredMessage) -> JobError:

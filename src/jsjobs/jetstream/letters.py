@@ -56,8 +56,8 @@ async def send_letter(
 ) -> None:
     """Publish the letter of a dead job and have its acknowledgement; while it cannot be stored, try on.
 
-    Safe to repeat: the table takes one row per job. It has no message id, since whoever may write letters could be first
-    with one that follows from the job's: the server would then drop this letter, and acknowledge it.
+    Safe to repeat: the table takes one row per job. It has no message id, since whoever may write letters could be
+    first with one that follows from the job's: the server would then drop this letter, and acknowledge it.
 
     Args:
         connection: To the server.
