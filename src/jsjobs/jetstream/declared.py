@@ -127,7 +127,7 @@ def consumer_differences(declared: Declared, actual: Declared) -> dict[str, tupl
 
 def stream_differences(declared: Declared, actual: Declared) -> dict[str, tuple[Any, Any]]:
     """As `differences`, and what a stream has undeclared that takes messages elsewhere, or keeps them away."""
-    return differences({**dict.fromkeys(_NOT_OF_A_STREAM), **declared}, actual)
+    return differences({**dict.fromkeys(_NOT_OF_A_STREAM), "compression": "none", **declared}, actual)
 
 
 def shard_faults(config: Config, names: Names, shard: Shard, actual: Declared) -> list[str]:
