@@ -259,6 +259,29 @@ async def test_the_account_of_the_namespace_is_bounded(as_user: Settings) -> Non
         assert answer["error"]["err_code"] == 10047
 
 
+async def test_a_made_up_letter_with_the_message_id_of_a_true_one_costs_it_nothing(as_user: Settings) -> None:
+    """The server drops a second message of the same id, and acknowledges it: a letter has none."""
+    worker = JobService(as_user("worker"))
+
+    @worker.handler("dies")
+    async def dies(_: object) -> None:
+        raise JobService.Error.from_validation("it shall die")
+
+    async with (
+        JobService(as_user("operator")) as operator,
+        plain_client(as_user("operator").nats_url, "worker") as hostile,
+        JobService(as_user("router")) as router,
+        worker,
+    ):
+        true = await operator.submit("dies", {"precious": "payload"}, priority="high")
+        made_up = await hostile.request("jobs.dead.made-up", b"{}", headers={"Nats-Msg-Id": true}, timeout=5)
+        assert "error" not in json.loads(made_up.data)
+        async with router.router(), worker.worker():
+            letter = await eventually(lambda: operator.letters().find(true))
+        assert letter.error_reason == "Validation"
+        assert letter.payload_json == {"precious": "payload"}
+
+
 async def test_a_true_letter_behind_many_forged_ones_waits_for_seconds(
     as_user: Settings, secured_server: NatsServer
 ) -> None:

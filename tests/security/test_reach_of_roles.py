@@ -145,7 +145,7 @@ async def test_a_worker_reaches_them_by_the_servers_answers_alone(as_user: Setti
 async def test_a_consumer_delivers_to_clients_that_listen_and_is_no_request_to_the_server(
     as_user: Settings, subject: str, who: str
 ) -> None:
-    """A router may make consumers, and say to which subject they deliver: that much its rights leave open."""
+    """A router may make consumers, and say to which subject they deliver; a reset alone the server takes from there."""
     url = as_user("operator").nats_url
     heard: list[str] = []
 

@@ -40,7 +40,6 @@ class Fired:
         """How far the look before came in what is due; 0 if to its end."""
         self._seen: dict[Priority, int] = {}
         self._cleared: dict[Priority, int] = {}
-        self._stuck: dict[Priority, int] = {}
 
     async def clear(self) -> None:
         """Look at every priority; call it now and then.
@@ -55,12 +54,11 @@ class Fired:
             await self._purge(priority)
         for priority in Priority:
             await self._bury_too_large(priority)
-            await self._unstick(priority)
         await self._bury_astray()
 
     async def _purge(self, priority: Priority) -> None:
         info = await self._source(priority)
-        floor = 0 if info is None else info["ack_floor"]["stream_seq"]
+        floor = 0 if info is None else await self._taken(priority, info)
         before, self._seen[priority] = self._seen.get(priority, 0), floor
         # A lower floor is a consumer's that was made anew: it has yet to find out what its queue has.
         if info is not None and before <= floor and before > self._cleared.get(priority, 0):
@@ -68,6 +66,13 @@ class Fired:
             request = {"filter": info["config"]["filter_subject"], "seq": before + 1}
             await call(self._connection, f"STREAM.PURGE.{self._names.schedule_stream}", request)
             self._cleared[priority] = before
+
+    async def _taken(self, priority: Priority, info: dict[str, Any]) -> int:
+        """How far its queue has taken what is due. A consumer that was reset claims more than that: up to anywhere."""
+        floor: int = info["ack_floor"]["stream_seq"]
+        queue = await find(self._connection, f"STREAM.INFO.{self._names.stream(priority)}")
+        sources = (queue or {}).get("sources") or [{}]
+        return min(floor, int(sources[0].get("seq", 0)))
 
     async def _source(self, priority: Priority) -> dict[str, Any] | None:
         endpoint = f"CONSUMER.INFO.{self._names.schedule_stream}.{self._names.source(priority)}"
@@ -102,27 +107,6 @@ class Fired:
             size += len(message.header) + len(message.data)
             if size > _MOST_BYTES or failures == _MOST_FAILURES:
                 return
-
-    async def _unstick(self, priority: Priority) -> None:
-        """Let a queue go on behind what it has, where nothing has come to it since the look before.
-
-        A killed server may begin again behind its queue, and then waits for an acknowledgement that it does not take
-        (nats-server 2.15.1, measured with a small `max_ack_pending`). A full queue is none the worse for it.
-        """
-        info = await self._source(priority)
-        if info is None:
-            return
-        delivered, waiting = info["delivered"]["stream_seq"], info["num_pending"] + info["num_ack_pending"]
-        before = self._stuck.pop(priority, None)
-        if not waiting:
-            return
-        self._stuck[priority] = delivered
-        queue = await find(self._connection, f"STREAM.INFO.{self._names.stream(priority)}")
-        sources = (queue or {}).get("sources") or []
-        if before == delivered and sources and sources[0]["seq"]:
-            logger.info("%s takes nothing that is due: its source begins again behind what it has", priority)
-            endpoint = f"CONSUMER.RESET.{self._names.schedule_stream}.{self._names.source(priority)}"
-            await call(self._connection, endpoint, {"seq": sources[0]["seq"] + 1})
 
 
 def _astray(message: StoredMessage) -> JobError:

@@ -114,6 +114,11 @@ class Sweep:
                 continue
             if step.priority in undecided or step.body["stream_name"] in absent:
                 continue
+            if step.action is Action.CREATE and step.body["stream_name"] == self._names.schedule_stream:
+                left.append(
+                    f"{step.body['stream_name']}: its consumer {step.name} is not there: run `jsjobs streams apply`"
+                )
+                continue
             if step.action is Action.CREATE:
                 await call(self._connection, step.endpoint, step.body)
                 await self._catch_up(step)

@@ -233,4 +233,6 @@ def _spent(entry: JobStatusResponse) -> JobError:
     last = entry.history[-1] if entry.history else None
     released = last is not None and last.status is Status.QUEUED and not last.error
     reason = Reason.RUNNER_UNAVAILABLE if released else Reason.MAX_RETRIES
+    if not entry.attempts:
+        return JobError(reason, "no worker ever began it: the server gave it up, or passed it over without a delivery")
     return JobError(reason, "the server delivered it as often as it may, and it never ended")

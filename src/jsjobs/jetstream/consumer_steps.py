@@ -43,7 +43,7 @@ _SHOWN = 5
 
 
 def consumer_step(
-    stream: str, consumer: Declared, info: dict[str, Any] | None, priority: Priority | None = None
+    stream: str, consumer: Declared, info: dict[str, Any] | None, last: int, priority: Priority | None = None
 ) -> Step:
     """What must be done so that a consumer is as declared.
 
@@ -51,6 +51,7 @@ def consumer_step(
         stream: Whose consumer.
         consumer: What is declared.
         info: What the server tells of it; None where it is not there.
+        last: The last sequence of its stream, read after that.
         priority: Whose shard.
     """
     name = consumer["name"]
@@ -63,12 +64,25 @@ def consumer_step(
     until = paused_until(info)
     if Shard.of(name) is None and until is not None and until - server_time(info) > _BRIEF:
         changes["pause_until"] = (until.isoformat(), None)  # nobody pauses these, as operators do shards
+    if _position(info) > last:
+        changes["delivered"] = (_position(info), last)  # it was reset, and passes over whatever comes until then
     if not changes:
         return Step(Action.KEEP, "consumer", name)
     # A pause that is not named stays as it is: this one may be lifted at this moment.
     body["action"] = "update"
     action = Action.UPDATE if changes.keys() <= _IN_PLACE else Action.REPLACE
     return Step(action, "consumer", name, changes, endpoint=endpoint, body=body, priority=priority)
+
+
+async def last_sequence(connection: Connection, stream: str) -> int:
+    """The last sequence of a stream; 0 where it is not there."""
+    info = await find(connection, f"STREAM.INFO.{stream}")
+    return 0 if info is None else int(info["state"]["last_seq"])
+
+
+def _position(info: dict[str, Any]) -> int:
+    """How far a consumer says that it is in its stream; beyond the last message only where it was reset to there."""
+    return int(max(info["delivered"]["stream_seq"], info["ack_floor"]["stream_seq"]))
 
 
 def foreign_step(stream: str, consumers: Sequence[str]) -> list[Step]:

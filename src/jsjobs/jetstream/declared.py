@@ -34,8 +34,19 @@ _NOT_OF_A_STREAM = (
     "max_bytes",
     "max_age",
     "discard_new_per_subject",
+    "allow_rollup_hdrs",
+    "allow_msg_ttl",
+    "allow_msg_counter",
+    "allow_msg_schedules",
+    "allow_atomic",
+    "allow_batched",
+    "allow_direct",
+    "mirror_direct",
+    "subject_delete_marker_ttl",
+    "persist_mode",
 )
-"""What a stream of ours has only where it is declared: it brings messages in or out, or keeps them away."""
+"""What a stream of ours has only where it is declared: it brings messages in or out, takes them or keeps them away, or
+lets publishers or readers do so."""
 _OWN_BUSINESS = frozenset({"description", "sample_freq", "num_replicas", "mem_storage"})
 """Settings of a consumer that deliveries do not rest on."""
 
@@ -116,7 +127,7 @@ def consumer_differences(declared: Declared, actual: Declared) -> dict[str, tupl
 
 def stream_differences(declared: Declared, actual: Declared) -> dict[str, tuple[Any, Any]]:
     """As `differences`, and what a stream has undeclared that takes messages elsewhere, or keeps them away."""
-    return differences({**dict.fromkeys(_NOT_OF_A_STREAM), **declared}, actual)
+    return differences({**dict.fromkeys(_NOT_OF_A_STREAM), "compression": "none", **declared}, actual)
 
 
 def shard_faults(config: Config, names: Names, shard: Shard, actual: Declared) -> list[str]:

@@ -56,7 +56,8 @@ async def send_letter(
 ) -> None:
     """Publish the letter of a dead job and have its acknowledgement; while it cannot be stored, try on.
 
-    Safe to repeat: the letter's message id is the job's, and the table takes one row per job.
+    Safe to repeat: the table takes one row per job. It has no message id, since whoever may write letters could be
+    first with one that follows from the job's: the server would then drop this letter, and acknowledge it.
 
     Args:
         connection: To the server.
@@ -74,7 +75,6 @@ async def send_letter(
         JobError: If the server refuses it.
     """
     pairs = {
-        "Nats-Msg-Id": entry.job_id,
         _REASON: entry.error_reason or Reason.PROCESSING,
         _SIZE: str(len(header)),
         **({} if traceparent is None else {TRACEPARENT: traceparent}),

@@ -10,7 +10,7 @@ from typing import Any
 from jsjobs.jetstream import declared
 from jsjobs.jetstream.api import CONSUMER_NOT_FOUND, ApiError, call, consumers, find
 from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.consumer_steps import consumer_step, differing, foreign_step, take_consumer_step
+from jsjobs.jetstream.consumer_steps import consumer_step, differing, foreign_step, last_sequence, take_consumer_step
 from jsjobs.jetstream.declared import Declared, stream_differences
 from jsjobs.jetstream.generation_consumers import common_pause
 from jsjobs.jetstream.generations import (
@@ -91,7 +91,7 @@ class Topology:
 
     async def _side_consumer_step(self, stream: str, consumer: Declared) -> Step:
         info = await find(self._connection, f"CONSUMER.INFO.{stream}.{consumer['name']}")
-        return consumer_step(stream, consumer, info)
+        return consumer_step(stream, consumer, info, await last_sequence(self._connection, stream))
 
     async def apply(
         self,
@@ -199,10 +199,25 @@ class Topology:
             await update_queue(self._connection, self._names, self._config, step.priority, step.body)
         elif step.kind in {"consumer", "consumers"} and step.action is not Action.KEEP:
             await take_consumer_step(self._connection, self._names, step)
+            if step.kind == "consumer" and step.body["stream_name"] == self._names.schedule_stream:
+                await self._source_anew(step.name)
         elif step.endpoint:
             await call(self._connection, step.endpoint, step.body)
         if step.adds_copies:
             await after_more_copies(self._connection, self._names, step.name)
+
+    async def _source_anew(self, consumer: str) -> None:
+        """Have a queue begin with its source anew: by itself it does not notice that the consumer is another one.
+
+        It counts deliveries: of another consumer's it takes none until their count is that of the one before, and those
+        until then are lost to it (nats-server 2.15.1, measured).
+        """
+        [priority] = [one for one in Priority if self._names.source(one) == consumer]
+        info = await find(self._connection, f"STREAM.INFO.{self._names.stream(priority)}")
+        if info is not None and info["config"].get("sources"):
+            for sources in ({"sources": None}, {}):
+                body = {**info["config"], **sources}
+                await call(self._connection, f"STREAM.UPDATE.{info['config']['name']}", body)
 
     async def _queue_steps(self, priority: Priority, floor: Mapping[Priority, int], *, one_copy: bool) -> list[Step]:
         names, config = self._names, self._config
@@ -229,13 +244,14 @@ class Topology:
             if live.copies is not None:
                 stream.pop("num_replicas")  # a change is under way, and gives the copies back itself
             steps.append(await self._queue_step(stream, priority, stored))
+        last = await last_sequence(self._connection, stream["name"])
         for shard in (Shard(priority, one, number) for one in generations for number in range(one.shards)):
             # While a change is under way it knows itself which ones are to be made, and which were just removed.
             if len(generations) == 1 or shard in shards:
                 consumer = declared.shard_consumer(config, names, shard)
                 if shard not in shards and live.operators_pause is not None:
                     consumer["pause_until"] = live.operators_pause.isoformat()  # as that of its siblings
-                steps.append(consumer_step(stream["name"], consumer, shards.get(shard), priority))
+                steps.append(consumer_step(stream["name"], consumer, shards.get(shard), last, priority))
         change = stored and shards_step(priority, generations, live, stored, shards, wanted, one_copy=one_copy)
         return [*steps, change] if change else steps
 
