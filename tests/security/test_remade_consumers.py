@@ -252,6 +252,8 @@ async def test_what_is_due_reaches_its_queue_again_after_one_apply(as_user: Sett
         topology = Topology(operator.connection, NAMES, config)
         assert "source-low" in [step.name for step in await to_do(topology)]
         await asyncio.wait_for(topology.apply(), 20)
+        if "headers_only" in wrong:  # what went by meanwhile may have lost its body; what comes now has it
+            job = await operator.submit("echo", 1, priority="low", delay=0.1)
         assert await operator.result(job, timeout=30) == 1
         assert ran == [0, 1]
 
