@@ -77,6 +77,23 @@ async def test_a_source_consumer_is_deleted_and_made_again(
 
 
 @pytest.mark.long
+async def test_a_router_that_may_change_queues_makes_a_lost_source_again(
+    jobs: JobService, over: Connection, names: Names
+) -> None:
+    load = DelayedLoad()
+    load.register(jobs)
+    router = jobs.router()
+    await load.submit(jobs, 300, after=2, within=2)
+    async with jobs.worker():
+        await load.reached(100)
+        await call(over, f"CONSUMER.DELETE.{names.schedule_stream}.source-high")
+        await router.sweep()
+        assert router.left == []
+        await load.all_ran(within=60)
+    load.check()
+
+
+@pytest.mark.long
 async def test_a_queue_is_deleted_and_made_again(
     jobs: JobService, over: Connection, names: Names, topology: Topology
 ) -> None:

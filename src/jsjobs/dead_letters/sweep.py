@@ -114,22 +114,24 @@ class Sweep:
                 continue
             if step.priority in undecided or step.body["stream_name"] in absent:
                 continue
-            if step.action is Action.CREATE and step.body["stream_name"] == self._names.schedule_stream:
-                left.append(
-                    f"{step.body['stream_name']}: its consumer {step.name} is not there: run `jsjobs streams apply`"
-                )
-                continue
             if step.action is Action.CREATE:
-                await call(self._connection, step.endpoint, step.body)
-                await self._catch_up(step)
+                why_left = await self._make(step)
             elif (mended := gentle(step)) is None:
                 continue
-            elif why_left := await self._mend(mended):
-                left.append(why_left)
-                continue
-            made.append(step.name)
+            else:
+                why_left = await self._mend(mended)
+            (left if why_left else made).append(why_left or step.name)
         self._note_left(consumers=left)
         return made
+
+    async def _make(self, step: Step) -> str:
+        """Make a consumer that is missing; why that is left to an operator, in words, where it is."""
+        if step.body["stream_name"] != self._names.schedule_stream:
+            await call(self._connection, step.endpoint, step.body)
+            await self._catch_up(step)
+        elif not await self._topology.restore_source(step):
+            return f"{step.body['stream_name']}: its consumer {step.name} is not there: run `jsjobs streams apply`"
+        return ""
 
     async def _mend(self, step: Step) -> str:
         """Make a consumer as it is declared; why that is left to an operator, in words, where it is."""

@@ -25,6 +25,7 @@ from jsjobs.jetstream.generations import (
 )
 from jsjobs.jetstream.ids import parse_plain_id
 from jsjobs.jetstream.queue_update import update_queue
+from jsjobs.jetstream.refusals import NotPermitted
 from jsjobs.jetstream.reshard import Draining, Reshard
 from jsjobs.jetstream.sourcing import after_more_copies
 from jsjobs.jetstream.state import Conflict
@@ -206,14 +207,36 @@ class Topology:
         if step.adds_copies:
             await after_more_copies(self._connection, self._names, step.name)
 
+    async def restore_source(self, step: Step) -> bool:
+        """Make again the consumer that brings what is due, and have its queue begin with it anew; whether this user may.
+
+        Who may not change the queue must not make the consumer either: due jobs would be lost, see `_source_anew`.
+
+        Raises:
+            JobError: If the server refuses otherwise, or cannot be reached.
+        """
+        queue = self._names.stream(self._sourced_by(step.name))
+        info = await find(self._connection, f"STREAM.INFO.{queue}")
+        if info is None:
+            return False
+        try:
+            await call(self._connection, f"STREAM.UPDATE.{queue}", info["config"])  # as it is: to learn of the right
+        except NotPermitted:
+            return False
+        await self._take(step)
+        return True
+
+    def _sourced_by(self, consumer: str) -> Priority:
+        [priority] = [one for one in Priority if self._names.source(one) == consumer]
+        return priority
+
     async def _source_anew(self, consumer: str) -> None:
         """Have a queue begin with its source anew: by itself it does not notice that the consumer is another one.
 
         It counts deliveries: of another consumer's it takes none until their count is that of the one before, and those
         until then are lost to it (nats-server 2.15.1, measured).
         """
-        [priority] = [one for one in Priority if self._names.source(one) == consumer]
-        info = await find(self._connection, f"STREAM.INFO.{self._names.stream(priority)}")
+        info = await find(self._connection, f"STREAM.INFO.{self._names.stream(self._sourced_by(consumer))}")
         if info is not None and info["config"].get("sources"):
             for sources in ({"sources": None}, {}):
                 body = {**info["config"], **sources}
