@@ -105,7 +105,7 @@ class Sweep:
         Raises:
             JobError: If the server cannot be asked.
         """
-        steps, made, left = await self._topology.plan(foreign=False), [], []
+        steps, made, left = await self._topology.plan(foreign=False), list[str](), list[str]()
         # What was never applied is for `streams apply` to decide.
         undecided = {step.priority for step in steps if step.kind == "generations" and step.action is not Action.KEEP}
         absent = {step.name for step in steps if step.kind == "stream" and step.action is Action.CREATE}

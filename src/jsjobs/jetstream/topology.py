@@ -208,7 +208,7 @@ class Topology:
             await after_more_copies(self._connection, self._names, step.name)
 
     async def restore_source(self, step: Step) -> bool:
-        """Make again the consumer that brings what is due, and have its queue begin with it anew; whether this user may.
+        """Make again the consumer that brings what is due, and begin its queue with it anew; whether this user may.
 
         Who may not change the queue must not make the consumer either: due jobs would be lost, see `_source_anew`.
 
