@@ -113,7 +113,8 @@ async def test_the_types_of_a_tenant_are_bounded(as_user: Settings) -> None:
         assert len(refused) == 40
         assert refused[0][0] == "429"
         assert "JSJOBS_TENANT_TYPES" in refused[0][1]
-        assert refusal(await submit(acme, type="t3")) == ("", "")
+        taken = next(number for number, answer in enumerate(answers) if not answer.headers)
+        assert refusal(await submit(acme, type=f"t{taken}")) == ("", "")
 
 
 async def test_a_flood_of_submits_is_told_and_cuts_nobody(

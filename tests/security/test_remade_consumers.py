@@ -255,7 +255,7 @@ async def test_what_is_due_reaches_its_queue_again_after_one_apply(as_user: Sett
         if "headers_only" in wrong:  # what went by meanwhile may have lost its body; what comes now has it
             job = await operator.submit("echo", 1, priority="low", delay=0.1)
         assert await operator.result(job, timeout=30) == 1
-        assert ran == [0, 1]
+        assert set(ran) == {0, 1}
 
 
 async def test_a_pause_for_a_hundred_years_is_named_and_lifted(as_user: Settings) -> None:

@@ -52,8 +52,9 @@ async def queue_is_empty(jobs: JobService) -> bool:
 
 
 async def letters(jobs: JobService) -> int:
+    """Jobs of which there are letters: one that is sent again is one row of the table."""
     info = await call(jobs.connection, f"STREAM.INFO.{Names(jobs.config.namespace).dead_stream}")
-    return info["state"]["messages"]
+    return info["state"].get("num_subjects", 0)
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ async def test_a_retry_that_crashes(point, errors, config, monkeypatch, jobs) ->
         ("before write 2", 2),  # not dead yet on paper: run again, dead again
         ("after write 2", 1),  # dead, without a letter: the redelivery sends it
         ("before letter", 1),
-        ("after letter", 1),  # the letter is sent again and dropped by its message id
+        ("after letter", 1),  # the letter is sent again
         ("before term", 1),
     ],
 )
@@ -223,7 +224,7 @@ async def is_snoozed(jobs: JobService, job_id: str) -> bool:
         ("before write 1", "dead_letter"),  # nobody said so: the redelivery finds it expired
         ("after write 1", "dead_letter"),  # dead, without a letter: the redelivery sends it
         ("before letter", "dead_letter"),
-        ("after letter", "dead_letter"),  # the letter is sent again and dropped by its message id
+        ("after letter", "dead_letter"),  # the letter is sent again
         ("before term", "dead_letter"),
         ("before write 1", "drop"),
         ("after write 1", "drop"),  # dead, and it expires: no letter is wanted
