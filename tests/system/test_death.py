@@ -91,7 +91,7 @@ async def test_a_job_that_no_worker_answers_for_ends_by_the_advisory(
         await eventually(lambda: is_empty(plain, f"{config.namespace.upper()}_DEAD"))
     assert (letter.app_id, letter.entity, letter.type) == ("acme", "e1", "never.seen")
     assert (letter.error_reason, letter.payload, letter.attempts) == ("MaxRetries", b'{"n":1}', 0)
-    assert "as often as it may" in letter.error_history[0]["error"]
+    assert "no worker ever began it" in letter.error_history[0]["error"]
     assert (status.status, status.error_reason) == ("failed", "MaxRetries")
 
 
