@@ -76,7 +76,7 @@ async def test_a_hundred_thousand_lines(cli: Cli) -> None:
         ended = await submitting.ends(within=120)
     ids = ended.out.split()
     assert (ended.code, len(ids), len(set(ids))) == (0, 100_000, 100_000)
-    assert ended.err.endswith(": 100000 jobs\n")
+    assert ended.err.endswith(": 100,000 jobs\n")
     batch_id = ended.err.split()[1].rstrip(":")
     watching = await cli.start("batch", batch_id, "--json")
     counted = json.loads((await watching.ends(within=60)).out)
