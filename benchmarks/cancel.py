@@ -1,4 +1,4 @@
-"""How long a cancel takes until it is decided, and until the shard goes on, across processes.
+"""Measure how long a cancel takes until it is answered, and until the shard's next job starts, across processes.
 
     python benchmarks/cancel.py [--rounds 500]
 
@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=500)
     rounds = parser.parse_args().rounds
     found = cancels.find(rounds)
-    print(f"{rounds} cancels each (of processes a tenth), one at a time, across processes:")
+    print(f"{rounds} cancels of each kind (a tenth for processes), one at a time, across processes:")
     for what, seconds in found.items():
         p50, p99, most = cancels.quantiles(seconds)
         print(f"{what:<20} p50 {p50 * 1e3:6.2f} ms   p99 {p99 * 1e3:6.2f} ms   max {most * 1e3:6.2f} ms")

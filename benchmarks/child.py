@@ -1,4 +1,4 @@
-"""One process of a benchmark: a worker, a submitter. The harness starts it; `harness/processes.py` says how.
+"""Run one process of a benchmark: a worker or a submitter. The harness starts it; `harness/processes.py` says how.
 
     python benchmarks/child.py SIDE ACTION PLACE
 
@@ -36,19 +36,19 @@ async def fill(side: Side, place: Place) -> dict[str, Any]:
 
 
 async def drain(side: Side, place: Place, *, alone: bool = True) -> dict[str, Any]:
-    """Work until every job was handled."""
+    """Run a worker until every job was handled."""
     meter = Meter(place.jobs)
     await _beside_worker(side, place, meter.tick, meter.wait(alone=alone))
     return meter.report()
 
 
 async def share(side: Side, place: Place) -> dict[str, Any]:
-    """Work beside other processes until no more jobs come."""
+    """Run a worker beside other processes until no more jobs come."""
     return await drain(side, place, alone=False)
 
 
 async def serve(side: Side, place: Place) -> dict[str, Any]:
-    """Work, and tell the submitter of each job."""
+    """Run a worker that tells the submitter of each job."""
     await _beside_worker(side, place, Bell(place.home).ring, asyncio.Event().wait())
     return {}
 
@@ -68,21 +68,21 @@ async def send(side: Side, place: Place) -> dict[str, Any]:
 
 
 async def _timed(send: Callable[[Any], Awaitable[Any]], bell: Bell) -> tuple[float, float]:
-    """Seconds that it takes to send a job, or to send it and have its result, and until its handler is called."""
+    """Return the seconds it takes to submit a job, or to submit it and get its result, and until its handler is called."""
     begin = time.time()
     await send({"sent": begin})
     return time.time() - begin, await bell.next()
 
 
 async def calls(_: Side, place: Place) -> dict[str, float]:
-    """What a job costs jsjobs, counted."""
+    """Count what a job costs jsjobs."""
     from harness.counting import count  # noqa: PLC0415 - it is for jsjobs alone
 
     return await count(place)
 
 
 async def enqueue(side: Side, place: Place, way: str) -> dict[str, Any]:
-    """Submit jobs that nobody runs; how many a second, and what CPU each takes."""
+    """Submit jobs that nobody runs, and return how many per second, and the CPU that each takes."""
     payloads = [place.payload] * place.jobs
     await side.prepare(place)
     async with side.client(place) as client:
@@ -109,7 +109,7 @@ async def _beside_worker(side: Side, place: Place, handle: Handle, until: Any) -
     await asyncio.wait((worker, ending), return_when=asyncio.FIRST_COMPLETED)
     if not ending.done():
         worker.result()
-        sys.exit("the worker ended before its time")
+        sys.exit("the worker ended too early")
 
 
 def _watch_input() -> None:
@@ -122,7 +122,7 @@ def _log(place: Place) -> str | None:
 
 
 def _keep_output() -> Callable[[str], None]:
-    """Standard output is for findings alone: what libraries print there goes to standard error."""
+    """Keep standard output for findings: what libraries print there goes to standard error."""
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     return lambda text: print(text, file=out, flush=True)

@@ -1,4 +1,4 @@
-"""How late delayed jobs start, and what many of them that wait cost.
+"""Measure how late delayed jobs start, and what many waiting ones cost.
 
     python benchmarks/delayed.py [--jobs 10000] [--pending 100000]
 
@@ -27,10 +27,10 @@ import uvloop
 
 from jsjobs import JobService
 from jsjobs.embedded.nats import NatsServer
-from jsjobs.jetstream.api import call
-from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.topology import Topology
+from jsjobs.jetstream.api.requests import call
+from jsjobs.jetstream.client.connection import Connection
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.topology.reconciler import TopologyReconciler
 from jsjobs.settings import load
 
 BOUND = 1.0  # seconds of lateness, p99
@@ -40,7 +40,7 @@ PRIORITIES = ["critical"] * 4 + ["high"] * 3 + ["normal"] * 2 + ["low"]
 
 
 async def work(url: str, notes: str) -> None:
-    """A worker whose handler notes how late it is."""
+    """Run a worker whose handler notes how late it is."""
     jobs = JobService(JobService.Config(nats_url=url))
     file = os.open(notes, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
@@ -58,7 +58,7 @@ def noted(notes: Path) -> list[float]:
 
 
 async def firing(jobs: JobService, notes: Path, count: int) -> tuple[list[float], float]:
-    """Lateness of so many jobs, in order, and the seconds that their submits took."""
+    """Return the lateness of this many jobs, sorted, and the seconds that submitting them took."""
     before = len(noted(notes))
     begin = time.time() + AHEAD
     dues = [begin + WITHIN * number / count for number in range(count)]
@@ -75,7 +75,7 @@ async def firing(jobs: JobService, notes: Path, count: int) -> tuple[list[float]
     ids = await jobs.submit_payloads(payloads)
     submitted = time.perf_counter() - clock
     if time.time() > begin:
-        sys.exit("submitting took longer than the delay: give fewer --jobs")
+        sys.exit("submitting took longer than the delay: use fewer --jobs")
     deadline = time.time() + AHEAD + WITHIN + 60
     while len(noted(notes)) - before < count and time.time() < deadline:  # noqa: ASYNC110 - another process writes them
         await asyncio.sleep(0.1)
@@ -87,7 +87,7 @@ async def firing(jobs: JobService, notes: Path, count: int) -> tuple[list[float]
 
 
 async def one_by_one(jobs: JobService, count: int, **options: object) -> float:
-    """Jobs submitted in a second, each after the other."""
+    """Return how many jobs are submitted per second, one after the other."""
     clock = time.perf_counter()
     for _ in range(count):
         await jobs.submit("late", 0.0, **options)
@@ -95,7 +95,7 @@ async def one_by_one(jobs: JobService, count: int, **options: object) -> float:
 
 
 async def many(jobs: JobService, count: int) -> float:
-    """Jobs a second, in lists of 1,000, due in one to six hours."""
+    """Return how many jobs are submitted per second in lists of 1,000, due in one to six hours."""
     clock = time.perf_counter()
     for start in range(0, count, 1000):
         soon = datetime.now(UTC) + timedelta(hours=1 + 5 * start / count)
@@ -104,7 +104,7 @@ async def many(jobs: JobService, count: int) -> float:
 
 
 async def restart(server: NatsServer, jobs: JobService, stop: str) -> float:
-    """Seconds from the start of the server's process until its schedules answer."""
+    """Return the seconds from the start of the server's process until its schedules answer."""
     await asyncio.to_thread(server.stop if stop == "stopped" else server.kill)
     clock = time.perf_counter()
     await asyncio.to_thread(server.start)
@@ -118,7 +118,7 @@ def memory(server: NatsServer) -> str:
 
 
 def say(what: str, found: list[float]) -> float:
-    """Print quantiles; the p99."""
+    """Print quantiles, and return the p99."""
     p50, p99 = found[len(found) // 2], found[int(len(found) * 0.99)]
     print(f"{what:<46} p50 {p50:6.3f} s   p99 {p99:6.3f} s   least {found[0]:6.3f} s   most {found[-1]:6.3f} s")
     if found[0] < 0:
@@ -154,10 +154,10 @@ async def measure(server: NatsServer, notes: Path, count: int, pending: int) -> 
 
 
 async def apply(url: str) -> None:
-    """The streams."""
+    """Create the streams."""
     connection = Connection()
     await connection.open(url)
-    await Topology(connection, Names(), load()).apply()
+    await TopologyReconciler(connection, Names(), load()).apply()
     await connection.close()
 
 

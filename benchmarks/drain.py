@@ -1,4 +1,4 @@
-"""How fast queued no-op jobs are worked off, beside a bare nats-py loop that does the same writes, in one run.
+"""Measure how fast queued no-op jobs are drained, beside a bare nats-py loop that does the same writes, in one run.
 
     python benchmarks/drain.py [--jobs 20000] [--rounds 3]
     python benchmarks/drain.py --side ack-only --side saq --side jsjobs
@@ -20,7 +20,7 @@ from harness.servers import Servers, stoppable
 
 
 def main() -> None:
-    """Let them take turns, and print medians and their ratios to the first."""
+    """Let the sides take turns, and print their medians and the ratios to the first."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=3)

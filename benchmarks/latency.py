@@ -1,4 +1,4 @@
-"""How long an idle worker takes to start a job, and its submitter to have the result, across processes.
+"""Measure how long an idle worker takes to start a job, and its submitter to get the result, across processes.
 
     python benchmarks/latency.py [--jobs 2000]
 

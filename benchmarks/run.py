@@ -1,4 +1,4 @@
-"""All benchmarks in one run; tables and plots go to `docs/benchmarks.md`, the figures to `docs/benchmarks/results.json`.
+"""Run all benchmarks; tables and plots go to `docs/benchmarks.md`, the figures to `docs/benchmarks/results.json`.
 
     python benchmarks/run.py                         # everything, about half an hour
     python benchmarks/run.py --quick                 # an impression in minutes, printed only
@@ -47,7 +47,7 @@ Result = dict[str, Any]
 
 
 def measure(names: list[str], arguments: argparse.Namespace) -> Iterator[tuple[str, Result]]:
-    """The parts that are asked for, one after the other."""
+    """Measure the parts that are asked for, one after the other."""
     peers = () if arguments.no_peers else catalogue.PEERS
     taking = taking_part.installed(("jsjobs", "bare", *peers))
     with stoppable(), Servers() as servers:
@@ -62,7 +62,7 @@ def measure(names: list[str], arguments: argparse.Namespace) -> Iterator[tuple[s
 
 
 def section(name: str, result: dict[str, Any]) -> list[str]:
-    """One part of the page."""
+    """Return one part of the page."""
     lines = list(WORKLOADS[name].report(result["found"]))
     if hasattr(WORKLOADS[name], "plot"):
         lines += ["", f"![{WORKLOADS[name].TITLE}](benchmarks/{name}.png)"]
@@ -70,7 +70,7 @@ def section(name: str, result: dict[str, Any]) -> list[str]:
 
 
 def summary(results: dict[str, Any]) -> list[str]:
-    """What is asked, and what was found."""
+    """Return a table of the bounds that are asked for, and what was found."""
     asked = [
         one
         for name, result in results.items()
@@ -82,7 +82,7 @@ def summary(results: dict[str, Any]) -> list[str]:
 
 
 def machines(results: dict[str, Any]) -> list[str]:
-    """Where, when and with what it was measured."""
+    """Return where, when and with what it was measured."""
     last = max((result["machine"] for result in results.values()), key=lambda on: on["Date"])
     lines = figures.table(("", ""), [(key, value) for key, value in last.items() if key != "Load before"])
     others = [
@@ -93,7 +93,7 @@ def machines(results: dict[str, Any]) -> list[str]:
 
 
 def write(results: dict[str, Any]) -> None:
-    """Page, plots and figures."""
+    """Write the page, the plots and the figures."""
     PLOTS.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(_rounded(results), separators=(",", ":")) + "\n", encoding="utf-8")
     text = pages.put(PAGE.read_text(encoding="utf-8"), "machine", machines(results))
@@ -106,7 +106,7 @@ def write(results: dict[str, Any]) -> None:
 
 
 def _rounded(value: Any) -> Any:
-    """Five digits are more than the noise leaves."""
+    """Round to five digits: more would be noise."""
     if isinstance(value, float):
         return float(f"{value:.5g}")
     if isinstance(value, dict):
@@ -121,8 +121,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--factor", type=float, default=1.0, help="of the usual numbers of jobs")
     parser.add_argument("--quick", action="store_true", help="one round, a twentieth of the jobs, nothing is written")
-    parser.add_argument("--no-peers", action="store_true", help="leave the other libraries out")
-    parser.add_argument("--dry", action="store_true", help="print instead of writing")
+    parser.add_argument("--no-peers", action="store_true", help="leave out the other libraries")
+    parser.add_argument("--dry", action="store_true", help="print, and write nothing")
     parser.add_argument("--rewrite", action="store_true", help="measure nothing")
     arguments = parser.parse_args()
     if arguments.quick:

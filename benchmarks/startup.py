@@ -1,4 +1,4 @@
-"""CPU of starts beside that of importing what they are made of, in turns, so that a busy machine hurts all alike.
+"""Compare the CPU of starts with that of importing their dependencies, in turns, so that a busy machine affects all alike.
 
     python benchmarks/startup.py
 
@@ -30,7 +30,7 @@ PAIRS = {
 
 
 def cpu(command: list[str]) -> float:
-    """Seconds of one start."""
+    """Return the seconds of one start."""
     quiet = [(os.POSIX_SPAWN_OPEN, stream, os.devnull, os.O_WRONLY, 0) for stream in (1, 2)]
     pid = os.posix_spawn(command[0], command, os.environ, file_actions=quiet)
     used = os.wait4(pid, 0)[2]

@@ -1,4 +1,4 @@
-"""What telemetry costs a worker: off, beside the same code without its hooks, and on, beside off.
+"""Measure what telemetry costs a worker: off, beside the same code without its hooks, and on, beside off.
 
     python benchmarks/telemetry.py [--jobs 20000] [--rounds 5]
 

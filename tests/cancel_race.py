@@ -15,9 +15,9 @@ from nats.js.api import StreamConfig, StreamSource
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.jetstream.api import call, find
-from jsjobs.jetstream.delivery import Delivery
+from jsjobs.jetstream.api.requests import call, find
 from jsjobs.model.errors import AlreadyEnded
+from taps import watch_answers
 
 AT_ONCE = 100
 LOST_ANSWERS = 0.03
@@ -159,13 +159,7 @@ async def course(
     """Two workers for the race's handler, whose answers to the server are lost now and then."""
     history = StreamConfig(name=history_of(config), sources=[StreamSource(name=f"KV_{config.namespace}")])
     await plain.jetstream().add_stream(history)
-    answer = Delivery._answer
-
-    def sometimes_lost(delivery: Delivery, data: bytes) -> None:
-        if race.random.random() > LOST_ANSWERS:
-            answer(delivery, data)
-
-    monkeypatch.setattr(Delivery, "_answer", sometimes_lost)
+    watch_answers(monkeypatch, lambda _: race.random.random() > LOST_ANSWERS)
     async with AsyncExitStack() as open_ones:
         for _ in range(2):
             worker = await open_ones.enter_async_context(JobService(config))

@@ -5,6 +5,7 @@ import random
 import signal
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 
 import nats
 import pytest
@@ -15,10 +16,10 @@ from forked import ForkServer
 from jsjobs import JobService
 from jsjobs.embedded.nats import NatsServer
 from jsjobs.embedded.postgres import PostgresServer
-from jsjobs.jetstream.api import call, find
-from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.topology import Topology
+from jsjobs.jetstream.api.requests import call, find
+from jsjobs.jetstream.client.connection import Connection
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.topology.reconciler import TopologyReconciler
 from jsjobs.postgres.database import Database
 from jsjobs.postgres.migrate import migrate
 
@@ -125,7 +126,7 @@ async def deploy(nats_server: NatsServer) -> AsyncIterator[Callable[[JobService.
 
         async def apply(config: JobService.Config) -> None:
             namespaces.add(config.namespace)
-            await Topology(connection, Names(config.namespace), config).apply()
+            await TopologyReconciler(connection, Names(config.namespace), config).apply()
 
         yield apply
         for namespace in namespaces:
@@ -173,3 +174,16 @@ async def plain(nats_server: NatsServer) -> AsyncIterator[Client]:
 async def connection(nats_server: NatsServer) -> AsyncIterator[Connection]:
     async with OpenConnection(nats_server.url) as connection:
         yield connection
+
+
+@pytest.fixture
+async def service(settings_of: Callable[..., JobService.Config], deploy: Callable[..., Awaitable[None]]) -> Callable:
+    """Makes connected services of this test's namespace."""
+    await deploy(settings_of())
+
+    @asynccontextmanager
+    async def make(**given: object) -> AsyncIterator[JobService]:
+        async with JobService(settings_of(**given)) as made:
+            yield made
+
+    return make

@@ -1,10 +1,10 @@
 """Deliveries as few as no settings allow: the server gives a message up soon."""
 
 from jsjobs import JobService
-from jsjobs.jetstream.api import call
-from jsjobs.jetstream.connect import connected
-from jsjobs.jetstream.generations import live_shards
-from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.api.requests import call
+from jsjobs.jetstream.client.connect import connected
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.topology.generations import live_shards
 
 
 async def set_max_deliver(config: JobService.Config, most: int) -> None:
@@ -13,6 +13,6 @@ async def set_max_deliver(config: JobService.Config, most: int) -> None:
     async with connected(config, name="test") as connection:
         for shard, info in (await live_shards(connection, names)).items():
             stream = names.stream(shard.priority)
-            changed = info["config"] | {"max_deliver": most}
+            changed = info.config.as_told | {"max_deliver": most}
             body = {"stream_name": stream, "config": changed, "action": "update"}
             await call(connection, f"CONSUMER.DURABLE.CREATE.{stream}.{shard.consumer}", body)

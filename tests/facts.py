@@ -8,6 +8,9 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar, overload
 
 from jsjobs import JobService
+from jsjobs.jetstream.client.connection import Connection
+from jsjobs.jetstream.jobs.state_store import StateStore
+from jsjobs.jetstream.protocol.names import Names
 
 T = TypeVar("T")
 
@@ -32,6 +35,23 @@ async def eventually(look: Callable[[], Awaitable[T] | T], *, within: float = 20
                 return found
             assert time.monotonic() < deadline, f"still not true after {within} s"
         await asyncio.sleep(0.01)
+
+
+def state_of(service: JobService) -> StateStore:
+    """The entries of its jobs."""
+    return StateStore(service.connection, Names(service.config.namespace))
+
+
+def subscriptions(connection: Connection) -> int:
+    """How many subscriptions it has, with that of its own inbox."""
+    return connection.subscription_count
+
+
+async def broken(connection: Connection) -> None:
+    """Wait until its break is known here: it may stand again a tenth of a second later."""
+    async with asyncio.timeout(20):
+        while connection.is_up:  # noqa: ASYNC110 - a look each turn of the loop misses nothing
+            await asyncio.sleep(0)
 
 
 async def is_processing(service: JobService, job_id: str) -> bool:

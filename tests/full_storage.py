@@ -11,11 +11,11 @@ from pathlib import Path
 
 from jsjobs import JobService
 from jsjobs.embedded.nats import NatsServer
-from jsjobs.jetstream.api import call
-from jsjobs.jetstream.connect import connected
-from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.topology import Topology
+from jsjobs.jetstream.api.requests import call
+from jsjobs.jetstream.client.connect import connected
+from jsjobs.jetstream.client.connection import Connection
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.topology.reconciler import TopologyReconciler
 
 FILLER = "FILLER"
 BALLAST = "ballast"
@@ -65,7 +65,7 @@ class LimitedServer(NatsServer):
     async def prepare(self, config: JobService.Config) -> None:
         """Apply the streams, and another one that takes whatever it is given."""
         async with connected(config) as connection:
-            await Topology(connection, Names(config.namespace), config).apply()
+            await TopologyReconciler(connection, Names(config.namespace), config).apply()
             filler = {"name": FILLER, "subjects": ["filler"], "storage": "file"}
             await call(connection, f"STREAM.CREATE.{FILLER}", filler)
 

@@ -2,14 +2,14 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+from jsjobs.handlers.context import JobContext
+from jsjobs.handlers.registry import Registry
 from jsjobs.model.job import JobStatusResponse, Priority, Status, utc_now
 from jsjobs.model.retry import Retry, RetryState
-from jsjobs.worker.context import JobContext
-from jsjobs.worker.executor import Handling, Places, execute
-from jsjobs.worker.limits import TimeLimits
+from jsjobs.worker.executor import Handling, Pools, execute
 from jsjobs.worker.processes.pool import Processes
-from jsjobs.worker.registry import Registry
-from jsjobs.worker.verdict import Verdict
+from jsjobs.worker.result import Verdict
+from jsjobs.worker.timeouts import TimeLimits
 
 
 def handling(*, is_torn_down: bool = False) -> Handling:
@@ -38,7 +38,7 @@ class Runs:
             of or entry(),
             lambda: (registration, data),
             on or handling(),
-            Places(self.threads, Processes(1)),
+            Pools(self.threads, Processes(1)),
             limit=limit,
             policy=Retry(),
             clock=utc_now,

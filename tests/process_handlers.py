@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel, Field
 
 from jsjobs import JobService
-from jsjobs.worker.context import JobContext
+from jsjobs.handlers.context import JobContext
 
 
 class Add(BaseModel):

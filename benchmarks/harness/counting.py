@@ -1,7 +1,7 @@
 """What a job costs, counted: steadier than any time, since another process cannot change it.
 
-Counted are the calls of functions, Python's and C's, that one thread makes, and the blocks of memory that stay. One shard
-makes it steadier still: no two deliveries are ever read together.
+Counted are the calls of functions, Python's and C's, that one thread makes, the files of jsjobs that they are in, and the
+blocks of memory that stay. One shard makes it steadier still: no two deliveries are ever read together.
 """
 
 from __future__ import annotations
@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from sides.ours import settings
 
+import jsjobs
 from harness.side import Place
 from jsjobs import JobService
 
+_OURS = f"{Path(jsjobs.__file__).parent}/"
 _WARM = 100
 """Jobs that fill caches first."""
 
@@ -26,6 +29,12 @@ class Calls:
 
     def __init__(self) -> None:
         self.count = 0
+        self._code: set[str] = set()
+
+    @property
+    def files(self) -> list[str]:
+        """Return the files of jsjobs whose functions were called, as `worker/claim.py`."""
+        return sorted(name.removeprefix(_OURS) for name in self._code if name.startswith(_OURS))
 
     def start(self) -> None:
         """From here."""
@@ -35,9 +44,10 @@ class Calls:
         """To here."""
         sys.setprofile(None)
 
-    def _on_event(self, _frame: FrameType, event: str, _argument: Any) -> None:
+    def _on_event(self, frame: FrameType, event: str, _argument: Any) -> None:
         if event in {"call", "c_call"}:
             self.count += 1
+            self._code.add(frame.f_code.co_filename)
 
 
 async def count(place: Place) -> dict[str, float]:
@@ -65,17 +75,19 @@ async def count(place: Place) -> dict[str, float]:
         async with service.worker():
             await done.wait()
     return {
-        "submit calls": submits / place.jobs,
+        "submit calls": submits.count / place.jobs,
         "run calls": calls.count / place.jobs,
+        "submit files": len(submits.files),
+        "run files": len(calls.files),
         "blocks kept": (kept[1] - kept[0]) / place.jobs,
     }
 
 
-async def _submits(service: JobService, place: Place) -> int:
+async def _submits(service: JobService, place: Place) -> Calls:
     calls = Calls()
     for number in range(_WARM + place.jobs):
         if number == _WARM:
             calls.start()
         await service.submit("noop", place.payload, priority="low")
     calls.stop()
-    return calls.count
+    return calls

@@ -1,4 +1,4 @@
-"""Ends what the harness left over when it was killed: its servers, and its folder.
+"""Remove what the harness left over when it was killed: its servers, and its folder.
 
 It reads `+ PID` and `- PID` from its standard input, and acts when that ends.
 """
@@ -10,6 +10,19 @@ import os
 import shutil
 import signal
 import sys
+import time
+from pathlib import Path
+
+GONE_WITHIN = 10.0
+"""Seconds in which a killed server has ended for sure."""
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder in which a process that is just ending may still write."""
+    until = time.monotonic() + GONE_WITHIN
+    while folder.exists() and time.monotonic() < until:
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.05 if folder.exists() else 0)
 
 
 def main() -> None:
@@ -22,7 +35,7 @@ def main() -> None:
     for pid in servers:
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
-    shutil.rmtree(sys.argv[1], ignore_errors=True)
+    remove(Path(sys.argv[1]))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from typing import Any, Self
 import asyncpg
 import psutil
 
+from harness import guard
 from jsjobs.embedded.nats import NatsServer
 from jsjobs.embedded.postgres import PostgresServer
 from jsjobs.embedded.processes import Child
@@ -56,7 +57,7 @@ class Servers:
         with ExitStack() as stack:
             # Short, since it holds sockets, whose paths are limited.
             self._root = Path(tempfile.mkdtemp(prefix="bench-"))
-            stack.callback(shutil.rmtree, self._root, ignore_errors=True)
+            stack.callback(guard.remove, self._root)
             self._guard = subprocess.Popen(
                 [sys.executable, str(Path(__file__).with_name("guard.py")), str(self._root)],
                 stdin=subprocess.PIPE,

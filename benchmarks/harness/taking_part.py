@@ -16,7 +16,7 @@ def why_not(name: str) -> str:
     try:
         side(name)
     except ImportError as error:
-        return f"{name} is left out: {error} (the extra `bench` has it)"
+        return f"{name} is left out: {error} (the extra `bench` installs it)"
     server = missing(side(name).broker)
     return f"{name} is left out: {server}" if server else ""
 

@@ -29,7 +29,7 @@ class Arq(Side):
     packages = ("arq", "redis", "hiredis", "uvloop")
     share = 0.3
     results = True
-    setting = "Redis as SAQ, ten at once (its default), results for an hour; both sides poll every 10 ms (its default is 500 ms)"
+    setting = "Redis as for SAQ, ten at once (its default), results for an hour; both sides poll every 10 ms (its default is 500 ms)"
     lacks = "history, order, fencing"
     poll = 0.01
 
@@ -58,5 +58,5 @@ class ArqDefault(Arq):
     title = "arq, 500 ms poll (its default)"
     share = 0.02
     results = False
-    setting = "as above, with its default poll; only its latency is measured"
+    setting = "as `arq, 10 ms poll`, but with its default poll; only its latency is measured"
     poll = 0.5

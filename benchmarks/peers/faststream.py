@@ -27,7 +27,7 @@ class _Client(Client):
 class FastStream(Side):
     title = "FastStream, pull"
     packages = ("faststream", "nats-py", "uvloop")
-    setting = "durable pull consumer (as it advises), a hundred at a time, work-queue stream, ten workers, acknowledged after the handler"
+    setting = "durable pull consumer (as its documentation advises), a hundred at a time, work-queue stream, ten workers, acknowledged after the handler"
     lacks = "results, history, order, delayed retries, fencing"
 
     async def prepare(self, place: Place) -> None:

@@ -35,7 +35,7 @@ class PgQueuer(Side):
     packages = ("pgqueuer", "asyncpg", "uvloop")
     share = 0.5
     setting = "Postgres with synchronous commits, logged tables, LISTEN/NOTIFY, batches of ten (its defaults)"
-    lacks = "results, order, fencing; of a done job its states' times are kept"
+    lacks = "results, order, fencing; it keeps the times of a done job's states"
     ways = ("one by one", "batches")
 
     async def prepare(self, place: Place) -> None:

@@ -39,7 +39,7 @@ class Procrastinate(Side):
     packages = ("procrastinate", "psycopg", "psycopg-pool", "uvloop")
     share = 0.05
     setting = "Postgres with synchronous commits, LISTEN/NOTIFY, ten at once; done jobs and their events are kept (its default)"
-    lacks = "results, fencing; order by a lock that each job has to name"
+    lacks = "results, fencing; order only by a lock that each job names"
     ways = ("one by one", "batches")
 
     async def prepare(self, place: Place) -> None:

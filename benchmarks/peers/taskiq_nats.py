@@ -73,7 +73,7 @@ class TaskiqNatsResults(TaskiqNats):
     title = "taskiq-nats, push, with results"
     share = 0.2
     results = True
-    setting = "as above, with NATSObjectStoreResultBackend; a submitter asks every 10 ms (its default is 200 ms)"
+    setting = "as `taskiq-nats, push`, with NATSObjectStoreResultBackend; a submitter asks every 10 ms (its default is 200 ms)"
     lacks = "history, order, delayed retries, fencing"
     ways = ()
 

@@ -10,12 +10,11 @@ from typing import Any
 from harness.side import RESULT, WINDOW, Client, Handle, Place, Side
 
 from jsjobs import JobService
-from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.outgoing import Outgoing
-from jsjobs.jetstream.queue import JobQueue
-from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.topology import Topology
-from jsjobs.jetstream.wire import encode_json
+from jsjobs.jetstream.client.connection import Connection
+from jsjobs.jetstream.jobs.queue import JobQueue
+from jsjobs.jetstream.protocol.headers import encode_json
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.topology.reconciler import TopologyReconciler
 from jsjobs.model.job import Priority
 from jsjobs.settings import Config, load
 
@@ -47,7 +46,7 @@ class Ours(Side):
     title = "jsjobs"
     packages = ("jsjobs", "nats-py", "uvloop", "pydantic")
     results = True
-    setting = "as it comes: file storage, ten shards"
+    setting = "the defaults: file storage, ten shards"
     ways = ("one by one", "pipelined", "batches")
     scale = 1
 
@@ -58,7 +57,7 @@ class Ours(Side):
     async def prepare(self, place: Place) -> None:
         connection = Connection()
         await connection.open(place.url)
-        await Topology(connection, Names(NAMESPACE), self.settings(place)).apply()
+        await TopologyReconciler(connection, Names(NAMESPACE), self.settings(place)).apply()
         await connection.close()
 
     @asynccontextmanager
@@ -83,7 +82,7 @@ class Ours(Side):
             queued += left
             while left:
                 batch = min(left, window)
-                await queue.publish_batch([Outgoing(queue.subject(priority, None, "noop"), body) for _ in range(batch)])
+                await queue.publish_batch([queue.job(priority, None, "noop", body) for _ in range(batch)])
                 left -= batch
         await connection.close()
 
@@ -98,7 +97,7 @@ class Scaled(Ours):
     """As many jobs at once as libraries without an order run by themselves, or nearly."""
 
     title = "jsjobs, scale 4"
-    setting = "as it comes, but for forty shards"
+    setting = "the defaults, but forty shards"
     scale = 4
 
 

@@ -1,1 +1,1 @@
-"""What is measured; each module has `measure`, `report`, `ratios` and, where a picture helps, `plot`."""
+"""The workloads that are measured; each module has `measure`, `report`, `ratios` and, where a picture helps, `plot`."""

@@ -1,4 +1,4 @@
-"""Is the rate flat, and the worker's memory, however much is queued?"""
+"""Measure whether the rate and the worker's memory stay flat, however much is queued."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from harness.rounds import Plan, one_drain
 TITLE = "Backlog"
 SIZES = (10_000, 100_000, 1_000_000)
 Found = dict[str, Rounds]
-"""By number of jobs queued."""
+"""Rounds by the number of jobs queued."""
 
 
 def measure(plan: Plan) -> Found:
-    """Small backlogs before and after each larger one, so that all meet the same machine; the largest one once."""
+    """Measure small backlogs before and after each larger one, so that all meet the same machine; the largest one once."""
     small, middle, large = (str(plan.jobs(size)) for size in SIZES)
     found: Found = {small: [], middle: [], large: []}
     for size in (small, small, middle, small, large, small, middle, small)[: 8 if plan.rounds > 1 else 5]:
@@ -35,7 +35,7 @@ def _sizes(found: Found) -> list[str]:
 
 
 def ratios(found: Found) -> list[Ratio]:
-    """What is asked of it."""
+    """Return the comparisons that are asked for, with their bounds."""
     small, _, large = _sizes(found)
     return [
         figures.ratio(f"backlog: {count(int(large))} queued / {count(int(small))}", found[large], found[small], 0.9),
@@ -51,7 +51,7 @@ def ratios(found: Found) -> list[Ratio]:
 
 
 def report(found: Found) -> list[str]:
-    """A row for each size."""
+    """Return a table with a row for each size."""
     large = found[_sizes(found)[-1]][0]
     lines = figures.table(
         (
@@ -61,7 +61,7 @@ def report(found: Found) -> list[str]:
             "rounds",
             "worker, peak MB",
             "server after it, MB",
-            "server's memory a job kept",
+            "server's memory per kept job",
         ),
         [_row(size, found[size]) for size in _sizes(found)],
     )
@@ -71,7 +71,7 @@ def report(found: Found) -> list[str]:
         lines += [
             "",
             (
-                f"Of the largest, each {count(SLICE)} jobs took their share: median {count(statistics.median(rates))} jobs/s, "
+                f"In the largest backlog, each {count(SLICE)} jobs ran at a median of {count(statistics.median(rates))} jobs/s, "
                 f"{count(low)} to {count(high)}; the first tenth {count(statistics.median(rates[: len(rates) // 10 or 1]))}, "
                 f"the last {count(statistics.median(rates[-(len(rates) // 10 or 1) :]))}."
             ),
@@ -92,7 +92,7 @@ def _row(size: str, rounds: Rounds) -> tuple[str, ...]:
 
 
 def plot(found: Found, folder: Any) -> None:
-    """The largest one's rate, slice by slice."""
+    """Draw the rate of the largest backlog, slice by slice."""
     large = found[_sizes(found)[-1]][0]
     points = {(number + 1) * SLICE / 1e6: [SLICE / seconds] for number, seconds in enumerate(large["slices"])}
     if points:

@@ -1,4 +1,4 @@
-"""How long a cancel takes until it is decided, and until the shard goes on, across processes.
+"""Measure how long a cancel takes until it is answered, and until the shard's next job starts, across processes.
 
 The worker runs in a process of its own. In each round a job is submitted, another of the same entity behind it, and the
 first one is cancelled once its handler runs; then the second one's result is awaited. `waiting` jobs stand behind one
@@ -24,30 +24,30 @@ from harness.rounds import Plan
 from harness.servers import Servers
 
 from jsjobs import JobService
-from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.topology import Topology
+from jsjobs.jetstream.client.connection import Connection
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.topology.reconciler import TopologyReconciler
 from jsjobs.settings import load
 
 TITLE = "Cancelling"
 KINDS = {
     "async": "a running async handler",
-    "thread": "a running plain handler, which looks at `ctx.cancelled` every millisecond",
-    "process": "a handler in a process of its own, which is ended",
-    "waiting": "a job that waits",
+    "thread": "a running plain handler, which checks `ctx.cancelled` every millisecond",
+    "process": "a handler in a process of its own, which is killed",
+    "waiting": "a waiting job",
 }
 BOUND = 0.1  # seconds: the p99 of cancelling a running job that is promised for an idle machine
 
 
 def in_process(_: None, ctx: JobService.Context) -> None:
-    """A handler with a process of its own, which is ended with it."""
+    """Block, in a process of its own, until that process is killed."""
     ctx.report_progress(1)
     while True:
         pass
 
 
 async def work(url: str) -> None:
-    """A worker whose handlers say when they have begun, and run until they are stopped."""
+    """Run a worker whose handlers say when they have begun, and run until they are stopped."""
     jobs = JobService(JobService.Config(nats_url=url))
 
     @jobs.handler("async")
@@ -73,7 +73,7 @@ async def work(url: str) -> None:
 
 
 async def running(jobs: JobService, kind: str) -> tuple[float, float]:
-    """Seconds from the cancel of a running job to its answer, and to the start of the next one in its shard."""
+    """Return the seconds from the cancel of a running job to its answer, and to the start of the next job in its shard."""
     job_id = await jobs.submit(kind, entity="one", duration="long")
     behind = await jobs.submit("behind", entity="one")
     async with contextlib.aclosing(jobs.progress(job_id)) as updates:
@@ -85,7 +85,7 @@ async def running(jobs: JobService, kind: str) -> tuple[float, float]:
 
 
 async def waiting(jobs: JobService) -> float:
-    """Seconds from the cancel of a job that waits to its answer."""
+    """Return the seconds from the cancel of a waiting job to its answer."""
     job_id = await jobs.submit("behind", entity="one")
     begin = time.perf_counter()
     await jobs.cancel(job_id)
@@ -93,7 +93,7 @@ async def waiting(jobs: JobService) -> float:
 
 
 async def cancel_all(url: str, rounds: int) -> dict[str, list[float]]:
-    """Seconds, by what was measured."""
+    """Return seconds, keyed by what was measured."""
     found: dict[str, list[float]] = {}
     async with JobService(JobService.Config(nats_url=url)) as jobs:
         for kind in ("async", "thread", "process"):
@@ -109,7 +109,7 @@ async def cancel_all(url: str, rounds: int) -> dict[str, list[float]]:
 
 
 def find(rounds: int) -> dict[str, list[float]]:
-    """Seconds, by what was measured, on a server and with a worker of its own."""
+    """Return seconds, keyed by what was measured, on a server and with a worker of its own."""
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(stack.enter_context(Servers()).fresh("nats"))
         uvloop.run(apply(server.url))
@@ -129,19 +129,19 @@ def find(rounds: int) -> dict[str, list[float]]:
 
 
 def measure(plan: Plan) -> dict[str, Any]:
-    """Quantiles, in seconds."""
+    """Return quantiles, in seconds."""
     found = find(plan.jobs(200, 10))
     return {"rounds": plan.jobs(200, 10), **{what: quantiles(seconds) for what, seconds in found.items()}}
 
 
 def quantiles(seconds: list[float]) -> list[float]:
-    """p50, p99 and the largest."""
+    """Return p50, p99 and the largest value."""
     ordered = sorted(seconds)
     return [ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.99)], ordered[-1]]
 
 
 def report(found: dict[str, Any]) -> list[str]:
-    """A row for each kind of handler."""
+    """Return a table with a row for each kind of handler."""
     rows = []
     for kind, title in KINDS.items():
         p50, p99, _ = found[f"{kind}: cancelled"]
@@ -149,8 +149,8 @@ def report(found: dict[str, Any]) -> list[str]:
         rows.append((title, milliseconds(p50), milliseconds(p99), milliseconds(following[1]) if following else ""))
     return [
         (
-            f"Milliseconds, one job at a time, {found['rounds']} of each (of processes a tenth), from the call to the answer that "
-            "it is decided, and to the start of the next job in the same shard."
+            f"Milliseconds, one job at a time, {found['rounds']} of each kind (a tenth for processes), from the call to its "
+            "answer, and to the start of the next job in the same shard."
         ),
         "",
         *figures.table(("", "p50", "p99", "the next job starts, p99"), rows),
@@ -158,7 +158,7 @@ def report(found: dict[str, Any]) -> list[str]:
 
 
 def child(url: str) -> None:
-    """The worker's process."""
+    """Run the worker's process."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     uvloop.run(work(url))
 
@@ -169,8 +169,8 @@ def _end_with_parent() -> None:
 
 
 async def apply(url: str) -> None:
-    """The streams."""
+    """Create the streams."""
     connection = Connection()
     await connection.open(url)
-    await Topology(connection, Names(), load()).apply()
+    await TopologyReconciler(connection, Names(), load()).apply()
     await connection.close()

@@ -1,4 +1,4 @@
-"""How fast one worker process works a queue of no-op jobs off, beside the floors and the peers."""
+"""Measure how fast one worker process drains a queue of no-op jobs, beside the floors and the peers."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from harness.rounds import Plan, one_drain, take_turns
 TITLE = "Drain"
 JOBS = 20_000
 LAST = ("taskiq-nats", "faststream", "pgqueuer")
-"""Those that keep no results."""
+"""Peers that keep no results."""
 Found = dict[str, Rounds]
 
 
 def measure(plan: Plan) -> Found:
-    """Every side in turn."""
+    """Measure every side in turn."""
     names = taking_part.installed((OURS, SCALED, BARE, ACK_ONLY, *plan.peers))
     return take_turns(
         names,
@@ -28,7 +28,7 @@ def measure(plan: Plan) -> Found:
 
 
 def ratios(found: Found) -> list[Ratio]:
-    """What is asked of it."""
+    """Return the comparisons that are asked for, with their bounds."""
     ours = found[OURS]
     asked = [
         figures.ratio("drain: jsjobs / nats-py with the same two state writes", ours, found[BARE], 0.75),
@@ -51,25 +51,32 @@ def ratios(found: Found) -> list[Ratio]:
 
 
 def report(found: Found) -> list[str]:
-    """Rates, and what each side does for them."""
+    """Return a table of the rates, and what each side does for them."""
     ordered = sorted(found, key=lambda name: -figures.median(found[name], "rate"))
     lines = figures.table(
-        ("", "jobs/s", "rounds", "CPU of the worker a job", "configuration", "what it does not do"),
+        ("", "jobs/s", "rounds", "the worker's CPU per job", "configuration", "what it leaves out"),
         [_row(name, found[name]) for name in ordered],
     )
     jobs = {name: int(rounds[0]["jobs"]) for name, rounds in found.items()}
     return [
         (
-            f"One worker process, {count(jobs[OURS])} no-op jobs of jsjobs queued (of others as many as take about as long), "
+            f"One worker process, {count(jobs[OURS])} no-op jobs of jsjobs queued (for others, as many as take about as long), "
             f"medians of {len(found[OURS])} rounds."
         ),
         "",
         *lines,
         "",
-        "Memory after such a drain, and what the server holds for each job that has ended:",
+        "Memory after this drain, and what the server keeps of each job that has ended:",
         "",
         *figures.table(
-            ("", "jobs", "worker, peak MB", "server, MB", "server's memory a job", "on disk a job, not yet tidied up"),
+            (
+                "",
+                "jobs",
+                "worker, peak MB",
+                "server, MB",
+                "server's memory per job",
+                "on disk per job, before compaction",
+            ),
             [_memory(name, found[name], jobs[name]) for name in ordered if name != ACK_ONLY],
         ),
     ]
@@ -100,7 +107,7 @@ def _memory(name: str, rounds: Rounds, jobs: int) -> tuple[str, ...]:
 
 
 def plot(found: Found, folder: Any) -> None:
-    """Bars."""
+    """Draw bars of the rates."""
     ordered = sorted(found, key=lambda name: figures.median(found[name], "rate"))
     plots.bars(
         folder / "drain.png",

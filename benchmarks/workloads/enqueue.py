@@ -1,4 +1,4 @@
-"""How fast one process queues jobs: one by one, many under way together, as lists."""
+"""Measure how fast one process queues jobs: one by one, many at once, and in batches."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Found = dict[str, dict[str, Rounds]]
 
 
 def measure(plan: Plan) -> Found:
-    """Every side in turn, in each of its ways."""
+    """Measure every side in turn, in each of its ways."""
     return {way: measure_way(plan, way, (OURS, BARE, *plan.peers)) for way in JOBS}
 
 
 def measure_way(plan: Plan, way: str, names: tuple[str, ...]) -> dict[str, Rounds]:
-    """The sides that have this way."""
+    """Return the sides that have this way of submitting."""
 
     def one(name: str) -> dict[str, Any]:
         side = catalogue.side(name)
@@ -35,7 +35,7 @@ def measure_way(plan: Plan, way: str, names: tuple[str, ...]) -> dict[str, Round
 
 
 def ratios(found: Found) -> list[Ratio]:
-    """What is asked of it."""
+    """Return the comparisons that are asked for, with their bounds."""
     bounds = {"one by one": 0.8, "pipelined": 0.8, "batches": 0.7}
     return [
         figures.ratio(f"enqueue, {way}: jsjobs / nats-py, {RAW[way]}", sides[OURS], sides[BARE], bounds[way])
@@ -44,7 +44,7 @@ def ratios(found: Found) -> list[Ratio]:
 
 
 def report(found: Found) -> list[str]:
-    """A row for each side."""
+    """Return a table with a row for each side."""
     names = sorted({name for sides in found.values() for name in sides}, key=lambda name: -_best(found, name))
     rows = []
     for name in names:
@@ -53,7 +53,7 @@ def report(found: Found) -> list[str]:
     return [
         (
             f"One process, jobs/s, medians of {len(found['pipelined'][OURS])} rounds (smallest to largest). Pipelined: a thousand "
-            "submits under way together. Batches: lists of a thousand, of nats-py and jsjobs atomic."
+            "submits at once. Batches: a thousand jobs each, atomic with nats-py and jsjobs."
         ),
         "",
         *figures.table(("", *JOBS), rows),
@@ -71,7 +71,7 @@ def _cell(rounds: Rounds | None) -> str:
 
 
 def plot(found: Found, folder: Any) -> None:
-    """Bars of the pipelined and the single ones, nats-py's and ours."""
+    """Draw bars of the pipelined and the single submits, nats-py's and ours."""
     bars = {}
     for way, sides in reversed(found.items()):
         bars[f"{way}, nats-py"] = figures.of(sides[BARE], "rate")

@@ -1,4 +1,4 @@
-"""A mix in which every tenth job fails."""
+"""Measure drains in which every tenth job fails."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ TITLE = "Every tenth job fails"
 JOBS = 5_000
 KINDS = {
     "none": ("no job fails", "", 1),
-    "dead": ("every tenth is dead at once (`Validation`), with a letter", "dead", 1),
-    "once": ("every tenth fails once, and is tried again 100 ms later", "once", 1),
+    "dead": ("every tenth dies at once (`Validation`), with a dead letter", "dead", 1),
+    "once": ("every tenth fails once, and is retried 100 ms later", "once", 1),
     "once 8": ("the same, with eight times the shards", "once", 8),
 }
 Found = dict[str, Rounds]
 
 
 def measure(plan: Plan) -> Found:
-    """jsjobs alone: what others do then is too different to stand in one table."""
+    """Measure jsjobs alone: others treat failures too differently for one table."""
 
     def one(kind: str) -> dict[str, Any]:
         _, failing, scale = KINDS[kind]
@@ -31,7 +31,7 @@ def measure(plan: Plan) -> Found:
 
 
 def report(found: Found) -> list[str]:
-    """A row for each kind."""
+    """Return a table with a row for each kind of failure."""
     whole = figures.median(found["none"], "rate")
     rows = [
         (
@@ -44,9 +44,9 @@ def report(found: Found) -> list[str]:
     ]
     return [
         (
-            "A job that waits for its next attempt holds its shard, since its entity's later jobs must not pass it: so retries "
+            "A job that waits for its next attempt holds its shard, since later jobs of its entity must not pass it. So retries "
             "cost the wait, divided by the shards."
         ),
         "",
-        *figures.table(("", "jobs/s", "rounds", "of the rate without failures"), rows),
+        *figures.table(("", "jobs/s", "rounds", "share of the rate without failures"), rows),
     ]

@@ -1,4 +1,4 @@
-"""How long an idle worker takes to start a job, and its submitter to have the result, across processes."""
+"""Measure how long an idle worker takes to start a job, and its submitter to get the result, across processes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Found = dict[str, Rounds]
 
 
 def measure(plan: Plan) -> Found:
-    """Every side in turn, one job at a time."""
+    """Measure every side in turn, one job at a time."""
     some = ("arq-default",) if "arq" in plan.peers else ()
     names = taking_part.installed((OURS, ACK_ONLY, *plan.peers, *some))
     return take_turns(names, plan.rounds, lambda name: one(plan, name), what="latency")
 
 
 def one(plan: Plan, name: str) -> dict[str, Any]:
-    """Quantiles of one round, in seconds."""
+    """Return the quantiles of one round, in seconds."""
     side = catalogue.side(name)
     jobs = plan.jobs(JOBS if not catalogue.is_peer(name) else PEER_JOBS)
     if name == "arq-default":
@@ -40,7 +40,7 @@ def one(plan: Plan, name: str) -> dict[str, Any]:
 
 
 def ratios(found: Found) -> list[Ratio]:
-    """What is asked of it."""
+    """Return the comparisons that are asked for, with their bounds."""
     ours = found[OURS]
     p50 = figures.ratio(
         "latency: submit to start, p50, jsjobs / nats-py's push consumer",
@@ -63,7 +63,7 @@ def _bound(what: str, rounds: Rounds, name: str, most: float) -> Ratio:
 
 
 def report(found: Found) -> list[str]:
-    """In milliseconds."""
+    """Return a table in milliseconds."""
     ordered = sorted(found, key=lambda name: figures.median(found[name], "starts p50"))
     return [
         (
@@ -93,7 +93,7 @@ def _row(name: str, rounds: Rounds) -> tuple[str, ...]:
 
 
 def plot(found: Found, folder: Any) -> None:
-    """Bars of the medians."""
+    """Draw bars of the medians."""
     ordered = sorted(found, key=lambda name: -figures.median(found[name], "starts p50"))
     shown = {
         catalogue.side(name).title: [value * 1e3 for value in figures.of(found[name], "starts p50")]

@@ -1,4 +1,4 @@
-"""More shards, so more jobs at once."""
+"""Measure drains with more shards, so with more jobs at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ JOBS = 15_000
 
 
 def measure(plan: Plan) -> sweeps.Found:
-    """From ten shards to a hundred and sixty (the setting `scale`)."""
+    """Measure from ten shards to a hundred and sixty (the setting `scale`)."""
     return sweeps.sweep(
         "scale",
         [1, 2, 4, 8, 16],
@@ -22,10 +22,10 @@ def measure(plan: Plan) -> sweeps.Found:
 
 
 def report(found: sweeps.Found) -> list[str]:
-    """A row for each scale."""
+    """Return a table with a row for each scale."""
     return ["One worker process.", "", *sweeps.rows(found, "scale", lambda scale: f"{scale} ({scale * 10} shards)")]
 
 
 def plot(found: sweeps.Found, folder: Any) -> None:
-    """Lines."""
+    """Draw a line for each side."""
     plots.lines(folder / "scale.png", "Drain by shard scale", ("scale", "jobs/s"), sweeps.series(found))

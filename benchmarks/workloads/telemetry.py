@@ -1,4 +1,4 @@
-"""What telemetry costs a worker: off, beside the same code without its hooks, and on, beside off.
+"""Measure what telemetry costs a worker: off, beside the same code without its hooks, and on, beside off.
 
 `none` runs a copy of the package from which every hook is taken out: each statement that begins with
 `if telemetry is not None` (or `attempt`, the running span). `off` is the package as it is. `on` exports every span and
@@ -38,7 +38,7 @@ TITLE = "Telemetry"
 JOBS = 20_000
 HOOKS = {"telemetry", "_telemetry", "attempt"}
 CHECKS_PER_JOB = 6
-"""After the claim, before the handler, where it begins, after it, when the outcome is counted, when the span would end."""
+"""The hooks: after the claim, before and at the handler's start, after it, at the count of the outcome, at the span's end."""
 SIDES = {
     "none": "without the hooks",
     "off": "off",
@@ -48,7 +48,7 @@ SIDES = {
 
 
 class WithoutHooks(ast.NodeTransformer):
-    """Takes out what is done only where telemetry is on."""
+    """Remove the code that runs only where telemetry is on."""
 
     def __init__(self) -> None:
         self.removed = 0
@@ -66,7 +66,7 @@ class WithoutHooks(ast.NodeTransformer):
 
 
 def copy_without_hooks(folder: Path) -> int:
-    """A copy of the package that has none; how many there were."""
+    """Make a copy of the package without hooks, and return how many there were."""
     package = folder / "jsjobs"
     shutil.copytree(Path(jsjobs.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
     removed = 0
@@ -81,7 +81,7 @@ def copy_without_hooks(folder: Path) -> int:
 
 
 class Collector(BaseHTTPRequestHandler):
-    """Takes everything, and tells the number of spans when it is asked."""
+    """Accept everything, and tell the number of spans when asked."""
 
     protocol_version = "HTTP/1.1"
     spans: list[bytes] = []  # noqa: RUF012 - one process, one collector
@@ -104,7 +104,7 @@ class Collector(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Quietly."""
+        """Log nothing."""
 
 
 def _end_with_parent() -> None:
@@ -113,7 +113,7 @@ def _end_with_parent() -> None:
 
 
 def collect() -> None:
-    """The collector's process."""
+    """Run the collector's process."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Collector)
     server.daemon_threads = True
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -122,14 +122,14 @@ def collect() -> None:
 
 
 def spans_at(url: str) -> int:
-    """Those that arrived."""
+    """Return the number of spans that arrived."""
     with urlopen(url, timeout=60) as answer:
         return int(answer.read())
 
 
 @contextmanager
 def collector() -> Iterator[str]:
-    """A collector in a process of its own; its address."""
+    """Run a collector in a process of its own, and yield its address."""
     command = [sys.executable, "-c", "from workloads.telemetry import collect; collect()"]
     root = Path(__file__).parents[1]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True, cwd=root) as process:
@@ -141,7 +141,7 @@ def collector() -> Iterator[str]:
 
 
 def measure(plan: Plan) -> dict[str, Any]:
-    """All four in turn."""
+    """Measure all four in turn."""
     with tempfile.TemporaryDirectory() as folder, collector() as endpoint:
         removed = copy_without_hooks(Path(folder))
         assert removed >= CHECKS_PER_JOB
@@ -157,19 +157,19 @@ def measure(plan: Plan) -> dict[str, Any]:
 
 
 def checks_alone() -> float:
-    """Nanoseconds that the hooks which a job meets take where telemetry is off."""
+    """Return the nanoseconds that a job's hooks take where telemetry is off."""
     times = timeit.repeat("if tools.telemetry is not None: pass", "class tools: telemetry = None", number=1_000_000)
     return min(times) * 1000 * CHECKS_PER_JOB
 
 
 def compare(found: dict[str, Any], one: str, other: str, name: str) -> list[float]:
-    """Within the rounds; of CPU time upside down, so that more is better."""
+    """Return the ratios within the rounds; of CPU time inverted, so that more is better."""
     pairs = zip(figures.of(found["rounds"][one], name), figures.of(found["rounds"][other], name), strict=True)
     return [mine / theirs if name == "rate" else theirs / mine for mine, theirs in pairs]
 
 
 def ratios(found: dict[str, Any]) -> list[Ratio]:
-    """What is asked of it."""
+    """Return the comparisons that are asked for, with their bounds."""
     asked = []
     for one, other, bound in (("off", "none", 0.98), ("on", "off", 0.75)):
         values = compare(found, one, other, "rate")
@@ -179,14 +179,14 @@ def ratios(found: dict[str, Any]) -> list[Ratio]:
 
 
 def report(found: dict[str, Any]) -> list[str]:
-    """A row for each side."""
+    """Return a table with a row for each side."""
     rows = [_row(found, name) for name in SIDES]
     jobs = found["rounds"]["off"][0]["jobs"]
     share = found["nanoseconds"] / 1e9 / figures.median(found["rounds"]["off"], "cpu")
     return [
         f"{count(jobs)} jobs, medians of {len(rows and found['rounds']['off'])} rounds, and of the ratios within them.",
         "",
-        *figures.table(("", "jobs/s", "CPU a job", "rate beside off", "in the rounds", "CPU beside off"), rows),
+        *figures.table(("", "jobs/s", "CPU per job", "rate beside off", "in the rounds", "CPU beside off"), rows),
         "",
         (
             f"Off: {found['removed']} hooks in the code; the {CHECKS_PER_JOB} that a job meets take "

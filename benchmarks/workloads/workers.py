@@ -1,4 +1,4 @@
-"""Several worker processes on one queue."""
+"""Measure several worker processes on one queue."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ JOBS = 20_000
 
 
 def measure(plan: Plan) -> sweeps.Found:
-    """From one to four, at ten shards."""
+    """Measure from one to four worker processes, at ten shards."""
     return sweeps.sweep(
         "workers",
         [1, 2, 3, 4],
@@ -22,10 +22,10 @@ def measure(plan: Plan) -> sweeps.Found:
 
 
 def report(found: sweeps.Found) -> list[str]:
-    """A row for each number."""
+    """Return a table with a row for each number of processes."""
     return [
         (
-            "All of them and the server share this machine's processors; there are ten shards, so ten jobs run at once, however "
+            "The workers and the server share this machine's processors; there are ten shards, so ten jobs run at once, however "
             "many processes there are."
         ),
         "",
@@ -34,7 +34,7 @@ def report(found: sweeps.Found) -> list[str]:
 
 
 def plot(found: sweeps.Found, folder: Any) -> None:
-    """Lines."""
+    """Draw a line for each side."""
     plots.lines(
         folder / "workers.png", "Drain by worker processes", ("processes", "jobs/s, all together"), sweeps.series(found)
     )

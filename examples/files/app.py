@@ -111,7 +111,7 @@ class Uploaded(BaseModel):
 
 @jobs.handler("upload.flaky")
 async def upload(payload: OneFile, ctx: JobService.Context) -> Uploaded:
-    """Upload a file to a server that refuses twice: whatever a handler raises, the job is tried again, a bit later."""
+    """Upload a file to a server that refuses twice: whatever a handler raises, the job is retried, a little later."""
     if ctx.attempt < 3:  # noqa: PLR2004 - the third time lucky
         raise ConnectionError(f"the server is busy (attempt {ctx.attempt})")
     return Uploaded(size=payload.file.stat().st_size, attempts=ctx.attempt)

@@ -9,7 +9,7 @@ __all__ = ["JobService"]
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when it is asked for: `jsjobs --help` does without it.
+    # Imported only when it is used: `jsjobs --help` does not need it.
     if name != "JobService":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from jsjobs.service import JobService

@@ -1,4 +1,4 @@
-"""What is said of an exception, in bounded room: a handler may raise anything, of any size, and no other job waits."""
+"""Describe exceptions in bounded space and time: a handler may raise anything, of any size."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from typing import Any
 from jsjobs.interrupts import is_ctrl_c
 
 MOST = 8192
-"""Characters of one exception's own text: more than an entry has room for."""
+"""The most characters of one exception's own text: more than an entry has room for."""
 _FRAMES = 100
-"""Frames of one traceback; of a deeper one, as of a recursion, as many are kept of its begin and its end together."""
+"""The most frames of one traceback; a deeper one, of a recursion for example, keeps half of them at each end."""
 _CHAIN = 20
-"""Exceptions that are told of together: causes, contexts, those of groups."""
+"""The most exceptions that are described together: causes, contexts, members of groups."""
 _GROUP = 15
-"""Of one group: as many as Python's own traceback shows."""
+"""The most members of one group: as many as Python's own traceback shows."""
 _NOTES = 20
 _MOST_NAME = 200
-_NO_TEXT = "(its text cannot be had)"
+_NO_TEXT = "(its text cannot be read)"
 
 
 def text_of(error: BaseException) -> str:
-    """The exception's own text, the middle of a long one left out; even one whose text cannot be had."""
+    """Return the exception's own text, without the middle of a long one; this works even if it has no readable text."""
     return cut(_own_text(error), MOST)
 
 
 def in_bounds(error: BaseException) -> BaseException:
-    """The exception itself, if all that a log would say of it is short; else one of the same name that is.
+    """Return the exception itself if everything a log would show of it is short; else a short one of the same name.
 
-    What is long may be its text, its notes, its traceback, a group that it is, or what lies behind it.
+    Its text, its notes, its traceback, its members if it is a group, and its causes may each be too long.
     """
     try:
         return error if _is_short(error) else _Short().of(error)
     except BaseException as broken:
         if is_ctrl_c(broken):
             raise
-        return RuntimeError(f"an exception that cannot be looked at: {cut(type(error).__name__, _MOST_NAME)}")
+        return RuntimeError(f"an exception that cannot be inspected: {cut(type(error).__name__, _MOST_NAME)}")
 
 
 def cut(text: str, most: int) -> str:
-    """The text in so many characters or a few more, its middle left out."""
+    """Cut the text to `most` characters or a few more by leaving out its middle."""
     if len(text) <= most:
         return text
     half = most // 2
@@ -53,7 +53,7 @@ def _own_text(error: BaseException) -> str:
     try:
         if _has_large_arguments(error):
             return _shown(error)
-        return str.__str__(str(error))  # of a text's own subclass the characters alone
+        return str.__str__(str(error))  # for a subclass of `str`, the characters alone
     except BaseException as broken:
         if is_ctrl_c(broken):
             raise
@@ -61,7 +61,7 @@ def _own_text(error: BaseException) -> str:
 
 
 _PYTHONS_OWN = (BaseException.__str__, KeyError.__str__)
-"""What writes an exception's arguments, however large they are."""
+"""The methods that write an exception's arguments, however large they are."""
 
 
 def _has_large_arguments(error: BaseException) -> bool:
@@ -69,7 +69,7 @@ def _has_large_arguments(error: BaseException) -> bool:
 
 
 def _shown(error: BaseException) -> str:
-    """What Python would write of large arguments, the most of it left out before it is written."""
+    """Write large arguments as Python would, but leave out most of them before they are written."""
     only = error.args[0] if len(error.args) == 1 else error.args
     if type(only) is str and type(error).__str__ is BaseException.__str__:
         return only
@@ -77,7 +77,7 @@ def _shown(error: BaseException) -> str:
 
 
 def _is_small(value: object) -> bool:
-    """Whether Python writes a value in few characters; what has its own way of being written is taken for such."""
+    """Return whether Python writes a value in few characters; a value with its own `repr` is assumed to be small."""
     todo: deque[Any] = deque((value,))
     room = MOST
     while todo and room > 0:
@@ -127,7 +127,7 @@ def _is_short(error: BaseException) -> bool:
 
 
 def _behind(error: BaseException) -> list[BaseException]:
-    """What a traceback shows before it."""
+    """Return the exceptions that a traceback shows before this one."""
     if error.__cause__ is not None:
         return [error.__cause__]
     return [] if error.__suppress_context__ or error.__context__ is None else [error.__context__]
@@ -139,7 +139,7 @@ def _notes(error: BaseException) -> list[Any]:
 
 
 def _depth(error: BaseException) -> int:
-    """Frames of its traceback, as far as that matters."""
+    """Return the number of frames of its traceback; counting stops once there are too many."""
     count, trace = 0, error.__traceback__
     while trace is not None and count <= _FRAMES:
         count, trace = count + 1, trace.tb_next
@@ -147,7 +147,7 @@ def _depth(error: BaseException) -> int:
 
 
 class _Short:
-    """Makes exceptions that say in short what others say at length."""
+    """Make short exceptions that stand for long ones."""
 
     def __init__(self) -> None:
         self._left = _CHAIN
@@ -171,7 +171,7 @@ class _Short:
             made.add_note(cut(note, MOST // _NOTES) if type(note) is str else _NO_TEXT)
         for one in _behind(error):
             if self._left <= 0:
-                made.add_note("(what lies behind it is left out)")
+                made.add_note("(its causes are left out)")
             elif error.__cause__ is one:
                 made.__cause__ = self.of(one)
             else:
@@ -189,7 +189,7 @@ class _Short:
 
 
 def _trimmed(error: BaseException) -> TracebackType | None:
-    """The begin and the end of a traceback."""
+    """Return a traceback that has only the beginning and the end of a long one."""
     frames: list[TracebackType] = []
     trace = error.__traceback__
     while trace is not None:

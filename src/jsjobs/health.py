@@ -1,8 +1,9 @@
-"""Health endpoints, for Kubernetes and load balancers: is this process alive, and does work reach it?
+"""Health endpoints for Kubernetes and load balancers: is this process alive, and does work reach it?
 
-`GET /live` is 200 while the event loop answers, `GET /ready` while work reaches the process; else 503, and the JSON
-body says in words why. The server has threads of its own, so that it answers although the event loop is stalled. It may
-be open to a whole cluster: what it reads, how long, and for how many at once, is bounded.
+`GET /live` is 200 while the event loop answers, `GET /ready` while work reaches the process. Otherwise the status is
+503, and the JSON body says why in words. The server has threads of its own, so it answers even if the event loop is
+stalled. It may be open to a whole cluster: how much it reads, for how long, and for how many clients at once, is
+bounded.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from jsjobs.safe_log import get_logger
 logger = get_logger("jsjobs.health")
 
 LIVE_WITHIN = 5.0
-"""Seconds that the event loop may owe an answer before it counts as stalled."""
+"""Seconds that the event loop may take to answer before it counts as stalled."""
 _PULSE = 0.2
 _REQUEST_WITHIN = 3.0
 _MOST_CONNECTIONS = 32
@@ -34,22 +35,23 @@ _MOST_BYTES = 1 << 14
 
 
 class Readiness(NamedTuple):
-    """Whether work reaches this process."""
+    """The readiness of this process: work reaches it, or the reasons why it does not."""
 
     reasons: list[str]
-    """Why it does not; empty while it does."""
+    """The reasons why no work reaches it; empty while it does."""
     notes: list[str]
-    """What else an operator should know; it takes no readiness away."""
+    """Anything else an operator should know; notes do not affect the readiness."""
 
 
 class HealthServer:
-    """Answers over HTTP; a context manager, to be entered in the event loop that it watches.
+    """The HTTP server of the health endpoints; a context manager, to be entered in the event loop that it watches.
 
     Args:
-        readiness: Asked for each `/ready`, in another thread than the event loop's.
-        host: Name or address to listen on; None: every interface, IPv6 too where there is any.
+        readiness: Called for each `/ready`, in another thread than the event loop's.
+        host: Name or address to listen on; None: every interface, and IPv6 too where there is any.
         port: Port to listen on; 0: any free one, see `port`.
-        trouble: Asked likewise for each request: why others that this process answers for do not live, in words.
+        trouble: Called for each request, also in another thread: it returns, in words, why other processes that this
+            one answers for are not live.
     """
 
     def __init__(
@@ -67,10 +69,10 @@ class HealthServer:
         self._server: _Server | None = None
 
     def __enter__(self) -> Self:
-        """Listen.
+        """Begin to listen.
 
         Raises:
-            OSError: If it cannot, as on a port that is in use.
+            OSError: If it cannot listen, for example because the port is in use.
         """
         pulse = _Pulse(asyncio.get_running_loop(), self._trouble)
         self._server = _listen(self._host, self._port, pulse, self._readiness)
@@ -78,7 +80,7 @@ class HealthServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Listen no more."""
+        """Stop listening."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
@@ -86,18 +88,18 @@ class HealthServer:
 
     @property
     def port(self) -> int:
-        """The port it listens on."""
+        """Return the port that the server listens on."""
         assert self._server is not None
         return int(self._server.server_address[1])
 
 
 def stalled(seconds: float) -> str:
-    """What to say of an event loop that owes an answer for so long."""
+    """Return the message about an event loop that has not answered for this long."""
     return f"the event loop has not answered for {seconds:.0f} s: does a handler block it?"
 
 
 class _Pulse:
-    """Asks the event loop, from another thread, whether it still turns; at most one question is open."""
+    """Ask the event loop from another thread whether it still runs; at most one question is open."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, others: Callable[[], list[str]]) -> None:
         self._loop = loop
@@ -107,7 +109,7 @@ class _Pulse:
     def ask(self) -> None:
         if self._asked_at is None:
             self._asked_at = time.monotonic()
-            with suppress(RuntimeError):  # it is closed: it owes the answer for ever
+            with suppress(RuntimeError):  # the loop is closed: it will never answer
                 self._loop.call_soon_threadsafe(self._answer)
 
     def _answer(self) -> None:
@@ -121,10 +123,10 @@ class _Pulse:
 
 
 class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
-    """One short thread for each connection, which answers one request."""
+    """A server with one short-lived thread for each connection, which answers one request."""
 
     daemon_threads = True
-    allow_reuse_address = True  # a restart finds its port again though old connections linger
+    allow_reuse_address = True  # a restart gets its port again even if old connections linger
     request_queue_size = 64
 
     def __init__(
@@ -150,7 +152,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._guard:
-            # A probe takes milliseconds: who has been at it for longest is the one that only occupies us.
+            # A probe takes milliseconds: the oldest connection is the one that only keeps us busy.
             self._cut(list(self._open)[: max(0, len(self._open) - _MOST_CONNECTIONS + 1)])
             self._open[request] = time.monotonic()
         super().process_request(request, client_address)
@@ -167,8 +169,8 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
     @staticmethod
     def _cut(requests: list[Any]) -> None:
         for request in requests:
-            with suppress(OSError):  # it has gone by itself
-                request.shutdown(socket.SHUT_RDWR)  # its thread then reads an end, and ends
+            with suppress(OSError):  # it is already closed
+                request.shutdown(socket.SHUT_RDWR)  # its thread then reads the end of the stream, and ends
 
 
 class _Request(BaseHTTPRequestHandler):
@@ -192,7 +194,7 @@ class _Request(BaseHTTPRequestHandler):
         else:
             self.send_error(HTTPStatus.NOT_FOUND)
 
-    do_HEAD = do_GET  # noqa: N815 - the name that the base class looks for
+    do_HEAD = do_GET  # noqa: N815 - the base class looks for this name
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         del message, explain  # they repeat what the client sent
@@ -216,11 +218,11 @@ class _Request(BaseHTTPRequestHandler):
         return "jsjobs"
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing: probes come every few seconds."""
+        """Log nothing: probes come every few seconds."""
 
 
 class _Short:
-    """A request's lines, which end after a bound: a header is small, or it is none of ours."""
+    """The lines of a request, up to a limit: a valid header is small."""
 
     def __init__(self, lines: io.BufferedIOBase) -> None:
         self._lines = lines
@@ -243,6 +245,6 @@ def _listen(host: str | None, port: int, pulse: _Pulse, readiness: Callable[[], 
             raise OSError(errno.EINVAL, "not the name of a host") from None
         return _Server(family, (str(address[0]), port), pulse, readiness)
     if socket.has_dualstack_ipv6():
-        with suppress(OSError):  # a container may have IPv6 switched off; a port in use is told below
+        with suppress(OSError):  # a container may have IPv6 switched off; a port in use is reported below
             return _Server(socket.AF_INET6, ("::", port), pulse, readiness)
-    return _Server(socket.AF_INET, ("0.0.0.0", port), pulse, readiness)  # noqa: S104 - a kubelet asks from outside
+    return _Server(socket.AF_INET, ("0.0.0.0", port), pulse, readiness)  # noqa: S104 - a kubelet connects from outside

@@ -1,4 +1,4 @@
-"""Telling Ctrl-C from whatever else an application's code may raise."""
+"""Tell Ctrl-C from whatever else an application's code raises."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from typing import Any
 
 
 def is_ctrl_c(error: BaseException) -> bool:
-    """Whether a SIGINT may have raised this, and the process is to end; else it is just an exception."""
+    """Return whether a SIGINT may have raised this error, so that the process must end.
+
+    Any other `KeyboardInterrupt` is treated like an ordinary exception.
+    """
     if not isinstance(error, KeyboardInterrupt):
         return False
     if threading.current_thread() is not threading.main_thread():
-        return False  # Python handles signals in its main thread alone
+        return False  # Python handles signals only in its main thread
     on_sigint: Any = signal.getsignal(signal.SIGINT)
     if on_sigint is signal.default_int_handler:
-        return True  # it leaves no trace, so there is no telling
+        return True  # it leaves no trace in the traceback, so nothing tells them apart
     while isinstance(on_sigint, partial):  # such as asyncio's own
         on_sigint = on_sigint.func
     code = getattr(on_sigint, "__code__", None)

@@ -13,27 +13,27 @@ from jsjobs.model.context import DEFAULT_TENANT, current_context
 from jsjobs.model.trace import trace_id
 
 FIELDS = ("job_id", "job_type", "tenant", "trace_id")
-"""Attributes of a record that was made while a job was in hand."""
+"""The attributes of a record that was made while a job was being handled."""
 MOST = 64 * 1024
-"""Characters of a record's message, of its traceback, and of each text beside it; a record may be made of anything."""
+"""The most characters of a record's message, of its traceback and of each extra text; a record may hold anything."""
 _OWN = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName", *FIELDS}
 
 
 class LogFormat(StrEnum):
-    """How log records are written."""
+    """The format in which log records are written."""
 
     TEXT = "text"
     JSON = "json"
 
 
 class JobFields(logging.Filter):
-    """Adds the fields of the job in hand to each record that a handler gets; add it to handlers of your own.
+    """Add the fields of the current job to each record that a log handler gets; add it to your own log handlers too.
 
-    As a filter, since a record factory would forbid handlers to log with an `extra` of the same name.
+    It is a filter, because a record factory would keep job handlers from logging with an `extra` of the same name.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Let every record through."""
+        """Add the fields, and let every record through."""
         context = current_context()
         if context.job_id is not None:
             values = (
@@ -50,7 +50,7 @@ class JobFields(logging.Filter):
 
 class _BoundedFormatter(logging.Formatter):
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's own name
-        """A traceback in bounded room, and in bounded time."""
+        """Format a traceback in bounded space and time."""
         if (error := ei[1]) is not None:
             short = in_bounds(error)
             ei = (type(short), short, ei[2] if short is error else short.__traceback__)
@@ -58,14 +58,14 @@ class _BoundedFormatter(logging.Formatter):
 
 
 class TextFormatter(_BoundedFormatter):
-    """One line for people; what its message does not say of the job stands behind it.
+    """Format a record as one line for people, followed by the job's fields that its message does not name.
 
-    What has several lines, such as a traceback, is indented from the second on, and control characters are escaped: a
-    stranger's text can neither pass for a line of its own nor command a terminal.
+    A text of several lines, such as a traceback, is indented from the second line on, and control characters are
+    escaped: a stranger's text can neither pass for a line of its own nor control a terminal.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, and a traceback."""
+        """Format the line, followed by a traceback if there is one."""
         text = super().format(record)
         if text.isprintable():
             return text
@@ -73,7 +73,7 @@ class TextFormatter(_BoundedFormatter):
         return "".join(escaped).replace("\n", "\n  ")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
-        """The line, without a traceback."""
+        """Format the line, without a traceback."""
         record.message = cut(record.message, MOST)
         line = super().formatMessage(record)
         fields = ((name, getattr(record, name, None)) for name in FIELDS)
@@ -85,10 +85,10 @@ class TextFormatter(_BoundedFormatter):
 
 
 class JsonFormatter(_BoundedFormatter):
-    """One JSON object a line, with whatever `extra` it was logged with."""
+    """Format a record as one JSON object in one line, with the `extra` it was logged with."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """Format the line."""
         moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line: dict[str, Any] = {
             "time": moment.replace("+00:00", "Z"),
@@ -108,10 +108,10 @@ class JsonFormatter(_BoundedFormatter):
 
 
 def log_to_stderr(level: int, text: str, log_format: str = LogFormat.TEXT) -> None:
-    """Log to standard error, unless the application has set up logging its own way; its records get the fields too.
+    """Log to standard error, unless the application has set up logging itself; its records get the fields too.
 
     Args:
-        level: The least level that is logged.
+        level: The lowest level that is logged.
         text: The format of a line of text.
         log_format: `text` or `json`.
     """
@@ -127,7 +127,7 @@ def log_to_stderr(level: int, text: str, log_format: str = LogFormat.TEXT) -> No
 
 
 def _writable(value: object) -> object:
-    """The value if JSON can hold it: no NaN, nothing too deep, no keys that are no texts; else its text."""
+    """Return the value if JSON can hold it: no NaN, no deep nesting, and texts as keys; else its text."""
     try:
         json.dumps(value, default=str, allow_nan=False)
     except Exception:  # noqa: BLE001 - as above
@@ -139,6 +139,6 @@ def _writable(value: object) -> object:
 
 
 def _plain(value: object) -> str:
-    """A stranger's text in one line that cannot be taken for two."""
+    """Return a stranger's text as one word, quoted and escaped where needed, that cannot be mistaken for two."""
     text = str(value)
     return text if text.isprintable() and " " not in text else json.dumps(text)

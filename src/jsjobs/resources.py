@@ -1,4 +1,4 @@
-"""Files that belong to the project and are read at run time, wherever it is installed."""
+"""Files that ship with the package and are read at run time, wherever it is installed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def shipped(name: str) -> Path:
-    """A folder such as `streams`: from the installed package, or from the checkout it is developed in.
+    """Return a folder such as `streams` from the installed package, or from the checkout it is developed in.
 
     Raises:
         FileNotFoundError: If the installation is broken.

@@ -1,4 +1,4 @@
-"""Loggers that never raise: a job is settled whatever an application's log handlers do, or a closed standard error."""
+"""Loggers that never raise: a failing log handler cannot keep a job from being settled."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from jsjobs.error_text import in_bounds
 from jsjobs.interrupts import is_ctrl_c
 
 _CALLER = 3
-"""Frames from the standard logger to whoever called this one: its line is the record's."""
+"""Frames between the standard logger and the caller of this one, whose line the record names."""
 _told: set[str] = set()
-"""The kinds of errors that were told of."""
+"""The kinds of errors that were reported."""
 
 
 def get_logger(name: str) -> SafeLogger:
@@ -22,26 +22,26 @@ def get_logger(name: str) -> SafeLogger:
 
 
 class SafeLogger:
-    """Logs as the standard logger does; what a handler, a filter or a formatter raises ends here.
+    """Log as the standard logger does, and swallow what a handler, a filter or a formatter raises.
 
-    The first error of each kind is told on standard error, where that can be written.
+    The first error of each kind is reported on standard error, if that can be written.
     """
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
 
     def debug(self, message: str, *args: object, **more: Any) -> None:
-        """Log what only somebody who looks for a fault wants to know."""
+        """Log what helps only in a search for a fault."""
         if self._logger.isEnabledFor(logging.DEBUG):
             self._log(logging.DEBUG, message, args, more)
 
     def info(self, message: str, *args: object, **more: Any) -> None:
-        """Log what is as it should be."""
+        """Log an event of normal operation."""
         if self._logger.isEnabledFor(logging.INFO):
             self._log(logging.INFO, message, args, more)
 
     def warning(self, message: str, *args: object, **more: Any) -> None:
-        """Log what somebody should look at."""
+        """Log what an operator should look at."""
         if self._logger.isEnabledFor(logging.WARNING):
             self._log(logging.WARNING, message, args, more)
 
@@ -56,7 +56,7 @@ class SafeLogger:
             self._log(logging.ERROR, message, args, {"exc_info": True, **more})
 
     def log(self, level: int, message: str, *args: object, **more: Any) -> None:
-        """Log at a level."""
+        """Log at the given level."""
         if self._logger.isEnabledFor(level):
             self._log(level, message, args, more)
 
@@ -76,6 +76,6 @@ class SafeLogger:
 
 
 def _short(exc_info: object) -> BaseException | None:
-    """The exception as any handler may format it: no matter how much it says, how deep it is or what lies behind it."""
+    """Return the exception so that any handler can format it, however long or deep it is or whatever caused it."""
     error = exc_info if isinstance(exc_info, BaseException) else sys.exc_info()[1]
     return None if error is None else in_bounds(error)

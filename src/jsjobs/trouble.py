@@ -1,4 +1,4 @@
-"""A trouble that lasts: said when it begins, once a minute while it stays, and once when it is over."""
+"""Report a lasting problem when it begins, once a minute while it lasts, and when it is over."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _AGAIN_AFTER = 60.0
 
 
 class Trouble:
-    """What keeps something from working at present, for a log and for who asks.
+    """The current reason why something does not work, for the log and for whoever asks.
 
     Args:
-        logger: Where it is said.
+        logger: Logs the problem.
         begins: The text while it lasts, with a `%s` for the reason.
         ends: The text when it is over.
     """
@@ -28,7 +28,7 @@ class Trouble:
         """The reason; empty while there is none. Any thread may read it."""
 
     def say(self, why: str) -> None:
-        """It lasts, for this reason: a warning, unless there was one in the last minute."""
+        """Record that the problem lasts, for this reason; log a warning unless there was one in the last minute."""
         self.why = why
         now = time.monotonic()
         if now - self._told_at >= _AGAIN_AFTER:
@@ -36,7 +36,7 @@ class Trouble:
             self._logger.warning(self._begins, why)
 
     def over(self) -> None:
-        """It is over: told once, where the trouble was."""
+        """Record that the problem is over, and log that once if the problem was logged."""
         self.why = ""
         if self._is_told:
             self._is_told = False

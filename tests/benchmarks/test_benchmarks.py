@@ -135,3 +135,30 @@ async def test_a_benchmark_that_is_ended_leaves_nothing_behind(how: signal.Signa
     long_run.wait(30)
     await eventually(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in found))
     await eventually(lambda: not list(tmp_path.glob("bench-*")))
+
+
+def test_a_folder_is_removed_though_an_ending_process_still_writes_in_it(tmp_path: Path) -> None:
+    guard, folder = importlib.import_module("harness.guard"), tmp_path / "bench"
+    writer = subprocess.Popen([sys.executable, "-c", WRITING, str(folder)], stdout=subprocess.PIPE)
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == b"writing\n"
+    guard.remove(folder)
+    writer.wait(30)
+    writer.stdout.close()
+    assert not folder.exists()
+
+
+WRITING = """
+import os, sys, time
+os.mkdir(sys.argv[1])
+until = time.monotonic() + 1
+number = 0
+while time.monotonic() < until:
+    try:
+        os.mkdir(f"{sys.argv[1]}/{number}")
+    except FileNotFoundError:
+        break
+    number += 1
+    if number == 1000:
+        print("writing", flush=True)
+"""

@@ -91,14 +91,21 @@ class Cli:
     fork_server: ForkServer
     processes: list[Process] = field(default_factory=list)
 
-    async def start(self, *arguments: str, folder: Path | None = None, stdin: int | None = None, **env: str) -> Process:
+    async def start(
+        self,
+        *arguments: str,
+        folder: Path | None = None,
+        stdin: int | None = None,
+        stdout: int | None = None,
+        **env: str,
+    ) -> Process:
         pipe = asyncio.subprocess.PIPE
         child = await self.fork_server.start(
             *arguments,
             cwd=folder or self.folder,
             env={**self.env, **env},
             stdin=stdin or asyncio.subprocess.DEVNULL,
-            stdout=pipe,
+            stdout=stdout or pipe,
             stderr=pipe,
         )
         self.processes.append(Process(child))

@@ -56,7 +56,9 @@ async def test_a_long_wait_for_a_server_is_said_at_a_terminal(cli: Cli, deaf_por
     address = f"nats://someone:secret@127.0.0.1:{deaf_port}"
     for command in (["queues"], ["submit", "echo", "1"], ["streams", "plan"]):
         async with at_terminal(cli, *command, JSJOBS_NATS_URL=address, columns=200) as terminal:
-            await terminal.shows(f"waiting for an answer of NATS at nats://127.0.0.1:{deaf_port}, or of Postgres at ")
+            await terminal.shows(
+                f"waiting for an answer from NATS at nats://127.0.0.1:{deaf_port}, or from Postgres at "
+            )
             assert await terminal.ends() == 1
             await terminal.shows("error: ")
             assert "secret" not in terminal.said

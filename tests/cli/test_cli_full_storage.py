@@ -13,7 +13,7 @@ from facts import eventually
 from full_storage import NAMED, LimitedServer, fill, make_room
 from jsjobs import JobService
 from jsjobs.embedded.nats import NatsServer
-from jsjobs.jetstream.connect import connected
+from jsjobs.jetstream.client.connect import connected
 
 REFUSED = [
     ("submit", "echo", "1"),
@@ -86,14 +86,14 @@ async def test_each_command_names_what_is_full_and_goes_on_when_there_is_room(
         worker.interrupt()
         ended = await worker.ends()
     assert ended.err.count("nothing can be stored, jobs wait") == 1
-    assert ended.err.count("what had to wait is stored again") == 1
+    assert ended.err.count("jobs can be stored again") == 1
 
 
 @pytest.mark.parametrize(
     ("limits", "says"),
     [
-        ("max_streams: 3", "the account has as many streams as it may: raise its `max_streams`"),
-        ("max_consumers: 1", "the account has as many consumers as it may: raise its `max_consumers`"),
+        ("max_streams: 3", "the account has reached its limit of streams: raise its `max_streams`"),
+        ("max_consumers: 1", "the account has reached its limit of consumers: raise its `max_consumers`"),
         (
             "max_file: 100MB",
             "too little file storage left to reserve for it: raise `max_file`, or lower JSJOBS_QUEUE_BYTES",

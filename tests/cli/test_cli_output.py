@@ -26,19 +26,19 @@ async def jobs(cli: Cli, config: JobService.Config) -> AsyncIterator[JobService]
         yield service
 
 
-async def bury(jobs: JobService, job_type: str, error: str) -> str:
+async def dead_letter(jobs: JobService, job_type: str, error: str) -> str:
     """A dead letter; its id."""
     history = [{"attempt": 1, "timestamp": "2026-01-01T12:00:00Z", "error": error}]
     facts = {"type": job_type, "priority": "low", "payload": b'"\xc3\xa9"', "error_reason": "MaxRetries"}
     times = {"attempts": 1, "dead_at": datetime.now(UTC) - timedelta(hours=2)}
     new = NewDeadLetter(original_job_id=f"low-{len(job_type)}", app_id="acme", error_history=history, **facts, **times)
-    await jobs.letters().store(new)
-    (letter,) = [one for one in await jobs.letters().list() if one.type == job_type]
+    await jobs.dlq.store(new)
+    (letter,) = [one for one in await jobs.dlq.list() if one.type == job_type]
     return str(letter.id)
 
 
 async def test_rows_are_whole_in_a_pipe_however_long_one_error_or_type_is(cli: Cli, jobs: JobService) -> None:
-    ids = [await bury(jobs, LONG_TYPE, LONG_ERROR), await bury(jobs, "echo", "RuntimeError: no")]
+    ids = [await dead_letter(jobs, LONG_TYPE, LONG_ERROR), await dead_letter(jobs, "echo", "RuntimeError: no")]
     rows = [re.split(r"  +", row) for row in (await cli.run("dlq", "list")).out.splitlines()]
     assert rows[0] == ["id", "died", "type", "tenant", "reason", "last error"]
     assert sorted(rows[1:]) == sorted(
@@ -55,7 +55,7 @@ async def test_rows_are_whole_in_a_pipe_however_long_one_error_or_type_is(cli: C
 
 @pytest.mark.parametrize("columns", [120, 80, 50, 30])
 async def test_a_narrow_terminal_leaves_ids_whole(cli: Cli, jobs: JobService, columns: int) -> None:
-    letter = await bury(jobs, LONG_TYPE, LONG_ERROR)
+    letter = await dead_letter(jobs, LONG_TYPE, LONG_ERROR)
     async with at_terminal(cli, "dlq", "list", "--all", columns=columns, COLUMNS=str(columns)) as terminal:
         assert await terminal.ends() == 0
         await eventually(lambda: letter[:8] in COLOURS.sub("", terminal.said))
@@ -65,7 +65,7 @@ async def test_a_narrow_terminal_leaves_ids_whole(cli: Cli, jobs: JobService, co
 
 @pytest.mark.long
 async def test_what_an_encoding_cannot_write_is_replaced(cli: Cli, jobs: JobService) -> None:
-    letter = await bury(jobs, "echo", LONG_ERROR)
+    letter = await dead_letter(jobs, "echo", LONG_ERROR)
     jobs.register_handler("echo", lambda payload: payload)
     async with jobs.worker():
         job_id = await jobs.submit("echo", "é… 😀", entity="kundé-😀")
@@ -119,8 +119,8 @@ NO_JSON = ("dlq export", "--help", "submit --help", "--version")
 @pytest.fixture
 async def ids(cli: Cli, jobs: JobService) -> dict[str, str]:
     """A letter, and a job that has ended."""
-    letter = await bury(jobs, "echo", LONG_ERROR)
-    await jobs.schedules().add("nightly", "echo", 1, every=3600)
+    letter = await dead_letter(jobs, "echo", LONG_ERROR)
+    await jobs.schedules.add("nightly", "echo", 1, every=3600)
     jobs.register_handler("echo", lambda payload: payload)
     async with jobs.worker():
         job_id = await jobs.submit("echo", 1)
@@ -149,7 +149,7 @@ async def test_a_reader_that_leaves_is_no_error_of_any_command(cli: Cli, ids: di
             finally:
                 os.close(writer)
             assert code in {0, 141}, command
-            assert said == ("" if words != ["streams", "plan"] or more else "27 of 27 are as they should be\n"), command
+            assert said == ("" if words != ["streams", "plan"] or more else "27 of 27 are up to date\n"), command
 
 
 @pytest.mark.long
@@ -194,14 +194,14 @@ async def test_closed_streams_are_no_error(cli: Cli, jobs: JobService, closed: s
 
 @pytest.mark.parametrize("number", ["-5", "-1.5e3", "-0", "-0.25"])
 async def test_a_negative_number_is_a_payload(cli: Cli, jobs: JobService, number: str) -> None:
-    letter = await bury(jobs, "echo", "ValueError: no")
+    letter = await dead_letter(jobs, "echo", "ValueError: no")
     job_id = (await cli.run("submit", "echo", number, "--entity", "-7", "--priority", "high")).out.strip()
     status = json.loads((await cli.run("status", job_id, "--json")).out)
     assert (status["entity"], status["priority"]) == ("-7", "high")
     added = await cli.run("schedule", "add", "negative", "echo", number, "--every", "1h", "--json")
     assert json.loads(added.out)["payload"] == json.loads(number)
     assert (await cli.run("dlq", "edit", "--no-replay", letter, number)).code == 0
-    found = await jobs.letters().find(letter)
+    found = await jobs.dlq.find(letter)
     assert found.payload == number.encode()
     jobs.register_handler("echo", lambda payload: payload)
     async with jobs.worker():

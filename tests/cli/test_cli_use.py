@@ -55,7 +55,7 @@ def test_every_command_has_examples_in_its_help(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["submit", "echo", "hello"], """text needs double quotes, inside single ones for the shell: '"hello"'"""),
+        (["submit", "echo", "hello"], """string needs double quotes, inside single quotes for the shell: '"hello"'"""),
         (["submit", "echo", '{"a": 1'], "the payload is not JSON: EOF while parsing"),
         (["submit", "echo", "NaN"], "the payload is not JSON"),
         (["submit", "echo", "@no-such-file.json"], "cannot be read from no-such-file.json: No such file"),

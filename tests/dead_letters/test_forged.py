@@ -1,4 +1,4 @@
-"""Advisories and letters that a stranger made up: they bury nothing, overwrite nothing and block nothing."""
+"""Advisories and letters that a stranger made up: they dead-letter nothing, overwrite nothing and block nothing."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ from nats.aio.client import Client
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.dead_letters import router as router_module
+from jsjobs.maintenance import router as router_module
 
 
 async def nothing_waits(plain: Client, namespace: str) -> bool:
@@ -74,15 +74,15 @@ async def test_a_forged_advisory_buries_nothing(jobs: JobService, plain: Client)
         go_on.set()
         assert await jobs.result(running) == 1
         assert await jobs.result(behind) == 2
-        assert await jobs.letters().list() == []
+        assert await jobs.dlq.list() == []
         true = await jobs.submit("nobody.knows", 4, priority="critical")
-        assert (await eventually(lambda: jobs.letters().find(true))).error_reason == "HandlerMissing"
+        assert (await eventually(lambda: jobs.dlq.find(true))).error_reason == "HandlerMissing"
 
 
 async def test_forged_letters_neither_block_nor_overwrite(
     jobs: JobService, plain: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(router_module, "_PATIENT_DELIVERIES", 2)
+    monkeypatch.setattr(router_module, "PATIENT_DELIVERIES", 2)
     go_on = asyncio.Event()
 
     @jobs.handler("waits")
@@ -100,7 +100,7 @@ async def test_forged_letters_neither_block_nor_overwrite(
         assert await jobs.result(done) == 1
         with jobs.request_context(tenant_id="acme"):
             dead = await jobs.submit("dies.of.no.handler", {"true": True})
-        row = await eventually(lambda: jobs.letters().find(dead))
+        row = await eventually(lambda: jobs.dlq.find(dead))
         running = await jobs.submit("waits", 2, duration="long")
 
         async def is_running() -> bool:
@@ -132,23 +132,23 @@ async def test_forged_letters_neither_block_nor_overwrite(
             for headers in (None, {"Jsjobs-Headers-Size": "9" * 5000}, {"Jsjobs-Headers-Size": "-1"}, odd):
                 await plain.jetstream().publish(f"{namespace}.dead.{token}", b"\x00forged\xff", headers=headers)
         await eventually(lambda: nothing_waits(plain, namespace))
-        rows = {letter.original_job_id: letter for letter in await jobs.letters().list(limit=1000)}
+        rows = {letter.original_job_id: letter for letter in await jobs.dlq.list(limit=1000)}
         assert done not in rows
         assert rows[dead] == row
         assert (await jobs.status(done)).status == "complete"
         assert (await jobs.status(running)).status == "processing"
         later = await jobs.submit("dies.of.no.handler", {"later": True}, priority="high")
-        assert (await eventually(lambda: jobs.letters().find(later))).payload == b'{"later":true}'
+        assert (await eventually(lambda: jobs.dlq.find(later))).payload == b'{"later":true}'
         go_on.set()
         with pytest.raises(JobService.Error, match="a true reason"):
             await jobs.result(running)
 
         async def is_told_truly() -> bool:
-            return (await jobs.letters().find(running)).payload == b"2"
+            return (await jobs.dlq.find(running)).payload == b"2"
 
         await eventually(is_told_truly)  # its letter is written after the entry that `result` saw
         await eventually(lambda: nothing_waits(plain, namespace))
-        true = await jobs.letters().find(running)
+        true = await jobs.dlq.find(running)
         assert (true.payload, true.error_reason) == (b"2", "Validation")
         assert [item["error"] for item in true.error_history] == ["Validation: dead for a true reason"]
 
@@ -157,7 +157,7 @@ async def test_forged_letters_neither_block_nor_overwrite(
 async def test_a_forged_letter_of_a_cancelled_job_is_dropped(
     jobs: JobService, plain: Client, monkeypatch: pytest.MonkeyPatch, entry: str
 ) -> None:
-    monkeypatch.setattr(router_module, "_PATIENT_DELIVERIES", 0)
+    monkeypatch.setattr(router_module, "PATIENT_DELIVERIES", 0)
     namespace = jobs.config.namespace
     job_id = await jobs.submit("note", 1)
     assert (await jobs.cancel(job_id)).status == "cancelled"
@@ -166,4 +166,4 @@ async def test_a_forged_letter_of_a_cancelled_job_is_dropped(
     await plain.jetstream().publish(f"{namespace}.dead.{job_id}", b"forged", headers={"Jsjobs-Reason": "Timeout"})
     async with jobs.router():
         await eventually(lambda: nothing_waits(plain, namespace))
-    assert await jobs.letters().list() == []
+    assert await jobs.dlq.list() == []

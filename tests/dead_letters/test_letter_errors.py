@@ -12,7 +12,7 @@ AT_ONCE = JobService.Retry(initial=0, max_retries=999)
 async def died(jobs: JobService, max_attempts: int) -> DeadLetter:
     job_id = await jobs.submit("t", max_attempts=max_attempts)
     async with jobs.worker(), jobs.router():
-        return await eventually(lambda: jobs.letters().find(job_id), within=60)
+        return await eventually(lambda: jobs.dlq.find(job_id), within=60)
 
 
 async def test_failures_far_apart_among_snoozes_are_all_in_the_row(jobs: JobService) -> None:

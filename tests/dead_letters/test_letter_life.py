@@ -12,8 +12,8 @@ from nats.js.api import RawStreamMsg
 from deliveries import set_max_deliver
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.jetstream.state import Conflict, Found, StateStore
-from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.jobs.state_store import Conflict, Found, StateStore
+from jsjobs.jetstream.protocol.names import Names
 from jsjobs.model.entry_text import text_of
 from jsjobs.model.errors import Reason
 from jsjobs.model.job import JobStatusResponse, Status, utc_now
@@ -44,7 +44,7 @@ async def test_a_dead_jobs_entry_ages_only_once_its_row_is_there(jobs: JobServic
         before = await stored_entry(plain, namespace, job_id)
         assert "Nats-TTL" not in (before.headers or {})
         async with jobs.router():
-            await eventually(lambda: jobs.letters().find(job_id))
+            await eventually(lambda: jobs.dlq.find(job_id))
 
             async def aging() -> RawStreamMsg | None:
                 entry = await stored_entry(plain, namespace, job_id)
@@ -73,7 +73,7 @@ async def test_a_dead_job_without_a_letter_gets_it_on_redelivery(jobs: JobServic
     dead = entry.failed(utc_now(), Reason.PROCESSING, "it broke")
     await store.write(dead, expected=0)
     async with jobs.worker(), jobs.router():
-        letter = await eventually(lambda: jobs.letters().find(job_id))
+        letter = await eventually(lambda: jobs.dlq.find(job_id))
 
         async def is_gone() -> bool:
             return await messages(plain, f"{jobs.config.namespace.upper()}_NORMAL") == 0
@@ -107,7 +107,7 @@ async def test_a_buried_jobs_late_completion_is_refused(
         # A worker that freezes in the middle of its handler.
         running = (await jobs.status(job_id)).started(utc_now(), "frozen")
         revision = await store.write(running, expected=0)
-        letter = await eventually(lambda: jobs.letters().find(job_id))
+        letter = await eventually(lambda: jobs.dlq.find(job_id))
         late = await refused(store, running.completed(utc_now()), revision)
         assert isinstance(late, Conflict)
         status = await jobs.status(job_id)
@@ -118,7 +118,7 @@ async def test_a_buried_jobs_late_completion_is_refused(
 
         await eventually(is_gone)
         await taken[0].ack()  # and its late ack harms nothing
-        rows = await jobs.letters().list()
+        rows = await jobs.dlq.list()
     assert [row.id for row in rows] == [letter.id]
     assert (letter.error_reason, letter.attempts, len(letter.error_history)) == ("MaxRetries", 1, 1)
 
@@ -148,10 +148,10 @@ async def test_a_given_up_message_with_a_broken_header_block_keeps_its_bytes(
             ids[f"critical-{json.loads(reply.data)['seq']}"] = block
 
         async def all_rows() -> bool:
-            return len(await jobs.letters().list()) == len(blocks)
+            return len(await jobs.dlq.list()) == len(blocks)
 
         await eventually(all_rows)
-        for letter in await jobs.letters().list():
+        for letter in await jobs.dlq.list():
             assert letter.headers_raw == ids.pop(letter.original_job_id)
             assert (letter.payload, letter.type, letter.error_reason) == (b"\x00\xff", "odd", "MaxRetries")
         assert not ids
@@ -176,7 +176,7 @@ async def test_a_job_that_ended_as_the_server_gave_it_up_is_only_removed(
 
         await eventually(is_gone)
         assert await jobs.result(job_id) == 7
-        assert await jobs.letters().list() == []
+        assert await jobs.dlq.list() == []
         found = await store.read(job_id)
     assert isinstance(found, Found)
     assert found.entry is not None

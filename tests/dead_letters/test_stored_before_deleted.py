@@ -9,8 +9,9 @@ from nats.aio.client import Client
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.protocol.names import Names
 from jsjobs.postgres.errors import DatabaseUnavailable
+from router_parts import cleaner_of, recorder_of
 
 Deploy = Callable[[JobService.Config], Awaitable[None]]
 
@@ -53,7 +54,7 @@ def without_postgres(settings_of: Callable[..., JobService.Config]) -> JobServic
 
 
 def letters_that_wait(caplog: pytest.LogCaptureFixture) -> int:
-    return sum(record.getMessage().startswith("the letter of ") for record in caplog.records)
+    return sum(record.getMessage().startswith("the dead-letter message of ") for record in caplog.records)
 
 
 async def test_a_dead_job_s_message_stays_until_its_letter_is_stored(
@@ -110,7 +111,7 @@ async def test_a_letter_stays_until_its_row_is_stored(deployment: Deployment, wi
         await eventually(is_refused_or_gone)
         assert await deployment.messages(letters) == 1
     async with jobs.router():
-        assert (await eventually(lambda: jobs.letters().find(job_id))).error_reason == "Validation"
+        assert (await eventually(lambda: jobs.dlq.find(job_id))).error_reason == "Validation"
         await eventually(lambda: deployment.is_empty(letters))
 
 
@@ -122,11 +123,11 @@ async def test_a_given_up_message_stays_until_its_row_is_stored(
     given_up = queue, int(job_id.partition("-")[2]), f"{jobs.config.namespace}.work.low.>"
     async with without_postgres:
         with pytest.raises(DatabaseUnavailable):
-            await without_postgres.router()._undertaker.bury(*given_up)
+            await recorder_of(without_postgres).dead_letter(*given_up)
     assert (await jobs.status(job_id)).status == "failed"
     assert await deployment.messages(queue) == 1
-    await jobs.router()._undertaker.bury(*given_up)
-    assert (await jobs.letters().find(job_id)).error_reason == "MaxRetries"
+    await recorder_of(jobs).dead_letter(*given_up)
+    assert (await jobs.dlq.find(job_id)).error_reason == "MaxRetries"
     assert await deployment.messages(queue) == 0
 
 
@@ -134,15 +135,15 @@ async def test_what_is_due_and_no_queue_takes_stays_until_its_letter_is_stored(
     deployment: Deployment, plain: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, logger="jsjobs.letters")
-    names, fired = deployment.names, deployment.jobs.router()._sweep._fired
+    names, fired = deployment.names, cleaner_of(deployment.jobs)
     await plain.jetstream().publish(f"{names.namespace}.due.nope.x.y", b"7")
     await deployment.take_letters_away()
-    await fired.clear()  # found once; the next look buries it
-    burying = asyncio.ensure_future(fired.clear())
-    await eventually(lambda: letters_that_wait(caplog) >= 3 or burying.done())
+    await fired.clear()  # found once; the next pass dead-letters it
+    clearing = asyncio.ensure_future(fired.clear())
+    await eventually(lambda: letters_that_wait(caplog) >= 3 or clearing.done())
     assert await deployment.messages(names.schedule_stream) == 1
     await deployment.bring_letters_back()
-    await burying
+    await clearing
     assert await deployment.messages(names.schedule_stream) == 0
     assert await deployment.messages(names.dead_stream) == 1
 

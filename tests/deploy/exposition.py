@@ -5,7 +5,7 @@ from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
 from prometheus_client import CollectorRegistry, generate_latest
 
-from jsjobs.telemetry.measures import Measures, QueueLook
+from jsjobs.telemetry.metrics import Measures, QueueLook
 
 COUNTED = (
     "jobs.submitted",

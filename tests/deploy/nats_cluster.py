@@ -11,7 +11,7 @@ from deployed import NODES, ROOT, SERVICES
 
 from bare_environment import bare_environment
 from facts import eventually, is_ok
-from jsjobs.embedded.nats import _find_binary
+from jsjobs.embedded.nats import find_binary
 
 PORTS = (4222, 6222, 8222)
 """Of clients, of routes between the nodes, and of monitoring: each node in its container has the same ones."""
@@ -59,7 +59,7 @@ class Cluster:
         log = (self.folder / f"{name}.log").open("ab")
         self.logs.append(log)
         self.processes[name] = subprocess.Popen(
-            [_find_binary(), *options],
+            [find_binary(), *options],
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=home,

@@ -7,9 +7,9 @@ from nats_cluster import Cluster
 from cancel_race import run_race
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.jetstream.connect import connected
-from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.topology import Topology
+from jsjobs.jetstream.client.connect import connected
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.topology.reconciler import TopologyReconciler
 from jsjobs.settings import Config
 
 pytestmark = pytest.mark.long
@@ -22,7 +22,9 @@ async def test_a_race_on_replicas(cluster: Cluster, monkeypatch: pytest.MonkeyPa
 
     async def applied() -> bool:
         async with connected(config) as connection:
-            await Topology(connection, Names("jobs"), config).apply()  # a new cluster's first leader may not stay
+            await TopologyReconciler(
+                connection, Names("jobs"), config
+            ).apply()  # a new cluster's first leader may not stay
         return True
 
     await eventually(applied, within=60)

@@ -10,12 +10,12 @@ from nats_cluster import Cluster
 from delayed_load import AGAIN, DelayedLoad, now
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.jetstream.api import call
-from jsjobs.jetstream.connect import connect
-from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.generations import read_live, read_stored
-from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.topology import Topology
+from jsjobs.jetstream.api.requests import call
+from jsjobs.jetstream.client.connect import connect
+from jsjobs.jetstream.client.connection import Connection
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.topology.generations import read_live, read_stored
+from jsjobs.jetstream.topology.reconciler import TopologyReconciler
 from jsjobs.model.job import Priority
 from jsjobs.settings import Config
 
@@ -37,7 +37,7 @@ async def over(config: Config) -> AsyncIterator[Connection]:
     connection = await connect(config)
 
     async def applied() -> bool:
-        await Topology(connection, NAMES, config).apply()  # a new cluster's first leader may not stay
+        await TopologyReconciler(connection, NAMES, config).apply()  # a new cluster's first leader may not stay
         return True
 
     await eventually(applied, within=60)
@@ -108,7 +108,7 @@ async def test_the_shards_are_changed_with_one_copy_while_jobs_fall_due(config: 
         await load.submit(jobs, 1500, after=4, within=10)
         async with jobs.worker():
             await load.reached(300, within=60)
-            await asyncio.wait_for(Topology(over, NAMES, wanted).apply(one_copy=True), 120)
+            await asyncio.wait_for(TopologyReconciler(over, NAMES, wanted).apply(one_copy=True), 120)
             await load.all_ran(within=90)
             await eventually(lambda: is_empty(over), within=60)
     load.check()
@@ -127,7 +127,7 @@ async def test_every_stream_gets_three_copies_while_jobs_fall_due(cluster: Clust
     async with JobService(one) as jobs:
 
         async def applied() -> bool:
-            await Topology(jobs.connection, NAMES, one).apply()
+            await TopologyReconciler(jobs.connection, NAMES, one).apply()
             return True
 
         await eventually(applied, within=60)
@@ -136,7 +136,7 @@ async def test_every_stream_gets_three_copies_while_jobs_fall_due(cluster: Clust
         await load.submit(jobs, 1500, after=4, within=10)
         async with jobs.worker():
             await load.reached(300, within=60)
-            await asyncio.wait_for(Topology(jobs.connection, NAMES, three).apply(), 150)
+            await asyncio.wait_for(TopologyReconciler(jobs.connection, NAMES, three).apply(), 150)
             await load.all_ran(within=90)
             await eventually(lambda: is_empty(jobs.connection), within=60)
         # Every stream changes its leader meanwhile: a lease that could not be confirmed is a job that runs again.

@@ -13,9 +13,9 @@ from nats_cluster import Cluster
 from bare_environment import bare_environment
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.jetstream.api import call
-from jsjobs.jetstream.connect import connect
-from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.api.requests import call
+from jsjobs.jetstream.client.connect import connect
+from jsjobs.jetstream.client.connection import Connection
 from jsjobs.settings import Config
 
 pytestmark = pytest.mark.long

@@ -11,8 +11,8 @@ import pytest
 from deployed import ALERTS, BOARD, SCALERS, panels, queries
 from prometheus_client.parser import text_string_to_metric_families
 
-from jsjobs.jetstream.declared import queue_stream, shard_consumer
-from jsjobs.jetstream.subjects import Generation, Names, Shard
+from jsjobs.jetstream.protocol.names import Generation, Names, Shard
+from jsjobs.jetstream.topology.declaration import queue_stream, shard_consumer
 from jsjobs.model.job import Priority
 from jsjobs.settings import Config
 

@@ -7,9 +7,9 @@ from diagnosis import becomes, ills
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.doctor import Severity
-from jsjobs.jetstream.connect import connected
-from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.topology import Topology
+from jsjobs.jetstream.client.connect import connected
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.topology.reconciler import TopologyReconciler
 
 pytestmark = pytest.mark.long
 
@@ -35,7 +35,7 @@ async def test_a_cluster_that_loses_its_nodes(cluster: Cluster, database_url: st
 
     async def is_applied() -> bool:
         async with connected(config) as connection:
-            await Topology(connection, Names("jobs"), config).apply()
+            await TopologyReconciler(connection, Names("jobs"), config).apply()
         return True
 
     async def is_well() -> bool:
@@ -56,5 +56,5 @@ async def test_a_cluster_that_loses_its_nodes(cluster: Cluster, database_url: st
         await eventually(is_told_of_all, within=60)
     cluster.kill("nats-3")
     finding = await becomes(config, "limits", Severity.PROBLEM, within=60)
-    assert "JetStream does not serve" in finding.what
+    assert "JetStream is not available" in finding.what
     assert "more than half of the servers" in finding.remedy

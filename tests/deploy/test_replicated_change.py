@@ -11,12 +11,12 @@ from nats_cluster import Cluster
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.jetstream.api import call
-from jsjobs.jetstream.connect import connect
-from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.generations import read_live, read_stored
-from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.topology import Topology
+from jsjobs.jetstream.api.requests import call
+from jsjobs.jetstream.client.connect import connect
+from jsjobs.jetstream.client.connection import Connection
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.topology.generations import read_live, read_stored
+from jsjobs.jetstream.topology.reconciler import TopologyReconciler
 from jsjobs.model.job import Priority
 from jsjobs.settings import Config
 
@@ -95,8 +95,8 @@ async def test_4_to_8_to_2_shards_with_three_copies_under_load(cluster: Cluster)
     load, services = Load(), [JobService(config) for _ in range(3)]
     connection = await connect(config)
 
-    def applying(shards: int, over: Connection = connection) -> Topology:
-        return Topology(over, NAMES, config.model_copy(update={"pools": {**config.pools, CRITICAL: shards}}))
+    def applying(shards: int, over: Connection = connection) -> TopologyReconciler:
+        return TopologyReconciler(over, NAMES, config.model_copy(update={"pools": {**config.pools, CRITICAL: shards}}))
 
     async def applied() -> bool:
         await applying(4).apply()

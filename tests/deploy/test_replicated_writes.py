@@ -7,12 +7,12 @@ from nats_cluster import Cluster
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.jetstream.api import call
-from jsjobs.jetstream.connect import connect
-from jsjobs.jetstream.room import find_no_room
-from jsjobs.jetstream.state import Conflict, StateStore
-from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.topology import Topology
+from jsjobs.jetstream.api.requests import call
+from jsjobs.jetstream.api.room import find_no_room
+from jsjobs.jetstream.client.connect import connect
+from jsjobs.jetstream.jobs.state_store import Conflict, StateStore
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.topology.reconciler import TopologyReconciler
 from jsjobs.model.job import JobStatusResponse, Priority, Status, utc_now
 from jsjobs.settings import Config
 
@@ -25,7 +25,7 @@ async def deployed(cluster: Cluster) -> Config:
     connection = await connect(config)
 
     async def applied() -> bool:
-        await Topology(connection, Names("jobs"), config).apply()  # a new cluster's first leader may not stay
+        await TopologyReconciler(connection, Names("jobs"), config).apply()  # a new cluster's first leader may not stay
         return True
 
     await eventually(applied, within=60)

@@ -6,13 +6,13 @@ import pytest
 from nats_cluster import Cluster
 
 from facts import eventually
-from jsjobs.jetstream import sourcing
-from jsjobs.jetstream.api import call
-from jsjobs.jetstream.connect import connect
-from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.sourcing import after_more_copies, see_that_it_sources
-from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.topology import Topology
+from jsjobs.jetstream.api.requests import call
+from jsjobs.jetstream.client.connect import connect
+from jsjobs.jetstream.client.connection import Connection
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.topology import source_recovery
+from jsjobs.jetstream.topology.reconciler import TopologyReconciler
+from jsjobs.jetstream.topology.source_recovery import after_more_copies, see_that_it_sources
 from jsjobs.settings import Config
 
 pytestmark = pytest.mark.long
@@ -40,18 +40,18 @@ async def test_a_queue_gets_another_leader_only_where_it_takes_nothing(
     over = await connect(config)
 
     async def applied() -> bool:
-        await Topology(over, NAMES, config).apply()  # a new cluster's first leader may not stay
+        await TopologyReconciler(over, NAMES, config).apply()  # a new cluster's first leader may not stay
         return True
 
     await eventually(applied, within=60)
-    monkeypatch.setattr(sourcing, "_WITHIN", 30.0)
+    monkeypatch.setattr(source_recovery, "WITHIN", 30.0)
     before = await leader(over, LOW)
     assert await see_that_it_sources(over, LOW)
     assert await leader(over, LOW) == before
 
     # The queue of a source that is gone hears nothing, whoever leads it.
     await call(over, f"CONSUMER.DELETE.{SCHEDULE}.{NAMES.source('low')}")
-    monkeypatch.setattr(sourcing, "_WITHIN", 12.0)
+    monkeypatch.setattr(source_recovery, "WITHIN", 12.0)
     assert not await see_that_it_sources(over, LOW)
     assert await leads_another(over, LOW, before)
 

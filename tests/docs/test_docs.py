@@ -13,14 +13,25 @@ from pathlib import Path
 import pytest
 
 from bare_environment import bare_environment
+from doc_pages import BLOCK, FILE, PAGES, ROOT, name_of, save_files
 from jsjobs.embedded.home import LocalServers
 
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 AT_ONCE = {"README.md"}
 """The page that everybody starts with; the others are run with the long tests."""
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-SERVING = ("jsjobs dev", "jsjobs worker", "jsjobs router", "jsjobs rpc")
+STOPPED = -signal.SIGTERM
+"""What an exit code says of a server that ends itself by the signal, once it has stopped."""
+SERVING = {
+    "jsjobs dev": ("ready", 0),
+    "jsjobs worker": ("ready", 0),
+    "jsjobs router": ("ready", 0),
+    "jsjobs rpc": ("ready", 0),
+    "uvicorn": ("running on http", STOPPED),
+    "flask": ("Running on http", STOPPED),
+    "python customer.py": ("ready", STOPPED),
+    "python django_shop.py runserver": ("Starting development server", STOPPED),
+}
+"""What runs until it is told to stop: what it says when it is ready, and its exit code."""
+PORT = re.compile(r"\b80\d\d\b")
 
 READERS_APP = """
 from jsjobs import JobService
@@ -51,6 +62,8 @@ class Reader:
         self.stack = stack
         self.env = bare_environment(counted=False)
         self.env["PATH"] = f"{Path(sys.executable).parent}:{self.env['PATH']}"
+        self.env["PYTHONUNBUFFERED"] = "1"  # what says that it is ready says so at once
+        self.ports: dict[str, str] = {}
         for name in ("benchmarks", "streams"):
             (folder / name).symlink_to(ROOT / name)
         (folder / "readers_app.py").write_text(READERS_APP)
@@ -72,6 +85,7 @@ class Reader:
         ):
             if placeholder in line:
                 line = line.replace(placeholder, find())
+        line = PORT.sub(self._free_port, line)
         done = subprocess.run(
             ["bash", "-c", line], cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=90, check=False
         )
@@ -80,15 +94,17 @@ class Reader:
 
     def serve(self, line: str) -> None:
         """Start what runs until it is told to stop; at the end it must stop in good order."""
+        said_when_ready, code = next(told for words, told in SERVING.items() if line.startswith(words))
+        line = PORT.sub(self._free_port, line)
         if line.startswith("jsjobs dev"):
             line += " --nats-port 0"  # other tests have a `jsjobs dev` of their own
         log = (self.folder / f"{len(list(self.folder.glob('*.log')))}.log").open("w+")
         process = subprocess.Popen(line.split(), cwd=self.folder, env=self.env, stdout=log, stderr=subprocess.STDOUT)
-        self.stack.callback(self._stop, process, line, log)
+        self.stack.callback(self._stop, process, line, log, code)
         for _ in range(600):
             said = Path(log.name).read_text()
             assert process.poll() is None, said
-            if "ready" in said:
+            if said_when_ready in said:
                 return
             try:
                 process.wait(0.05)
@@ -97,13 +113,20 @@ class Reader:
         raise AssertionError(f"{line} does not become ready:\n{said}")
 
     @staticmethod
-    def _stop(process: subprocess.Popen, line: str, log) -> None:
+    def _stop(process: subprocess.Popen, line: str, log, expected: int) -> None:
         process.send_signal(signal.SIGTERM)
         code = process.wait(60)
         said = Path(log.name).read_text()
         log.close()
-        assert code == 0, f"{line} ended with {code}:\n{said}"
+        assert code == expected, f"{line} ended with {code}:\n{said}"
         assert "Traceback" not in said, said
+
+    def _free_port(self, named: re.Match[str]) -> str:
+        """A free port in the place of the one that a page names: other tests may have that."""
+        if named[0] not in self.ports:
+            with socket.create_server(("127.0.0.1", 0)) as free:
+                self.ports[named[0]] = str(free.getsockname()[1])
+        return self.ports[named[0]]
 
     def _job_id(self) -> str:
         payload = '{"to": "x@example.org", "subject": "y"}'
@@ -134,7 +157,11 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "page",
-    [pytest.param(page, marks=[] if page.name in AT_ONCE else pytest.mark.long, id=page.name) for page in PAGES],
+    [
+        pytest.param(page, marks=[] if name_of(page) in AT_ONCE else pytest.mark.long, id=name_of(page))
+        for page in PAGES
+        if BLOCK.search(page.read_text())
+    ],
 )
 def test_a_page_does_what_it_says(page: Path, reader: Reader) -> None:
     text = page.read_text()
@@ -142,22 +169,18 @@ def test_a_page_does_what_it_says(page: Path, reader: Reader) -> None:
         reader.serve("jsjobs dev readers_app.py:jobs")
     ran = 0
     # Scripts first: a reader has saved them when the commands come.
-    for language, body in BLOCK.findall(text):
-        if language in {"python", "toml"}:
-            name = re.match(r"# (\w+\.(?:py|toml))\n", body)
-            assert name, f"a file of {page.name} does not say its name: {body[:60]}"
-            (reader.folder / name[1]).write_text(body)
+    save_files(page, reader.folder)
     for language, body in BLOCK.findall(text):
         if language == "python" and "asyncio.run(main())\n" in body and '"__main__"' not in body:
-            reader.run_script(re.match(r"# (.+)", body)[1])
+            reader.run_script(FILE.match(body)[1])
             ran += 1
         elif language == "sh":
             for line in body.strip().splitlines():
                 ran += type_line(line, reader)
         else:
-            # JavaScript is run by tests/node.
+            # JavaScript is run by tests/node, or beside its recipe.
             assert language in {"python", "toml", "", "text", "yaml", "js"}, language
-    assert ran or not BLOCK.search(text)
+    assert ran
     assert "\n# test_" not in text or "```sh\npytest" in text, "the page's tests are not run"
 
 
@@ -183,17 +206,33 @@ def type_line(line: str, reader: Reader) -> bool:
         assert line.endswith("&& .venv/bin/jsjobs demo") or line in (ROOT / ".ci" / "run").read_text()
     elif line.startswith("export "):
         assert "127.0.0.1" in line  # a reader's own servers; here the folder's are found
-    elif line.startswith(SERVING):
+    elif line.startswith(tuple(SERVING)):
         reader.serve(line)
     else:
         reader.run(line)
     return True
 
 
-def test_recipes_and_files_that_pages_name_exist() -> None:
+def test_just_recipes_files_and_headings_that_pages_name_exist() -> None:
     recipes = set(re.findall(r"^(\w+)[^:=\n]*:(?!=)", (ROOT / "justfile").read_text(), re.MULTILINE))
     for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
         text = page.read_text()
         assert set(re.findall(r"\bjust (\w+)`", text)) <= recipes, page
-        for link in re.findall(r"\]\(([^)#:]+)\)", text):
-            assert (page.parent / link).exists(), f"{page.name} links to {link}"
+        for link, heading in re.findall(r"\]\(([^)#:\s]*)(?:#([^)\s]+))?\)", text):
+            target = page.parent / link if link else page
+            assert target.exists(), f"{name_of(page)} links to {link}"
+            assert not heading or heading in anchors_of(target), f"{name_of(page)} links to {link}#{heading}"
+
+
+def test_the_index_names_every_page_with_its_question() -> None:
+    index = ROOT / "docs" / "README.md"
+    lines = [line for line in index.read_text().splitlines() if line.startswith("- ")]
+    named = {index.parent / re.search(r"\]\(([^)#]+)", line)[1] for line in lines}
+    assert named == {page for page in PAGES if page.name != "README.md"}
+    assert [line for line in lines if not line.endswith("?")] == []
+
+
+def anchors_of(page: Path) -> set[str]:
+    """The anchors that GitHub gives a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", BLOCK.sub("", page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

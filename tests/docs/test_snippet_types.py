@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from doc_pages import PAGES, ROOT, name_of
 from type_checkers import basedpyright_says, mypy_says
 
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SNIPPET = re.compile(r"^```python\n# (\w+\.py)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OF_NATS_PY = "# pyright: reportUnknownMemberType=false\n"
 """Plain nats-py leaves some parameters without types."""
@@ -20,9 +19,9 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 def snippets(tmp_path: Path) -> Path:
     """A folder with one folder for each page, in which its snippets are modules, and one for the examples."""
     folder = tmp_path / "snippets"
-    found = {page.stem.lower(): SNIPPET.findall(page.read_text()) for page in PAGES}
+    found = {name_of(page).removesuffix(".md").replace("/", "-"): SNIPPET.findall(page.read_text()) for page in PAGES}
     found["examples"] = [(file.name, file.read_text()) for file in (ROOT / "examples").rglob("*.py")]
-    assert all(found[name] for name in ("readme", "publishing", "workers", "examples"))
+    assert all(found[name] for name in ("README", "docs-publishing", "docs-recipes-fan-out", "examples"))
     for page, modules in found.items():
         for name, text in modules:
             (folder / page).mkdir(parents=True, exist_ok=True)

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from jsjobs import JobService
-from jsjobs.doctor import Finding, Severity, examination, examine
-from jsjobs.doctor.patient import Patient
+from jsjobs.doctor import Finding, Severity, examine, runner
+from jsjobs.doctor.deployment import Deployment
 from jsjobs.postgres import database as database_module
 
 Deploy = Callable[[JobService.Config], Awaitable[None]]
@@ -24,23 +24,23 @@ async def examined(config: JobService.Config) -> dict[str, list[Finding]]:
     return found
 
 
-@pytest.mark.parametrize("group", ["_OF_SERVERS", "_OF_STREAMS", "_OF_SHARDS"])
+@pytest.mark.parametrize("group", ["OF_SERVERS", "OF_STREAMS", "OF_SHARDS"])
 async def test_a_check_that_hangs_is_told_beside_what_the_others_found(
     config: JobService.Config, deploy: Deploy, monkeypatch: pytest.MonkeyPatch, group: str
 ) -> None:
-    async def hangs(_: Patient) -> AsyncIterator[Finding]:
+    async def hangs(_: Deployment) -> AsyncIterator[Finding]:
         yield Finding("hangs", Severity.NOTE, "this much was seen", "", "nothing")
         await asyncio.sleep(3600)
 
     await deploy(config)
     others = await examined(config)
-    checks = getattr(examination, group)
-    monkeypatch.setattr(examination, group, (examination._Check("hangs", hangs, "all is well"), *checks))
-    monkeypatch.setattr(examination, "_WITHIN", 2.0)
+    checks = getattr(runner, group)
+    monkeypatch.setattr(runner, group, (runner.Check("hangs", hangs, "all is well"), *checks))
+    monkeypatch.setattr(runner, "WITHIN", 2.0)
     found = await examined(config)
     seen, told = found.pop("hangs")
     assert seen.what == "this much was seen"
-    assert (told.severity, told.what) == (Severity.WARNING, "this could not be looked at: no answer within 2 s")
+    assert (told.severity, told.what) == (Severity.WARNING, "this could not be checked: no answer within 2 s")
     assert told.remedy
     assert found.keys() == others.keys()
 
@@ -48,7 +48,7 @@ async def test_a_check_that_hangs_is_told_beside_what_the_others_found(
 async def test_a_database_that_does_not_answer_is_told_in_time(
     settings_of: Callable[..., JobService.Config], deploy: Deploy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database_module, "_CONNECT_TIMEOUT", 0.5)
+    monkeypatch.setattr(database_module, "CONNECT_TIMEOUT", 0.5)
     asked = list[asyncio.StreamWriter]()
 
     async def listen(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -64,4 +64,4 @@ async def test_a_database_that_does_not_answer_is_told_in_time(
             writer.transport.abort()
     assert asked
     assert told.severity is Severity.PROBLEM
-    assert "gave no answer in time" in told.what
+    assert "did not answer in time" in told.what

@@ -10,9 +10,9 @@ from diagnosis import becomes, ills, texts, the_ill
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.doctor import Severity
-from jsjobs.doctor.database import judged
+from jsjobs.doctor.checks.database import judged
 from jsjobs.embedded.postgres import PostgresServer
-from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.protocol.names import Names
 from jsjobs.postgres.checkup import Checkup
 from jsjobs.postgres.database import Database
 from jsjobs.postgres.migrate import migrate, pending
@@ -32,9 +32,9 @@ async def test_letters_without_a_router(settings_of: Make, deploy: Deploy) -> No
         async with jobs.worker():
             await jobs.submit("nobody-knows-it", 1)
             at_once, later = [await becomes(config, "letters", how) for how in (Severity.WARNING, Severity.PROBLEM)]
-        assert "letters wait: 1," in at_once.what
+        assert "dead letters are pending: 1," in at_once.what
         assert later.where == Names(config.namespace).dead_stream
-        assert "no router is there" in later.what
+        assert "no router is running" in later.what
         assert "`jsjobs router`" in later.remedy
         async with jobs.router():
 
@@ -51,8 +51,8 @@ async def test_letters_while_postgres_is_down(settings_of: Make, deploy: Deploy)
         await jobs.submit("nobody-knows-it", 1)
         letters = await becomes(config, "letters", Severity.PROBLEM)
         found = await ills(config)
-    assert "a router is there, but cannot bring them into Postgres" in letters.what
-    assert "see that Postgres is up" in letters.remedy
+    assert "a router is running, but cannot store them in Postgres" in letters.what
+    assert "check that Postgres is up" in letters.remedy
     (database,) = found["database"]
     assert (database.severity, database.where) == (Severity.PROBLEM, "127.0.0.1:9/jsjobs")
     assert "set DATABASE_URL" in database.remedy
@@ -67,7 +67,7 @@ async def test_what_is_due_and_finds_its_queue_full(settings_of: Make, deploy: D
         await jobs.submit("t", 2, priority="low", delay=0.1)
         finding = await becomes(config, "due", Severity.PROBLEM)
         assert finding.where == "low"
-        assert "its queue does not take jobs that are due: 1," in finding.what
+        assert "its queue does not take due jobs: 1," in finding.what
         assert "see capacity" in finding.remedy
         assert "capacity" in await ills(config)
 
@@ -200,11 +200,11 @@ def test_a_connection_that_others_can_read(place: str, is_far: bool) -> None:
     ("environ", "said"),
     [
         ({"JSJOBS_REPLICAS": "3", "JSJOBS_HEALTH_PORT": "1", "jsjobs_scale": "2", "PATH": "x"}, []),
-        ({"JSJOBS_REPLICA": "the-secret"}, ["is JSJOBS_REPLICAS meant?"]),
+        ({"JSJOBS_REPLICA": "the-secret"}, ["did you mean JSJOBS_REPLICAS?"]),
         ({"JSJOBS_XYZZY": "the-secret"}, ["remove it"]),
         (
             {"JSJOBS_HEALTHPORT": "1", "JSJOBS_NATS_URLS": "x"},
-            ["is JSJOBS_HEALTH_PORT meant?", "is JSJOBS_NATS_URL meant?"],
+            ["did you mean JSJOBS_HEALTH_PORT?", "did you mean JSJOBS_NATS_URL?"],
         ),
     ],
 )

@@ -17,10 +17,10 @@ from diagnosis import ills, texts, the_ill
 from jsjobs import JobService
 from jsjobs.doctor import Severity
 from jsjobs.embedded.nats import NatsServer
-from jsjobs.jetstream.connect import connected
-from jsjobs.jetstream.servers import look_at_servers
-from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.topology import Topology
+from jsjobs.jetstream.api.account import look_at_servers
+from jsjobs.jetstream.client.connect import connected
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.topology.reconciler import TopologyReconciler
 from old_server import VERSION, old_server
 
 DOCS = Path(__file__).parents[2] / "docs" / "doctor.md"
@@ -52,7 +52,7 @@ async def applied(settings_of: Make, url: str, **given: object) -> JobService.Co
     """Settings of a user who may do everything, whose streams exist."""
     config = settings_of(nats_url=url.replace("USER", "app"), **given)
     async with connected(config) as connection:
-        await Topology(connection, Names(config.namespace), config).apply()
+        await TopologyReconciler(connection, Names(config.namespace), config).apply()
     return config
 
 
@@ -180,7 +180,7 @@ async def test_an_account_without_jetstream(settings_of: Make, tmp_path: Path) -
         found = await ills(settings_of(nats_url=url.replace("USER", "app")))
     (finding,) = found["limits"]
     assert finding.severity is Severity.PROBLEM
-    assert "JetStream does not serve" in finding.what
+    assert "JetStream is not available" in finding.what
     assert "jetstream: enabled" in finding.remedy
     assert "declared" not in found
 
@@ -191,7 +191,7 @@ async def test_limits_of_the_account_that_are_near(settings_of: Make, tmp_path: 
         found = await ills(await applied(settings_of, url))
     storage, streams = found["limits"]
     assert (storage.severity, streams.severity) == (Severity.WARNING, Severity.PROBLEM)
-    assert "bytes of storage are taken" in storage.what
+    assert "bytes of storage are used" in storage.what
     assert "8 of 8 streams" in streams.what
     assert "max_streams" in streams.remedy
 
@@ -231,7 +231,7 @@ async def test_with_the_configuration_of_the_docs_all_is_on_disk_at_once_and_see
 
 async def test_sync_settings_that_cannot_be_seen(config: JobService.Config) -> None:
     (sync,) = (await ills(config))["sync"]
-    assert "cannot be seen" in sync.what
+    assert "cannot see" in sync.what
     assert "sync_interval: always" in sync.remedy
     assert "$SYS.REQ.SERVER.PING.JSZ" in sync.remedy
 

@@ -13,10 +13,10 @@ from diagnosis import becomes, ills, the_ill
 from facts import eventually, is_processing
 from jsjobs import JobService
 from jsjobs.doctor import Severity
-from jsjobs.doctor.patient import utc_now
-from jsjobs.jetstream.api import call
-from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.subjects import Names
+from jsjobs.doctor.deployment import utc_now
+from jsjobs.jetstream.api.requests import call
+from jsjobs.jetstream.client.connection import Connection
+from jsjobs.jetstream.protocol.names import Names
 from jsjobs.model.times import rfc3339
 
 Make = Callable[..., JobService.Config]
@@ -44,7 +44,7 @@ async def test_pauses_of_a_priority(jobs: JobService) -> None:
     high, low = (await ills(jobs.config))["paused"]
     assert (high.severity, low.severity) == (Severity.NOTE, Severity.NOTE)
     assert "paused until 20" in high.what
-    assert "paused until somebody resumes it; jobs waiting: 0" in low.what
+    assert "paused until you resume it; jobs waiting: 0" in low.what
     assert "jsjobs resume low" in low.remedy
     await jobs.submit("t", 1, priority="low")
     _, low = (await ills(jobs.config))["paused"]
@@ -66,13 +66,13 @@ async def test_a_pause_of_one_shard_alone(jobs: JobService, connection: Connecti
 
 async def test_jobs_without_a_worker(jobs: JobService) -> None:
     nobody = await the_ill(jobs.config, "workers")
-    assert (nobody.severity, nobody.what) == (Severity.NOTE, "no worker is there; no job waits for one")
+    assert (nobody.severity, nobody.what) == (Severity.NOTE, "no worker is running; no job waits for one")
     await jobs.submit("t", 1, priority="low")
     await jobs.submit("t", 2, priority="low")
     at_once, later = await the_ill(jobs.config, "workers"), await becomes(jobs.config, "workers", Severity.PROBLEM)
     assert at_once.severity is Severity.WARNING
     assert later.where == "low-1x1-0"
-    assert "no worker is there, and jobs wait: 2, the first for" in later.what
+    assert "no worker is running, and jobs wait: 2, the first for" in later.what
     assert "jsjobs worker" in later.remedy
 
 
@@ -82,7 +82,7 @@ async def test_a_job_whose_worker_is_gone(jobs: JobService, plain: Client) -> No
     await eventually(lambda: taken)
     await plain.close()
     finding = await becomes(jobs.config, "workers", Severity.PROBLEM)
-    assert "no worker is there, and jobs wait: 1" in finding.what
+    assert "no worker is running, and jobs wait: 1" in finding.what
 
 
 async def test_shards_that_nobody_listens_to_while_others_work(jobs: JobService, plain: Client) -> None:
@@ -100,6 +100,11 @@ async def test_a_shard_that_stands_still(jobs: JobService, plain: Client, connec
     await call(connection, pausing, {"pause_until": (utc_now() + timedelta(hours=1)).isoformat()})
     delivered = await listen(plain, jobs.config.namespace, "low-1x1-0", b"+ACK")
     await jobs.submit("t", 1, priority="low")
+
+    async def has_heard_of_it() -> bool:
+        return bool((await call(connection, f"CONSUMER.INFO.{stream}.low-1x1-0"))["num_pending"])
+
+    await eventually(has_heard_of_it)  # and goes back to sleep, since it is paused
     await call(connection, pausing, {})
     finding = await becomes(jobs.config, "stalled", Severity.PROBLEM)
     assert finding.where == "low-1x1-0"

@@ -9,10 +9,10 @@ from full_storage import LimitedServer, fill, make_room
 from jsjobs import JobService
 from jsjobs.doctor import Severity, examine
 from jsjobs.embedded.nats import NatsServer
-from jsjobs.jetstream.api import call
-from jsjobs.jetstream.connect import connected
-from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.api.requests import call
+from jsjobs.jetstream.client.connect import connected
+from jsjobs.jetstream.client.connection import Connection
+from jsjobs.jetstream.protocol.names import Names
 
 Make = Callable[..., JobService.Config]
 
@@ -55,7 +55,7 @@ async def test_a_full_account_is_a_problem(settings_of: Make, tmp_path: Path) ->
             await fill(connection)
             finding = await the_ill(config, "limits")
     assert finding.severity is Severity.PROBLEM
-    assert "of 20,971,520 bytes of storage are taken" in finding.what
+    assert "of 20,971,520 bytes of storage are used" in finding.what
 
 
 async def test_how_near_a_server_is_to_its_limit_is_seen_where_the_account_may_ask(
@@ -73,7 +73,7 @@ async def test_how_near_a_server_is_to_its_limit_is_seen_where_the_account_may_a
                 await connection.ask(b"filler", b"x" * 500_000)
         near, promised = (await ills(config))["storage"]
     assert (near.severity, promised.severity) == (Severity.WARNING, Severity.WARNING)
-    assert "of 20,971,520 bytes of its storage are taken" in near.what
+    assert "of 20,971,520 bytes of its storage are used" in near.what
     assert "its streams may hold" in promised.what
     assert "JSJOBS_QUEUE_BYTES" in promised.remedy
 

@@ -7,10 +7,10 @@ from nats.aio.client import Client
 from diagnosis import ills, the_ill
 from jsjobs import JobService
 from jsjobs.doctor import Severity
-from jsjobs.jetstream.api import call
-from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.topology import Topology
+from jsjobs.jetstream.api.requests import call
+from jsjobs.jetstream.client.connection import Connection
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.topology.reconciler import TopologyReconciler
 
 Make = Callable[..., JobService.Config]
 Deploy = Callable[[JobService.Config], Awaitable[None]]
@@ -51,18 +51,18 @@ async def test_what_is_missing_and_what_differs(jobs: JobService, connection: Co
     said = {finding.where: (finding.severity, finding.what, finding.remedy) for finding in found["declared"]}
     apply = "jsjobs streams apply"
     assert said == {
-        names.progress_stream: (Severity.PROBLEM, "it is not there", apply),
-        "consumer high-1x3-1": (Severity.PROBLEM, "it is not there", apply),
+        names.progress_stream: (Severity.PROBLEM, "it is missing", apply),
+        "consumer high-1x3-1": (Severity.PROBLEM, "it is missing", apply),
         names.stream("low"): (
             Severity.WARNING,
-            "it is not as declared: duplicate_window is 10000000000, not 120000000000",
+            "it differs from the declaration: duplicate_window is 10000000000, not 120000000000",
             apply,
         ),
     }
     (short,) = found["duplicates"]
     assert (short.severity, short.where) == (Severity.NOTE, names.stream("low"))
     assert "remembered for 10 s" in short.what
-    await Topology(connection, names, config).apply()
+    await TopologyReconciler(connection, names, config).apply()
     assert not {"declared", "duplicates"} & set(await ills(config))
 
 
@@ -75,7 +75,7 @@ async def test_a_backoff_on_a_shard_is_not_as_declared_and_taken_away(jobs: JobS
     finding = await the_ill(config, "declared")
     assert (finding.severity, finding.where) == (Severity.WARNING, "consumer low-1x1-0")
     assert "backoff is [2000000000, 4000000000]" in finding.what
-    await Topology(connection, names, config).apply()
+    await TopologyReconciler(connection, names, config).apply()
     assert "declared" not in await ills(config)
     assert "backoff" not in (await call(connection, f"CONSUMER.INFO.{stream}.low-1x1-0"))["config"]
 
@@ -96,7 +96,7 @@ async def test_what_apply_would_refuse(jobs: JobService, settings_of: Make) -> N
     (finding,) = [one for one in found if one.where == Names(jobs.config.namespace).stream("low")]
     assert finding.severity is Severity.PROBLEM
     assert "more than the 1048576 asked for" in finding.what
-    assert "settle that first" in finding.remedy
+    assert "resolve that first" in finding.remedy
 
 
 async def test_a_change_of_shards_that_is_not_finished(
@@ -104,11 +104,11 @@ async def test_a_change_of_shards_that_is_not_finished(
 ) -> None:
     config = settings_of(pools={"low": 2})
     await jobs.submit("t", 1, priority="low")
-    await Topology(connection, Names(config.namespace), config).apply(wait=False)
+    await TopologyReconciler(connection, Names(config.namespace), config).apply(wait=False)
     found = await ills(config)
     (finding,) = found["change"]
     assert (finding.severity, finding.where) == (Severity.WARNING, "low")
-    assert "from 1x1 to 2x2; jobs left in the old ones: 1: no worker takes them" in finding.what
+    assert "from 1x1 to 2x2; jobs left in the old ones: 1: no worker listens" in finding.what
     assert "jsjobs streams apply" in finding.remedy
     assert "declared" not in found
 
@@ -117,7 +117,7 @@ async def test_a_change_of_shards_that_is_not_finished(
         return payload
 
     async with jobs.worker():
-        await Topology(connection, Names(config.namespace), config).apply()
+        await TopologyReconciler(connection, Names(config.namespace), config).apply()
         assert "change" not in await ills(config)
 
 
@@ -135,8 +135,8 @@ async def test_what_nobody_here_asks_for_is_kept_and_said(
     found = (await ills(config))["declared"]
     assert {finding.severity for finding in found} == {Severity.NOTE}
     assert {finding.where: finding.what for finding in found} == {
-        "shards normal": "the server has 64, which is kept; no setting here asks for the default of 2",
-        "capacity": "the server has 500, which is kept; no setting here asks for the default of 1,000,000",
+        "shards normal": "the server has 64, which is kept; the default would be 2",
+        "capacity": "the server has 500, which is kept; the default would be 1,000,000",
     }
     assert not any("streams apply" in finding.remedy for finding in found)
     assert any("JSJOBS_POOLS" in finding.remedy for finding in found)

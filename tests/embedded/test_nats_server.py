@@ -108,7 +108,7 @@ def test_a_preferred_port_that_another_process_is_first_to_take_is_let_go(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         looks = iter([True])  # free at the first look, and taken from then on
-        monkeypatch.setattr("jsjobs.embedded.nats._is_free", lambda _: next(looks, False))
+        monkeypatch.setattr("jsjobs.embedded.nats.is_free", lambda _: next(looks, False))
         with NatsServer(tmp_path, preferred_port=port) as server:
             assert server.url != f"nats://127.0.0.1:{port}"
 

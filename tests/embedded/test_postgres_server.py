@@ -196,12 +196,12 @@ def test_as_root_no_folder_is_opened_to_the_world(postgres_server: PostgresServe
 async def test_as_root_an_install_in_a_private_folder_is_copied(
     tmp_path: Path, postgres_at: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    binaries = postgres_place._find_binaries()
+    binaries = postgres_place.find_binaries()
     packages = tmp_path / "packages"
     packages.mkdir(mode=0o700)
     for name in (binaries.parents[1].name, f"{binaries.parents[1].name}.libs"):
         (packages / name).symlink_to(binaries.parents[2] / name)
-    monkeypatch.setattr(postgres_place, "_find_binaries", lambda: packages.joinpath(*binaries.parts[-3:]))
+    monkeypatch.setattr(postgres_place, "find_binaries", lambda: packages.joinpath(*binaries.parts[-3:]))
     server = postgres_at(tmp_path / "home")
     server.start()
     assert await ask(server.url, "SELECT 1") == 1

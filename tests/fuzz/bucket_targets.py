@@ -14,30 +14,33 @@ from pydantic import ValidationError
 from target import NAMES, NOW, SEPARATOR, Answering, Target, at_once, in_a_loop, parts, refused
 
 from jsjobs import JobService
-from jsjobs.cli.job_view import print_status
+from jsjobs.cli.commands.job_view import print_status
 from jsjobs.cli.output import dumps
-from jsjobs.dead_letters.build import row
-from jsjobs.jetstream import batches as batches_module
-from jsjobs.jetstream.acknowledgements import answer_of, refusal
-from jsjobs.jetstream.answers import Reply
-from jsjobs.jetstream.api import call
-from jsjobs.jetstream.batches import Batches
-from jsjobs.jetstream.follow import may_tell_end
-from jsjobs.jetstream.generations import MAX_GENERATIONS, read_live
-from jsjobs.jetstream.incoming import read_job
-from jsjobs.jetstream.letters import Letter
-from jsjobs.jetstream.periodic import Periodic, definition_of
-from jsjobs.jetstream.schedule import read_schedule
-from jsjobs.jetstream.state import StateStore, UnreadableEntry
-from jsjobs.jetstream.stored import StoredMessage, find_at_leader, find_stored
+from jsjobs.dead_letters.row import row
+from jsjobs.jetstream.api.account import account_info
+from jsjobs.jetstream.api.consumers import consumer_info, list_consumers
+from jsjobs.jetstream.api.errors import Refusal
+from jsjobs.jetstream.api.messages import StoredMessage, find_at_leader, find_stored
+from jsjobs.jetstream.api.publish import answer_of, refusal
+from jsjobs.jetstream.api.requests import call
+from jsjobs.jetstream.api.streams import stream_info
+from jsjobs.jetstream.client.requests import Reply
+from jsjobs.jetstream.jobs.dead_letter_message import Letter
+from jsjobs.jetstream.jobs.message import read_job
+from jsjobs.jetstream.jobs.state_store import StateStore, UnreadableEntry
+from jsjobs.jetstream.schedules.periodic import Periodic, definition_of
+from jsjobs.jetstream.schedules.schedule import read_schedule
+from jsjobs.jetstream.topology.generations import MAX_GENERATIONS, read_live
+from jsjobs.jetstream.tracking import batches as batches_module
+from jsjobs.jetstream.tracking.batches import Batches
+from jsjobs.jetstream.tracking.follower import may_tell_end
 from jsjobs.model.errors import JobError, Reason
-from jsjobs.model.job import JobStatusResponse, failure, new_status
-from jsjobs.model.progress import ProgressUpdate
+from jsjobs.model.job import JobStatusResponse, ProgressUpdate, failure, new_status
 from jsjobs.model.retry import Retry
 from jsjobs.settings import MAX_SHARDS
-from jsjobs.worker.decision import decide
+from jsjobs.worker.claim_decision import decide
 
-batches_module._LAG = 0  # no replica lags behind here
+batches_module.LAG = 0  # no replica lags behind here
 JOB = read_job(NAMES, STORED, b"", b"1", sequence=7, stored_at=NOW)
 POLICY = Retry()
 _JOB_ID = re.compile(rb'"job_id": ?"([a-z0-9-]+)"')
@@ -178,13 +181,29 @@ def schedule(data: bytes) -> bool:
     return taken == 3
 
 
+_STREAM = (
+    b'{"config":{"name":"JOBS_HIGH","num_replicas":3,"subject_transform":{"src":"a","dest":"b"}},"state":{"messages":1,'
+    b'"first_ts":"2026-11-22T12:00:00.1Z","subjects":{"a":1}},"created":"2026-11-22T12:00:00Z","ts":"2026-11-22T12:00:01Z",'
+    b'"cluster":{"leader":"n1","replicas":[{"name":"n2","current":true,"active":5}]},"sources":[{"active":-1,"seq":7}]}'
+)
+_CONSUMER = (
+    b'{"stream_name":"JOBS_HIGH","name":"high-1x3-0","config":{"ack_wait":30000000000,"pause_until":"2026-11-22T12:00:00Z"},'
+    b'"created":"2026-11-22T12:00:00Z","ts":"2026-11-22T12:00:01Z","delivered":{"consumer_seq":1,"stream_seq":2},'
+    b'"ack_floor":{"consumer_seq":0,"stream_seq":0},"num_pending":1,"num_ack_pending":1,"num_redelivered":0,"paused":true}'
+)
+
+
 def answers(data: bytes) -> bool:
     """An answer to any question, perhaps not the server's: read, or refused as such."""
     block, body = parts(data, 2)
     connection: Any = Answering(block, body)
     queued = new_status({"job_id": "normal-7"})
     questions = (
-        lambda: call(connection, "STREAM.INFO.JOBS_HIGH"),
+        lambda: call(connection, "INFO"),
+        lambda: account_info(connection),
+        lambda: stream_info(connection, "JOBS_HIGH"),
+        lambda: consumer_info(connection, "JOBS_HIGH", "high-1x3-0"),
+        lambda: _listed(connection),
         lambda: find_stored(connection, "JOBS_HIGH", {"seq": 7}),
         lambda: find_at_leader(connection, "JOBS_HIGH", {"seq": 7}),
         lambda: StateStore(connection, NAMES).read("normal-7"),
@@ -204,9 +223,13 @@ def answers(data: bytes) -> bool:
 
 async def _published(connection: Any) -> None:
     answer = answer_of(await connection.ask())
-    if "error" in answer:
-        raise refusal(answer["error"])
-    int(answer["seq"])
+    if isinstance(answer, Refusal):
+        raise refusal(answer)
+
+
+async def _listed(connection: Any) -> None:
+    async for _ in list_consumers(connection, "JOBS_HIGH"):
+        pass
 
 
 TARGETS = (
@@ -254,6 +277,9 @@ TARGETS = (
             SEPARATOR.join((b"", b'{"stream":"JOBS_HIGH","seq":7,"duplicate":true}')),
             SEPARATOR.join((b"", b'{"error":{"code":400,"err_code":10071,"description":"wrong last sequence: 3"}}')),
             SEPARATOR.join((b"NATS/1.0 404 Message Not Found\r\n\r\n", b"")),
+            SEPARATOR.join((b"", _STREAM)),
+            SEPARATOR.join((b"", _CONSUMER)),
+            SEPARATOR.join((b"", b'{"total":1,"offset":0,"limit":256,"consumers":[%b]}' % _CONSUMER)),
             SEPARATOR.join(
                 (
                     b"",

@@ -11,11 +11,11 @@ from target import NAMES, NOW, SEPARATOR, Target, parts, refused, text_of
 
 from jsjobs.cli.durations import format_duration, parse_duration, parse_moment
 from jsjobs.cli.output import dumps, plain
-from jsjobs.jetstream.errors import without_secrets
-from jsjobs.jetstream.ids import checked_id, digest_of, is_given_id, parse_plain_id
-from jsjobs.jetstream.subjects import Names, checked_type, entity_token
-from jsjobs.jetstream.wire import parse_attempts, parse_timeout
-from jsjobs.jetstream.wire import parse_duration as parse_duration_word
+from jsjobs.jetstream.client.errors import without_secrets
+from jsjobs.jetstream.protocol.headers import parse_attempts, parse_timeout
+from jsjobs.jetstream.protocol.headers import parse_duration as parse_duration_word
+from jsjobs.jetstream.protocol.job_ids import checked_id, digest_of, is_given_id, parse_plain_id
+from jsjobs.jetstream.protocol.names import Names, checked_type, entity_token
 from jsjobs.logs import JobFields, JsonFormatter, TextFormatter
 from jsjobs.model.batch import ids_of, runs_of
 from jsjobs.model.context import RequestContext, checked_name, enter_context

@@ -25,12 +25,13 @@ from bare_environment import bare_environment
 from jsjobs import JobService
 from jsjobs.embedded.nats import NatsServer
 from jsjobs.embedded.postgres import PostgresServer
-from jsjobs.jetstream.connect import connected
-from jsjobs.jetstream.stored import stored
-from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.topology import Topology
+from jsjobs.jetstream.api.messages import stored
+from jsjobs.jetstream.client.connect import connected
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.topology.reconciler import TopologyReconciler
 from jsjobs.postgres.database import Database
 from jsjobs.postgres.migrate import migrate
+from stream_facts import messages_in
 
 APP = """
 from jsjobs import JobService
@@ -53,7 +54,7 @@ def apart(payload):
 CHUNK = 500
 """Hostile messages between two looks whether the good jobs among them have ended."""
 PATIENCE = 150
-"""Seconds in which what is left is settled: what no shard takes is buried when it was seen twice, `ack_wait` apart."""
+"""Seconds in which what is left is settled: what no shard takes is dead-lettered when it was seen twice, `ack_wait` apart."""
 MOST_MEMORY = 400
 """MiB that the worker's process may take."""
 
@@ -133,7 +134,7 @@ async def flood(config: JobService.Config, seed: int, messages: int, folder: Pat
                     print(f"{sum(report.sent.values()):,} sent, {report.memory[-1]:.0f} MiB", flush=True)
         async with jobs.router() as router:
             await drained(jobs, router, report)
-        report.letters = await jobs.letters().count()
+        report.letters = await jobs.dlq.count()
     return report
 
 
@@ -147,10 +148,10 @@ async def _outcomes(jobs: JobService, ids: list[str]) -> AsyncIterator[tuple[str
 
 async def drained(jobs: JobService, router: Any, report: Report) -> None:
     """Sweep until nothing waits in a queue, or for a router."""
-    names, js = Names(jobs.config.namespace), jobs.connection.jetstream()
+    names = Names(jobs.config.namespace)
     streams = [names.dead_stream, *(names.stream(each) for each in JobService.Priority)]
     deadline = time.monotonic() + PATIENCE
-    while left := {each: n for each in streams if (n := (await js.stream_info(each)).state.messages)}:
+    while left := {each: n for each in streams if (n := await messages_in(jobs.connection, each))}:
         await router.sweep()
         if time.monotonic() > deadline:
             kept = [message.subject for each in left async for message in stored(jobs.connection, each)]
@@ -186,7 +187,7 @@ async def worker(config: JobService.Config, folder: Path, report: Report) -> Asy
             if code := await child.wait():
                 report.wrong.append(f"the worker ended with {code} when it was told to stop")
         report.log = log.read_text("utf-8", "backslashreplace")
-    for sign in ("Traceback", "could not be handled", "unexpected way", "\x1b", "\0"):
+    for sign in ("Traceback", "could not be handled", "unexpectedly", "\x1b", "\0"):
         if sign in report.log:
             report.wrong.append(f"{sign!r} stands in the log")
     if max(report.memory, default=0) > MOST_MEMORY:
@@ -207,7 +208,7 @@ def run(seed: int, messages: int) -> bool:
 
 async def _run(config: JobService.Config, seed: int, messages: int, folder: Path) -> bool:
     async with connected(config) as connection:
-        await Topology(connection, Names(config.namespace), config).apply()
+        await TopologyReconciler(connection, Names(config.namespace), config).apply()
     assert config.database_url is not None
     async with Database(config.database_url.get_secret_value()) as database:
         await migrate(database)

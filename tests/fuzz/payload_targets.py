@@ -10,15 +10,15 @@ from corpus import FORMS
 from pydantic import BaseModel, ValidationError
 from target import NOW, Target, refused, text_of
 
-from jsjobs.cli.editor import readable
-from jsjobs.cli.payloads import read_lines, read_one
-from jsjobs.cli.problems import WrongUse
-from jsjobs.jetstream.wire import encode_json
+from jsjobs.cli.commands.payloads import read_lines, read_one
+from jsjobs.cli.dlq.editor import readable
+from jsjobs.cli.errors import WrongUse
+from jsjobs.handlers.registry import read_handler
+from jsjobs.jetstream.protocol.headers import encode_json
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import JobStatusResponse, Status, new_status
 from jsjobs.model.payload import JobPayload
 from jsjobs.postgres import sanitise
-from jsjobs.worker.registry import read_handler
 
 
 class Tree(BaseModel):

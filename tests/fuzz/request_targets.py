@@ -8,8 +8,8 @@ from corpus import ADVISORY, FORMS, HEADERS
 from target import NAMES, Recording, Target, at_once, joined, parts
 
 from jsjobs import JobService
-from jsjobs.dead_letters.advisory import read_advisory
-from jsjobs.jetstream.micro import Refused, ServiceRequest, one_line
+from jsjobs.jetstream.micro.service import Refused, ServiceRequest, one_line
+from jsjobs.maintenance.router import read_advisory
 from jsjobs.model.job import Priority
 from jsjobs.rpc.endpoints import endpoints
 from jsjobs.worker.cancel_requests import CancelRequests
@@ -38,7 +38,9 @@ def cancel_request(data: bytes) -> bool:
     connection = Recording()
     runs: Any = {(Priority.NORMAL, 7): _Running()}
     requests = CancelRequests(connection, NAMES, "worker", runs)  # type: ignore[arg-type]
-    requests._on_request(subject, reply, block, body)
+    at_once(requests.start())
+    [receiver] = connection.receivers
+    receiver(subject, reply, block, body)
     assert not any(each.startswith((b"$", b"jobs.")) for each in connection.posted)
     return bool(connection.posted)
 

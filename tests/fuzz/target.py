@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 
 from mutating import Mutator
 
-from jsjobs.jetstream.answers import Reply
-from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.client.parser import Receiver
+from jsjobs.jetstream.client.requests import Reply
+from jsjobs.jetstream.protocol.names import Names
 
 T = TypeVar("T")
 
@@ -142,6 +143,11 @@ class Recording:
 
     def __init__(self) -> None:
         self.posted: list[bytes] = []
+        self.receivers: list[Receiver] = []
+
+    async def receive(self, _subject: bytes, receiver: Receiver) -> int:
+        self.receivers.append(receiver)
+        return len(self.receivers)
 
     def post(self, subject: bytes, *_: Any, **__: Any) -> None:
         self.posted.append(subject)

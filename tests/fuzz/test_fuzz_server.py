@@ -9,7 +9,7 @@ from nats.aio.client import Client
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.client.connection import Connection
 
 
 @pytest.mark.long
@@ -61,7 +61,7 @@ async def test_messages_on_deliver_subjects_are_dropped_and_answered_to_nobody(
         assert worker.ready
     assert heard == []
     assert [record for record in caplog.records if record.exc_info] == []
-    assert await jobs.letters().list() == []
+    assert await jobs.dlq.list() == []
 
 
 async def test_a_bounded_worker_drops_them_too(

@@ -4,17 +4,15 @@ import json
 from typing import Any
 
 from corpus import HEADER_NAMES, HEADERS, REPLY, REPLY_2, STORED
-from nats.errors import ProtocolError
 from target import NAMES, NOW, Recording, Target, joined, parts, refused
 
 from jsjobs import JobService
-from jsjobs.dead_letters.build import row
-from jsjobs.jetstream.delivery import Delivery
-from jsjobs.jetstream.incoming import read_job
-from jsjobs.jetstream.letters import read_letter
-from jsjobs.jetstream.parser import WireParser
-from jsjobs.jetstream.subjects import Generation, Shard, entity_token
-from jsjobs.jetstream.wire import (
+from jsjobs.dead_letters.row import row
+from jsjobs.jetstream.client.parser import ProtocolError, WireParser
+from jsjobs.jetstream.jobs.dead_letter_message import read_letter
+from jsjobs.jetstream.jobs.delivery import Delivery
+from jsjobs.jetstream.jobs.message import read_job
+from jsjobs.jetstream.protocol.headers import (
     UnreadableHeaders,
     header_block,
     lenient_pairs,
@@ -22,6 +20,7 @@ from jsjobs.jetstream.wire import (
     parse_job_headers,
     value_of,
 )
+from jsjobs.jetstream.protocol.names import Generation, Shard, entity_token
 from jsjobs.model.errors import JobError
 from jsjobs.postgres import sanitise
 
@@ -41,18 +40,22 @@ def protocol(data: bytes) -> bool:
 
 def _feed(take: Any, *chunks: bytes) -> None:
     """The only place here that knows how the parser is fed."""
-    parser = WireParser(_Client())  # type: ignore[arg-type]
+    parser = WireParser(_Controls())
     parser.receivers[b"1"] = lambda *message: take(message)
     for chunk in chunks:
         parser.feed(chunk)
 
 
-class _Client:
+class _Controls:
     """What the parser hands on; nothing of it runs here."""
 
-    async def _process_msg(self, *_: Any) -> None: ...
+    def on_ping(self) -> None: ...
 
-    _process_ping = _process_pong = _process_info = _process_err = _process_msg
+    def on_pong(self) -> None: ...
+
+    def on_info(self, info: dict[str, Any]) -> None: ...
+
+    def on_err(self, text: str) -> None: ...
 
 
 def message(data: bytes) -> bool:

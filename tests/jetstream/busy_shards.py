@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from jsjobs import JobService
-from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.overview import Overview, PriorityLook
-from jsjobs.jetstream.subjects import Names, Shard
+from jsjobs.jetstream.client.connection import Connection
+from jsjobs.jetstream.monitoring.overview import Overview, PriorityLook
+from jsjobs.jetstream.protocol.names import Names, Shard
 
 LISTED = 50
 

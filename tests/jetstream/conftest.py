@@ -6,11 +6,11 @@ from opened import opened
 
 from jsjobs import JobService
 from jsjobs.embedded.nats import NatsServer
-from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.pausing import Pausing
-from jsjobs.jetstream.queue import JobQueue
-from jsjobs.jetstream.state import StateStore
-from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.client.connection import Connection
+from jsjobs.jetstream.jobs.queue import JobQueue
+from jsjobs.jetstream.jobs.state_store import StateStore
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.topology.pause import Pausing
 from jsjobs.settings import Config
 from tcp_proxy import TcpProxy
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.client.connection import Connection
 
 
 @asynccontextmanager

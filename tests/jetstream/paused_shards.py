@@ -3,10 +3,10 @@
 import asyncio
 from datetime import datetime
 
-from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.generations import live_shards
-from jsjobs.jetstream.shard_consumers import UNTIL_RESUMED, paused_until
-from jsjobs.jetstream.subjects import Names, Shard
+from jsjobs.jetstream.client.connection import Connection
+from jsjobs.jetstream.protocol.names import Names, Shard
+from jsjobs.jetstream.topology.consumers import UNTIL_RESUMED
+from jsjobs.jetstream.topology.generations import live_shards
 from jsjobs.model.job import Priority
 
 HIGH = Priority.HIGH
@@ -14,7 +14,7 @@ HIGH = Priority.HIGH
 
 async def shards_of(connection: Connection, names: Names, priority: Priority) -> dict[str, datetime | None]:
     found = await live_shards(connection, names, (priority,))
-    return {shard.consumer: paused_until(info) for shard, info in found.items()}
+    return {shard.consumer: info.paused_until for shard, info in found.items()}
 
 
 async def settled(connection: Connection, names: Names) -> dict[str, datetime | None] | None:

@@ -54,4 +54,4 @@ def test_an_invalid_batch_lists_all_its_items() -> None:
     items = [InvalidItem(2, Reason.VALIDATION, "no good"), InvalidItem(0, Reason.TIMEOUT, "neither")]
     error = InvalidBatch(items, 3)
     assert (error.reason, error.errors) == (Reason.VALIDATION, {0: items[1], 2: items[0]})
-    assert str(error) == "Validation: 2 of 3 items cannot be used: item 0: neither; item 2: no good"
+    assert str(error) == "Validation: 2 of 3 items are invalid: item 0: neither; item 2: no good"

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from jsjobs.jetstream.wire import encode_json
+from jsjobs.jetstream.protocol.headers import encode_json
 from jsjobs.model.errors import JobError, Reason
-from jsjobs.model.ids import JobId
 from jsjobs.model.job import (
     HISTORY_FIRST,
     HISTORY_LAST,
@@ -19,6 +18,7 @@ from jsjobs.model.job import (
     MAX_ERRORS_BYTES,
     Carrier,
     HistoryItem,
+    JobId,
     JobStatusResponse,
     Priority,
     Status,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from damaged import damaged
 from jsjobs.model.errors import JobError
 from jsjobs.model.expiry import expires_at
-from jsjobs.model.snooze import LONGEST, Snooze
+from jsjobs.model.retry import LONGEST, Snooze
 from jsjobs.model.times import parse_rfc3339, rfc3339
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)

@@ -18,9 +18,9 @@ from pathlib import Path
 from jsjobs import JobService
 from jsjobs.embedded.nats import NatsServer
 from jsjobs.embedded.postgres import PostgresServer
-from jsjobs.jetstream.connect import connected
-from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.topology import Topology
+from jsjobs.jetstream.client.connect import connected
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.topology.reconciler import TopologyReconciler
 from jsjobs.postgres.database import Database
 from jsjobs.postgres.migrate import migrate
 
@@ -70,7 +70,7 @@ def with_node(environment: dict[str, str]) -> dict[str, str]:
 async def prepare(config: JobService.Config) -> None:
     """The streams and the table."""
     async with connected(config) as connection:
-        await Topology(connection, Names(config.namespace), config).apply()
+        await TopologyReconciler(connection, Names(config.namespace), config).apply()
     assert config.database_url is not None
     async with Database(config.database_url.get_secret_value()) as database:
         await migrate(database)

@@ -87,7 +87,7 @@ async def test_a_database_that_does_not_exist_yet_is_unavailable(database_url: s
 
 async def test_a_statement_without_an_answer_is_unavailable(database_url: str) -> None:
     async with Database(database_url, command_timeout=0.2) as database:
-        with pytest.raises(DatabaseUnavailable, match="no answer in time"):
+        with pytest.raises(DatabaseUnavailable, match="not answer in time"):
             async with database.connection() as connection:
                 await connection.execute("select pg_sleep(30)")
         assert await pending(database) == []

@@ -104,10 +104,10 @@ async def test_other_namespaces_letters_are_not_seen(letters: DeadLetters, datab
 class TestFind:
     async def insert(self, database: Database, letters: DeadLetters, letter_id: str, job_id: str) -> None:
         """With an id that the test chooses."""
-        await letters.store(new(job_id))
+        letter = await stored(letters, job_id)
         async with database.connection() as connection:
             statement = "update jsjobs_data.job_dlq set id = $1 where original_job_id = $2 and namespace = $3"
-            await connection.execute(statement, letter_id, job_id, letters._namespace)
+            await connection.execute(statement, letter_id, job_id, letter.namespace)
 
     async def test_finds_by_id_by_prefix_and_by_job(self, letters: DeadLetters) -> None:
         letter = await stored(letters, "at-7")
@@ -193,7 +193,7 @@ class TestList:
 
     async def test_the_default_view_reads_an_index_alone(self, letters: DeadLetters, database: Database) -> None:
         # Ten thousand decided letters that are newer must not be read through.
-        await letters.store(new())
+        letter = await stored(letters)
         fill = """
             insert into jsjobs_data.job_dlq (namespace, original_job_id, type, priority, payload, error_reason, discarded_at)
             select $1, n, 'email.send', 'high', '', 'MaxRetries', now() from generate_series(1, 10000) n
@@ -204,9 +204,9 @@ class TestList:
             where schemaname = 'jsjobs_data' and relname = 'job_dlq'
         """
         async with database.connection() as connection:
-            await connection.execute(fill, letters._namespace)
+            await connection.execute(fill, letter.namespace)
             await connection.execute("analyze jsjobs_data.job_dlq")
             for tenant in (None, "default"):
                 async with connection.transaction():
-                    assert len(await connection.fetch(listed, letters._namespace, tenant)) == 1
+                    assert len(await connection.fetch(listed, letter.namespace, tenant)) == 1
                     assert await connection.fetchval(read) < 100

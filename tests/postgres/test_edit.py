@@ -61,7 +61,7 @@ async def test_the_first_body_is_kept_however_often_it_is_edited(letters: DeadLe
     ("payload", "says"),
     [(b"", "is not JSON"), (b"{", "is not JSON"), (b"NaN", "is not JSON"), ({"to": 1}, "not dict"), ("1", "not str")],
 )
-async def test_what_is_no_json_is_refused_and_changes_nothing(
+async def test_what_is_no_json_is_refused_andchanges_nothing(
     letters: DeadLetters, letter: DeadLetter, payload: Any, says: str
 ) -> None:
     with pytest.raises(PayloadInvalid, match=says):

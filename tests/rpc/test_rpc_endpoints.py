@@ -116,7 +116,7 @@ async def test_a_tenants_own_subject(jobs: JobService, rpc: Rpc, ask: Asking) ->
 async def test_a_tenant_has_one_subject(rpc: Rpc, ask: Asking, token: str) -> None:
     refused = await ask(f"tenant.{token}.submit", {"type": "echo"})
     assert refused.outcome == (400, "Validation")
-    assert "is no tenant" in refused.error
+    assert "is not a tenant" in refused.error
 
 
 async def test_results_of_jobs_that_failed_or_were_cancelled(jobs: JobService, rpc: Rpc, ask: Asking) -> None:
@@ -214,7 +214,7 @@ async def test_replay(jobs: JobService, rpc: Rpc, ask: Asking) -> None:
     async with jobs.worker(), jobs.router():
 
         async def letter() -> Any:
-            return await jobs.letters().list(limit=1)
+            return await jobs.dlq.list(limit=1)
 
         row = (await eventually(letter))[0]
     assert row.original_job_id == job_id

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from jsjobs.composing import body_of
-from jsjobs.jetstream.micro import ServiceRequest
+from jsjobs.handlers.registry import Registry
+from jsjobs.jetstream.micro.service import ServiceRequest
 from jsjobs.model.errors import JobError
+from jsjobs.operations.compose import body_of
 from jsjobs.rpc.reading import read_submit
-from jsjobs.worker.registry import Registry
 
 MANY = b"[" + b",".join([b"[]"] * 280_000) + b"]"
 LARGE = {

@@ -14,8 +14,8 @@ from rpc_client import Asking
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.embedded.nats import NatsServer
-from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.topology import Topology
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.topology.reconciler import TopologyReconciler
 from jsjobs.rpc import Rpc
 from jsjobs.rpc.serving import semantic
 
@@ -92,7 +92,7 @@ async def test_it_serves_again_after_the_server_was_away(tmp_path: Path) -> None
     with NatsServer(tmp_path / "nats") as server:
         config = JobService.Config(nats_url=server.url, namespace="away", queue_bytes=64 * 2**20)
         async with JobService(config) as jobs:
-            await Topology(jobs.connection, Names("away"), config).apply()
+            await TopologyReconciler(jobs.connection, Names("away"), config).apply()
             client = await nats.connect(server.url, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
             ask = Asking(client, "away")
             async with Rpc(jobs) as rpc:
@@ -160,7 +160,7 @@ async def test_what_is_not_done_in_the_grace_time_is_told_so(settings_of: Any, d
             await eventually(waiting)
         answer = await result
     assert answer.outcome == (503, "RunnerUnavailable")
-    assert "this instance stops" in answer.error
+    assert "this instance is stopping" in answer.error
 
 
 async def test_without_streams_it_says_so(config: Any, ask: Asking) -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import nats
 import pytest
@@ -16,8 +17,8 @@ from bare_environment import bare_environment
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.embedded.nats import NatsServer
-from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.topology import Topology
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.topology.reconciler import TopologyReconciler
 
 ROOT = Path(__file__).parents[2]
 AUTH = ROOT / "streams" / "auth"
@@ -83,7 +84,7 @@ def config_of(url: str, user: str, **given: object) -> JobService.Config:
 
 async def apply(config: JobService.Config) -> None:
     async with JobService(config) as service:
-        await Topology(service.connection, Names(config.namespace), config).apply()
+        await TopologyReconciler(service.connection, Names(config.namespace), config).apply()
 
 
 class Wire:
@@ -148,6 +149,33 @@ async def plain_client(url: str, user: str) -> AsyncIterator[Client]:
         yield client
     finally:
         await client.close()
+
+
+async def api(client: Client, endpoint: str, body: object = None, *, timeout: float = 5) -> dict[str, Any]:
+    """What the server answers to a request of JetStream's API, or refuses it with, whoever asks."""
+    request = b"" if body is None else json.dumps(body).encode()
+    answer: dict[str, Any] = json.loads((await client.request(f"$JS.API.{endpoint}", request, timeout=timeout)).data)
+    return answer
+
+
+async def make_consumer(
+    client: Client, stream: str, name: str, config: Mapping[str, object], **how: object
+) -> dict[str, Any]:
+    """Make or change a consumer, with what a role may; the server's answer."""
+    whole = {"durable_name": name, "ack_policy": "explicit", **config}
+    body = {"stream_name": stream, "config": whole, **how}
+    return await api(client, f"CONSUMER.DURABLE.CREATE.{stream}.{name}", body)
+
+
+async def delete_consumer(client: Client, stream: str, name: str) -> None:
+    await api(client, f"CONSUMER.DELETE.{stream}.{name}")
+
+
+async def remake_consumer(client: Client, stream: str, name: str, config: Mapping[str, object]) -> None:
+    """Delete a consumer and make it anew, as somebody likes it."""
+    await delete_consumer(client, stream, name)
+    answer = await make_consumer(client, stream, name, config)
+    assert "error" not in answer, answer
 
 
 def environment(config: JobService.Config | None = None, **more: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ from secured import AUTH, apply, environment
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.embedded.nats import NatsServer, _find_binary
+from jsjobs.embedded.nats import NatsServer, find_binary
 
 SECRET = "s3cr3t-" + "x" * 8
 Start = Callable[[str], str]
@@ -111,7 +111,7 @@ async def test_nkey(start: Start, tmp_path: Path) -> None:
         (settings(url, nats_nkey=files["unknown"]), REFUSED),
         (settings(url, nats_nkey=files["broken"]), "nats_nkey"),
         (settings(url, nats_nkey=files["empty"]), "nats_nkey"),
-        (settings(url, nats_nkey=tmp_path / "none"), "nats_nkey: there is no file"),
+        (settings(url, nats_nkey=tmp_path / "none"), "nats_nkey: there is no such file"),
     )
 
 
@@ -134,7 +134,7 @@ async def test_credentials_file_of_an_operators_account(start: Start, tmp_path: 
         (settings(url, nats_creds=stranger.creds(tmp_path / "stranger.creds")), REFUSED),
         (settings(url, nats_creds=broken), "nats_creds"),
         (settings(url, nats_creds=cut), "nats_creds"),
-        (settings(url, nats_creds=tmp_path / "none"), "nats_creds: there is no file"),
+        (settings(url, nats_creds=tmp_path / "none"), "nats_creds: there is no such file"),
         (settings(url), REFUSED),
         (settings(url, nats_creds=few), "set JSJOBS_NATS_INBOX_PREFIX"),
     )
@@ -185,7 +185,7 @@ async def test_a_server_that_speaks_plainly_gets_no_password(certificates: Certi
             "by the URL": settings(f"tls://{place}", **login),
             "by a setting": settings(f"nats://{place}", **login, nats_tls_ca=certificates.ca),
         }[asked]
-        with pytest.raises(JobService.Error, match="TLS was asked for"):
+        with pytest.raises(JobService.Error, match="TLS is required here"):
             await JobService(config).connect()
         assert b"".join(heard) == b""
         # Without being asked for TLS it is told all.
@@ -199,7 +199,7 @@ async def test_both_prove_who_they_are(start: Start, certificates: Certificates)
     files = {"JSJOBS_TLS_SERVER_CERT": cert, "JSJOBS_TLS_SERVER_KEY": private, "JSJOBS_TLS_SERVER_CA": certificates.ca}
     url = start('include "tls.conf"', **files)
     ca, (own, own_key), (other, other_key) = certificates.ca, certificates.client, certificates.unknown
-    refused = r"(?i)alert.*(certificate|unknown ca)|it may want a certificate of this client"
+    refused = r"(?i)alert.*(certificate|unknown ca)|it may require a client certificate"
     await check(
         settings(url, nats_tls_ca=ca, nats_tls_cert=own, nats_tls_key=own_key),
         (settings(url, nats_tls_ca=ca, nats_tls_cert=other, nats_tls_key=other_key), refused),
@@ -279,7 +279,7 @@ async def test_certificates_that_the_server_reads_anew_without_a_restart(
         pid = (home / "nats.pid").read_text()
 
         def reload() -> None:
-            subprocess.run([_find_binary(), "--signal", f"reload={pid}"], check=True, timeout=20)
+            subprocess.run([find_binary(), "--signal", f"reload={pid}"], check=True, timeout=20)
 
         async with JobService(config) as connected:
             old = tmp_path / "old-ca.pem"
@@ -317,11 +317,9 @@ async def test_a_secret_in_the_place_of_a_path_is_not_repeated(what: str, pasted
             ("queues", "-v"),
         )
     )
-    with pytest.raises(
-        JobService.Error, match=f"{what}: there is no file .*the path of a file belongs there"
-    ) as raised:
+    with pytest.raises(JobService.Error, match=f"{what}: there is no such file .*give the path of a file") as raised:
         await JobService(config).connect()
     assert end.code == 2
     for said in (end.out + end.err, f"{raised.value!r} {raised.value}"):
         assert "pl4nted" not in said.lower()
-        assert f"{what}: there is no file" in said
+        assert f"{what}: there is no such file" in said

@@ -7,23 +7,16 @@ from collections.abc import Callable
 import pytest
 from commands import commands
 from nats.aio.client import Client
-from secured import environment, plain_client
+from secured import api, delete_consumer, environment, make_consumer, plain_client, remake_consumer
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.jetstream.steps import Action
-from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.topology import Topology
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.topology.plan import Action
+from jsjobs.jetstream.topology.reconciler import TopologyReconciler
 
 Settings = Callable[..., JobService.Config]
 NAMES = Names("jobs")
-
-
-async def make(client: Client, stream: str, name: str, **config: object) -> dict[str, object]:
-    body = {"stream_name": stream, "config": {"durable_name": name, "ack_policy": "explicit", **config}}
-    subject = f"$JS.API.CONSUMER.DURABLE.CREATE.{stream}.{name}"
-    answer: dict[str, object] = json.loads((await client.request(subject, json.dumps(body).encode(), timeout=5)).data)
-    return answer
 
 
 @pytest.mark.long
@@ -38,13 +31,14 @@ async def test_a_router_that_uses_up_the_accounts_consumers_is_cleared_away(as_u
         worker.worker() as at_work,
     ):
         made = 0
-        while "error" not in await make(
-            hostile, "JOBS_LOW", f"fill-{made}", filter_subject=f"jobs.work.low.9x9.{made}.>"
+        while "error" not in await make_consumer(
+            hostile, "JOBS_LOW", f"fill-{made}", {"filter_subject": f"jobs.work.low.9x9.{made}.>"}
         ):
             made += 1
         assert made > 500
-        await hostile.request("$JS.API.CONSUMER.DELETE.JOBS_LOW.low-1x1-0", b"", timeout=5)
-        assert "error" not in await make(hostile, "JOBS_LOW", "fill-last", filter_subject="jobs.work.low.9x9.x")
+        await delete_consumer(hostile, "JOBS_LOW", "low-1x1-0")
+        last = {"filter_subject": "jobs.work.low.9x9.x"}
+        assert "error" not in await make_consumer(hostile, "JOBS_LOW", "fill-last", last)
         job = await operator.submit("echo", 1, priority="low")
         env = environment(config)
         examined, planned = await commands((env, ("doctor", "--json")), (env, ("streams", "plan", "--json")))
@@ -52,7 +46,7 @@ async def test_a_router_that_uses_up_the_accounts_consumers_is_cleared_away(as_u
         found = {one["check"]: one for one in findings if one["where"] == "JOBS_LOW"}
         assert "consumers that are not declared: fill-0, fill-1, fill-10" in found["declared"]["what"]
         assert found["declared"]["remedy"] == "jsjobs streams apply"
-        assert found["consumers"]["what"].startswith("600 of 600 consumers are taken")
+        assert found["consumers"]["what"].startswith("600 of 600 consumers are used")
         steps = [step for step in json.loads(planned.out) if step["action"] == "delete"]
         assert [(step["kind"], step["name"]) for step in steps] == [("consumers", "JOBS_LOW")]
         assert f"and {made + 1 - 5:,} more" in steps[0]["reason"]
@@ -60,7 +54,9 @@ async def test_a_router_that_uses_up_the_accounts_consumers_is_cleared_away(as_u
         assert applied.code == 0, applied.err
         assert await operator.result(job, timeout=20) == 1
         await eventually(lambda: at_work.ready)
-        assert {step.action for step in await Topology(operator.connection, NAMES, config).plan()} == {Action.KEEP}
+        assert {step.action for step in await TopologyReconciler(operator.connection, NAMES, config).plan()} == {
+            Action.KEEP
+        }
 
 
 async def test_one_that_holds_the_place_of_a_shard_gives_it_back(as_user: Settings) -> None:
@@ -75,11 +71,11 @@ async def test_one_that_holds_the_place_of_a_shard_gives_it_back(as_user: Settin
         worker.worker(),
     ):
         for name in ("mine", "low-7x7-3", "low-1x1-9", "high-1x3-0"):
-            await hostile.request("$JS.API.CONSUMER.DELETE.JOBS_LOW.low-1x1-0", b"", timeout=5)
-            answer = await make(hostile, "JOBS_LOW", name, filter_subject="jobs.work.low.1x1.0.>", max_ack_pending=1)
-            assert "error" not in answer
+            await delete_consumer(hostile, "JOBS_LOW", "low-1x1-0")
+            its_place = {"filter_subject": "jobs.work.low.1x1.0.>", "max_ack_pending": 1}
+            assert "error" not in await make_consumer(hostile, "JOBS_LOW", name, its_place)
             job = await operator.submit("echo", name, priority="low")
-            await asyncio.wait_for(Topology(operator.connection, NAMES, config).apply(), 20)
+            await asyncio.wait_for(TopologyReconciler(operator.connection, NAMES, config).apply(), 20)
             assert await operator.result(job, timeout=20) == name
 
 
@@ -93,10 +89,10 @@ async def test_who_only_looks_on_is_left_alone(as_user: Settings) -> None:
         await js.subscribe("$KV.jobs.>", stream="KV_jobs", durable="indexer")
         waits = await operator.submit("echo", 1)
         more = as_user("operator", pools={"normal": 3})
-        await Topology(operator.connection, NAMES, more).apply(wait=False)
+        await TopologyReconciler(operator.connection, NAMES, more).apply(wait=False)
         kept = {stream: await _names(root, stream) for stream in ("KV_jobs", "JOBS_PROGRESS", "JOBS_NORMAL")}
         assert [len(names) for names in kept.values()] == [2, 1, 5]
-        steps = await Topology(operator.connection, NAMES, more).apply(wait=False)
+        steps = await TopologyReconciler(operator.connection, NAMES, more).apply(wait=False)
         assert Action.DELETE not in {step.action for step in steps}
         for stream, names in kept.items():
             assert await _names(root, stream) == names
@@ -105,8 +101,7 @@ async def test_who_only_looks_on_is_left_alone(as_user: Settings) -> None:
 
 
 async def _names(root: Client, stream: str) -> set[str]:
-    answer = json.loads((await root.request(f"$JS.API.CONSUMER.NAMES.{stream}", b"", timeout=5)).data)
-    return set(answer["consumers"])
+    return set((await api(root, f"CONSUMER.NAMES.{stream}"))["consumers"])
 
 
 @pytest.mark.parametrize("stream", ["JOBS_LOW", "JOBS_DEAD"])
@@ -120,14 +115,13 @@ async def test_an_operator_can_receive_jobs_and_letters_until_somebody_applies(a
 
     async with JobService(config) as operator, plain_client(config.nats_url, "operator") as hostile:
         await hostile.subscribe("_INBOX.operator.rx", cb=receive)
-        await hostile.request(f"$JS.API.CONSUMER.DELETE.{stream}.{own}", b"", timeout=5)
-        more = {"deliver_subject": "_INBOX.operator.rx"}
-        assert "error" not in await make(hostile, stream, own, filter_subject=subject, max_ack_pending=1, **more)
-        await make(hostile, stream, "mine", **more)
+        here = {"deliver_subject": "_INBOX.operator.rx"}
+        await remake_consumer(hostile, stream, own, {"filter_subject": subject, "max_ack_pending": 1, **here})
+        await make_consumer(hostile, stream, "mine", here)
         async with plain_client(config.nats_url, "root") as root:
             await root.publish({"JOBS_LOW": "jobs.low.e.echo", "JOBS_DEAD": "jobs.dead.x"}[stream], b'"secret"')
         await eventually(lambda: received == [b'"secret"'])
-        topology = Topology(operator.connection, NAMES, config)
+        topology = TopologyReconciler(operator.connection, NAMES, config)
         await topology.apply()
         assert {step.action for step in await topology.plan()} == {Action.KEEP}
         assert await _names(hostile, stream) == {own}

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 from commands import commands
-from secured import environment, plain_client
+from secured import api, environment, plain_client
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.jetstream.steps import Action
-from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.topology import Topology
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.topology.plan import Action
+from jsjobs.jetstream.topology.reconciler import TopologyReconciler
 
 Settings = Callable[..., JobService.Config]
 NAMES = Names("jobs")
@@ -49,19 +49,18 @@ async def test_apply_takes_it_back(as_user: Settings) -> None:
         worker.worker(),
     ):
         await root.jetstream().add_stream(name="OTHERS", subjects=["others.*"])
-        topology = Topology(operator.connection, NAMES, config)
+        topology = TopologyReconciler(operator.connection, NAMES, config)
         await root.publish("jobs.progress.x", b"{}")
         for stream, foreign in FOREIGN:
-            info = json.loads((await hostile.request(f"$JS.API.STREAM.INFO.{stream}", b"", timeout=5)).data)
-            body = json.dumps({**info["config"], **foreign}).encode()
-            answer = json.loads((await hostile.request(f"$JS.API.STREAM.UPDATE.{stream}", body, timeout=5)).data)
+            info = await api(hostile, f"STREAM.INFO.{stream}")
+            answer = await api(hostile, f"STREAM.UPDATE.{stream}", {**info["config"], **foreign})
             assert "error" not in answer, (stream, foreign, answer)
             steps = [step for step in await topology.plan() if step.action is not Action.KEEP]
             assert [(step.action, step.name) for step in steps] == [(Action.UPDATE, stream)], foreign
             assert steps[0].changes.keys() == foreign.keys()
             await topology.apply()
             assert {step.action for step in await topology.plan()} == {Action.KEEP}, foreign
-            now = json.loads((await hostile.request(f"$JS.API.STREAM.INFO.{stream}", b"", timeout=5)).data)
+            now = await api(hostile, f"STREAM.INFO.{stream}")
             assert {key: now["config"].get(key) for key in foreign} == {key: info["config"].get(key) for key in foreign}
         job = await operator.submit("echo", 1, priority="low")
         assert await operator.result(job, timeout=20) == 1
@@ -74,9 +73,9 @@ async def test_an_operator_can_read_everybodys_answers_until_somebody_applies(as
         plain_client(config.nats_url, "operator") as hostile,
         plain_client(config.nats_url, "root") as root,
     ):
-        info = json.loads((await hostile.request("$JS.API.STREAM.INFO.JOBS_PROGRESS", b"", timeout=5)).data)
-        body = json.dumps({**info["config"], "subjects": ["jobs.progress.*", "_INBOX.worker.>"]}).encode()
-        await hostile.request("$JS.API.STREAM.UPDATE.JOBS_PROGRESS", body, timeout=5)
+        info = await api(hostile, "STREAM.INFO.JOBS_PROGRESS")
+        subjects = ["jobs.progress.*", "_INBOX.worker.>"]
+        await api(hostile, "STREAM.UPDATE.JOBS_PROGRESS", {**info["config"], "subjects": subjects})
         await root.publish("_INBOX.worker.x", b"an answer")
 
         async def is_read() -> bool:
@@ -95,9 +94,8 @@ async def test_an_operator_can_read_everybodys_answers_until_somebody_applies(as
 async def test_what_cannot_be_taken_back_is_refused_with_words(as_user: Settings, for_good: str) -> None:
     config = as_user("operator")
     async with plain_client(config.nats_url, "operator") as hostile:
-        info = json.loads((await hostile.request("$JS.API.STREAM.INFO.JOBS_PROGRESS", b"", timeout=5)).data)
-        body = json.dumps({**info["config"], for_good: True}).encode()
-        await hostile.request("$JS.API.STREAM.UPDATE.JOBS_PROGRESS", body, timeout=5)
+        info = await api(hostile, "STREAM.INFO.JOBS_PROGRESS")
+        await api(hostile, "STREAM.UPDATE.JOBS_PROGRESS", {**info["config"], for_good: True})
     [applied] = await commands((environment(config), ("streams", "apply")))
     assert applied.code != 0
     assert f"stream JOBS_PROGRESS: its {for_good} is True" in " ".join(applied.err.split())

@@ -12,7 +12,7 @@ from secured import plain_client, wire
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.protocol.names import Names
 
 Settings = Callable[..., JobService.Config]
 NAMES = Names("jobs")

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.js.api import StreamInfo
 from secured import USERS, inbox_of, password, plain_client
 
@@ -76,13 +77,12 @@ class Raw:
     async def of(cls, url: str, user: str) -> AsyncIterator["Raw"]:
         async with plain_client(url, user) as client:
             raw = cls(client, user)
-
-            async def hear(message: object) -> None:
-                answer = raw._answers.pop(message.subject)
-                answer.set_result({**(message.headers or {}), **json.loads(message.data or b"{}")})
-
-            await client.subscribe(f"{raw._inbox}.*", cb=hear)
+            await client.subscribe(f"{inbox_of(user)}.raw.*", cb=raw.hear)
             yield raw
+
+    async def hear(self, message: Msg) -> None:
+        answer = self._answers.pop(message.subject)
+        answer.set_result({**(message.headers or {}), **json.loads(message.data or b"{}")})
 
     async def publish(self, subject: str, lines: str, body: bytes) -> dict[str, object]:
         reply = f"{self._inbox}.{next(self._count)}"

@@ -18,9 +18,9 @@ import pytest
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.cli.problems import judge
+from jsjobs.cli.errors import judge
 from jsjobs.dead_letters.replay import check_size
-from jsjobs.doctor.database import judged
+from jsjobs.doctor.checks.database import judged
 from jsjobs.doctor.finding import Severity
 from jsjobs.postgres.checkup import check_up
 from jsjobs.postgres.dead_letters import DeadLetter, DeadLetters
@@ -377,7 +377,7 @@ async def test_a_letter_that_was_stored_ahead_under_an_id_is_told_of(
         assert not await letters.store(true)
         [said] = [record.getMessage() for record in caplog.records if record.name == "jsjobs.postgres"]
         assert said.startswith("letter of job normal-7 (type t, tenant other, created None) is not stored: ")
-        assert f"letter {ahead} (type forged, tenant acme, created None) is there" in said
+        assert f"another letter, {ahead} (type forged, tenant acme, created None), has its id" in said
         caplog.clear()
         assert not await letters.store(letter("other", "normal-2"))  # the same again is no news
         assert not [record for record in caplog.records if record.name == "jsjobs.postgres"]
@@ -482,7 +482,7 @@ async def test_a_letter_that_nobody_could_replay_is_claimed_by_none_and_can_be_d
         letters = DeadLetters(database, "jobs")
         for job_id in unpublishable:
             letter_id = (await letters.find(job_id)).id
-            with pytest.raises(LetterUnpublishable, match=r"892 KiB.*submit the job anew, and discard this letter"):
+            with pytest.raises(LetterUnpublishable, match=r"892 KiB.*submit a new job, and discard this letter"):
                 await letters.claim_replay(letter_id)
             assert await letters.discard(letter_id)
 
@@ -539,7 +539,7 @@ async def test_an_operators_replay_of_a_tenants_letter_is_the_tenants(
         for job_id, tenant in (("normal-1", "acme"), ("normal-7", "acme"), ("normal-8", None)):
             replayed = await operator.replay(job_id)
             assert (await operator.status(replayed)).tenant == tenant
-        assert operator.connection.stats["reconnects"] == 0
+        assert operator.connection.reconnects == 0
 
 
 async def test_a_claim_with_characters_of_no_unicode_can_be_finished(

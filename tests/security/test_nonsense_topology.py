@@ -12,12 +12,12 @@ from secured import environment, plain_client
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.cli.health import readiness_of
-from jsjobs.jetstream.api import call
-from jsjobs.jetstream.generations import MAX_GENERATIONS, live_shards, read_live
-from jsjobs.jetstream.steps import Action
-from jsjobs.jetstream.subjects import Generation, Names
-from jsjobs.jetstream.topology import Topology
+from jsjobs.cli.run.health import readiness_of
+from jsjobs.jetstream.api.requests import call
+from jsjobs.jetstream.protocol.names import Generation, Names
+from jsjobs.jetstream.topology.generations import MAX_GENERATIONS, live_shards, read_live
+from jsjobs.jetstream.topology.plan import Action
+from jsjobs.jetstream.topology.reconciler import TopologyReconciler
 from jsjobs.model.job import Priority
 
 Settings = Callable[..., JobService.Config]
@@ -63,7 +63,7 @@ async def test_it_changes_nothing_and_apply_repairs_it(as_user: Settings, caplog
         plain_client(as_user("router").nats_url, "router") as hostile,
         worker,
     ):
-        topology, router = Topology(operator.connection, NAMES, as_user("operator")), routers.router()
+        topology, router = TopologyReconciler(operator.connection, NAMES, as_user("operator")), routers.router()
         async with router, worker.worker() as at_work:
             await eventually(lambda: at_work.ready)
             for name, nonsense in UNREADABLE.items():
@@ -119,7 +119,7 @@ async def test_a_list_that_can_be_read_makes_no_consumers_for_shards_without_job
         shards = await live_shards(operator.connection, NAMES, (Priority.NORMAL,))
         assert {str(shard.generation) for shard in shards} == {"1x2", listed[-1]}
         await operator.cancel(waits)
-        await asyncio.wait_for(Topology(operator.connection, NAMES, as_user("operator")).apply(), 30)
+        await asyncio.wait_for(TopologyReconciler(operator.connection, NAMES, as_user("operator")).apply(), 30)
         shards = await live_shards(operator.connection, NAMES, (Priority.NORMAL,))
         assert len({shard.generation for shard in shards}) == 1
         assert len(shards) == 2
@@ -130,7 +130,7 @@ async def test_copies_that_no_server_can_give_are_forgotten(as_user: Settings) -
     async with JobService(as_user("operator")) as operator:
         async with plain_client(as_user("router").nats_url, "router") as hostile:
             await hostile.request(SUBJECT, json.dumps(entry).encode(), timeout=5)
-        await Topology(operator.connection, NAMES, as_user("operator")).apply()
+        await TopologyReconciler(operator.connection, NAMES, as_user("operator")).apply()
         assert (await read_live(operator.connection, NAMES, Priority.NORMAL)).copies is None
 
 
@@ -141,7 +141,7 @@ async def test_the_last_number_does_not_end_changes(as_user: Settings) -> None:
             await hostile.request(SUBJECT, json.dumps(entry).encode(), timeout=5)
         for shards, then in ((2, "999999999x2"), (3, "1x3"), (2, "2x2")):
             config = as_user("operator", pools={"normal": shards})
-            await asyncio.wait_for(Topology(operator.connection, NAMES, config).apply(), 30)
+            await asyncio.wait_for(TopologyReconciler(operator.connection, NAMES, config).apply(), 30)
             [only] = (await read_live(operator.connection, NAMES, Priority.NORMAL)).generations
             assert str(only) == then
             found = await live_shards(operator.connection, NAMES, (Priority.NORMAL,))

@@ -15,7 +15,7 @@ from secured import plain_client
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.embedded.nats import NatsServer
-from jsjobs.jetstream.delayed import digest
+from jsjobs.jetstream.schedules.delayed import digest
 from jsjobs.rpc import Rpc
 
 Settings = Callable[..., JobService.Config]
@@ -141,7 +141,7 @@ async def test_a_flood_of_submits_is_told_and_cuts_nobody(
         assert {code for code, _ in told} <= {"", "503"}
         busy = [text for _, text in told if "busy" in text]
         assert busy
-        assert f"requests to {OWN} are under way here, ask again" in busy[0]
+        assert f"requests to {OWN} are in progress here, try again" in busy[0]
         assert asked > 3
         assert refusal(await submit(operator, "jobs.rpc.tenant.other.submit", type="after", priority="low")) == ("", "")
     assert "is lost" not in caplog.text
@@ -220,7 +220,7 @@ async def test_a_list_that_is_refused_is_not_said_to_be_queued_perhaps(
     await plain.flush()
     key = "k" if delay is not None and len(items) == 1 else None
     async with quick:
-        with pytest.raises(JobService.Error, match=r"busy: too many lists.* nothing was queued, try again") as raised:
+        with pytest.raises(JobService.Error, match=r"busy: too many batches.* nothing was queued, try again") as raised:
             await quick.submit("echo", items, delay=delay, dedupe_key=key)
     assert raised.value.reason == "RunnerUnavailable"
     assert "may or may not" not in raised.value.message
@@ -278,7 +278,7 @@ async def test_a_made_up_letter_with_the_message_id_of_a_true_one_costs_it_nothi
         made_up = await hostile.request("jobs.dead.made-up", b"{}", headers={"Nats-Msg-Id": true}, timeout=5)
         assert "error" not in json.loads(made_up.data)
         async with router.router(), worker.worker():
-            letter = await eventually(lambda: operator.letters().find(true))
+            letter = await eventually(lambda: operator.dlq.find(true))
         assert letter.error_reason == "Validation"
         assert letter.payload_json == {"precious": "payload"}
 
@@ -311,6 +311,6 @@ async def test_a_true_letter_behind_many_forged_ones_waits_for_seconds(
         await eventually(all_are_there)
         began = time.monotonic()
         async with JobService(as_user("router")) as router, router.router():
-            letter = await eventually(lambda: operator.letters().find(true))
+            letter = await eventually(lambda: operator.dlq.find(true))
         assert letter.error_reason == "Validation"
         assert time.monotonic() - began < 15

@@ -4,9 +4,9 @@ Nobody is to share it, says docs/security.md: these tests put a stream beside th
 """
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 from nats.aio.client import Client
@@ -15,7 +15,7 @@ from nats.errors import TimeoutError as NoAnswer
 from nats.js.api import StreamConfig
 from nats.js.client import JetStreamContext
 from nats.js.errors import NotFoundError
-from secured import plain_client
+from secured import api, plain_client
 
 from facts import eventually
 from jsjobs import JobService
@@ -25,27 +25,26 @@ DELETE = "$JS.API.STREAM.DELETE.OTHERS"
 FORGED = "forged.by.the.server"
 
 
-async def api(client: Client, endpoint: str, body: object = None) -> dict[str, object]:
+async def try_api(client: Client, endpoint: str, body: object = None) -> dict[str, Any]:
     """The server's answer; none where the client lacks the right to ask."""
-    request = b"" if body is None else json.dumps(body).encode()
     try:
-        return json.loads((await client.request(f"$JS.API.{endpoint}", request, timeout=0.5)).data)
+        return await api(client, endpoint, body, timeout=0.5)
     except (NoAnswer, NoRespondersError):
         return {}
 
 
 async def republish(client: Client, js: JetStreamContext) -> None:
     """Have what a queue takes published as requests to the server."""
-    config = (await api(client, "STREAM.INFO.JOBS_LOW")).get("config", {})
+    config = (await try_api(client, "STREAM.INFO.JOBS_LOW")).get("config", {})
     into = {"src": "jobs.work.low.1x1.0.>", "dest": "$JS.API.STREAM.DELETE.>"}
-    await api(client, "STREAM.UPDATE.JOBS_LOW", {**config, "republish": into})
+    await try_api(client, "STREAM.UPDATE.JOBS_LOW", {**config, "republish": into})
     await js.publish("jobs.low.e.OTHERS", b"")
 
 
 async def copy(client: Client, js: JetStreamContext) -> None:
     """Have a queue take what another stream holds."""
-    config = (await api(client, "STREAM.INFO.JOBS_LOW")).get("config", {"sources": []})
-    await api(client, "STREAM.UPDATE.JOBS_LOW", {**config, "sources": [*config["sources"], {"name": "OTHERS"}]})
+    config = (await try_api(client, "STREAM.INFO.JOBS_LOW")).get("config", {"sources": []})
+    await try_api(client, "STREAM.UPDATE.JOBS_LOW", {**config, "sources": [*config["sources"], {"name": "OTHERS"}]})
 
 
 async def answer(client: Client, js: JetStreamContext) -> None:
@@ -69,7 +68,7 @@ async def deliver(client: Client, js: JetStreamContext) -> None:
             for name in names:
                 config = {"name": name, "durable_name": name, "deliver_subject": subject, "ack_policy": "explicit"}
                 endpoint = f"CONSUMER.DURABLE.CREATE.{stream}.{name}"
-                await api(client, endpoint, {"stream_name": stream, "config": config})
+                await try_api(client, endpoint, {"stream_name": stream, "config": config})
     for subject in ("jobs.low.e.t", "jobs.dead.x"):
         await js.publish(subject, b"")
 
@@ -158,7 +157,7 @@ async def test_a_consumer_delivers_to_clients_that_listen_and_is_no_request_to_t
         await js.delete_consumer("JOBS_LOW", "low-1x1-0")
         config = {"durable_name": "low-1x1-0", "deliver_subject": subject, "ack_policy": "explicit"}
         body = {"stream_name": "JOBS_LOW", "config": {**config, "name": "low-1x1-0"}}
-        assert "error" not in await api(router, "CONSUMER.DURABLE.CREATE.JOBS_LOW.low-1x1-0", body)
+        assert "error" not in await try_api(router, "CONSUMER.DURABLE.CREATE.JOBS_LOW.low-1x1-0", body)
         await js.publish("jobs.low.e.t", b"")
         await eventually(lambda: heard)
         assert await is_untouched(js)
@@ -170,7 +169,7 @@ async def test_who_may_write_states_may_delete_jobs_and_empty_the_bucket(as_user
     url = as_user("operator").nats_url
     async with beside(url) as (js, _), plain_client(url, user) as client:
         job = await js.publish("jobs.low.e.t", b"")
-        assert (await api(client, "STREAM.MSG.DELETE.JOBS_LOW", {"seq": job.seq}))["success"]
+        assert (await try_api(client, "STREAM.MSG.DELETE.JOBS_LOW", {"seq": job.seq}))["success"]
         assert (await js.stream_info("KV_jobs")).state.messages > 1
         await client.request("$KV.jobs.normal-1", b"1", headers={"Nats-Rollup": "all"})
         assert (await js.stream_info("KV_jobs")).state.messages == 1

@@ -12,10 +12,11 @@ from secured import AUTH, Wire, apply, config_of, environment, plain_client, sec
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.jetstream.api import find
-from jsjobs.jetstream.refusals import NotPermitted
-from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.topology import Topology
+from jsjobs.jetstream.api.requests import find
+from jsjobs.jetstream.client.permissions import NotPermitted
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.topology.reconciler import TopologyReconciler
+from stream_facts import messages_in
 
 Settings = Callable[..., JobService.Config]
 
@@ -39,7 +40,7 @@ async def test_commands_say_which_right_is_missing(as_user: Settings) -> None:
     for (call, subject), end in zip(refused.items(), ended, strict=True):
         assert end.code == 1, (call, end)
         assert end.out == ""
-        assert f'this user of NATS may not do that: Permissions Violation for Publish to "{subject}' in end.err, (
+        assert f'this NATS user may not do that: Permissions Violation for Publish to "{subject}' in end.err, (
             call,
             end,
         )
@@ -88,7 +89,7 @@ async def test_a_worker_that_may_declare_no_schedule_says_so_and_works(
         await eventually(lambda: 'Permissions Violation for Publish to "jobs.at.schedule.beat"' in caplog.text)
         assert "is not what the code declares" in caplog.text
         assert await operator.result(await operator.submit("beat", 1), timeout=20) == 1
-        assert await operator.schedules().list() == []
+        assert await operator.schedules.list() == []
 
 
 async def test_the_library_says_it_too(as_user: Settings) -> None:
@@ -114,7 +115,7 @@ async def test_the_library_says_it_too(as_user: Settings) -> None:
         with pytest.raises(NotPermitted, match=r"\$KV.jobs"):
             await viewer.cancel(job_id)
         with pytest.raises(NotPermitted):
-            await Topology(worker.connection, Names("jobs"), worker.config).apply()
+            await TopologyReconciler(worker.connection, Names("jobs"), worker.config).apply()
         assert (await viewer.status(job_id)).status == "queued"
         assert (await operator.cancel(job_id)).status == "cancelled"
 
@@ -160,21 +161,20 @@ async def test_answers_do_not_become_states_letters_nor_jobs(as_user: Settings) 
             await publisher.publish("jobs.normal.e.echo", b"1", reply=reply)
             await viewer.publish("$JS.API.STREAM.MSG.GET.KV_jobs", b'{"seq":1}', reply=reply)
             await viewer.publish("$JS.API.STREAM.INFO.JOBS_LOW", b"", reply=reply)
-        js = operator.connection.jetstream()
 
         async def stored() -> bool:
-            return (await js.stream_info("JOBS_NORMAL")).state.messages == 4
+            return await messages_in(operator.connection, "JOBS_NORMAL") == 4
 
         await eventually(stored)
         assert await operator.status(victim) == before
-        assert (await js.stream_info("JOBS_DEAD")).state.messages == 0
-        assert (await js.stream_info("JOBS_CRITICAL")).state.messages == 0
+        assert await messages_in(operator.connection, "JOBS_DEAD") == 0
+        assert await messages_in(operator.connection, "JOBS_CRITICAL") == 0
         # Within the account it works: neither publishers nor viewers must be there.
         await root.publish("jobs.normal.e.echo", b"1", reply="jobs.dead.x")
         await root.publish("$JS.API.STREAM.INFO.KV_jobs", b"", reply="jobs.dead.y")
 
         async def forged() -> bool:
-            return (await js.stream_info("JOBS_DEAD")).state.messages == 2
+            return await messages_in(operator.connection, "JOBS_DEAD") == 2
 
         await eventually(forged)
 
@@ -199,13 +199,12 @@ async def test_a_publisher_cannot_empty_anything_with_a_rollup(as_user: Settings
         await operator.submit("echo", 1)
         answer = await publisher.request("jobs.normal.e.echo", b"1", headers={"Nats-Rollup": "all"})
         assert "rollup not permitted" in json.loads(answer.data)["error"]["description"]
-        js = operator.connection.jetstream()
-        assert (await js.stream_info("JOBS_NORMAL")).state.messages == 1
-        states = (await js.stream_info("KV_jobs")).state.messages
+        assert await messages_in(operator.connection, "JOBS_NORMAL") == 1
+        states = await messages_in(operator.connection, "KV_jobs")
         async with plain_client(url, "root") as root:
             await root.request("$KV.jobs.batch.b", b"1", headers={"Nats-Rollup": "all"})
         assert states > 1
-        assert (await js.stream_info("KV_jobs")).state.messages == 1, (
+        assert await messages_in(operator.connection, "KV_jobs") == 1, (
             "who may publish there can, hence no publisher may"
         )
 
@@ -244,7 +243,7 @@ async def test_a_router_that_may_not_publish_letters_clears_away_what_fired_and_
 async def test_the_doctor_names_the_right_that_a_viewer_lacks(as_user: Settings) -> None:
     [examined] = await commands((environment(as_user("viewer")), ("doctor", "--json")))
     found = json.loads(examined.out)["findings"]
-    assert not [each for each in found if "does not serve" in each["what"]]
+    assert not [each for each in found if "is not available" in each["what"]]
     [limits] = [each for each in found if each["check"] == "limits"]
     assert limits["severity"] == "note"
     assert 'Permissions Violation for Publish to "$JS.API.INFO"' in limits["what"]

@@ -15,14 +15,15 @@ from secured import environment, plain_client, serving, wire
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.dead_letters.sweep import Sweep
-from jsjobs.jetstream.api import call
-from jsjobs.jetstream.stalled import wake
-from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.topology import Topology
+from jsjobs.jetstream.api.requests import call
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.topology.reconciler import TopologyReconciler
+from jsjobs.jetstream.topology.stalled_consumers import wake
+from jsjobs.maintenance.sweep import Sweep
 from jsjobs.model.job import Priority, utc_now
 from jsjobs.rpc import Rpc
 from jsjobs.safe_log import get_logger
+from stream_facts import consumers_of, delete_consumer
 
 APP = """
 import asyncio
@@ -169,22 +170,20 @@ async def test_a_router_heals_and_sweeps(as_user: Settings) -> None:
     worker = JobService(as_user("worker"))
     worker.register_handler("echo", lambda payload: payload)
     async with JobService(more) as operator, JobService(as_user("router")) as router, worker:
-        js = operator.connection.jetstream()
-        await js.delete_consumer("JOBS_HIGH", "high-1x3-0")
-        sweep = Sweep(router.connection, Names("jobs"), router.config, None)  # there is nothing to bury
+        await delete_consumer(operator.connection, "JOBS_HIGH", "high-1x3-0")
+        sweep = Sweep(router.connection, Names("jobs"), router.config, None)  # there is nothing to dead-letter
         await sweep.once()
-        assert (await js.consumer_info("JOBS_HIGH", "high-1x3-0")).name == "high-1x3-0"
+        assert "high-1x3-0" in await consumers_of(operator.connection, "JOBS_HIGH")
         job_id = await operator.submit("echo", 1)
-        await Topology(operator.connection, Names("jobs"), more).apply(wait=False)
+        await TopologyReconciler(operator.connection, Names("jobs"), more).apply(wait=False)
         await sweep.once()
-        consumers = {info.name for info in await js.consumers_info("JOBS_NORMAL")}
-        assert {"normal-1x2-0", "normal-2x3-0"} <= consumers
+        assert {"normal-1x2-0", "normal-2x3-0"} <= await consumers_of(operator.connection, "JOBS_NORMAL")
         async with worker.worker():
             assert await worker.result(job_id) == 1
 
             async def is_finished() -> bool:
                 await sweep.once()
-                return {info.name for info in await js.consumers_info("JOBS_NORMAL")} == {
+                return await consumers_of(operator.connection, "JOBS_NORMAL") == {
                     f"normal-2x3-{number}" for number in range(3)
                 }
 
@@ -251,7 +250,7 @@ async def test_the_service_serves_all_of_its_endpoints(as_user: Settings) -> Non
         assert (await ask("progress", job_id=ended))["pct"] == 50
         assert (await ask("reschedule", job_id=later, delay=7200))["job_id"] == later
         assert (await ask("cancel", job_id=later))["status"] == "cancelled"
-        await eventually(lambda: operator.letters().find(dead))
+        await eventually(lambda: operator.dlq.find(dead))
         assert str((await ask("replay", dlq_id=dead))["job_id"]).startswith("replay-1-")
         listed = await operator.submit("echo", [1, 2])
         assert (await viewer.batch(str(listed[0].batch_id))).total == 2
@@ -279,7 +278,7 @@ async def test_a_router_wakes_what_stalls_and_a_worker_leaves_that_to_routers(
         ran.append(number)
 
     def is_told() -> bool:
-        return "a router will wake low-1x1-0: this user of NATS may not" in caplog.text
+        return "a router will wake low-1x1-0: this NATS user may not" in caplog.text
 
     async def stall(number: int) -> None:
         """Let a job wait in a shard of which nobody tells the server that it may go on: now and then it goes on."""

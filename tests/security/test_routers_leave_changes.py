@@ -9,11 +9,12 @@ from commands import commands
 from secured import environment
 
 from jsjobs import JobService
-from jsjobs.cli.health import readiness_of
-from jsjobs.jetstream.generations import live_shards, read_live, write_live
-from jsjobs.jetstream.subjects import Generation, Names
-from jsjobs.jetstream.topology import Topology
+from jsjobs.cli.run.health import readiness_of
+from jsjobs.jetstream.protocol.names import Generation, Names
+from jsjobs.jetstream.topology.generations import live_shards, read_live, write_live
+from jsjobs.jetstream.topology.reconciler import TopologyReconciler
 from jsjobs.model.job import Priority
+from stream_facts import delete_consumer
 
 Settings = Callable[..., JobService.Config]
 NAMES = Names("jobs")
@@ -36,11 +37,10 @@ async def test_it_leaves_what_changes_a_stream_and_goes_on(as_user: Settings, ca
     worker.register_handler("echo", lambda payload: payload)
     async with JobService(as_user("operator")) as operator, JobService(as_user("router")) as routers, worker:
         waits = await operator.submit("echo", 1, priority="high")
-        await Topology(operator.connection, NAMES, as_user("operator", pools={"high": 5})).apply(wait=False)
+        await TopologyReconciler(operator.connection, NAMES, as_user("operator", pools={"high": 5})).apply(wait=False)
         await begin(operator, Priority.NORMAL, Generation(2, 3))
-        js = operator.connection.jetstream()
-        await js.delete_consumer("JOBS_LOW", "low-1x1-0")
-        await js.delete_consumer("JOBS_NORMAL", "normal-1x2-1")
+        await delete_consumer(operator.connection, "JOBS_LOW", "low-1x1-0")
+        await delete_consumer(operator.connection, "JOBS_NORMAL", "normal-1x2-1")
         router = routers.router()
         async with worker.worker():
             assert await worker.result(waits, timeout=20) == 1
@@ -54,10 +54,10 @@ async def test_it_leaves_what_changes_a_stream_and_goes_on(as_user: Settings, ca
             assert await generations(operator, Priority.NORMAL) == ["1x2", "2x3"]
             assert await worker.result(await operator.submit("echo", 2), timeout=20) == 2
             [left] = router.left
-            assert left.startswith("JOBS_NORMAL: a change of its shards is left to an operator")
+            assert left.startswith("JOBS_NORMAL: this user may not change its shards")
             assert "jsjobs streams apply" in left
             assert left in readiness_of(None, router).notes
-            assert caplog.text.count("is left to an operator") == 1
+            assert caplog.text.count("so an operator must") == 1
             env = environment(as_user("operator"), JSJOBS_POOLS='{"normal": 3, "high": 5}')
             [examined] = await commands((env, ("doctor",)))
             assert "run the same `jsjobs streams apply` again" in " ".join(examined.out.split())
@@ -74,7 +74,7 @@ async def test_copies_that_a_change_took_away_are_not_forgotten(as_user: Setting
     async with JobService(as_user("operator")) as operator, JobService(as_user("router")) as routers:
         more = as_user("operator", pools={"normal": 3})
         waits = await operator.submit("echo", 1)
-        await Topology(operator.connection, NAMES, more).apply(wait=False)
+        await TopologyReconciler(operator.connection, NAMES, more).apply(wait=False)
         live = await read_live(operator.connection, NAMES, Priority.NORMAL)
         assert len(live.generations) == 2
         await write_live(operator.connection, NAMES, Priority.NORMAL, replace(live, copies=3))

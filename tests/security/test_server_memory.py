@@ -18,8 +18,8 @@ from secured import AUTH, apply, config_of, password, plain_client, secured, ser
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.embedded.nats import NatsServer
-from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.topology import Topology
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.topology.reconciler import TopologyReconciler
 from jsjobs.rpc import Rpc
 
 Settings = Callable[..., JobService.Config]
@@ -193,7 +193,7 @@ async def test_a_worker_is_sent_a_large_job_of_each_of_many_shards(
         done.append(int(str(payload["number"])))
 
     async with JobService(config) as operator, worker:
-        await Topology(operator.connection, Names("jobs"), config).apply()
+        await TopologyReconciler(operator.connection, Names("jobs"), config).apply()
         for number in range(150):
             payload = {"number": number, "body": "x" * 850 * 1024}
             await operator.submit("large", payload, priority="low", entity=f"e{number}")

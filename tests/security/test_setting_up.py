@@ -25,7 +25,7 @@ from secured import (
 )
 
 from jsjobs import JobService
-from jsjobs.embedded.nats import NatsServer, _find_binary
+from jsjobs.embedded.nats import NatsServer, find_binary
 from jsjobs.rpc import Rpc
 
 Settings = Callable[..., JobService.Config]
@@ -39,7 +39,7 @@ def test_the_server_does_not_start_while_a_password_is_missing(tmp_path: Path, m
     shutil.copytree(AUTH, tmp_path, dirs_exist_ok=True)
     given = {f"JSJOBS_{user.upper()}_PASSWORD": password(user) for user in USERS if user != missing}
     checked = subprocess.run(
-        [_find_binary(), "-t", "-c", tmp_path / "server.conf"],
+        [find_binary(), "-t", "-c", tmp_path / "server.conf"],
         env={**environment(), **given},
         capture_output=True,
         text=True,

@@ -13,7 +13,7 @@ from secured import plain_client
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.jetstream.delayed import digest
+from jsjobs.jetstream.schedules.delayed import digest
 from jsjobs.rpc import Rpc
 
 Settings = Callable[..., JobService.Config]

@@ -8,9 +8,9 @@ from commands import commands
 from secured import environment, plain_client
 
 from jsjobs import JobService
-from jsjobs.jetstream.api import call
-from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.topology import Topology
+from jsjobs.jetstream.api.requests import call
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.topology.reconciler import TopologyReconciler
 
 Settings = Callable[..., JobService.Config]
 
@@ -34,7 +34,7 @@ async def test_what_was_turned_on_by_hand_is_named_and_turned_off(as_user: Setti
         [examined] = await commands((environment(config), ("doctor", "--json")))
         findings = [one for one in json.loads(examined.out)["findings"] if one["where"] == stream]
         assert any(f"{setting} is true" in one["what"] for one in findings), findings
-        await Topology(operator.connection, Names("jobs"), config).apply()
+        await TopologyReconciler(operator.connection, Names("jobs"), config).apply()
         assert not (await call(operator.connection, f"STREAM.INFO.{stream}"))["config"].get(setting)
         if (stream, setting) == ("JOBS_LOW", "allow_rollup_hdrs"):
             await operator.submit("echo", [1, 2], priority="low")

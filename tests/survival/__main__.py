@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
-from jsjobs.embedded.nats import _find_binary
+from jsjobs.embedded.nats import find_binary
 from survival.checker import check
 from survival.history import History, read_history
 from survival.interrupted import CODE, run_until_told
@@ -50,7 +50,7 @@ def summary(settings: Settings, outcome: Outcome, history: History) -> dict[str,
 
 
 def versions() -> dict[str, str]:
-    server = subprocess.run([_find_binary(), "--version"], capture_output=True, text=True, check=True).stdout
+    server = subprocess.run([find_binary(), "--version"], capture_output=True, text=True, check=True).stdout
     packages = {name: importlib.metadata.version(name) for name in ("jsjobs", "nats-py")}
     return {"nats-server": server.split()[-1], "python": sys.version.split()[0], **packages}
 

@@ -48,7 +48,7 @@ async def tell_of_oneself(every: float) -> None:
     """Tell how many tasks and subscriptions there are."""
     while True:
         await asyncio.sleep(every)
-        journal.note("sample", tasks=len(asyncio.all_tasks()), subscriptions=len(jobs.connection._subs))
+        journal.note("sample", tasks=len(asyncio.all_tasks()), subscriptions=jobs.connection.subscription_count)
 
 
 async def watch_for_stalls() -> None:

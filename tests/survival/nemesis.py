@@ -14,9 +14,10 @@ from pathlib import Path
 from facts import eventually
 from jsjobs.embedded.nats import NatsServer
 from jsjobs.embedded.postgres import PostgresServer
-from jsjobs.jetstream.api import ApiError, call, find
-from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.subjects import Names, Shard
+from jsjobs.jetstream.api.errors import ApiError
+from jsjobs.jetstream.api.requests import call, find
+from jsjobs.jetstream.client.connection import Connection
+from jsjobs.jetstream.protocol.names import Names, Shard
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
 from survival.journal import Journal, Tail

@@ -20,7 +20,7 @@ from nats.errors import Error as NatsError
 from nats.js.errors import APIError
 
 from jsjobs import JobService
-from jsjobs.jetstream.subjects import entity_token
+from jsjobs.jetstream.protocol.names import entity_token
 from survival.journal import Journal
 from survival.workload import Order, orders
 

@@ -17,9 +17,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from jsjobs.jetstream.api import consumers
+from jsjobs.jetstream.api.consumers import list_consumers
+from jsjobs.jetstream.api.types import ConsumerInfo
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
 from survival.checker import check
@@ -90,15 +90,15 @@ class Stillness:
         while True:
             with suppress(JobError):
                 for priority in Priority:
-                    async for info in consumers(connection, names.stream(priority)):
+                    async for info in list_consumers(connection, names.stream(priority)):
                         self._see(info)
             await asyncio.sleep(LOOKS_EVERY)
 
-    def _see(self, info: dict[str, Any]) -> None:
-        name, now = info["name"], time.monotonic()
-        at = (info["delivered"]["consumer_seq"], info["ack_floor"]["stream_seq"], info["num_pending"])
+    def _see(self, info: ConsumerInfo) -> None:
+        name, now = info.name, time.monotonic()
+        at = (info.delivered.consumer_seq, info.ack_floor.stream_seq, info.num_pending)
         before, since = self._since.get(name, (None, now))
-        if at != before or not (info["num_pending"] or info["num_ack_pending"]):
+        if at != before or not (info.num_pending or info.num_ack_pending):
             since = now
         self._since[name] = at, since
         if now - since > self.longest:

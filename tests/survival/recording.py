@@ -9,7 +9,7 @@ import asyncpg
 import nats
 from nats.js.api import ConsumerConfig, DeliverPolicy
 
-from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.protocol.names import Names
 from survival.journal import Journal
 
 BATCH_WITHIN = 30.0

@@ -12,11 +12,12 @@ from typing import Any, Self
 from facts import eventually, is_ok
 from jsjobs.embedded.nats import NatsServer
 from jsjobs.embedded.postgres import PostgresServer
-from jsjobs.jetstream.api import call, consumers, find
-from jsjobs.jetstream.connect import connect
-from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.topology import Topology
+from jsjobs.jetstream.api.consumers import list_consumers
+from jsjobs.jetstream.api.requests import call, find
+from jsjobs.jetstream.client.connect import connect
+from jsjobs.jetstream.client.connection import Connection
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.topology.reconciler import TopologyReconciler
 from jsjobs.model.errors import JobError
 from jsjobs.postgres.database import Database
 from jsjobs.postgres.migrate import migrate
@@ -96,7 +97,7 @@ async def declare(config: Config, servers: Servers, *, kept_versions: int = KEPT
 
     async def applied() -> bool:
         try:  # a new cluster's first leader may not stay
-            await Topology(connection, names, config).apply()
+            await TopologyReconciler(connection, names, config).apply()
             bucket = (await call(connection, f"STREAM.INFO.{names.state_stream}"))["config"]
             await call(
                 connection, f"STREAM.UPDATE.{names.state_stream}", {**bucket, "max_msgs_per_subject": kept_versions}
@@ -114,12 +115,12 @@ async def leftovers(connection: Connection, names: Names, queues: list[str]) -> 
     left: dict[str, int] = {}
     for stream in (*queues, names.dead_stream):
         left[stream] = (await call(connection, f"STREAM.INFO.{stream}"))["state"]["messages"]
-        async for consumer in consumers(connection, stream):
-            left[f"{stream}/{consumer['name']}"] = consumer["num_ack_pending"]
+        async for consumer in list_consumers(connection, stream):
+            left[f"{stream}/{consumer.name}"] = consumer.num_ack_pending
     schedule = names.schedule_stream
     left[schedule] = await _live_schedules(connection, names)
-    async for consumer in consumers(connection, schedule):
-        left[f"{schedule}/{consumer['name']}"] = consumer["num_pending"]
+    async for consumer in list_consumers(connection, schedule):
+        left[f"{schedule}/{consumer.name}"] = consumer.num_pending
     return left
 
 

@@ -19,9 +19,9 @@ from typing import Any
 
 import psutil
 
-from jsjobs.jetstream.api import call
-from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.api.requests import call
+from jsjobs.jetstream.client.connection import Connection
+from jsjobs.jetstream.protocol.names import Names
 from survival.interrupted import CODE, run_until_told
 from survival.journal import Journal, read_all
 from survival.processes import JSJOBS, Processes

@@ -185,7 +185,7 @@ def lose_a_letter(history: History) -> None:
     history.letters.clear()
 
 
-def bury_the_living(history: History) -> None:
+def dead_letter_of_a_live_job(history: History) -> None:
     history.letters.append(Letter("normal-1", 1, "MaxRetries"))
 
 
@@ -238,7 +238,7 @@ BREAKS: list[tuple[Break, set[str]]] = [
     (run_on_after_a_cancel, {"cancels_are_true"}),
     (write_a_letter_twice, {"dead_jobs_have_one_letter"}),
     (lose_a_letter, {"dead_jobs_have_one_letter"}),
-    (bury_the_living, {"dead_jobs_have_one_letter"}),
+    (dead_letter_of_a_live_job, {"dead_jobs_have_one_letter"}),
     (tell_other_attempts, {"dead_jobs_have_one_letter"}),
     (leave_a_message, {"nothing_is_left"}),
     (look_at_nothing, {"nothing_is_left"}),

@@ -9,7 +9,7 @@ import pytest
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.protocol.names import Names
 from survival.checker import check
 from survival.history import History, read_history
 from survival.journal import Journal, read_all

@@ -3,9 +3,9 @@
 import asyncio
 from typing import Any
 
-from jsjobs.jetstream.errors import ConnectionLost
-from jsjobs.jetstream.state import Conflict, StateStore
-from jsjobs.worker.run import JobRun
+from jsjobs.jetstream.client.errors import ConnectionLost
+from jsjobs.jetstream.jobs.state_store import Conflict, StateStore
+from jsjobs.worker.job_run import JobRun
 
 TRIES_EVERY = 0.05
 

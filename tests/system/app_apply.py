@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from jsjobs.cli.app import main
-from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.client.connection import Connection
 
 CHANGES = ("STREAM.UPDATE", "CONSUMER.DURABLE", "CONSUMER.PAUSE", "CONSUMER.DELETE")
 ask = Connection.ask

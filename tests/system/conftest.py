@@ -9,8 +9,8 @@ from app_processes import Apps
 
 from jsjobs import JobService
 from jsjobs.embedded.nats import NatsServer
-from jsjobs.jetstream.connect import connected
-from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.client.connect import connected
+from jsjobs.jetstream.client.connection import Connection
 
 
 @pytest.fixture

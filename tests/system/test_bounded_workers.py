@@ -15,11 +15,12 @@ from app_processes import Apps, Event, assert_in_turn, by_entity
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.embedded.nats import NatsServer
-from jsjobs.jetstream.connect import connect
-from jsjobs.jetstream.delivery import Delivery
-from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.topology import Topology
-from jsjobs.worker.run import JobRun
+from jsjobs.jetstream.client.connect import connect
+from jsjobs.jetstream.jobs.delivery import Delivery
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.topology.reconciler import TopologyReconciler
+from jsjobs.worker.job_run import JobRun
+from jsjobs.worker.runner import JobRunner
 
 PRIORITIES = tuple(JobService.Priority)
 
@@ -32,7 +33,7 @@ def own_nats(tmp_path: Path) -> Iterator[NatsServer]:
 
 async def apply(config: JobService.Config, *, wait: bool = True) -> None:
     connection = await connect(config)
-    await Topology(connection, Names(config.namespace), config).apply(wait=wait)
+    await TopologyReconciler(connection, Names(config.namespace), config).apply(wait=wait)
     await connection.close()
 
 
@@ -122,19 +123,19 @@ async def test_no_job_is_lost_on_the_way_to_a_worker_that_stops_listening(
     await deploy(settings_of(ack_wait=60))
     config = settings_of(ack_wait=60, concurrency=1)
     rng, naks, counts, running = random.Random(seed), 0, Counter[str](), Counter[str]()
-    nak, run = Delivery.nak, JobRun.run
+    nak, run = Delivery.nak, JobRunner.run
 
     def counted(delivery: Delivery, delay: float = 0) -> None:
         nonlocal naks
         naks += 1
         nak(delivery, delay)
 
-    async def noted(self: JobRun) -> None:
-        counts[self.job_id] = max(counts[self.job_id], self.delivery.attempt)
-        await run(self)
+    async def noted(self: JobRunner, one: JobRun) -> None:
+        counts[one.job_id] = max(counts[one.job_id], one.delivery.attempt)
+        await run(self, one)
 
     monkeypatch.setattr(Delivery, "nak", counted)
-    monkeypatch.setattr(JobRun, "run", noted)
+    monkeypatch.setattr(JobRunner, "run", noted)
 
     def register(jobs: JobService, name: str) -> None:
         @jobs.handler("t")

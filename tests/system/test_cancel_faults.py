@@ -13,10 +13,11 @@ from nats.aio.msg import Msg
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.embedded.nats import NatsServer
-from jsjobs.jetstream.api import call
-from jsjobs.jetstream.state import StateStore
-from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.topology import Topology
+from jsjobs.jetstream.api.requests import call
+from jsjobs.jetstream.jobs.state_store import StateStore
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.topology.reconciler import TopologyReconciler
+from router_parts import recorder_of
 
 Status = JobService.Status
 
@@ -132,10 +133,10 @@ async def test_a_replayed_job_that_waits_is_acknowledged_by_the_worker_that_meet
     async with jobs.worker(), jobs.router():
         dead = await jobs.submit("dies", "x")
 
-        async def buried() -> bool:
-            return len(await jobs.letters().list()) == 1
+        async def dead_lettered() -> bool:
+            return len(await jobs.dlq.list()) == 1
 
-        await eventually(buried)
+        await eventually(dead_lettered)
     again = await jobs.replay(dead)
     status = await jobs.cancel(again)
     assert (status.status, status.attempts) == (Status.CANCELLED, 0)
@@ -169,7 +170,7 @@ async def cancelled_with_its_message_left(jobs: JobService, monkeypatch: pytest.
 
     job_id = await jobs.submit("note", "x")
     with monkeypatch.context() as broken:
-        broken.setattr("jsjobs.cancelling.call", refused)
+        broken.setattr("jsjobs.operations.cancel.delete_message", refused)
         assert (await jobs.cancel(job_id)).status is Status.CANCELLED
     return job_id
 
@@ -196,13 +197,13 @@ async def test_a_router_that_buries_such_a_message_lets_the_entry_expire(
     job_id = await cancelled_with_its_message_left(jobs, monkeypatch)
     names = Names(jobs.config.namespace)
     queue, sequence = names.stream("normal"), int(job_id.partition("-")[2])
-    await jobs.router()._undertaker.bury(queue, sequence, f"{jobs.config.namespace}.work.normal.>")
+    await recorder_of(jobs).dead_letter(queue, sequence, f"{jobs.config.namespace}.work.normal.>")
     assert await messages(jobs, "normal") == 0
     found = await StateStore(jobs.connection, names).read(job_id)
     assert found is not None
     assert found.expires
     assert found.entry == await jobs.status(job_id)
-    assert await jobs.letters().list() == []
+    assert await jobs.dlq.list() == []
 
 
 async def test_a_second_cancel_finishes_what_a_crashed_one_began(
@@ -213,7 +214,7 @@ async def test_a_second_cancel_finishes_what_a_crashed_one_began(
 
     job_id = await jobs.submit("note", "x")
     with monkeypatch.context() as broken:
-        broken.setattr("jsjobs.cancelling.call", crashes)
+        broken.setattr("jsjobs.operations.cancel.delete_message", crashes)
         with pytest.raises(asyncio.CancelledError):
             await jobs.cancel(job_id)
     with pytest.raises(JobService.Error, match="is already cancelled"):
@@ -230,7 +231,7 @@ async def test_a_running_job_is_cancelled_across_a_restart_of_the_server(
     with NatsServer(tmp_path) as server:
         config = settings_of(nats_url=server.url, ack_wait=5)
         async with JobService(config) as jobs:
-            await Topology(jobs.connection, Names(config.namespace), config).apply()
+            await TopologyReconciler(jobs.connection, Names(config.namespace), config).apply()
             at_work = asyncio.Event()
 
             @jobs.handler("sleep")

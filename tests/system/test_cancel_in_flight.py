@@ -11,8 +11,8 @@ from nats.aio.msg import Msg
 
 from jsjobs import JobService
 from jsjobs.embedded.nats import NatsServer
-from jsjobs.jetstream.subjects import Names, Shard
-from jsjobs.jetstream.topology import Topology
+from jsjobs.jetstream.protocol.names import Names, Shard
+from jsjobs.jetstream.topology.reconciler import TopologyReconciler
 
 LOW = Shard.of("low-1x1-0")
 assert LOW is not None
@@ -44,7 +44,7 @@ async def test_its_shard_goes_on(crashes: bool, settings_of: Callable[..., JobSe
             ran.append(payload)
 
         async with jobs:
-            await Topology(jobs.connection, names, config).apply()
+            await TopologyReconciler(jobs.connection, names, config).apply()
             first, *others = [await jobs.submit("step", number, priority="low") for number in range(5)]
             await take_one_and_die(server.url, names)
             await jobs.cancel(first)

@@ -114,10 +114,10 @@ async def test_a_hundred_tenants_at_once(
             await jobs.results(dead, timeout=90, return_exceptions=True)
 
             async def all_letters() -> bool:
-                return len(await jobs.letters().list(limit=10 * COUNT)) == COUNT
+                return len(await jobs.dlq.list(limit=10 * COUNT)) == COUNT
 
             await eventually(all_letters, within=60)
-            letters = {letter.original_job_id: letter for letter in await jobs.letters().list(limit=10 * COUNT)}
+            letters = {letter.original_job_id: letter for letter in await jobs.dlq.list(limit=10 * COUNT)}
         for number, job_id in enumerate(ids):
             tenant, request = f"tenant {number}", f"request-{number}"
             seen = meeting.looks[job_id]

@@ -39,11 +39,11 @@ async def test_a_handler_that_always_raises(jobs: JobService) -> None:
     with jobs.request_context(tenant_id="acme"):
         job_id = await jobs.submit("hopeless", 5, max_attempts=4)
     async with jobs.worker(), jobs.router():
-        letter = await eventually(lambda: jobs.letters().find(job_id))
+        letter = await eventually(lambda: jobs.dlq.find(job_id))
     assert (letter.app_id, letter.error_reason, letter.attempts) == ("acme", "MaxRetries", 4)
     assert [item["attempt"] for item in letter.error_history] == [1, 2, 3, 4]
     assert [item["error"] for item in letter.error_history] == [f"RuntimeError: attempt {n} of 5" for n in range(1, 5)]
-    assert [row.original_job_id for row in await jobs.letters().list()] == [job_id]
+    assert [row.original_job_id for row in await jobs.dlq.list()] == [job_id]
 
 
 async def test_a_handler_that_kills_its_process_kills_no_more_than_max_attempts(
@@ -62,10 +62,10 @@ async def test_a_handler_that_kills_its_process_kills_no_more_than_max_attempts(
             if process.poll() is not None:
                 assert process.returncode == 9
                 process = workers.start_soon()
-            return bool(await jobs.letters().list())
+            return bool(await jobs.dlq.list())
 
         await eventually(is_buried)
-        [letter] = await jobs.letters().list()
+        [letter] = await jobs.dlq.list()
         assert await jobs.result(after) is None
     assert [event["attempt"] for event in workers.events("start") if event["job"] == job_id] == [1, 2]
     assert len(workers.processes) == 2 + 1
@@ -84,14 +84,14 @@ async def test_a_job_that_no_worker_answers_for_ends_by_the_advisory(
     async with JobService(config) as jobs, jobs.router(), frozen_worker(plain, config.namespace, "low.1x1.0") as taken:
         with jobs.request_context(tenant_id="acme"):
             job_id = await jobs.submit("never.seen", {"n": 1}, priority="low", entity="e1")
-        letter = await eventually(lambda: jobs.letters().find(job_id))
+        letter = await eventually(lambda: jobs.dlq.find(job_id))
         assert len(taken) == 2
         status = await jobs.status(job_id)
         await eventually(lambda: is_empty(plain, f"{config.namespace.upper()}_LOW"))
         await eventually(lambda: is_empty(plain, f"{config.namespace.upper()}_DEAD"))
     assert (letter.app_id, letter.entity, letter.type) == ("acme", "e1", "never.seen")
     assert (letter.error_reason, letter.payload, letter.attempts) == ("MaxRetries", b'{"n":1}', 0)
-    assert "no worker ever began it" in letter.error_history[0]["error"]
+    assert "no worker ever started it" in letter.error_history[0]["error"]
     assert (status.status, status.error_reason) == ("failed", "MaxRetries")
 
 
@@ -122,14 +122,14 @@ async def test_the_sweep_finds_what_no_advisory_told(
         await eventually(is_delivered)
         router = jobs.router()
         await router.sweep()
-        assert await jobs.letters().list() == []  # seen once is not enough
+        assert await jobs.dlq.list() == []  # seen once is not enough
 
         async def is_found() -> bool:
             await router.sweep()
-            return bool(await jobs.letters().list())
+            return bool(await jobs.dlq.list())
 
         await eventually(is_found)
-        [letter] = await jobs.letters().list()
+        [letter] = await jobs.dlq.list()
         assert letter.original_job_id == given_up
         assert letter.error_reason == "MaxRetries"
         assert await depth(plain, low) == 1
@@ -151,7 +151,7 @@ async def test_the_sweep_restores_a_missing_consumer_and_buries_nothing_of_it(jo
     assert info.num_pending == 1
     async with jobs.worker():
         assert await jobs.result(job_id) == 3
-    assert await jobs.letters().list() == []
+    assert await jobs.dlq.list() == []
 
 
 async def test_a_job_of_the_largest_size_that_no_worker_answers_for_keeps_its_bytes(
@@ -163,5 +163,5 @@ async def test_a_job_of_the_largest_size_that_no_worker_answers_for_keeps_its_by
     body = json.dumps("x" * (896 * 1024 - 2)).encode()
     async with JobService(config) as jobs, jobs.router(), frozen_worker(plain, config.namespace, "low.1x1.0"):
         receipt = await plain.jetstream().publish(f"{config.namespace}.low.e.big", body)
-        letter = await eventually(lambda: jobs.letters().find(f"low-{receipt.seq}"))
+        letter = await eventually(lambda: jobs.dlq.find(f"low-{receipt.seq}"))
     assert letter.payload == body

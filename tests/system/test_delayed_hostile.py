@@ -7,12 +7,13 @@ import pytest
 from nats.aio.client import Client
 from nats.js.errors import APIError
 
-from facts import eventually
+from facts import eventually, state_of
 from jsjobs import JobService
-from jsjobs.dead_letters import undertaker
-from jsjobs.jetstream.api import call
-from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.subjects import Names
+from jsjobs.dead_letters import recorder
+from jsjobs.jetstream.api.requests import call
+from jsjobs.jetstream.client.connection import Connection
+from jsjobs.jetstream.protocol.names import Names
+from router_parts import cleaner_of
 
 LARGEST = 913_408
 """What the schedule stream takes, header and body."""
@@ -108,10 +109,10 @@ async def test_what_its_queue_can_never_take_is_a_dead_letter(
 
         async def have_gone() -> bool:
             await router.sweep()
-            return len(await jobs.letters().list()) == 2 and (await jobs.status(behind)).status == "complete"
+            return len(await jobs.dlq.list()) == 2 and (await jobs.status(behind)).status == "complete"
 
         await eventually(have_gone, within=40)
-        letters = {each.payload: each for each in await jobs.letters().list()}
+        letters = {each.payload: each for each in await jobs.dlq.list()}
         first, second = letters[b'"first"'], letters[b'"second"']
         assert (first.type, first.priority, first.app_id, first.error_reason) == ("note", "high", "acme", "Validation")
         assert "too large for the high queue" in first.error_history[-1]["error"]
@@ -141,10 +142,10 @@ async def test_what_is_due_where_no_queue_takes_it_is_a_dead_letter_and_replayab
 
         async def have_gone() -> bool:
             await router.sweep()
-            return len(await jobs.letters().list()) == 2
+            return len(await jobs.dlq.list()) == 2
 
         await eventually(have_gone)
-        [letter] = [each for each in await jobs.letters().list() if each.original_job_id == job_id]
+        [letter] = [each for each in await jobs.dlq.list() if each.original_job_id == job_id]
         assert (letter.type, letter.priority, letter.entity, letter.app_id) == ("note.it", "normal", "e", "acme")
         assert "hgih.e.note.it" in letter.error_history[-1]["error"]
         await jobs.result(await jobs.replay(str(letter.id)))
@@ -161,15 +162,15 @@ async def test_what_does_not_fit_ends_no_job_of_another(jobs: JobService, plain:
 
         async def has_gone() -> bool:
             await router.sweep()
-            return bool(await jobs.letters().list())
+            return bool(await jobs.dlq.list())
 
         await eventually(has_gone)
-        [letter] = await jobs.letters().list()
+        [letter] = await jobs.dlq.list()
         assert letter.original_job_id != victim
     assert (await jobs.status(victim)).status == "queued"
 
 
-@pytest.mark.parametrize("point", ["send_letter", "call"])
+@pytest.mark.parametrize("point", ["send_letter", "delete_message"])
 async def test_a_router_that_dies_while_it_buries_what_does_not_fit(
     point: str, jobs: JobService, plain: Client, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,20 +182,20 @@ async def test_a_router_that_dies_while_it_buries_what_does_not_fit(
     async def die(*_: object, **__: object) -> None:
         raise Killed
 
-    fired = jobs.router()._sweep._fired
+    fired = cleaner_of(jobs)
     await fired.clear()
     with monkeypatch.context() as dying:
-        dying.setattr(undertaker, point, die)
+        dying.setattr(recorder, point, die)
         with pytest.raises(Killed):
             await fired.clear()
     async with jobs.router() as router:
 
         async def has_gone() -> bool:
             await router.sweep()
-            return await due_subjects(connection, jobs) == set() and bool(await jobs.letters().list())
+            return await due_subjects(connection, jobs) == set() and bool(await jobs.dlq.list())
 
         await eventually(has_gone)
-        [letter] = await jobs.letters().list()
+        [letter] = await jobs.dlq.list()
         await eventually(lambda: expires(jobs, letter.original_job_id))
     assert letter.payload == b'"x"'
 
@@ -208,5 +209,5 @@ async def due_subjects(connection: Connection, jobs: JobService) -> set[str]:
 
 
 async def expires(jobs: JobService, job_id: str) -> bool:
-    found = await jobs.worker()._state.read(job_id)
+    found = await state_of(jobs).read(job_id)
     return found is not None and found.expires

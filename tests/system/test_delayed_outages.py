@@ -10,10 +10,10 @@ from delayed_load import AGAIN, DelayedLoad, due_after, source_of
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.embedded.nats import NatsServer
-from jsjobs.jetstream.api import call
-from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.topology import Topology
+from jsjobs.jetstream.api.requests import call
+from jsjobs.jetstream.client.connection import Connection
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.topology.reconciler import TopologyReconciler
 from jsjobs.model.job import Priority
 
 pytestmark = pytest.mark.long
@@ -31,7 +31,7 @@ async def test_the_server_is_restarted_in_the_middle_of_the_firing(
     how: str, server: NatsServer, over: Connection, settings_of: Callable[..., JobService.Config], namespace: str
 ) -> None:
     config, names = settings_of(nats_url=server.url, timeout=2), Names(namespace)
-    await Topology(over, names, config).apply()
+    await TopologyReconciler(over, names, config).apply()
     load = DelayedLoad()
     async with JobService(config) as jobs:
         load.register(jobs)
@@ -57,7 +57,7 @@ async def test_a_full_queue_delays_what_is_due_and_loses_none_of_it(
     how: str, server: NatsServer, over: Connection, settings_of: Callable[..., JobService.Config], namespace: str
 ) -> None:
     config, names = settings_of(nats_url=server.url, capacity=20, timeout=2), Names(namespace)
-    await Topology(over, names, config).apply()
+    await TopologyReconciler(over, names, config).apply()
     load = DelayedLoad(entities=7)
     stream = names.stream(HIGH)
 

@@ -9,8 +9,8 @@ import pytest
 
 from jsjobs import JobService
 from jsjobs.embedded.nats import NatsServer
-from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.topology import Topology
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.topology.reconciler import TopologyReconciler
 
 DELAYS = '"shop.at.>", "$KV.shop.*", "$JS.API.DIRECT.GET.>"'
 SCHEDULES = '"shop.at.schedule.*", "$JS.API.DIRECT.GET.>"'
@@ -37,7 +37,7 @@ async def as_user(tmp_path: Path) -> AsyncIterator[Callable[[str], JobService]]:
             for user in ("all", "delays", "runs", "schedules"):
                 service = JobService(config.model_copy(update={"nats_user": user}))
                 services[user] = await stack.enter_async_context(service)
-            await Topology(services["all"].connection, Names("shop"), config).apply()
+            await TopologyReconciler(services["all"].connection, Names("shop"), config).apply()
             yield services.__getitem__
 
 
@@ -63,7 +63,7 @@ async def test_delayed_jobs_are_submitted_moved_and_cancelled(
 async def test_schedules_are_added_paused_run_and_removed(
     as_user: Callable[[str], JobService], caplog: pytest.LogCaptureFixture
 ) -> None:
-    schedules = as_user("schedules").schedules()
+    schedules = as_user("schedules").schedules
     await schedules.add("beat", "note", every=3600)
     await schedules.pause("beat")
     assert [one.paused for one in await schedules.list()] == [True]

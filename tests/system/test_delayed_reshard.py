@@ -8,10 +8,10 @@ import pytest
 from delayed_load import AGAIN, DelayedLoad, now
 from jsjobs import JobService
 from jsjobs.embedded.nats import NatsServer
-from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.generations import read_live
-from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.topology import Topology
+from jsjobs.jetstream.client.connection import Connection
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.topology.generations import read_live
+from jsjobs.jetstream.topology.reconciler import TopologyReconciler
 from jsjobs.model.job import Priority
 
 pytestmark = pytest.mark.long
@@ -24,12 +24,12 @@ async def test_3_to_6_to_2_shards_while_delayed_jobs_fall_due(
     killed: bool, server: NatsServer, over: Connection, settings_of: Callable[..., JobService.Config], namespace: str
 ) -> None:
     config, names = settings_of(nats_url=server.url, timeout=2), Names(namespace)
-    await Topology(over, names, config).apply()
+    await TopologyReconciler(over, names, config).apply()
     load = DelayedLoad()
 
     async def change(shards: int) -> None:
         wanted = config.model_copy(update={"pools": {**config.pools, HIGH: shards}})
-        changing = asyncio.create_task(Topology(over, names, wanted).apply())
+        changing = asyncio.create_task(TopologyReconciler(over, names, wanted).apply())
         if killed:
             await asyncio.sleep(0.7)  # somewhere in the middle of it
             await asyncio.to_thread(server.kill)

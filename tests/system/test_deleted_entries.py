@@ -8,8 +8,9 @@ from nats.aio.client import Client
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.jetstream.subjects import Names
-from jsjobs.worker import watchdog
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.worker import shard_monitor
+from taps import Deliveries, begun_runs
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ async def test_an_ended_job_whose_entry_was_deleted_is_not_known_and_not_run_aga
         first = await jobs.submit("step", 1, entity="order-1")
         await jobs.result(first)
         await delete_entry(plain, jobs, first)
-        with pytest.raises(JobService.Error, match="is known"):
+        with pytest.raises(JobService.Error, match="is not known"):
             await jobs.status(first)
         await jobs.result(await jobs.submit("step", 2, entity="order-1"))
     assert runs == [1, 2]
@@ -89,7 +90,7 @@ async def test_no_other_worker_begins_a_job_beside_the_one_that_still_runs_it(
     jobs: JobService, plain: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is delivered again early, when its entry was just deleted, which its worker has not seen yet."""
-    monkeypatch.setattr(watchdog, "INTERVAL", 60.0)  # the holder gets no other delivery
+    monkeypatch.setattr(shard_monitor, "INTERVAL", 60.0)  # the holder gets no other delivery
     running, most, runs = 0, 0, 0
 
     async def step(payload: int) -> int:
@@ -102,6 +103,8 @@ async def test_no_other_worker_begins_a_job_beside_the_one_that_still_runs_it(
             running -= 1
         return runs
 
+    begun = begun_runs(monkeypatch)
+    deliveries = Deliveries(jobs.connection, Names(jobs.config.namespace), monkeypatch)
     async with JobService(jobs.config) as others:
         for service in (jobs, others):
             service.register_handler("step", step)
@@ -109,10 +112,9 @@ async def test_no_other_worker_begins_a_job_beside_the_one_that_still_runs_it(
             job_id = await jobs.submit("step", 1, priority="low", duration="long")
             await eventually(lambda: running)
             [shard] = [shard for shard in holder.taken if shard.priority == "low"]
-            await holder._taking.drop(shard)
+            await deliveries.end(shard.consumer)
             async with others.worker():
-                [run] = holder._runs.values()
                 await delete_entry(plain, jobs, job_id)
-                await plain.publish(run.delivery.reply.decode(), b"-NAK")
+                await plain.publish(begun[0].delivery.reply.decode(), b"-NAK")
                 assert await jobs.result(job_id) == 2
     assert most == 1

@@ -14,22 +14,22 @@ from nats.aio.msg import Msg
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.embedded.nats import NatsServer
-from jsjobs.jetstream.api import call
-from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.topology import Topology
+from jsjobs.jetstream.api.requests import call
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.topology.reconciler import TopologyReconciler
 from jsjobs.model.job import Priority
-from jsjobs.worker import watchdog
-from jsjobs.worker.bounded import BoundedTaking
+from jsjobs.worker import shard_monitor
+from taps import Deliveries, begun_runs
 
 
 @pytest.fixture(autouse=True)
-def _slow_watchdog(monkeypatch: pytest.MonkeyPatch) -> None:
+def _slow_shard_monitor(monkeypatch: pytest.MonkeyPatch) -> None:
     """A shard that a test takes from a worker stays away from it."""
-    monkeypatch.setattr(watchdog, "INTERVAL", 60.0)
+    monkeypatch.setattr(shard_monitor, "INTERVAL", 60.0)
 
 
 async def test_a_long_job_that_runs_is_not_taken_over_when_it_is_delivered_early(
-    settings_of: Callable[..., JobService.Config], tmp_path: Path
+    settings_of: Callable[..., JobService.Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with NatsServer(tmp_path) as server:
         config = settings_of(nats_url=server.url, ack_wait=2)
@@ -45,13 +45,14 @@ async def test_a_long_job_that_runs_is_not_taken_over_when_it_is_delivered_early
         for service in (holder, other):
             service.register_handler("slow", slow)
         async with holder, other:
-            await Topology(holder.connection, Names(config.namespace), config).apply()
+            await TopologyReconciler(holder.connection, Names(config.namespace), config).apply()
             job_id = await holder.submit("slow", None, priority="low", duration="long")
             await asyncio.sleep(config.ack_wait * 1.1)  # the server keeps this time, not that of the delivery
+            deliveries = Deliveries(holder.connection, Names(config.namespace), monkeypatch)
             async with holder.worker() as worker:
                 await at_work.wait()
                 [shard] = [shard for shard in worker.taken if shard.priority == "low"]
-                await worker._taking.drop(shard)
+                await deliveries.end(shard.consumer)
                 async with other.worker() as taker:
                     server.kill()
                     server.start()
@@ -70,7 +71,11 @@ async def test_a_long_job_that_runs_is_not_taken_over_when_it_is_delivered_early
 
 @pytest.mark.parametrize("attempt", [1, 2])
 async def test_a_delivery_that_waited_in_a_buffer_takes_no_job_from_a_worker_that_lives(
-    attempt: int, settings_of: Callable[..., JobService.Config], deploy: Callable[..., Any], plain: Client
+    attempt: int,
+    settings_of: Callable[..., JobService.Config],
+    deploy: Callable[..., Any],
+    plain: Client,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = settings_of(ack_wait=1)
     await deploy(config)
@@ -97,14 +102,15 @@ async def test_a_delivery_that_waited_in_a_buffer_takes_no_job_from_a_worker_tha
         async with holder.worker():
             await eventually(lambda: runs)
             began = time.monotonic()
+            deliveries = Deliveries(woken.connection, Names(config.namespace), monkeypatch)
             async with woken.worker() as worker:
                 [shard] = [shard for shard in worker.taken if shard.priority == "low"]
-                await worker._taking.drop(shard)
+                await deliveries.end(shard.consumer)
                 for age in (0.5, 1.5):
                     await asyncio.sleep(began + age * config.ack_wait - time.monotonic())
                     header = b"NATS/1.0\r\nJsjobs-Duration: long\r\n\r\n"
                     subject, reply = taken[-1].subject.encode(), taken[-1].reply.encode()
-                    worker._on_delivery(subject, reply, header, taken[-1].data)
+                    deliveries.give(shard.consumer, subject, reply, header, taken[-1].data)
                     await eventually(lambda: worker.running == 0)
                 go_on.set()
                 assert await holder.result(job_id) == "done"
@@ -115,7 +121,10 @@ async def test_a_delivery_that_waited_in_a_buffer_takes_no_job_from_a_worker_tha
 @pytest.mark.long
 @pytest.mark.parametrize("to_itself", [False, True])
 async def test_a_consumer_that_is_made_anew_takes_no_long_job_from_a_worker_that_lives(
-    to_itself: bool, settings_of: Callable[..., JobService.Config], deploy: Callable[..., Any]
+    to_itself: bool,
+    settings_of: Callable[..., JobService.Config],
+    deploy: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = settings_of(ack_wait=2)
     await deploy(config)
@@ -131,26 +140,28 @@ async def test_a_consumer_that_is_made_anew_takes_no_long_job_from_a_worker_that
     for service in (holder, other):
         service.register_handler("slow", slow)
     names = Names(config.namespace)
-    async with holder, other, holder.worker() as worker:
-        job_id = await holder.submit("slow", None, priority="low", duration="long")
-        await at_work.wait()
-        [shard] = [shard for shard in worker.taken if shard.priority == "low"]
-        place = f"CONSUMER.INFO.{names.stream(shard.priority)}.{shard.consumer}"
-        if not to_itself:
-            await worker._taking.drop(shard)
-        await asyncio.sleep(config.ack_wait * 1.2)  # its entry is older than a lease
-        async with other.worker() if not to_itself else contextlib.nullcontext():
-            await call(holder.connection, place.replace("INFO", "DELETE"))
-            await Topology(holder.connection, names, config).apply()
+    async with holder, other:
+        deliveries = Deliveries(holder.connection, names, monkeypatch)
+        async with holder.worker() as worker:
+            job_id = await holder.submit("slow", None, priority="low", duration="long")
+            await at_work.wait()
+            [shard] = [shard for shard in worker.taken if shard.priority == "low"]
+            place = f"CONSUMER.INFO.{names.stream(shard.priority)}.{shard.consumer}"
+            if not to_itself:
+                await deliveries.end(shard.consumer)
+            await asyncio.sleep(config.ack_wait * 1.2)  # its entry is older than a lease
+            async with other.worker() if not to_itself else contextlib.nullcontext():
+                await call(holder.connection, place.replace("INFO", "DELETE"))
+                await TopologyReconciler(holder.connection, names, config).apply()
 
-            async def is_delivered() -> bool:
-                return bool((await call(holder.connection, place))["num_ack_pending"])
+                async def is_delivered() -> bool:
+                    return bool((await call(holder.connection, place))["num_ack_pending"])
 
-            await eventually(is_delivered)
-            assert await holder.result(job_id, timeout=20) == "done"
-            status = await holder.status(job_id)
-            assert (status.attempts, runs) == (1, [1])
-            await eventually(lambda: is_gone(holder, names, shard.priority))
+                await eventually(is_delivered)
+                assert await holder.result(job_id, timeout=20) == "done"
+                status = await holder.status(job_id)
+                assert (status.attempts, runs) == (1, [1])
+                await eventually(lambda: is_gone(holder, names, shard.priority))
 
 
 async def is_gone(service: JobService, names: Names, priority: str) -> bool:
@@ -176,7 +187,7 @@ async def test_an_early_delivery_to_the_worker_that_runs_the_job_costs_no_attemp
                 return "done"
 
             names = Names(config.namespace)
-            await Topology(jobs.connection, names, config).apply()
+            await TopologyReconciler(jobs.connection, names, config).apply()
             job_id = await jobs.submit("slow", None, priority="low", duration="long")
             await asyncio.sleep(config.ack_wait * 1.1)  # the server keeps this time, not that of the delivery
             async with jobs.worker() as worker:
@@ -200,12 +211,16 @@ async def test_an_early_delivery_to_the_worker_that_runs_the_job_costs_no_attemp
 
 @pytest.mark.parametrize("bound", [None, 1])
 async def test_a_delivery_that_comes_while_the_worker_stops_is_left_to_the_run_that_it_still_has(
-    bound: int | None, settings_of: Callable[..., JobService.Config], deploy: Callable[..., Any]
+    bound: int | None,
+    settings_of: Callable[..., JobService.Config],
+    deploy: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = settings_of(ack_wait=4, concurrency=bound, grace=15)
     await deploy(config)
-    at_work, go_on, runs = asyncio.Event(), asyncio.Event(), []
+    at_work, go_on, runs, begun = asyncio.Event(), asyncio.Event(), [], begun_runs(monkeypatch)
     async with JobService(config) as jobs:
+        deliveries = Deliveries(jobs.connection, Names(config.namespace), monkeypatch)
 
         @jobs.handler("slow")
         async def slow(payload: object, ctx: JobService.Context) -> str:
@@ -217,18 +232,14 @@ async def test_a_delivery_that_comes_while_the_worker_stops_is_left_to_the_run_t
         async with jobs.worker() as worker:
             job_id = await jobs.submit("slow", None, priority="low", duration="long")
             await at_work.wait()
-            [(_, run)] = worker._runs.items()
-            [shard] = [shard for shard in worker.taken if shard.priority == "low"]
-            words = run.delivery.reply.split(b".")
+            mine = begun[0].delivery
+            words = mine.reply.split(b".")
             words[4] = b"2"
-            reply, mine = b".".join(words), run.delivery
+            reply = b".".join(words)
             stopping = asyncio.ensure_future(worker.stop())
             await eventually(lambda: worker.why_not_ready == "the worker is stopping")
-            if isinstance(worker._taking, BoundedTaking):
-                await eventually(lambda: worker._taking._is_closing)
-                worker._taking._arrived(shard, mine.subject, reply, mine.header, mine.data)
-            else:
-                worker._on_delivery(mine.subject, reply, mine.header, mine.data)
+            await eventually(lambda: deliveries.have_ended("low-1x1-0"))
+            deliveries.repeat(mine, reply)
             assert mine.reply == reply, "it answers through the newer one, and gave nothing back"
             go_on.set()
             await stopping

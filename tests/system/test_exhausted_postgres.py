@@ -143,10 +143,10 @@ async def test_letters_wait_while_postgres_can_take_nothing(
             await exhausted.take_again()
             await eventually(lambda: not router.trouble, within=40)
             await eventually(lambda: all_stored(jobs, ids), within=40)
-        assert sorted(letter.original_job_id for letter in await jobs.letters().list(limit=100)) == sorted(ids)
-    said = [record.getMessage() for record in caplog.records if "letters wait: " in record.getMessage()]
+        assert sorted(letter.original_job_id for letter in await jobs.dlq.list(limit=100)) == sorted(ids)
+    said = [record.getMessage() for record in caplog.records if "dead letters are pending: " in record.getMessage()]
     assert len(said) == 1
 
 
 async def all_stored(jobs: JobService, ids: list[str]) -> bool:
-    return len(await jobs.letters().list(limit=100)) == len(ids)
+    return len(await jobs.dlq.list(limit=100)) == len(ids)

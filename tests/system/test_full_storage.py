@@ -13,13 +13,13 @@ from facts import eventually
 from full_storage import BALLAST, NAMED, LimitedServer, fill, fill_disk, make_room, small_disk
 from jsjobs import JobService
 from jsjobs.embedded.nats import NatsServer
-from jsjobs.jetstream.api import call
-from jsjobs.jetstream.connect import connected
-from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.generations import live_shards
-from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.api.requests import call
+from jsjobs.jetstream.client.connect import connected
+from jsjobs.jetstream.client.connection import Connection
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.topology.generations import live_shards
 
-TOLD, OVER = "nothing can be stored", "what had to wait is stored again"
+TOLD, OVER = "nothing can be stored", "jobs can be stored again"
 
 
 @pytest.fixture(params=list(NAMED))
@@ -119,9 +119,9 @@ async def test_a_router_whose_letters_cannot_be_ended_is_not_ready_until_there_i
             await make_room(filling)
             await eventually(lambda: not router.why_not_ready and not router.trouble, within=40)
             await eventually(lambda: no_letter_waits(filling, limited_config), within=40)
-        assert sorted(letter.original_job_id for letter in await jobs.letters().list(limit=100)) == sorted(ids)
-    assert len(lines(caplog, "letters wait: ")) == 1
-    assert len(lines(caplog, "letters flow again")) == 1
+        assert sorted(letter.original_job_id for letter in await jobs.dlq.list(limit=100)) == sorted(ids)
+    assert len(lines(caplog, "dead letters are pending: ")) == 1
+    assert len(lines(caplog, "dead letters are stored again")) == 1
 
 
 async def test_what_is_due_astray_stays_while_there_is_no_room_and_a_sweep_does_all_else(
@@ -203,7 +203,7 @@ async def test_an_end_that_cannot_be_written_is_written_later_and_the_job_runs_o
             assert ran == Counter(list(what))
             await make_room(filling)
             assert await jobs.results([ids["ends"], ids["is retried"]], timeout=30) == ["ends", "is retried"]
-            await eventually(lambda: jobs.letters().find(ids["dies"]))
+            await eventually(lambda: jobs.dlq.find(ids["dies"]))
             await eventually(lambda: worker.ready and other.ready and router.why_not_ready == "")
             await eventually(lambda: worker.running + other.running == 0)
         assert ran == {"ends": 1, "is retried": 2, "dies": 1}
@@ -235,7 +235,7 @@ async def test_a_job_whose_start_had_to_wait_until_it_expired_is_not_run(
                 await jobs.result(late, timeout=30)
             assert caught.value.reason == "Timeout"
             if expired == "dead_letter":
-                await eventually(lambda: jobs.letters().find(late))
+                await eventually(lambda: jobs.dlq.find(late))
             await eventually(lambda: worker.running == 0)
         status = await jobs.status(late)
     assert (status.attempts, [item.status for item in status.history], ran) == (0, ["failed"], [2])
@@ -277,7 +277,7 @@ async def test_a_large_result_that_waits_for_room_keeps_its_job(
 async def deliveries(connection: Connection, config: JobService.Config) -> int:
     """How many jobs were delivered so far, again or for the first time."""
     shards = await live_shards(connection, Names(config.namespace))
-    return sum(info["delivered"]["consumer_seq"] for info in shards.values())
+    return sum(info.delivered.consumer_seq for info in shards.values())
 
 
 class Full:

@@ -153,7 +153,7 @@ async def test_garbage_costs_its_own_job_alone(  # noqa: C901 - every kind of ga
             good[await publish(b"echo", b'"\\u0000"', header or None)] = "\0"
 
         async def all_buried() -> bool:
-            return len(await jobs.letters().list(limit=1000)) >= len(bad)
+            return len(await jobs.dlq.list(limit=1000)) >= len(bad)
 
         results = await asyncio.gather(*(jobs.result(job_id) for job_id in good))
         await eventually(all_buried)
@@ -166,7 +166,7 @@ async def test_garbage_costs_its_own_job_alone(  # noqa: C901 - every kind of ga
         ):
             refused = await raw.publish(b"%b.normal.e1.%b" % (namespace, subject), body, header)
             assert refused["error"]["code"] == 400
-        rows = {row.original_job_id: row for row in await jobs.letters().list(limit=1000)}
+        rows = {row.original_job_id: row for row in await jobs.dlq.list(limit=1000)}
     assert set(rows) == set(bad)
     for job_id, (what, body, header, job_type) in bad.items():
         row = rows[job_id]

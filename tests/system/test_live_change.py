@@ -12,9 +12,9 @@ from app_processes import Apps, assert_in_turn, by_entity
 from bare_environment import bare_environment
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.generations import live_shards, read_live, read_stored
-from jsjobs.jetstream.subjects import Generation, Names
+from jsjobs.jetstream.client.connection import Connection
+from jsjobs.jetstream.protocol.names import Generation, Names
+from jsjobs.jetstream.topology.generations import live_shards, read_live, read_stored
 from jsjobs.model.job import Priority
 
 pytestmark = pytest.mark.long
@@ -27,7 +27,7 @@ CRITICAL = Priority.CRITICAL
 
 
 class Load:
-    """Publishes 20,000 jobs, 500 entities in turn, so that the queue is never empty before the last one."""
+    """Publishes 20,000 jobs and more, 500 entities in turn, until it is told to end; the queue is never empty before."""
 
     def __init__(self, jobs: JobService, apps: Apps, connection: Connection) -> None:
         self._jobs = jobs
@@ -35,11 +35,12 @@ class Load:
         self._connection = connection
         self._names = Names(jobs.config.namespace)
         self.rounds = 0
+        self._ending = False
         self.while_changing: set[tuple[Generation, ...]] = set()
         """Lists of generations during which a round was published."""
 
     async def run(self) -> None:
-        while self.rounds < ROUNDS:
+        while self.rounds < ROUNDS or not self._ending:
             await eventually(self._may_go_on, within=120)
             self.while_changing.add((await read_live(self._connection, self._names, CRITICAL)).generations)
             for entity in range(0, ENTITIES, 100):
@@ -60,14 +61,23 @@ class Load:
         assert stored is not None
         return stored.jobs.total()
 
-    async def reached(self, rounds: int) -> None:
+    async def goes_on(self) -> None:
+        """Wait for ten more rounds, all but the first begun after this call."""
+        rounds = self.rounds + 10
+
         async def look() -> bool:
             return self.rounds >= rounds
 
         await eventually(look, within=120)
 
-    async def is_done(self) -> bool:
-        return self.rounds == ROUNDS and await self.left() == 0
+    async def end(self, publishing: asyncio.Future[None]) -> None:
+        """Publish no more, and wait until every job is done."""
+        self._ending = True
+        await publishing
+        await eventually(self._is_empty, within=60)
+
+    async def _is_empty(self) -> bool:
+        return await self.left() == 0
 
 
 async def apply(config: JobService.Config, shards: int, how: str = "whole") -> str:
@@ -118,19 +128,19 @@ async def test_4_to_8_to_2_shards_under_load(
         load = Load(jobs, processes, connection)
         publishing = asyncio.ensure_future(load.run())
         workers = {(await processes.start()).pid for _ in range(2)}
-        await load.reached(8)
+        await load.goes_on()
         await change(config, 8)
-        await load.reached(18)
+        await load.goes_on()
         await change(config, 2)
-        await publishing
-        await eventually(load.is_done, within=60)
+        await load.goes_on()
+        await load.end(publishing)
     one, two, three = Generation(1, 4), Generation(2, 8), Generation(3, 2)
-    assert load.while_changing >= {(one,), (one, two), (two,), (two, three)}, "jobs were published in between"
+    assert load.while_changing >= {(one,), (one, two), (two,), (two, three), (three,)}, "jobs were published in between"
     events = by_entity(processes.events())
     assert len(events) == ENTITIES
     for entity, its_events in events.items():
         assert_in_turn(its_events)
-        assert [event["n"] for event in its_events if event["event"] == "end"] == list(range(ROUNDS)), entity
+        assert [event["n"] for event in its_events if event["event"] == "end"] == list(range(load.rounds)), entity
     assert {event["pid"] for event in processes.events("start")} == workers
     assert all(process.poll() is None for process in processes.processes), "no worker was restarted"
     names = Names(config.namespace)

@@ -8,9 +8,9 @@ from nats.aio.msg import Msg
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.jetstream.api import call
-from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.api.requests import call
+from jsjobs.jetstream.client.connection import Connection
+from jsjobs.jetstream.protocol.names import Names
 from jsjobs.model.job import Priority
 
 

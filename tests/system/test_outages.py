@@ -18,9 +18,9 @@ from facts import eventually
 from jsjobs import JobService
 from jsjobs.embedded.nats import NatsServer
 from jsjobs.embedded.postgres import PostgresServer
-from jsjobs.jetstream.connect import connect
-from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.topology import Topology
+from jsjobs.jetstream.client.connect import connect
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.topology.reconciler import TopologyReconciler
 from jsjobs.postgres.database import Database
 from jsjobs.postgres.migrate import migrate
 
@@ -83,7 +83,7 @@ async def test_postgres_away_loses_no_letter_and_blocks_no_job(
             await eventually(is_in_trouble)
             assert await jobs.result(await jobs.submit("lives", 1)) == 1
             own_postgres.start()
-            await eventually(lambda: jobs.letters().find(ids[0]))
+            await eventually(lambda: jobs.dlq.find(ids[0]))
             for number in range(100):
                 ids.append(await jobs.submit("dies", number, priority="critical", entity=f"e{number % 7}"))
                 if number == 30:
@@ -94,11 +94,11 @@ async def test_postgres_away_loses_no_letter_and_blocks_no_job(
             own_postgres.start()
 
             async def all_stored() -> bool:
-                return len(await jobs.letters().list(limit=1000)) >= len(ids)
+                return len(await jobs.dlq.list(limit=1000)) >= len(ids)
 
             await eventually(all_stored, within=40)
             await eventually(lambda: nothing_waits(plain, config.namespace))
-            rows = await jobs.letters().list(limit=1000)
+            rows = await jobs.dlq.list(limit=1000)
             assert Counter(row.original_job_id for row in rows) == Counter(ids)
             assert {row.error_reason for row in rows} == {"Validation"}
 
@@ -127,17 +127,17 @@ async def test_two_routers_of_which_one_is_killed_store_each_letter_once(
             ids += await jobs.submit("dies", list(range(100)), priority="high")
 
             async def some_rows() -> bool:
-                return len(await jobs.letters().list(limit=20)) == 20
+                return len(await jobs.dlq.list(limit=20)) == 20
 
             await eventually(some_rows)
             victim.send_signal(signal.SIGKILL)
 
             async def all_rows() -> bool:
-                return len(await jobs.letters().list(limit=1000)) >= len(ids)
+                return len(await jobs.dlq.list(limit=1000)) >= len(ids)
 
             await eventually(all_rows)
             await eventually(lambda: nothing_waits(plain, config.namespace))
-        rows = await jobs.letters().list(limit=1000)
+        rows = await jobs.dlq.list(limit=1000)
     assert Counter(row.original_job_id for row in rows) == Counter(ids)
 
 
@@ -150,14 +150,14 @@ async def test_a_router_that_is_stopped_and_started_stores_each_letter_once(jobs
 
             async def enough(wanted: int = wanted) -> bool:
                 nonlocal stored
-                stored = len(await jobs.letters().list(limit=1000))
+                stored = len(await jobs.dlq.list(limit=1000))
                 return stored >= wanted
 
             async with jobs.router():
                 # One that was in hand when a router stopped may come back only after the router's `ack_wait`, 30 s.
                 await eventually(enough, within=60)
         await eventually(lambda: nothing_waits(plain, jobs.config.namespace))
-        rows = await jobs.letters().list(limit=1000)
+        rows = await jobs.dlq.list(limit=1000)
     assert Counter(row.original_job_id for row in rows) == Counter(ids)
 
 
@@ -168,7 +168,7 @@ async def test_jobs_survive_a_killed_nats_server(  # noqa: C901 - a story told i
     with NatsServer(tmp_path / "nats") as server:
         config = settings_of(nats_url=server.url, ack_wait=1.5, timeout=1)
         connection = await connect(config)
-        await Topology(connection, Names(config.namespace), config).apply()
+        await TopologyReconciler(connection, Names(config.namespace), config).apply()
         await connection.close()
         async with AsyncExitStack() as stack:
             jobs = await stack.enter_async_context(JobService(config))
@@ -231,7 +231,7 @@ async def test_snoozes_survive_a_killed_nats_server(
     with NatsServer(tmp_path / "nats") as server:
         config = settings_of(nats_url=server.url, ack_wait=1.5)
         connection = await connect(config)
-        await Topology(connection, Names(config.namespace), config).apply()
+        await TopologyReconciler(connection, Names(config.namespace), config).apply()
         await connection.close()
         async with JobService(config) as jobs:
 

@@ -1,4 +1,4 @@
-"""A worker that is killed while its priority is paused: its job waits for the resume, and nobody buries it."""
+"""A worker that is killed while its priority is paused: its job waits for the resume, and nobody dead-letters it."""
 
 from collections.abc import Awaitable, Callable
 
@@ -7,12 +7,13 @@ from app_processes import Apps
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.dead_letters.sweep import Sweep
-from jsjobs.dead_letters.undertaker import Undertaker
-from jsjobs.jetstream.api import call, parse_time, server_time
-from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.state import StateStore
-from jsjobs.jetstream.subjects import Names
+from jsjobs.dead_letters.recorder import DeadLetterRecorder
+from jsjobs.jetstream.api.requests import call
+from jsjobs.jetstream.client.connection import Connection
+from jsjobs.jetstream.jobs.state_store import StateStore
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.maintenance.sweep import Sweep
+from jsjobs.model.times import parse_rfc3339
 
 
 @pytest.mark.long
@@ -27,8 +28,8 @@ async def test_the_job_of_a_killed_worker_waits_for_the_resume(
     processes, names = apps(config), Names(config.namespace)
     worker = await processes.start()
     async with JobService(config) as jobs:
-        undertaker = Undertaker(connection, names, StateStore(connection, names), jobs.letters(), result_ttl=3600)
-        sweep = Sweep(connection, names, config, undertaker)
+        recorder = DeadLetterRecorder(connection, names, StateStore(connection, names), jobs.dlq, result_ttl=3600)
+        sweep = Sweep(connection, names, config, recorder)
         job_id = await jobs.submit("hang", 1, priority="low")
 
         async def begun() -> bool:
@@ -44,13 +45,13 @@ async def test_the_job_of_a_killed_worker_waits_for_the_resume(
             await sweep.once()
             info = await call(connection, f"CONSUMER.INFO.{names.stream('low')}.low-1x1-0")
             assert info["num_ack_pending"] == 1
-            seconds = (server_time(info) - parse_time(info["delivered"]["last_active"])).total_seconds()
+            seconds = (parse_rfc3339(info["ts"]) - parse_rfc3339(info["delivered"]["last_active"])).total_seconds()
             return seconds > times * config.ack_wait + 1
 
         # Long enough for a sweep that took it for given up to see it twice.
         await eventually(lambda: lease_is_over(3))
         assert len(processes.events("start")) == 1
-        assert await jobs.letters().list() == []
+        assert await jobs.dlq.list() == []
         # Its worker is lost and nobody else was given it, yet its entry says that it runs.
         assert (await jobs.pause("low")).running == (job_id,)
         await jobs.resume("low")

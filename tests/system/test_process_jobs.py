@@ -167,7 +167,7 @@ async def test_bad_payloads_and_results_are_failures_of_their_jobs(jobs: JobServ
     register(jobs, handlers.add, handlers.result, handlers.fail)
     async with jobs.worker(), JobService(jobs.config) as stranger:  # who submits without knowing the handlers
         for job_type, payload, text in (
-            ("add", {"a": "x"}, "the payload of add does not fit"),
+            ("add", {"a": "x"}, "the payload of add is invalid"),
             ("result", "object", "the result of result cannot be written as JSON"),
             ("result", "nan", "the result of result"),
             ("result", "large", "cannot be kept"),

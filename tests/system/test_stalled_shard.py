@@ -1,7 +1,7 @@
 """A shard that nats-server leaves asleep after a crash goes on, though nobody publishes.
 
 The scene hits the moment by chance, in about one try of ten on a quiet machine, so it is tried until it does. That is why
-it is run by hand, with `just stalled-shard`; tests/dead_letters/test_consumer_guard.py has the same stall without a crash.
+it is run by hand, with `just stalled-shard`; tests/maintenance/test_consumer_guard.py has the same stall without a crash.
 """
 
 import asyncio
@@ -21,10 +21,10 @@ from nats.aio.msg import Msg
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.embedded.nats import NatsServer
-from jsjobs.jetstream.api import call
-from jsjobs.jetstream.connect import connected
-from jsjobs.jetstream.subjects import Names, Shard
-from jsjobs.jetstream.topology import Topology
+from jsjobs.jetstream.api.requests import call
+from jsjobs.jetstream.client.connect import connected
+from jsjobs.jetstream.protocol.names import Names, Shard
+from jsjobs.jetstream.topology.reconciler import TopologyReconciler
 
 pytestmark = [pytest.mark.chance, pytest.mark.timeout(600)]
 
@@ -59,7 +59,7 @@ async def _one_try(folder: Path, config: JobService.Config) -> AsyncIterator[Asl
     with NatsServer(folder) as server:
         dead = asyncio.Event()
         async with connected(config.model_copy(update={"nats_url": server.url})) as connection:
-            await Topology(connection, names, config).apply()
+            await TopologyReconciler(connection, names, config).apply()
             client = await nats.connect(server.url, allow_reconnect=False, error_cb=_ignore)
             other = await _entity_of(client, connection, names, OTHER)
             entity = await _entity_of(client, connection, names, SHARD)

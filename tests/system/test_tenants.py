@@ -44,13 +44,13 @@ async def test_the_app_id_is_the_tenant_however_the_job_was_submitted(jobs: JobS
         expected |= {children["inherits"]: "acme", children["chooses"]: "another", children["thread"]: "acme"}
 
         async def all_rows() -> bool:
-            return len(await jobs.letters().list()) == len(expected)
+            return len(await jobs.dlq.list()) == len(expected)
 
         await eventually(all_rows)
-        rows = await jobs.letters().list()
+        rows = await jobs.dlq.list()
         assert {row.original_job_id: row.app_id for row in rows} == expected
-        assert {row.original_job_id for row in await jobs.letters().list(tenant="another")} == {children["chooses"]}
-    child = await jobs.letters().find(children["inherits"])
+        assert {row.original_job_id for row in await jobs.dlq.list(tenant="another")} == {children["chooses"]}
+    child = await jobs.dlq.find(children["inherits"])
     assert ("Jsjobs-Request-Id", "r-1") in child.headers
 
 

@@ -8,10 +8,10 @@ import pytest
 from nats.aio.client import Client
 
 from deliveries import set_max_deliver
-from facts import eventually
+from facts import eventually, state_of
 from jsjobs import JobService
-from jsjobs.jetstream.api import call
-from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.api.requests import call
+from jsjobs.jetstream.protocol.names import Names
 
 UNREADABLE = {
     "garbage": b"\x00garbage",
@@ -34,7 +34,7 @@ async def put(plain: Client, jobs: JobService, job_id: str, value: bytes) -> Non
 
 
 async def expires(jobs: JobService, job_id: str) -> bool:
-    found = await jobs.worker()._state.read(job_id)
+    found = await state_of(jobs).read(job_id)
     return found is not None and found.expires
 
 
@@ -64,7 +64,7 @@ async def test_its_job_is_a_dead_letter_and_the_shard_goes_on(
         await jobs.result(behind, timeout=15)
         status = await eventually(lambda: jobs.status(job_id))
         assert (status.status, status.error_reason, status.type) == ("failed", "Validation", "t")
-        [letter] = await eventually(lambda: jobs.letters().list())
+        [letter] = await eventually(jobs.dlq.list)
         assert (letter.original_job_id, letter.payload, letter.type, letter.entity) == (job_id, b'"x"', "t", "e")
         assert "cannot be read" in (letter.error_history[-1]["error"] or "")
         await eventually(lambda: expires(jobs, job_id))
@@ -86,7 +86,7 @@ async def test_an_end_that_another_version_wrote_stands(status: str, jobs: JobSe
     async with jobs.worker(), jobs.router():
         await jobs.result(await jobs.submit("t", "y", priority="low", entity="e"))
         await eventually(lambda: is_empty(jobs))
-        assert await jobs.letters().list() == []
+        assert await jobs.dlq.list() == []
     assert ran == ["y"]
     with pytest.raises(JobService.Error, match=f"the job is {status}; another version of jsjobs"):
         await jobs.status(job_id)
@@ -109,7 +109,7 @@ async def test_a_running_job_whose_entry_is_overwritten_ends_as_a_dead_letter(jo
         await put(plain, jobs, job_id, b"garbage")
         async with asyncio.timeout(15):
             await ended.wait()
-        [letter] = await eventually(lambda: jobs.letters().list())
+        [letter] = await eventually(jobs.dlq.list)
     assert (letter.original_job_id, letter.error_reason) == (job_id, "Validation")
 
 
@@ -129,7 +129,7 @@ async def test_a_router_buries_what_the_server_gave_up_though_its_entry_cannot_b
 
         await plain.subscribe(deliver, queue="workers", cb=ignore)
         async with jobs.router() as router:
-            [letter] = await eventually(lambda: jobs.letters().list())
+            [letter] = await eventually(jobs.dlq.list)
             await eventually(lambda: expires(jobs, job_id))
             assert not router.trouble
         assert (letter.original_job_id, letter.error_reason) == (job_id, "Validation")
@@ -149,7 +149,7 @@ async def test_a_letter_is_stored_though_its_entry_was_overwritten(jobs: JobServ
         await eventually(lambda: is_empty(jobs))
     await put(plain, jobs, job_id, b"garbage")
     async with jobs.router():
-        [letter] = await eventually(lambda: jobs.letters().list())
+        [letter] = await eventually(jobs.dlq.list)
         await eventually(lambda: expires(jobs, job_id))
     assert (letter.original_job_id, letter.payload) == (job_id, b'"x"')
     assert (await jobs.status(job_id)).status == "failed"

@@ -43,7 +43,7 @@ async def test_jobs_are_queued_and_settled_all_the_same(
         with pytest.raises(JobService.Error, match=why):
             await jobs.result(job_id, timeout=20)
         assert (await jobs.status(job_id)).attempts == 1
-        assert await eventually(lambda job_id=job_id: jobs.letters().find(job_id))
+        assert await eventually(lambda job_id=job_id: jobs.dlq.find(job_id))
     await worker.stop()
 
 

@@ -17,11 +17,11 @@ from telemetry_processes import TelemetryApps
 from deliveries import set_max_deliver
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.state import StateStore
-from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.client.connection import Connection
+from jsjobs.jetstream.jobs.state_store import StateStore
+from jsjobs.jetstream.protocol.names import Names
 from jsjobs.model.job import utc_now
-from jsjobs.telemetry.measures import MAX_TYPES, OTHER, Measures
+from jsjobs.telemetry.metrics import MAX_TYPES, OTHER, Measures
 
 JSJOBS = str(Path(sys.executable).with_name("jsjobs"))
 SHARDS = 10
@@ -226,8 +226,8 @@ async def test_dead_letters_say_their_trace(
     strangers = f"high-{ack.seq}"
 
     async with service(telemetry_apps) as jobs:
-        own = await eventually(lambda: jobs.letters().find(mine))
-        raw = await eventually(lambda: jobs.letters().find(strangers))
+        own = await eventually(lambda: jobs.dlq.find(mine))
+        raw = await eventually(lambda: jobs.dlq.find(strangers))
         (replay,) = json.loads(await cli(telemetry_apps, "dlq", "replay", str(own.id), "--json"))
         replayed = replay["replayed_job_id"]
 
@@ -235,7 +235,7 @@ async def test_dead_letters_say_their_trace(
             return len(receiver.named("job.process", job_type="dies")) == 3
 
         await eventually(are_exported)
-        again = await eventually(lambda: jobs.letters().find(replayed))
+        again = await eventually(lambda: jobs.dlq.find(replayed))
     await worker.stop()
     assert receiver.value("jobs.submitted", type="dies", operation="replay", priority="normal") == 1
     (submit,) = receiver.named("job.submit")
@@ -283,7 +283,7 @@ async def test_a_job_that_no_worker_could_end_is_counted_by_the_router(
     await plain.jetstream().publish(f"{config.namespace}.low.e.stuck", b"1")
 
     async def is_counted() -> bool:
-        return receiver.value("jobs.dead_lettered", type="stuck", operation="bury", priority="low") == 1
+        return receiver.value("jobs.dead_lettered", type="stuck", operation="dead_letter", priority="low") == 1
 
     await eventually(is_counted)
     await router.stop()

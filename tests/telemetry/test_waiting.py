@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 from jsjobs.model.job import JobStatusResponse, Status
-from jsjobs.telemetry.waiting import waited
+from jsjobs.telemetry.metrics import waited
 
 STORED = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -10,8 +10,8 @@ import pytest
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.embedded.nats import NatsServer
-from jsjobs.jetstream.schedules import Schedules
-from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.schedules.store import Schedules
 from jsjobs.testing import Harness
 
 HOURS = JobService.Retry(initial=7200, max_backoff=1e6)
@@ -322,5 +322,5 @@ async def test_a_dead_job_is_told_of_once_though_its_letter_arrives_later(
         [status] = await harness.run_all(raise_failures=False)
         assert status.job_id == dead
         async with jobs.router():
-            await eventually(jobs.letters().list)
+            await eventually(jobs.dlq.list)
         assert await harness.run_all() == []

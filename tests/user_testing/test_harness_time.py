@@ -92,5 +92,5 @@ async def test_what_code_declares_submits_nothing(harness: Harness) -> None:
 
         await jobs.submit("beat", "by hand")
         await harness.run_all()
-        assert await jobs.schedules().list() == []
+        assert await jobs.schedules.list() == []
     assert ran == ["by hand"]

@@ -10,8 +10,8 @@ from nats.aio.client import Client
 
 from jsjobs import JobService
 from jsjobs.embedded.nats import NatsServer
-from jsjobs.jetstream.api import call
-from jsjobs.jetstream.connection import Connection
+from jsjobs.jetstream.api.requests import call
+from jsjobs.jetstream.client.connection import Connection
 from jsjobs.testing import Harness
 
 

@@ -9,10 +9,11 @@ from functools import partial
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.jetstream.api import consumers
-from jsjobs.jetstream.overview import Observer
-from jsjobs.jetstream.subjects import Names
-from jsjobs.worker.run import JobRun
+from jsjobs.jetstream.api.consumers import list_consumers
+from jsjobs.jetstream.monitoring.overview import Observer
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.worker.job_run import JobRun
+from jsjobs.worker.runner import JobRunner
 
 PRIORITIES = tuple(JobService.Priority)
 
@@ -99,21 +100,21 @@ async def pending(jobs: JobService) -> dict[str, int]:
     names = Names(jobs.config.namespace)
     found = {}
     for priority in PRIORITIES:
-        async for info in consumers(jobs.connection, names.stream(priority)):
-            found[info["name"]] = info["num_pending"]
+        async for info in list_consumers(jobs.connection, names.stream(priority)):
+            found[info.name] = info.num_pending
     return found
 
 
 def watch_deliveries(monkeypatch: object) -> dict[str, int]:
     """The largest count of deliveries that each job began with."""
     counts: dict[str, int] = {}
-    run = JobRun.run
+    run = JobRunner.run
 
-    async def noted(self: JobRun) -> None:
-        counts[self.job_id] = max(counts.get(self.job_id, 0), self.delivery.attempt)
-        await run(self)
+    async def noted(self: JobRunner, one: JobRun) -> None:
+        counts[one.job_id] = max(counts.get(one.job_id, 0), one.delivery.attempt)
+        await run(self, one)
 
-    monkeypatch.setattr(JobRun, "run", noted)  # type: ignore[attr-defined]
+    monkeypatch.setattr(JobRunner, "run", noted)  # type: ignore[attr-defined]
     return counts
 
 

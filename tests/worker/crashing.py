@@ -3,10 +3,11 @@
 import asyncio
 
 from jsjobs import JobService
-from jsjobs.jetstream import delivery as delivery_module
-from jsjobs.jetstream.delivery import Delivery
-from jsjobs.worker import settle
+from jsjobs.jetstream.client.requests import Reply
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.worker import settlement
 from jsjobs.worker.worker import Worker
+from taps import Answer, watch_answers
 
 
 class Crash(BaseException):
@@ -33,16 +34,20 @@ class Crasher:
 
     def _patch(self, monkeypatch) -> None:
         mine = self.service.connection
-        state, write = self.worker._state, self.worker._state.write
-        send_letter = settle.send_letter
+        ask_soon, send_letter = mine.ask_soon, settlement.send_letter
+        entries = Names(self.service.config.namespace).state("")
 
-        async def writing(*args, **kwargs) -> int:
+        async def writing(subject: bytes, *args, **kwargs) -> Reply:
             self._writes += 1
             number = self._writes
             self._die_at(f"before write {number}")
-            revision = await write(*args, **kwargs)
-            self._die_at(f"after write {number}")
-            return revision
+            reply = await ask_soon(subject, *args, **kwargs)
+            if b'"error"' not in reply.data:
+                self._die_at(f"after write {number}")
+            return reply
+
+        def asking(subject: bytes, *args, **kwargs):
+            return (writing if subject.startswith(entries) else ask_soon)(subject, *args, **kwargs)
 
         async def sending(connection, *args, **kwargs) -> None:
             if connection is mine:
@@ -51,16 +56,13 @@ class Crasher:
             if connection is mine:
                 self._die_at("after letter")
 
-        answer = Delivery._answer
+        def answering(answer: Answer) -> None:
+            if answer.connection is mine:
+                self._die_at(f"before {answer.data.split()[0].decode().lstrip('+-').lower()}")
 
-        def answering(delivery: Delivery, data: bytes) -> None:
-            if delivery._connection is mine:
-                self._die_at(f"before {data.split()[0].decode().lstrip('+-').lower()}")
-            answer(delivery, data)
-
-        monkeypatch.setattr(state, "write", writing)
-        monkeypatch.setattr(settle, "send_letter", sending)
-        monkeypatch.setattr(delivery_module.Delivery, "_answer", answering)
+        monkeypatch.setattr(mine, "ask_soon", asking)
+        monkeypatch.setattr(settlement, "send_letter", sending)
+        watch_answers(monkeypatch, answering)
 
     async def run_until_crash(self) -> None:
         """Work until the point is reached; then the connection is gone, like the process."""

@@ -8,14 +8,15 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from crashing import Crasher
 
-from facts import eventually
+from facts import eventually, state_of
 from jsjobs import JobService
-from jsjobs.jetstream.api import call
-from jsjobs.jetstream.schedules import Schedules
-from jsjobs.jetstream.state import StateStore
-from jsjobs.jetstream.stored import find_stored
-from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.wire import value_of
+from jsjobs.jetstream.api.messages import find_stored
+from jsjobs.jetstream.api.requests import call
+from jsjobs.jetstream.api.streams import delete_message
+from jsjobs.jetstream.jobs.state_store import StateStore
+from jsjobs.jetstream.protocol.headers import value_of
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.schedules.store import Schedules
 from jsjobs.model.job import utc_now
 
 Status = JobService.Status
@@ -87,7 +88,7 @@ async def test_a_caller_that_crashes_while_it_cancels_a_snoozing_job(requests, m
         requests -= 1
         if requests < 0:
             raise Killed
-        return await call(*args, **kwargs)  # type: ignore[arg-type]
+        return await delete_message(*args, **kwargs)  # type: ignore[arg-type]
 
     async def is_snoozed() -> bool:
         return (await jobs.status(job_id)).snoozed_until is not None
@@ -95,7 +96,7 @@ async def test_a_caller_that_crashes_while_it_cancels_a_snoozing_job(requests, m
     async with jobs.worker() as worker:
         await eventually(is_snoozed)
         with monkeypatch.context() as dying:
-            dying.setattr("jsjobs.cancelling.call", calling)
+            dying.setattr("jsjobs.operations.cancel.delete_message", calling)
             if requests:
                 dying.setattr(StateStore, "write", once(StateStore.write))
             with pytest.raises(Killed):
@@ -105,7 +106,7 @@ async def test_a_caller_that_crashes_while_it_cancels_a_snoozing_job(requests, m
         if requests:  # nobody meets a message any more that is gone
             with pytest.raises(JobService.Error, match="is already cancelled"):
                 await jobs.cancel(job_id)
-        found = await worker._state.read(job_id)
+        found = await state_of(jobs).read(job_id)
     assert found is not None
     assert found.entry is not None
     assert (found.entry.status, found.expires, runs) == (Status.CANCELLED, True, ["x"])
@@ -134,12 +135,12 @@ async def test_caller_and_worker_of_a_snoozing_job_both_crash(config, monkeypatc
         await eventually(is_snoozed)
         await dying.close()
     with monkeypatch.context() as gone:
-        gone.setattr("jsjobs.cancelling.call", dead)
+        gone.setattr("jsjobs.operations.cancel.delete_message", dead)
         with pytest.raises(Killed):
             await jobs.cancel(job_id)
-    async with jobs.worker() as worker:
+    async with jobs.worker():
         await eventually(lambda: queue_is_empty(jobs))
-        found = await worker._state.read(job_id)
+        found = await state_of(jobs).read(job_id)
     assert found is not None
     assert found.entry is not None
     assert (found.entry.status, found.expires, runs) == (Status.CANCELLED, True, ["x"])
@@ -183,11 +184,11 @@ async def test_a_caller_that_crashes(writes, requests, monkeypatch, jobs: JobSer
         requests -= 1
         if requests < 0:
             raise Killed
-        return await call(*args, **kwargs)  # type: ignore[arg-type]
+        return await delete_message(*args, **kwargs)  # type: ignore[arg-type]
 
     with monkeypatch.context() as dying:
         dying.setattr(StateStore, "write", writing)
-        dying.setattr("jsjobs.cancelling.call", calling)
+        dying.setattr("jsjobs.operations.cancel.delete_message", calling)
         if writes < 2:
             with pytest.raises(Killed):
                 await jobs.cancel(job_id)
@@ -222,7 +223,7 @@ async def test_an_entry_expires_wherever_its_canceller_died(kind, requests, monk
         "centuries ahead": datetime(2199, 1, 1, tzinfo=UTC),
     }
     job_id = await jobs.submit("t", "x", priority="low", at=at[kind])
-    state, left = StateStore(jobs.connection, Names(jobs.config.namespace)), requests
+    names, state, left = Names(jobs.config.namespace), state_of(jobs), requests
 
     def dies_after(step: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
         async def stepping(*args: object, **kwargs: object) -> object:
@@ -237,16 +238,14 @@ async def test_an_entry_expires_wherever_its_canceller_died(kind, requests, monk
     with monkeypatch.context() as dying:
         if kind != "centuries ahead":  # that one is only told to expire
             ahead = 0 if at[kind] is None else 3600
-            dying.setattr("jsjobs.cancelling._LEFT_BEHIND", 1 - ahead - jobs.config.result_ttl)
-        dying.setattr("jsjobs.cancelling.call", dies_after(call))
+            dying.setattr("jsjobs.operations.cancel.LEFT_BEHIND", 1 - ahead - jobs.config.result_ttl)
+        dying.setattr("jsjobs.operations.cancel.delete_message", dies_after(delete_message))
         dying.setattr(Schedules, "remove", dies_after(Schedules.remove))
         if requests:
             dying.setattr(StateStore, "write", once(StateStore.write))
         with pytest.raises(Killed):
             await jobs.cancel(job_id)
-    stored = await find_stored(
-        jobs.connection, state._names.state_stream, {"last_by_subj": state._names.state(job_id).decode()}
-    )
+    stored = await find_stored(jobs.connection, names.state_stream, {"last_by_subj": names.state(job_id).decode()})
     assert stored is not None
     ttl = int((value_of(stored.header, b"Nats-TTL") or b"0s").removesuffix(b"s"))
     if kind == "centuries ahead":
@@ -269,7 +268,7 @@ async def test_an_entry_expires_though_a_worker_dies_that_met_its_message(point,
         service.register_handler("t", ran.append)
     job_id = await jobs.submit("t", "x", priority="low")
     with monkeypatch.context() as caller:
-        caller.setattr("jsjobs.cancelling.call", killed)
+        caller.setattr("jsjobs.operations.cancel.delete_message", killed)
         with pytest.raises(Killed):
             await jobs.cancel(job_id)
     async with dying:

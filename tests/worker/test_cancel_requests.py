@@ -8,7 +8,7 @@ from nats.aio.client import Client
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.jetstream.subjects import may_be_answered
+from jsjobs.jetstream.protocol.names import may_be_answered
 
 Status = JobService.Status
 
@@ -141,4 +141,4 @@ async def test_a_handler_that_fails_in_being_stopped_is_not_said_to_be_dead_or_t
         assert (await jobs.cancel(job_id)).status is Status.CANCELLED
     told = [record for record in caplog.records if "the clean-up failed" in record.getMessage()]
     assert [record.levelname for record in told] == ["WARNING"]
-    assert f"job {job_id} (fails): its handler failed in being stopped" in told[0].getMessage()
+    assert f"job {job_id} (fails): its handler failed while it was being stopped" in told[0].getMessage()

@@ -10,9 +10,9 @@ from bounds import Journal, fill, fill_each_shard, sleeper, start_in_each_shard,
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.jetstream.generations import live_shards
-from jsjobs.jetstream.overview import Observer, ShardLook
-from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.monitoring.overview import Observer, ShardLook
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.topology.generations import live_shards
 
 
 @pytest.mark.parametrize("bound", [1, 3, 10])
@@ -135,7 +135,7 @@ async def test_a_worker_that_listens_to_no_shard_is_no_missing_one(service: Call
 
         async def nobody_listens() -> bool:
             infos = await live_shards(asking.connection, Names(asking.config.namespace))
-            return not any(info.get("push_bound") for info in infos.values())
+            return not any(info.push_bound for info in infos.values())
 
         assert not any(shard.has_worker for shard in await shards())
         async with jobs.worker() as worker:
@@ -152,7 +152,7 @@ async def test_a_worker_that_listens_to_no_shard_is_no_missing_one(service: Call
 
 
 async def test_what_comes_at_the_same_moment_goes_to_another_at_once(service: Callable) -> None:
-    """Ten long jobs for five processes of two: none waits though one has a place."""
+    """Ten long jobs for five processes of two: none waits though one has a slot."""
     journal = Journal()
     services = [service(concurrency=2) for _ in range(5)]
     opened = [await each.__aenter__() for each in services]

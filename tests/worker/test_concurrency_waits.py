@@ -10,11 +10,12 @@ from bounds import Journal, fill, fill_each_shard, sleeper, watch_deliveries
 from deliveries import set_max_deliver
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.jetstream.delivery import Delivery
+from jsjobs.jetstream.jobs.delivery import Delivery
 from process_handlers import nap
+from process_runs import processes
 
 
-async def test_a_snoozing_job_occupies_no_place_and_gets_one_again(service: Callable) -> None:
+async def test_a_snoozing_job_occupies_no_slot_and_gets_one_again(service: Callable) -> None:
     journal, began = Journal(), []
 
     async def snoozes(payload: int, ctx: JobService.Context) -> str:
@@ -42,7 +43,7 @@ async def test_a_snoozing_job_occupies_no_place_and_gets_one_again(service: Call
     assert began[1] - began[0] >= 0.5
 
 
-async def test_a_snooze_that_is_over_while_all_places_are_taken_is_another_s(service: Callable) -> None:
+async def test_a_snooze_that_is_over_while_all_slots_are_taken_is_another_s(service: Callable) -> None:
     began = []
 
     async def snoozes(payload: int) -> str:
@@ -70,7 +71,7 @@ async def test_a_snooze_that_is_over_while_all_places_are_taken_is_another_s(ser
     assert [item.status for item in status.history] == ["processing", "queued", "processing", "complete"]
 
 
-async def test_a_lost_worker_s_job_is_waited_for_without_a_place(service: Callable) -> None:
+async def test_a_lost_worker_s_job_is_waited_for_without_a_slot(service: Callable) -> None:
     journal = Journal()
     async with service(concurrency=1) as lost, service(concurrency=1) as jobs:
         for each in (lost, jobs):
@@ -104,7 +105,7 @@ def once(journal: Journal) -> Callable:
     return handler
 
 
-async def test_a_retry_waits_without_a_place(service: Callable) -> None:
+async def test_a_retry_waits_without_a_slot(service: Callable) -> None:
     journal = Journal()
     async with service(concurrency=1) as jobs:
 
@@ -136,18 +137,17 @@ async def test_handlers_in_processes_are_bounded_by_both(service: Callable) -> N
         jobs.register_handler("nap", nap, run_in="process")
         ids = await fill(jobs, "nap", 2, entity="e")
         most = 0
-        async with jobs.worker() as worker:
-            places = worker._tools.places.processes
+        async with jobs.worker():
             for job_id in ids:
                 asking = asyncio.ensure_future(jobs.result(job_id, timeout=60))
                 while not asking.done():
-                    most = max(most, len(places._all))
+                    most = max(most, len(processes()))
                     await asyncio.wait({asking}, timeout=0.01)
                 await asking
     assert most == 2
 
 
-async def test_a_cancelled_job_leaves_its_place(service: Callable) -> None:
+async def test_a_cancelled_job_leaves_its_slot(service: Callable) -> None:
     journal = Journal()
     async with service(concurrency=1) as jobs:
         jobs.register_handler("long", sleeper(journal, 60))
@@ -193,7 +193,7 @@ def at_work(journal: Journal, priority: str) -> bool:
     return journal.running > 0 and journal.begun[-1][0].startswith(priority)
 
 
-async def test_what_waits_for_a_place_at_a_stop_is_another_s_at_once(service: Callable) -> None:
+async def test_what_waits_for_a_slot_at_a_stop_is_another_s_at_once(service: Callable) -> None:
     journal, done = Journal(), Journal()
     async with service(concurrency=1, grace=0.2) as stopping, service() as other:
         stopping.register_handler("t", sleeper(journal, 60))
@@ -212,7 +212,7 @@ async def test_what_waits_for_a_place_at_a_stop_is_another_s_at_once(service: Ca
 
 
 async def test_no_delivery_is_wasted_where_there_are_few(service: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With `max_deliver` 2 nothing may be given back for a place: it waits for one, and is kept alive."""
+    """With `max_deliver` 2 nothing may be given back for a slot: it waits for one, and is kept alive."""
     journal, counts = Journal(), watch_deliveries(monkeypatch)
     naks = []
     nak = Delivery.nak
@@ -227,7 +227,7 @@ async def test_no_delivery_is_wasted_where_there_are_few(service: Callable, monk
     assert (journal.most, naks, set(counts.values())) == (1, [], {1})
 
 
-async def test_a_job_that_waits_for_a_place_does_not_start_in_a_pause(service: Callable) -> None:
+async def test_a_job_that_waits_for_a_slot_does_not_start_in_a_pause(service: Callable) -> None:
     journal = Journal()
     async with service(concurrency=1) as jobs:
         await set_max_deliver(jobs.config, 2)

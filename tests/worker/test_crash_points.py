@@ -7,10 +7,11 @@ from datetime import timedelta
 import pytest
 from crashing import Crasher
 
-from facts import eventually
+from facts import eventually, state_of
 from jsjobs import JobService
-from jsjobs.jetstream.api import call
-from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.api.requests import call
+from jsjobs.jetstream.api.server_clock import ServerClock
+from jsjobs.jetstream.protocol.names import Names
 from jsjobs.model.job import JobStatusResponse
 
 
@@ -239,11 +240,11 @@ async def test_an_expiry_that_crashes(point, expired, config, monkeypatch, jobs)
     await asyncio.sleep(0.1)  # the time that this is about
     async with dying:
         await Crasher(dying, point, monkeypatch).run_until_crash()
-    async with jobs.worker() as worker:
+    async with jobs.worker():
         async for status in jobs.watch(job_id):
             ended = status
         await eventually(lambda: queue_is_empty(jobs))
-        found = await worker._state.read(job_id)
+        found = await state_of(jobs).read(job_id)
     assert (ended.status, ended.error_reason, handler.runs) == ("failed", "Timeout", 0)
     assert [item.status for item in ended.history] == ["failed"]
     assert found.expires is (expired == "drop")  # else the router lets it expire, once the letter is stored
@@ -256,15 +257,15 @@ async def test_an_expiry_after_a_start_that_took_long_which_crashes(config, monk
         service.register_handler("t", handler)
     job_id = await jobs.submit("t", {}, priority="low", expires=60)
     async with dying:
-        crasher = Crasher(dying, "before write 2", monkeypatch)
-        clock, asked = crasher.worker._server_clock.now, []
+        clock, asked = ServerClock.now, []
 
-        async def later_each_time():
+        async def later_each_time(self: ServerClock):
             asked.append(1)
-            return await clock() + timedelta(hours=len(asked) - 1)
+            return await clock(self) + timedelta(hours=len(asked) - 1)
 
-        monkeypatch.setattr(crasher.worker._server_clock, "now", later_each_time)
-        await crasher.run_until_crash()
+        with monkeypatch.context() as slow:
+            slow.setattr(ServerClock, "now", later_each_time)
+            await Crasher(dying, "before write 2", monkeypatch).run_until_crash()
     async with jobs.worker():
         assert await jobs.result(job_id, timeout=20) == "done"
     assert (handler.runs, (await jobs.status(job_id)).attempts) == (1, 2)
@@ -285,8 +286,7 @@ async def test_burying_a_job_of_dead_workers_that_crashes(point, config, monkeyp
     job_id = await jobs.submit("t", {}, priority="low", max_attempts=1)
     # A worker that died a while ago, in the job's only attempt.
     lost = (await jobs.status(job_id)).model_copy(update={"status": "queued"})
-    state = jobs.worker()._state
-    await state.write(lost.started(lost.created_at, "dead-worker"), expected=0)
+    await state_of(jobs).write(lost.started(lost.created_at, "dead-worker"), expected=0)
     await asyncio.sleep(config.ack_wait)
     async with dying:
         await Crasher(dying, point, monkeypatch).run_until_crash()

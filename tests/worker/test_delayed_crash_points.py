@@ -9,13 +9,11 @@ import pytest
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.jetstream.api import call
-from jsjobs.jetstream.batches import Batches
-from jsjobs.jetstream.delayed import Delayed
-from jsjobs.jetstream.schedules import Schedules
-from jsjobs.jetstream.state import StateStore
-from jsjobs.jetstream.subjects import Names
-from jsjobs.rescheduling import _Rescheduling
+from jsjobs.jetstream.api.requests import call
+from jsjobs.jetstream.jobs.state_store import StateStore
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.schedules.store import Schedules
+from jsjobs.jetstream.tracking.batches import Batches
 
 Status = JobService.Status
 
@@ -63,7 +61,7 @@ async def waiting_id(jobs: JobService) -> str:
 @pytest.mark.parametrize("then", ["nothing", "cancel", "reschedule", "run_now"])
 async def test_between_the_schedule_and_its_entry(then: str, jobs: JobService, ran: list, monkeypatch) -> None:
     delay = 0.6 if then == "nothing" else 30
-    await dies_before(monkeypatch, Delayed, "_write_entry", jobs.submit("note", delay=delay, entity="e"))
+    await dies_before(monkeypatch, StateStore, "write", jobs.submit("note", delay=delay, entity="e"))
     job_id = await waiting_id(jobs)
     status = await jobs.status(job_id)
     assert (status.status, status.attempts, status.entity, status.type) == (Status.QUEUED, 0, "e", "note")
@@ -89,11 +87,11 @@ async def test_between_the_schedule_and_its_entry(then: str, jobs: JobService, r
 async def test_between_the_schedule_and_its_entry_once_it_fired(
     then: str, jobs: JobService, ran: list, monkeypatch
 ) -> None:
-    ids = [f"at-{each}" for each in ("0123456789abcdef", "fedcba9876543210")]
-    given = iter(ids)
-    monkeypatch.setattr("jsjobs.jetstream.delayed._new_id", lambda: next(given))
+    tokens = ["0123456789abcdef", "fedcba9876543210"]
+    given, ids = iter(tokens), [f"at-{token}" for token in tokens]
+    monkeypatch.setattr("jsjobs.jetstream.schedules.delayed.random_token", lambda: next(given))
     for _ in ids:
-        await dies_before(monkeypatch, Delayed, "_write_entry", jobs.submit("note", delay=0.2, entity="e"))
+        await dies_before(monkeypatch, StateStore, "write", jobs.submit("note", delay=0.2, entity="e"))
     names = Names(jobs.config.namespace)
 
     async def have_fired() -> bool:
@@ -149,7 +147,7 @@ async def test_a_cancel_again_removes_the_schedule(jobs: JobService, monkeypatch
 async def test_between_the_moved_schedule_and_its_entry(jobs: JobService, ran: list, monkeypatch) -> None:
     job_id = await jobs.submit("note", delay=0.4)
     later = datetime.now(UTC) + timedelta(seconds=1.5)
-    await dies_before(monkeypatch, _Rescheduling, "_tell", jobs.reschedule(job_id, at=later))
+    await dies_before(monkeypatch, StateStore, "write", jobs.reschedule(job_id, at=later))
     async with jobs.worker():
         await jobs.result(job_id)
     assert [each for each, _ in ran] == [job_id]
@@ -157,7 +155,7 @@ async def test_between_the_moved_schedule_and_its_entry(jobs: JobService, ran: l
 
 
 async def test_between_the_key_of_a_job_and_its_entry(jobs: JobService, ran: list, monkeypatch) -> None:
-    await dies_before(monkeypatch, Delayed, "_write_entry", jobs.submit("note", delay=0.8, dedupe_key="k"))
+    await dies_before(monkeypatch, StateStore, "write", jobs.submit("note", delay=0.8, dedupe_key="k"))
     again = await jobs.submit("note", delay=0.8, dedupe_key="k")
     assert again.duplicate
     async with jobs.worker():

@@ -15,14 +15,14 @@ import pytest
 from pydantic import BaseModel
 
 from handler_runs import Runs, entry, handling
+from jsjobs.handlers.context import JobContext
+from jsjobs.handlers.failure import describe
 from jsjobs.model.context import current_context, request_context
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import utc_now
-from jsjobs.model.retry import Retry, RetryState
-from jsjobs.model.snooze import Snooze
-from jsjobs.worker.context import JobContext
-from jsjobs.worker.executor import Stop, describe
-from jsjobs.worker.verdict import Cancelled, Complete, DeadLetter, Lost, Release, RetryAfter, SnoozeFor, Verdict
+from jsjobs.model.retry import Retry, RetryState, Snooze
+from jsjobs.worker.result import Cancelled, Complete, DeadLetter, Lost, Release, RetryAfter, SnoozeFor, Verdict
+from jsjobs.worker.run_state import Stop
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def test_an_error_whose_text_cannot_be_had_is_described() -> None:
         def __str__(self) -> str:
             raise RuntimeError
 
-    assert describe(HostileError()) == "HostileError: (its text cannot be had)"
+    assert describe(HostileError()) == "HostileError: (its text cannot be read)"
     assert len(describe(ValueError("ü" * 10_000)).encode()) <= 4096
 
 

@@ -10,16 +10,16 @@ from nats.aio.client import Client
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.dead_letters.undertaker import Undertaker
-from jsjobs.jetstream.api import call
-from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.delivery import Delivery
-from jsjobs.jetstream.state import Found, StateStore
-from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.wire import EXPIRED, EXPIRES
+from jsjobs.jetstream.api.requests import call
+from jsjobs.jetstream.api.server_clock import ServerClock
+from jsjobs.jetstream.jobs.state_store import Found, StateStore
+from jsjobs.jetstream.protocol.headers import EXPIRED, EXPIRES
+from jsjobs.jetstream.protocol.names import Names
 from jsjobs.model.errors import InvalidBatch
 from jsjobs.model.job import utc_now
 from jsjobs.model.times import rfc3339
+from router_parts import recorder_of
+from taps import watch_answers
 
 Ended = JobService.Response.Status
 
@@ -96,7 +96,7 @@ async def test_a_dropped_one_is_failed_and_leaves_no_letter(jobs: JobService, ra
         assert (await failure(jobs, job_id)).reason == "Timeout"
         await nothing_is_left(jobs)
     assert (ran, await letters(jobs), (await found(jobs, job_id)).expires) == ([], 0, True)
-    assert await jobs.letters().list() == []
+    assert await jobs.dlq.list() == []
 
 
 async def test_one_that_started_in_time_is_run_to_its_end(jobs: JobService) -> None:
@@ -128,16 +128,15 @@ async def test_one_that_started_in_time_is_run_to_its_end(jobs: JobService) -> N
 async def test_the_server_s_clock_is_asked_only_where_it_matters(
     jobs: JobService, ran: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker = jobs.worker()
     asked = []
-    now = worker._server_clock.now
+    now = ServerClock.now
 
-    async def counting() -> Any:
+    async def counting(clock: ServerClock) -> Any:
         asked.append(1)
-        return await now()
+        return await now(clock)
 
-    monkeypatch.setattr(worker._server_clock, "now", counting)
-    async with worker:
+    monkeypatch.setattr(ServerClock, "now", counting)
+    async with jobs.worker():
         await jobs.results(await jobs.submit("t", list(range(20)), priority="low"))
         assert asked == []
         await jobs.result(await jobs.submit("t", 99, priority="low", expires=60))
@@ -206,7 +205,7 @@ async def test_a_job_that_was_cancelled_before_it_expired_stays_so(
 
     job_id = await expired(jobs)
     with monkeypatch.context() as dying:
-        dying.setattr("jsjobs.cancelling.call", dead)
+        dying.setattr("jsjobs.operations.cancel.delete_message", dead)
         with pytest.raises(Killed):
             await jobs.cancel(job_id)
     async with jobs.worker():
@@ -216,28 +215,22 @@ async def test_a_job_that_was_cancelled_before_it_expired_stays_so(
     assert (ran, await letters(jobs)) == ([], 0)
 
 
-@pytest.fixture
-async def undertaker(jobs: JobService, connection: Connection) -> Undertaker:
-    names = Names(jobs.config.namespace)
-    return Undertaker(connection, names, StateStore(connection, names), jobs.letters(), result_ttl=3600)
-
-
 @pytest.mark.parametrize(("how", "rows"), [("drop", 0), ("dead_letter", 1)])
 async def test_a_message_given_up_after_its_job_expired(
-    how: str, rows: int, jobs: JobService, ran: list[Any], undertaker: Undertaker, monkeypatch: pytest.MonkeyPatch
+    how: str, rows: int, jobs: JobService, ran: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The worker died before the letter, or before TERM, and the server delivers the message no more."""
-    monkeypatch.setattr(Delivery, "_answer", lambda *_: None)
-    monkeypatch.setattr("jsjobs.worker.settle.send_letter", quietly)
+    watch_answers(monkeypatch, lambda _: False)
+    monkeypatch.setattr("jsjobs.worker.settlement.send_letter", quietly)
     names, job_id = Names(jobs.config.namespace), await expired(jobs, expired=how)
     stream, shard = names.stream("low"), "low-1x1-0"
     filtered = (await call(jobs.connection, f"CONSUMER.INFO.{stream}.{shard}"))["config"]["filter_subject"]
     async with jobs.worker():
         await failure(jobs, job_id)
     for _ in range(2):
-        await undertaker.bury(stream, int(job_id.partition("-")[2]), filtered)
+        await recorder_of(jobs).dead_letter(stream, int(job_id.partition("-")[2]), filtered)
     assert await stored(jobs, stream) == 0
-    assert len(await jobs.letters().list()) == rows
+    assert len(await jobs.dlq.list()) == rows
     assert (await jobs.status(job_id)).error_reason == "Timeout"
 
 
@@ -250,11 +243,11 @@ async def test_a_replayed_one_runs(jobs: JobService, ran: list[Any]) -> None:
     async with jobs.worker(), jobs.router():
 
         async def letter() -> Any:
-            [found] = await jobs.letters().list()
+            [found] = await jobs.dlq.list()
             return found
 
         letter_id = (await eventually(letter)).id
-        assert (await jobs.letters().get(letter_id)).error_reason == "Timeout"
+        assert (await jobs.dlq.get(letter_id)).error_reason == "Timeout"
         replayed = await jobs.replay(str(letter_id))
         assert await jobs.result(replayed, timeout=20) is None
     assert ran == [1]

@@ -6,15 +6,17 @@ from collections.abc import Callable
 
 import pytest
 
-from facts import eventually
+from facts import eventually, state_of
 from jsjobs import JobService
-from jsjobs.jetstream.delivery import Delivery
-from jsjobs.jetstream.errors import ConnectionLost
-from jsjobs.jetstream.state import Found, StateStore
-from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.client.errors import ConnectionLost
+from jsjobs.jetstream.jobs.delivery import Delivery
+from jsjobs.jetstream.jobs.lease_time import LeaseTime
+from jsjobs.jetstream.jobs.state_store import Found
+from jsjobs.jetstream.protocol.names import Names
 from jsjobs.model.context import RequestContext
 from jsjobs.model.job import utc_now
-from jsjobs.worker.lease import LeaseKeeper, LeaseTime
+from jsjobs.worker.lease import LeaseKeeper
+from taps import Deliveries, begun_runs, recorded_answers
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ async def test_a_stalled_worker_cannot_complete_what_another_took(config, deploy
     await deploy(config)
     stalled, other = JobService(config), JobService(config)
     at_work, go_on = asyncio.Event(), asyncio.Event()
-    fences, answers = [], []
+    fences, answers, begun, renew = [], recorded_answers(monkeypatch), begun_runs(monkeypatch), Delivery.renew
 
     async def first(payload: object, ctx: JobService.Context) -> str:
         fences.append(ctx.fence)
@@ -43,42 +45,31 @@ async def test_a_stalled_worker_cannot_complete_what_another_took(config, deploy
 
     stalled.register_handler("t", first)
     other.register_handler("t", second)
-    answer = Delivery._answer
-
-    def recording(delivery: Delivery, data: bytes) -> None:
-        if delivery._connection is stalled._connection:
-            answers.append(data)
-        answer(delivery, data)
 
     async def never_renewed(delivery: Delivery, timeout: float) -> None:
         """The process is frozen: no heartbeat leaves it."""
-        if delivery._connection is other._connection:
-            await delivery._connection.ask(delivery.reply, b"+WPI", timeout=timeout)
+        if delivery is not begun[0].delivery:
+            await renew(delivery, timeout)
 
-    monkeypatch.setattr(Delivery, "_answer", recording)
     monkeypatch.setattr(Delivery, "renew", never_renewed)
     async with stalled, other:
+        deliveries = Deliveries(stalled.connection, Names(config.namespace), monkeypatch)
         job_id = await other.submit("t", {}, priority="low")
         async with stalled.worker() as frozen:
             await at_work.wait()
-            await frozen._taking.drop(next(shard for shard in frozen.taken if shard.consumer == "low-1x1-0"))
+            await deliveries.end("low-1x1-0")
             async with other.worker():
                 assert await other.result(job_id) == "in time"
                 go_on.set()
                 await eventually(lambda: nothing_runs(frozen))
         status = await other.status(job_id)
+        assert [answer for answer in answers if answer.connection is stalled.connection] == []
     assert (status.status, status.result, status.attempts) == ("complete", "in time", 2)
-    assert answers == []
     assert fences[1] > fences[0]
 
 
 async def test_whoever_finds_its_entry_written_by_another_answers_nothing(jobs, monkeypatch) -> None:
-    answers, runs, go_on = [], [], asyncio.Event()
-    answer = Delivery._answer
-
-    def recording(delivery: Delivery, data: bytes) -> None:
-        answers.append(data)
-        answer(delivery, data)
+    answers, runs, go_on = recorded_answers(monkeypatch), [], asyncio.Event()
 
     @jobs.handler("t")
     async def handler(payload: object, ctx: JobService.Context) -> int:
@@ -86,9 +77,8 @@ async def test_whoever_finds_its_entry_written_by_another_answers_nothing(jobs, 
         await go_on.wait()
         return ctx.attempt
 
-    monkeypatch.setattr(Delivery, "_answer", recording)
     job_id = await jobs.submit("t", {}, priority="low")
-    state = StateStore(jobs.connection, Names(jobs.config.namespace))
+    state = state_of(jobs)
     async with jobs.worker() as worker:
         await eventually(lambda: runs)
         found = await state.read(job_id)
@@ -103,8 +93,8 @@ async def test_whoever_finds_its_entry_written_by_another_answers_nothing(jobs, 
 
 
 async def test_a_handler_whose_lease_cannot_be_confirmed_is_interrupted(jobs, monkeypatch) -> None:
-    answers, at_work, interrupted = [], asyncio.Event(), asyncio.Event()
-    monkeypatch.setattr(Delivery, "_answer", lambda _, data: answers.append(data))
+    answers, at_work, interrupted = recorded_answers(monkeypatch), asyncio.Event(), asyncio.Event()
+    deliveries = Deliveries(jobs.connection, Names(jobs.config.namespace), monkeypatch)
 
     async def lost(delivery: Delivery, timeout: float) -> None:
         raise ConnectionLost("no answer")
@@ -122,7 +112,7 @@ async def test_a_handler_whose_lease_cannot_be_confirmed_is_interrupted(jobs, mo
     async with jobs.worker() as worker:
         await at_work.wait()
         # No other delivery of it comes here, which would end it too.
-        await worker._taking.drop(next(shard for shard in worker.taken if shard.consumer == "low-1x1-0"))
+        await deliveries.end("low-1x1-0")
         await eventually(interrupted.is_set)
         await eventually(lambda: nothing_runs(worker))
     assert answers == []
@@ -163,9 +153,9 @@ async def test_a_long_job_whose_entry_another_wrote_is_interrupted(jobs, config)
     job_id = await jobs.submit("t", {}, duration="long")
     async with jobs.worker() as worker:
         await at_work.wait()
-        found = await worker._state.read(job_id)
+        found = await state_of(jobs).read(job_id)
         cancelled = found.entry.cancelled(found.entry.created_at)
-        await worker._state.write(cancelled, expected=found.revision, ttl=3600)
+        await state_of(jobs).write(cancelled, expected=found.revision, ttl=3600)
         async with asyncio.timeout(10):
             await interrupted.wait()
         await eventually(lambda: nothing_runs(worker))

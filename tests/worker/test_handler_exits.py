@@ -49,8 +49,8 @@ ASYNC = {
     "SystemExit": (lambda: raise_later(SystemExit(3)), "SystemExit: 3"),
     "GeneratorExit": (lambda: raise_later(GeneratorExit()), "GeneratorExit"),
     "another": (lambda: raise_later(Final("over")), "Final: over"),
-    "CancelledError": (lambda: raise_later(asyncio.CancelledError()), "cancelled from within"),
-    "cancels itself": (cancels_itself, "cancelled from within"),
+    "CancelledError": (lambda: raise_later(asyncio.CancelledError()), "cancelled by its own code"),
+    "cancels itself": (cancels_itself, "cancelled by its own code"),
     "cancels itself and fails": (cancels_itself_and_fails, "ValueError: and failed"),
     "cancels itself soon": (cancels_itself_soon_and_fails, "ValueError: and failed"),
 }
@@ -207,7 +207,7 @@ async def test_who_cancels_its_own_task_at_every_turn_is_settled(jobs: JobServic
     async with jobs.worker() as worker, jobs.router():
         job_id = await jobs.submit("scoped", 1, entity="a")
         if dies:
-            await eventually(lambda: jobs.letters().find(job_id))
+            await eventually(lambda: jobs.dlq.find(job_id))
         else:
             assert await jobs.result(job_id, timeout=20) == "done"
         await eventually(lambda: worker.running == 0)

@@ -71,12 +71,12 @@ def config(settings_of: Callable[..., JobService.Config]) -> JobService.Config:
 @pytest.mark.parametrize(
     ("error", "text", "retry"),
     [
-        (NoTextError(), "NoTextError: .its text cannot be had.", None),
-        (ExitsAsTextError(), "ExitsAsTextError: .its text cannot be had.", None),
+        (NoTextError(), "NoTextError: .its text cannot be read.", None),
+        (ExitsAsTextError(), "ExitsAsTextError: .its text cannot be read.", None),
         (OwnTextError(), "OwnTextError: what went wrong", None),
         (UnequalError("unlike"), "UnequalError: unlike", None),
-        (JobService.Error("Processing", NoTextError()), "cannot be had", None),
-        (OwnReasonError("Processing", "own"), "own; deciding what follows raised SystemExit", None),
+        (JobService.Error("Processing", NoTextError()), "cannot be read", None),
+        (OwnReasonError("Processing", "own"), "own; deciding on a retry raised SystemExit", None),
         (ValueError("plain"), "ValueError: plain", OwnRetry()),
     ],
     ids=["no text", "exits", "own text", "unequal", "no message", "own reason", "own retry"],

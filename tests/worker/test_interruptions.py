@@ -5,11 +5,15 @@ from collections.abc import Callable
 
 import pytest
 
+from facts import state_of
 from jsjobs import JobService
+from jsjobs.handlers.context import JobContext
+from jsjobs.jetstream.jobs.lease_time import LeaseTime
 from jsjobs.model.job import Priority
-from jsjobs.worker.context import JobContext
-from jsjobs.worker.executor import Handling, Stop
-from jsjobs.worker.limits import TimeLimits
+from jsjobs.worker.executor import Handling
+from jsjobs.worker.run_state import Stop
+from jsjobs.worker.timeouts import TimeLimits
+from taps import begun_runs
 
 LONG_ENOUGH = 4.0
 """Seconds after which a handler that nobody interrupts ends by itself, so that a test of it does."""
@@ -53,10 +57,10 @@ async def test_a_short_job_ends_with_its_lease_at_the_latest(service: Callable) 
             await asyncio.sleep(LONG_ENOUGH)
             ended.set()
 
-        async with jobs.worker() as worker:
+        async with jobs.worker():
             job_id = await jobs.submit("slow", duration="short", max_attempts=1)
             [outcome] = await asyncio.gather(jobs.result(job_id), return_exceptions=True)
-            lease = worker._time.lease
+            lease = LeaseTime(jobs.config.ack_wait).lease
     assert isinstance(outcome, JobService.Error), "it outlived its lease"
     assert f"longer than {lease:g} s" in outcome.message
     assert not ended.is_set()
@@ -94,9 +98,11 @@ async def test_a_lost_lease_overrules_an_earlier_stop_and_no_later_one_does(earl
     assert handling.asked is Stop.LOST
 
 
-async def test_a_job_that_is_lost_while_its_handler_is_stopped_is_not_settled(service: Callable) -> None:
+async def test_a_job_that_is_lost_while_its_handler_is_stopped_is_not_settled(
+    service: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Another worker took the job while its handler, asked to stop, still cleaned up: nothing of it is written."""
-    started, may_end = asyncio.Event(), asyncio.Event()
+    started, may_end, begun = asyncio.Event(), asyncio.Event(), begun_runs(monkeypatch)
     async with service() as jobs:
 
         @jobs.handler("cleans-up")
@@ -111,10 +117,10 @@ async def test_a_job_that_is_lost_while_its_handler_is_stopped_is_not_settled(se
             job_id = await jobs.submit("cleans-up", duration="long")
             await started.wait()
             worker.stop_now()
-            [run] = worker._runs.values()
+            [run] = begun
             run.lose("another worker took the job")
             assert not run.needs_renewal()
-            revision = (await worker._state.read(job_id)).revision
+            revision = (await state_of(jobs).read(job_id)).revision
             may_end.set()
             await run.ended.wait()
-            assert (await worker._state.read(job_id)).revision == revision
+            assert (await state_of(jobs).read(job_id)).revision == revision

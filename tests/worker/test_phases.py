@@ -1,19 +1,23 @@
 """A worker's start and stop in every phase, and what it must survive in between."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
 
-from facts import eventually
+from facts import eventually, state_of
 from jsjobs import JobService
-from jsjobs.jetstream import generations as generations_module
-from jsjobs.jetstream.delivery import Delivery
-from jsjobs.jetstream.errors import ConnectionLost
+from jsjobs.jetstream.client.errors import ConnectionLost
+from jsjobs.jetstream.jobs.delivery import Delivery
+from jsjobs.jetstream.jobs.state_store import StateStore
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.topology import generations as generations_module
 from jsjobs.model.job import utc_now
 from jsjobs.worker import worker as worker_module
 from jsjobs.worker.worker import Worker
+from taps import Deliveries, begun_runs, recorded_answers
 
 
 @pytest.fixture
@@ -126,12 +130,7 @@ async def test_a_stop_that_is_cancelled_goes_on(jobs: JobService) -> None:
 
 async def test_a_delivery_too_old_to_be_ours_is_not_given_back_at_a_stop(jobs: JobService, monkeypatch) -> None:
     """It waits for another worker's lease to end; its own was not renewed for too long."""
-    answers = []
-    answer = Delivery._answer
-
-    def recording(delivery: Delivery, data: bytes) -> None:
-        answers.append(data)
-        answer(delivery, data)
+    answers = recorded_answers(monkeypatch)
 
     async def lost(delivery: Delivery, timeout: float) -> None:
         raise ConnectionLost("no answer")
@@ -139,8 +138,7 @@ async def test_a_delivery_too_old_to_be_ours_is_not_given_back_at_a_stop(jobs: J
     job_id = await jobs.submit("t", priority="low")
     worker = jobs.worker()
     other = (await jobs.status(job_id)).started(utc_now(), "another")
-    await worker._state.write(other, expected=0)
-    monkeypatch.setattr(Delivery, "_answer", recording)
+    await state_of(jobs).write(other, expected=0)
     monkeypatch.setattr(Delivery, "renew", lost)
     monkeypatch.setattr(Delivery, "age", lambda _: 1.4)
     async with worker:
@@ -154,11 +152,17 @@ async def has_a_run(worker) -> bool:
 
 
 async def test_a_clock_that_is_set_forward_takes_no_lease_from_another(jobs: JobService, monkeypatch) -> None:
-    worker, shift = jobs.worker(), timedelta()
-    monkeypatch.setattr(worker_module, "utc_now", lambda: utc_now() + shift)
-    before = await worker._server_clock.now()
-    shift = timedelta(hours=1)
-    assert (await worker._server_clock.now() - before).total_seconds() < 10
+    @jobs.handler("echo")
+    async def echo(payload: int) -> int:
+        return payload
+
+    job_id = await jobs.submit("echo", 1, priority="low")
+    began = time.monotonic()
+    await state_of(jobs).write((await jobs.status(job_id)).started(utc_now(), "another"), expected=0)
+    monkeypatch.setattr(worker_module, "utc_now", lambda: utc_now() + timedelta(hours=1))
+    async with jobs.worker():
+        assert await jobs.result(job_id, 20) == 1
+    assert time.monotonic() - began >= jobs.config.ack_wait
 
 
 async def test_a_clock_that_is_set_forward_lets_no_job_expire(jobs: JobService, monkeypatch) -> None:
@@ -174,38 +178,29 @@ async def test_a_clock_that_is_set_forward_lets_no_job_expire(jobs: JobService, 
 
 async def test_a_delivery_that_was_overtaken_before_it_began_gives_way(jobs: JobService, monkeypatch) -> None:
     """Its handler would run without a heartbeat, and answer in the newer delivery's name."""
-    attempts, answers = [], []
+    attempts, answers = [], recorded_answers(monkeypatch)
 
     @jobs.handler("t")
     async def handler(payload: object, ctx: JobService.Context) -> str:
         attempts.append(ctx.attempt)
         return "done"
 
-    answer = Delivery._answer
+    write, slow = StateStore.write, True
 
-    def recording(delivery: Delivery, data: bytes) -> None:
-        if not delivery.lost:
-            answers.append((delivery.attempt, data))
-        answer(delivery, data)
-
-    worker, write, slow = jobs.worker(), None, True
-
-    async def delayed(*args, **kwargs) -> int:
+    async def delayed(state: StateStore, *args, **kwargs) -> int:
         nonlocal slow
         if slow:
             slow = False
             await asyncio.sleep(jobs.config.ack_wait + 0.7)
-        return await write(*args, **kwargs)
+        return await write(state, *args, **kwargs)
 
-    write = worker._state.write
-    monkeypatch.setattr(worker._state, "write", delayed)
-    monkeypatch.setattr(Delivery, "_answer", recording)
+    monkeypatch.setattr(StateStore, "write", delayed)
     job_id = await jobs.submit("t", duration="long", max_attempts=1)
-    async with worker:
+    async with jobs.worker() as worker:
         assert await jobs.result(job_id) == "done"
         await eventually(lambda: nothing_runs(worker))
     assert attempts == [1]
-    assert answers == [(2, b"+ACK")]
+    assert [(answer.attempt, answer.data) for answer in answers] == [(2, b"+ACK")]
 
 
 async def nothing_runs(worker) -> bool:
@@ -225,14 +220,16 @@ async def test_deliveries_that_piled_up_keep_the_backoff(jobs: JobService, monke
         return "done"
 
     jobs.register_handler("t", handler, retry=JobService.Retry(initial=1, jitter=(1, 1)))
+    begun = begun_runs(monkeypatch)
+    deliveries = Deliveries(jobs.connection, Names(jobs.config.namespace), monkeypatch)
     job_id = await jobs.submit("t", max_attempts=5)
     async with jobs.worker() as worker:
         await eventually(lambda: has_a_run(worker))
         await asyncio.sleep(0.1)
-        run = next(iter(worker._runs.values()))
-        message = (run.delivery.subject, run.delivery.reply, run.delivery.header, run.delivery.data)
+        first = begun[0].delivery
+        reply = first.reply  # that of the delivery that the server gave
         for _ in range(3):
-            worker._on_delivery(*message)
+            deliveries.repeat(first, reply)
         assert await jobs.result(job_id, timeout=20) == "done"
     assert len(started) == 3
     assert started[2] - started[1] >= 0.9

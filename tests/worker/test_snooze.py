@@ -12,14 +12,15 @@ import pytest
 from nats.aio.client import Client
 
 import process_handlers as handlers
-from facts import eventually
+from facts import eventually, state_of
 from jsjobs import JobService
-from jsjobs.jetstream.api import call
-from jsjobs.jetstream.delivery import Delivery
-from jsjobs.jetstream.errors import ConnectionLost
-from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.api.requests import call
+from jsjobs.jetstream.client.errors import ConnectionLost
+from jsjobs.jetstream.jobs.delivery import Delivery
+from jsjobs.jetstream.protocol.names import Names
 from jsjobs.model.job import utc_now
-from jsjobs.worker.attempt import JobAttempt
+from jsjobs.worker.executor import Handling
+from taps import Deliveries, begun_runs, recorded_answers
 
 Status = JobService.Status
 LONG = 3600
@@ -132,7 +133,7 @@ async def test_snoozes_without_end_leave_nothing_in_memory(jobs: JobService) -> 
     async def count(payload: object, ctx: JobService.Context) -> None:
         if len(left) % 20 == 0:
             gc.collect()  # what is left then is held by something
-            attempts.append(sum(isinstance(it, JobAttempt) for it in gc.get_objects()))
+            attempts.append(sum(type(it) is Handling for it in gc.get_objects()))
         left.append(len(asyncio.all_tasks()))
         if len(left) < 300:
             raise JobService.Snooze(1e-6)
@@ -283,17 +284,18 @@ async def test_a_handler_that_snoozes_while_its_worker_stops_is_not_waited_for(j
     assert await messages(jobs) == 0
 
 
-async def test_a_redelivery_waits_the_rest_out_once(jobs: JobService) -> None:
+async def test_a_redelivery_waits_the_rest_out_once(jobs: JobService, monkeypatch: pytest.MonkeyPatch) -> None:
     """As after a server's restart: the same worker is given what it holds."""
     handler = Sleepy(1.5)
     jobs.register_handler("t", handler)
+    begun = begun_runs(monkeypatch)
+    deliveries = Deliveries(jobs.connection, Names(jobs.config.namespace), monkeypatch)
     job_id = await jobs.submit("t", priority="low")
     async with jobs.worker() as worker:
         await snoozing(jobs, job_id)
-        run = next(iter(worker._runs.values()))
-        message = (run.delivery.subject, run.delivery.reply, run.delivery.header, run.delivery.data)
+        run = begun[0]
         for _ in range(3):
-            worker._on_delivery(*message)
+            deliveries.repeat(run.delivery)
         await asyncio.wait_for(run.ended.wait(), 1)
         assert run.delivery.lost
         assert await jobs.result(job_id, timeout=20) == "done"
@@ -303,7 +305,7 @@ async def test_a_redelivery_waits_the_rest_out_once(jobs: JobService) -> None:
 
 
 async def test_a_delivery_that_could_not_be_kept_is_let_go(jobs: JobService, monkeypatch: pytest.MonkeyPatch) -> None:
-    handler, answers, renew, answer = Sleepy(4), [], Delivery.renew, Delivery._answer
+    handler, answers, renew = Sleepy(4), recorded_answers(monkeypatch), Delivery.renew
     jobs.register_handler("t", handler)
 
     async def lost(delivery: Delivery, timeout: float) -> None:
@@ -311,18 +313,13 @@ async def test_a_delivery_that_could_not_be_kept_is_let_go(jobs: JobService, mon
             raise ConnectionLost("no answer")
         await renew(delivery, timeout)
 
-    def recording(delivery: Delivery, data: bytes) -> None:
-        answers.append((delivery.attempt, delivery.lost, data))
-        answer(delivery, data)
-
     monkeypatch.setattr(Delivery, "renew", lost)
-    monkeypatch.setattr(Delivery, "_answer", recording)
     job_id = await jobs.submit("t", priority="low")
     async with jobs.worker():
         assert await jobs.result(job_id, timeout=20) == "done"
         assert (await consumer_of(jobs))["delivered"]["consumer_seq"] == 2
-        await eventually(lambda: (2, False, b"+ACK") in answers)
-    assert [sent for sent in answers if not sent[1]] == [(2, False, b"+ACK")]
+        await eventually(lambda: answers)
+    assert [(answer.attempt, answer.data) for answer in answers] == [(2, b"+ACK")]
     assert handler.began[1] - handler.began[0] >= 4
 
 
@@ -333,10 +330,9 @@ async def test_another_worker_s_snooze_is_waited_out_whatever_its_clock_says(job
     a_year_ago = utc_now() - timedelta(days=365)
     queued = await jobs.status(job_id)
     snoozed = queued.started(a_year_ago, "another").snoozed(a_year_ago, a_year_ago + timedelta(seconds=1.5))
-    worker = jobs.worker()
     before = time.monotonic()
-    await worker._state.write(snoozed, expected=0)
-    async with worker:
+    await state_of(jobs).write(snoozed, expected=0)
+    async with jobs.worker():
         assert await jobs.result(job_id, timeout=20) == "done"
     assert handler.began[0] - before >= 1.4  # the server's clock was asked for some milliseconds ago
     assert handler.attempts == [1]

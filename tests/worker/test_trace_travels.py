@@ -7,7 +7,7 @@ from nats.aio.client import Client
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.jetstream.wire import parse_job_headers
+from jsjobs.jetstream.protocol.headers import parse_job_headers
 from jsjobs.model.trace import NO_TRACE, Trace
 
 GOOD = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -12,8 +12,10 @@ from pydantic import BaseModel
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.jetstream.api import call, find
-from jsjobs.worker.lease import LeaseTime
+from jsjobs.jetstream.api.requests import call, find
+from jsjobs.jetstream.jobs.lease_time import LeaseTime
+from jsjobs.jetstream.jobs.queue import JobQueue
+from jsjobs.jetstream.protocol.names import Names
 
 
 class Mail(BaseModel):
@@ -108,12 +110,12 @@ async def test_plain_handlers_run_beside_each_other_and_the_loop(jobs: JobServic
 
     # Three shards of one priority, three jobs that only end when all three run at once.
     found: dict[int, str] = {}
-    number = 0
+    number, queue = 0, JobQueue(jobs.connection, Names(jobs.config.namespace))
     async with jobs.worker():
         while len(found) < 3:
             entity = f"e{number}"
             number += 1
-            token = jobs._publisher()._queue.subject(JobService.Priority.HIGH, entity, "plain")
+            token = queue.job(JobService.Priority.HIGH, entity, "plain", b"").subject
             shard = await partition(jobs, token)
             if shard not in found:
                 found[shard] = await jobs.submit("plain", number, priority="high", entity=entity)
@@ -359,7 +361,10 @@ async def test_failures_are_logged_with_their_traceback_and_deaths_as_errors(job
             await jobs.result(job_id)
     first, second = (record for record in caplog.records if "attempt" in record.message)
     assert (first.levelname, second.levelname) == ("WARNING", "ERROR")
-    assert f"job {job_id} (bad): attempt 1 of 2 failed, the next in 0.1 s: RuntimeError: the printer" in first.message
+    assert (
+        f"job {job_id} (bad): attempt 1 of 2 failed, the next attempt in 0.1 s: RuntimeError: the printer"
+        in first.message
+    )
     assert "attempt 2 of 2 failed, the job is dead" in second.message
     assert "test_worker.py" in caplog.text
 
@@ -368,7 +373,7 @@ async def test_a_worker_says_where_its_settings_ask_for_other_shards(deploy, set
     await deploy(settings_of())
     jobs = JobService(settings_of(scale=2))
     async with jobs, jobs.worker():
-        assert "low has 1 shards on the server, all of which are worked; these settings say 2" in caplog.text
+        assert "low has 1 shards on the server, and this worker serves them all; its settings say 2" in caplog.text
 
 
 async def test_a_worker_whose_settings_ask_for_no_shards_says_nothing_of_them(deploy, settings_of, caplog) -> None:

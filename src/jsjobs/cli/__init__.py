@@ -1,0 +1,1 @@
+"""The command line: options in, tables and exit codes out."""

@@ -11,11 +11,11 @@ from jsjobs.cli.command_table import CommandTable
 from jsjobs.cli.exit_codes import FAILED, INTERRUPTED, READER_GONE
 from jsjobs.cli.standard_streams import flush_output, open_missing, why_unwritable, write_every_character
 
-_HELP = """Jobs on NATS JetStream: run workers, submit jobs, see what became of them.
+_HELP = """Background jobs on NATS JetStream: run workers, submit jobs, and see how they ended.
 
-Without a server at hand, `jsjobs dev` starts one in this folder, and every other command finds it there. Each command
-takes --namespace, --nats-url and --database-url after its name; the environment says the same with JSJOBS_NAMESPACE,
-NATS_URL and DATABASE_URL. Exit codes: 0 done, 1 the job or the request failed, 2 wrong use."""
+If you have no server, `jsjobs dev` starts one in this folder, and every other command finds it there. Give
+--namespace, --nats-url and --database-url after a command's name, or set JSJOBS_NAMESPACE, NATS_URL and
+DATABASE_URL. Exit codes: 0 success, 1 the job or the request failed, 2 invalid arguments."""
 
 app = typer.Typer(
     cls=CommandTable, help=_HELP, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False
@@ -37,14 +37,14 @@ def _jsjobs(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Takes the options that stand before a command."""
+    """Take the options that stand before a command."""
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and end the process with its exit code; errors become one line.
 
     Args:
-        arguments: Instead of those the process was given.
+        arguments: The arguments, instead of those the process was given.
     """
     open_missing()
     write_every_character()
@@ -55,19 +55,19 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         code = READER_GONE
     except Exception as error:  # noqa: BLE001 - nobody at a terminal wants a traceback
-        from jsjobs.cli.problems import report
+        from jsjobs.cli.errors import report
 
         code = report(error)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else FAILED
-        if isinstance(end.__context__, BrokenPipeError):  # what typer and rich make of it
+        if isinstance(end.__context__, BrokenPipeError):  # typer and rich turn it into a SystemExit
             code = READER_GONE
-    gc.freeze()  # what the interpreter would look through at its end, to free memory that the system frees
+    gc.freeze()  # else the interpreter would search all of it at its end, to free memory that the system frees anyway
     sys.exit(_flushed(code))
 
 
 def _flushed(code: int) -> int:
-    """The exit code, once everything is written; a reader that has gone is no error worth a word."""
+    """Write what waits to be written, and return the exit code; a reader that has gone is not reported."""
     error = flush_output()
     if error is None or error.errno == errno.EPIPE:
         return code

@@ -1,4 +1,4 @@
-"""The commands of `jsjobs` by name, each imported when it is called: starting one does not pay for all the others."""
+"""The commands of `jsjobs` by name. Each is imported when it is called, so that no command pays for all others."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 _WRONG_USE: type[Exception] = typer.BadParameter.__mro__[1]  # typer has no public name for it
-"""What typer raises for arguments that cannot be used."""
+"""The exception that typer raises for invalid arguments."""
 _PYDANTIC = {"Value error, ": "", "Input should be": "it must be", ", unable to parse string as an integer": ""}
-"""What typer's own types say, which speak of an input, and what we say."""
+"""Phrases in the messages of typer's own types, which speak of an input, and what replaces them."""
 
 
 class Entry(NamedTuple):
-    """What the list of commands shows of one, and the module whose `app` has it."""
+    """An entry in the list of commands: what the list shows, and the module whose `app` has the command."""
 
     module: str
     panel: str
@@ -30,88 +30,90 @@ _RUNNING, _JOBS, _OPERATIONS = "Running", "Jobs", "Operations"
 # In the order of the help. A test holds each summary equal to the beginning of its command's own help.
 COMMANDS = {
     "dev": Entry(
-        "dev",
+        "dev.command",
         _RUNNING,
-        "Start NATS and Postgres here, and run an application on them; it is loaded again when a file of it changes.",
+        "Start NATS and Postgres in this folder, run an application on them, and reload it when its files change.",
     ),
-    "worker": Entry("serve", _RUNNING, "Run the jobs of an application."),
+    "worker": Entry("run.commands", _RUNNING, "Run an application's jobs."),
     "router": Entry(
-        "serve",
+        "run.commands",
         _RUNNING,
-        "Bring dead letters into the database, without running jobs; any number of routers may run.",
+        "Store dead letters in Postgres, without running jobs; you can run several routers.",
     ),
     "rpc": Entry(
-        "serve",
+        "run.commands",
         _RUNNING,
-        "Serve the micro service alone; any number of these may run, and every worker serves it too.",
+        "Serve the micro service without running jobs; you can run several, and every worker serves it too.",
     ),
     "demo": Entry(
-        "demo",
+        "demo.command",
         _RUNNING,
-        "Show the whole story on real files and real servers, in under a minute; nothing to install, nothing left"
-        " behind.",
+        "Show jsjobs at work on real files and servers, in under a minute; needs no setup, leaves nothing behind.",
     ),
     "submit": Entry(
-        "submit",
+        "commands.submit",
         _JOBS,
-        "Queue a job, or one for each line of standard input; those are one batch, see `jsjobs batch`.",
+        "Submit a job, or a batch with one job for each line of standard input.",
     ),
-    "status": Entry("jobs", _JOBS, "Show all that is known of a job."),
-    "result": Entry("jobs", _JOBS, "Wait for a job's end and print its result, as JSON."),
+    "status": Entry("commands.jobs", _JOBS, "Show everything that is known about a job."),
+    "result": Entry("commands.jobs", _JOBS, "Wait for a job to end, and print its result as JSON."),
     "progress": Entry(
-        "jobs",
+        "commands.jobs",
         _JOBS,
-        "Show how far a job is, until it has ended: a bar on a terminal, a line for each update in a pipe.",
+        "Follow a job's progress until it ends: a bar on a terminal, a line for each update in a pipe.",
     ),
     "batch": Entry(
-        "batch",
+        "commands.batch",
         _JOBS,
-        "Show how far the jobs of a list are: how many have which status; --json tells their ids too.",
+        "Show how many jobs of a batch have which status; --json lists their ids too.",
     ),
-    "cancel": Entry("cancel", _JOBS, "Cancel jobs: one that waits is never run, one that runs is interrupted."),
+    "cancel": Entry("commands.cancel", _JOBS, "Cancel jobs: a waiting one never runs, a running one is interrupted."),
     "reschedule": Entry(
-        "reschedule",
+        "commands.reschedule",
         _JOBS,
-        "Move a delayed job that is not due yet to another time, or to now.",
+        "Move a delayed job that is not due yet to another time, or run it now.",
     ),
-    "schedule": Entry("schedule", _JOBS, "Jobs that are submitted again and again, by the server."),
+    "schedule": Entry(
+        "commands.schedule", _JOBS, "Manage schedules, by which the server submits jobs again and again."
+    ),
     "top": Entry(
-        "top",
+        "top.command",
         _OPERATIONS,
-        "Show what happens now: queues, rates, running jobs, letters; until `q` or Ctrl-C.",
+        "Show queues, rates, running jobs and dead letters live, until you press `q` or Ctrl-C.",
     ),
     "queues": Entry(
-        "queues",
+        "commands.queues",
         _OPERATIONS,
-        "Show what waits and runs, by priority and shard: how much, since when, and what is paused.",
+        "Show how many jobs wait and run, by priority and shard, for how long, and what is paused.",
     ),
     "pause": Entry(
-        "queues",
+        "commands.queues",
         _OPERATIONS,
-        "Let no further job of a priority start, retries included; what runs goes on, and ends as always.",
+        "Pause a priority: no further job starts, retries included; running jobs end as usual.",
     ),
-    "resume": Entry("queues", _OPERATIONS, "Let jobs of a priority start again, whoever paused it."),
+    "resume": Entry("commands.queues", _OPERATIONS, "Resume a priority, whoever paused it."),
     "bench": Entry(
-        "bench",
+        "commands.bench",
         _OPERATIONS,
         "Measure your servers: how fast jobs are queued, drained by a worker in this process, and run one at a time.",
     ),
     "doctor": Entry(
-        "doctor",
+        "commands.doctor",
         _OPERATIONS,
-        "Look at the servers, streams, shards and the database, and say what is wrong and what to do about it.",
+        "Check the servers, streams, shards and the database, and say what is wrong and how to fix it.",
     ),
-    "dlq": Entry("dlq", _OPERATIONS, "The jobs that died: the dead letters."),
-    "streams": Entry("streams", _OPERATIONS, "The streams and consumers on the server."),
-    "db": Entry("database", _OPERATIONS, "The dead-letter table's database."),
+    "dlq": Entry("dlq.commands", _OPERATIONS, "Manage dead letters: the jobs that failed for good."),
+    "streams": Entry("commands.streams", _OPERATIONS, "Plan, apply and show the streams and consumers on the server."),
+    "db": Entry("commands.database", _OPERATIONS, "Set up the database of the dead letters."),
 }
 
 
 class CommandTable(TyperGroup):
-    """The group of all commands: what it lists are stand-ins; the one that is called is imported."""
+    """The group of all commands. It lists stand-ins, and imports only the command that is called."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
+        self.help = _filled(self.help)
         for name, entry in COMMANDS.items():
             self.add_command(TyperCommand(name, help=entry.summary, rich_help_panel=entry.panel), name)
 
@@ -121,7 +123,7 @@ class CommandTable(TyperGroup):
             return super().make_context(*given, **more)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command that was given, or complain of how it was given."""
+        """Run the command that was given, or report how it was given wrongly."""
         with _shown_safely():
             return super().invoke(ctx)
 
@@ -131,13 +133,13 @@ class CommandTable(TyperGroup):
         return name, found if name is None or found is None else imported(name), rest
 
     def each_command(self) -> Iterator[tuple[str, TyperCommand | TyperGroup]]:
-        """Every command itself, all of them imported, with its name."""
+        """Import every command, and yield each with its name."""
         return ((name, imported(name)) for name in COMMANDS)
 
 
 @contextmanager
 def _shown_safely() -> Iterator[None]:
-    """Let what typer complains of be repeated as text: nothing in it reaches the terminal as a command."""
+    """Escape what typer's errors repeat, so that nothing in it reaches the terminal as a control sequence."""
     try:
         yield
     except _WRONG_USE as error:
@@ -150,13 +152,18 @@ def _shown_safely() -> Iterator[None]:
         raise
 
 
+def _filled(text: str | None) -> str:
+    """Join the lines of each paragraph of a help text: typer would break them where the source code does."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in (text or "").split("\n\n"))
+
+
 def imported(name: str) -> TyperCommand | TyperGroup:
     """Import a command.
 
     Args:
-        name: One of `COMMANDS`.
+        name: A name in `COMMANDS`.
     """
-    gc.disable()  # imports make few cycles, and looking for them takes a twentieth of the time
+    gc.disable()  # imports make few cycles, and looking for those takes a twentieth of the time
     try:
         own: typer.Typer = importlib.import_module(f"jsjobs.cli.{COMMANDS[name].module}").app
     finally:
@@ -164,4 +171,6 @@ def imported(name: str) -> TyperCommand | TyperGroup:
     group = typer.main.get_group(own)
     found: Any = group if own.info.help else group.commands[name]  # those with a help of their own have commands below
     found.name = name
+    for command in (found, *getattr(found, "commands", {}).values()):
+        command.help = _filled(command.help)
     return found  # type: ignore[no-any-return]

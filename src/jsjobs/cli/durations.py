@@ -1,4 +1,4 @@
-"""Durations as people write them: `250ms`, `4s`, `5m`, `1h30m`, `2d`; and moments."""
+"""Durations as people write them, `250ms`, `4s`, `5m`, `1h30m`, `2d`, and moments."""
 
 import re
 from datetime import datetime
@@ -10,13 +10,13 @@ _NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,3})?")
 
 
 def parse_duration(text: str) -> float:
-    """The seconds that are meant.
+    """Parse a duration, and return it in seconds.
 
     Args:
         text: Numbers with units (`d`, `h`, `m`, `s`, `ms`), the largest unit first.
 
     Raises:
-        ValueError: If it is not a duration above zero; its text says what to write.
+        ValueError: If the text is not a duration above zero; the message says what to write.
     """
     match = _DURATION.fullmatch(text.strip())
     parts = {unit: float(number) for unit, number in match.groupdict().items() if number} if match else {}
@@ -32,10 +32,10 @@ def _no_duration(text: str) -> str:
 
 
 def parse_moment(text: str) -> datetime:
-    """The moment that is meant, in ISO 8601; without a zone, on the clock of the person who wrote it.
+    """Parse a moment in ISO 8601; without a zone it is in the time zone of this machine.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If the text is not a moment.
     """
     try:
         moment = datetime.fromisoformat(text.strip())
@@ -47,10 +47,10 @@ def parse_moment(text: str) -> datetime:
 
 
 def format_duration(seconds: float) -> str:
-    """The duration to the millisecond, in the form `parse_duration` reads.
+    """Format a duration to the millisecond, in the form that `parse_duration` reads.
 
     Args:
-        seconds: Zero or more.
+        seconds: The duration, zero or more.
     """
     rest = round(seconds * 1000)
     text = ""
@@ -61,7 +61,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_age(seconds: float) -> str:
-    """The duration in whole ones of its largest unit alone, for tables: `3h`, `12s`."""
+    """Format a duration in whole numbers of its largest unit alone, for tables: `3h`, `12s`."""
     for unit in ("d", "h", "m"):
         count = int(seconds * 1000) // _UNITS[unit]
         if count:

@@ -1,12 +1,12 @@
-"""What the exit codes of `jsjobs` mean."""
+"""The exit codes of `jsjobs`."""
 
 FAILED = 1
 """The job or the request failed."""
 WRONG_USE = 2
-"""What was given cannot be used."""
+"""The command was given invalid arguments."""
 BROKEN = 3
-"""Of the process that `jsjobs dev` runs an application in: it cannot be imported."""
+"""The application cannot be imported; only the process that `jsjobs dev` runs it in ends so."""
 INTERRUPTED = 130
-"""After Ctrl-C, as shells know it."""
+"""Ctrl-C was pressed; shells use this code too."""
 READER_GONE = 141
-"""Nobody reads the output any more: what a shell says of a program that SIGPIPE ended."""
+"""Nobody reads the output any more; shells report a program that SIGPIPE ended with this code."""

@@ -20,18 +20,18 @@ _PANEL = "Servers and logging"
 _LOG_FORMAT = "JSJOBS_LOG_FORMAT"
 
 TARGET = "The application's JobService: module:attr, or path/to/file.py:attr."
-"""What the argument means that names an application."""
+"""The help of the argument that names an application."""
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 def duration_option(help_text: str, *names: str) -> Any:
-    """An option that takes a duration and gives seconds."""
+    """Return an option that takes a duration and gives seconds."""
     return typer.Option(*names, help=help_text, parser=_duration, metavar="DURATION")
 
 
 def moment_option(help_text: str, *names: str) -> Any:
-    """An option that takes a moment and gives an aware datetime."""
+    """Return an option that takes a moment and gives an aware datetime."""
     return typer.Option(*names, help=help_text, parser=_moment, metavar="TIME")
 
 
@@ -53,7 +53,9 @@ def _shared(
     *,
     namespace: Annotated[
         str | None,
-        typer.Option(help="Whose jobs [dim](JSJOBS_NAMESPACE, else jobs)[/]", rich_help_panel=_PANEL, metavar="NAME"),
+        typer.Option(
+            help="Namespace of the jobs [dim](JSJOBS_NAMESPACE, else jobs)[/]", rich_help_panel=_PANEL, metavar="NAME"
+        ),
     ] = None,
     nats_url: Annotated[
         str | None,
@@ -67,12 +69,15 @@ def _shared(
     ] = None,
     verbose: Annotated[
         bool,
-        typer.Option("--verbose", "-v", help="Log everything, show where errors come from", rich_help_panel=_PANEL),
+        typer.Option("--verbose", "-v", help="Log everything, and show tracebacks of errors", rich_help_panel=_PANEL),
     ] = False,
     log_format: Annotated[
         LogFormat,
         typer.Option(
-            envvar=_LOG_FORMAT, help="Log lines for people, or for programs", rich_help_panel=_PANEL, show_envvar=True
+            envvar=_LOG_FORMAT,
+            help="Log lines of text for people, or of JSON for programs",
+            rich_help_panel=_PANEL,
+            show_envvar=True,
         ),
     ] = LogFormat.TEXT,
 ) -> None:
@@ -119,7 +124,7 @@ def start_log(level: int, text: str) -> None:
 
 
 def announce(text: str, *, style: str = "") -> None:
-    """What a command that stays says of itself: to the person at the terminal, or among its log where that is JSON."""
+    """Print what a long-running command says of itself, or log it where the log is JSON."""
     if os.environ.get(_LOG_FORMAT) == LogFormat.JSON:
         get_logger("jsjobs.cli").info("%s", text)
     else:
@@ -127,10 +132,10 @@ def announce(text: str, *, style: str = "") -> None:
 
 
 def is_verbose() -> bool:
-    """Whether `-v` was given."""
+    """Return whether `-v` was given."""
     return logging.getLogger("jsjobs").level == logging.DEBUG
 
 
 def examples(*lines: str) -> str:
-    """Examples for the end of a command's help."""
+    """Format examples for the end of a command's help."""
     return "\n\n".join(["[bold]Examples[/bold]", *(f"[cyan]{escape(line)}[/cyan]" for line in lines)])

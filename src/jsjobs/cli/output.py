@@ -1,6 +1,6 @@
-"""Printing: data on standard output, talk on standard error, colours only on a terminal.
+"""Print data on standard output and messages on standard error, with colours only on a terminal.
 
-Talk is lost where nobody reads it any more: a reader that has gone ends no work.
+A message that nobody reads any more is lost: a reader that has gone does not end the work.
 """
 
 import json
@@ -17,14 +17,14 @@ from jsjobs.cli.standard_streams import NOBODY_READS
 
 _spoken = False
 _NO_EDGE = 1_000_000
-"""Columns that no row fills: rich wants a width, and a pipe has none."""
-# Characters that a terminal obeys instead of showing, or that turn the direction of writing; and halves of characters,
-# which no encoding can write.
+"""A width in columns that no row fills: rich needs one, and a pipe has none."""
+# Characters that a terminal obeys instead of showing, or that change the writing direction; and halves of surrogate
+# pairs, which no encoding can write.
 _HOSTILE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def has_spoken() -> bool:
-    """Whether anything was shown since `begin_silence`."""
+    """Return whether anything was shown since `begin_silence`."""
     return _spoken
 
 
@@ -35,23 +35,23 @@ def begin_silence() -> None:
 
 
 def end_silence() -> None:
-    """Count as heard: something is shown, or is about to be."""
+    """Count as no longer silent: something is shown, or is about to be."""
     global _spoken  # noqa: PLW0603 - as above
     _spoken = True
 
 
 def screen() -> Console:
-    """The terminal on standard output."""
+    """Return a console for the terminal on standard output."""
     return Console(highlight=False, soft_wrap=False)
 
 
 def display(what: RenderableType = "", *, style: str = "", soft_wrap: bool = False) -> None:
-    """Print text or a table: as wide as the terminal; in a pipe every row whole, on one line.
+    """Print text or a table as wide as the terminal; in a pipe, print every row whole, on one line.
 
     Args:
-        what: A text, or a table or such of rich.
-        style: Of a text.
-        soft_wrap: Whether a terminal breaks the lines, and not rich.
+        what: A text, or a table or another renderable of rich.
+        style: The style of a text.
+        soft_wrap: Whether the terminal breaks the lines, instead of rich.
     """
     end_silence()
     if sys.stdout.isatty():
@@ -60,28 +60,28 @@ def display(what: RenderableType = "", *, style: str = "", soft_wrap: bool = Fal
     console = Console(width=_NO_EDGE, highlight=False)
     with console.capture() as printed:
         console.print(what, style=style, soft_wrap=soft_wrap)
-    # Not printed by the console itself: where the reader has gone, it would end the process from within a task.
+    # The console does not print this itself: if the reader has gone, it would end the process from within a task.
     sys.stdout.writelines(line.rstrip() + "\n" for line in printed.get().removesuffix("\n").split("\n"))
     sys.stdout.flush()
 
 
 def on_terminal(width: int) -> int | None:
-    """The most that a column takes on a terminal, where others need room too; in a pipe it has no bound."""
+    """Return the given column width on a terminal, where other columns need room too; in a pipe, None: no limit."""
     return width if sys.stdout.isatty() else None
 
 
 def talk(text: str, *, style: str = "") -> None:
-    """Say something to the person at the terminal, beside the data."""
+    """Print a message for the person at the terminal, beside the data."""
     _say(plain(text, style))
 
 
 def prompt(text: str) -> None:
-    """Say what is asked, and stay on the line."""
+    """Print a question, and stay on its line."""
     _say(plain(text, "bold"), end="")
 
 
 def complain(text: str) -> None:
-    """Say what went wrong."""
+    """Print an error message."""
     _say(Text.assemble(("error: ", "bold red"), plain(text)))
 
 
@@ -93,23 +93,23 @@ def _say(text: Text, end: str = "\n") -> None:
 
 class _Talk(Console):
     def on_broken_pipe(self) -> None:
-        """Where rich would end the process."""
+        """Do nothing, where rich would end the process."""
 
 
 def plain(text: object, style: str = "") -> Text:
-    """A text as it is: no markup in it counts, and nothing in it reaches the terminal as a command."""
+    """Return a text as it is: without markup, and with everything escaped that a terminal would obey."""
     return Text(_HOSTILE.sub(_escaped, str(text)), style=style)
 
 
 def print_json(value: Any) -> None:
     """Print one JSON value on a line of its own, for programs."""
     end_silence()
-    # Flushed, since a reader waits for each line of a stream.
+    # It is flushed, since a reader may wait for each line of a stream.
     print(dumps(value), flush=True)  # noqa: T201 - this is what prints
 
 
 def print_value(value: Any) -> None:
-    """Print one JSON value for people: indented and coloured on a terminal, else as for programs."""
+    """Print one JSON value for people: indented and coloured on a terminal, otherwise as for programs."""
     if sys.stdout.isatty():
         screen().print_json(dumps(value), ensure_ascii=not _writes_unicode())
     else:
@@ -117,7 +117,7 @@ def print_value(value: Any) -> None:
 
 
 def dumps(value: Any) -> str:
-    """JSON in one line, readable in every script and safe to show on a terminal."""
+    """Return a value as JSON on one line, readable in every script and safe to show on a terminal."""
     return _HOSTILE.sub(_escaped, json.dumps(value, ensure_ascii=not _writes_unicode(), default=str))
 
 
@@ -126,7 +126,7 @@ def _writes_unicode() -> bool:
 
 
 def local_time(moment: datetime | None) -> str:
-    """A moment on the clock of the person who reads it."""
+    """Format a moment in the time zone of the reader."""
     if moment is None:
         return ""
     with suppress(OverflowError, ValueError):

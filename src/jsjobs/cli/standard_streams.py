@@ -1,4 +1,4 @@
-"""Standard streams that are closed, that nobody reads any more, or not now, or that cannot write every character."""
+"""Cope with standard streams that are closed, that nobody reads, now or ever, or that cannot write every character."""
 
 import codecs
 import errno
@@ -18,25 +18,25 @@ from jsjobs.safe_log import get_logger
 logger = get_logger("jsjobs.cli")
 
 NOBODY_READS = (OSError, ValueError)
-"""What writing to them raises once the reader has gone, or they are closed."""
+"""The exceptions of a write to a stream whose reader has gone, or which is closed."""
 _NO_READER = {errno.EPIPE, errno.EBADF}
 _UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 _IN_ASCII = {"…": "...", "→": "->", "━": "=", "─": "-", "╸": "-", "╺": "-", "✓": "+", "✗": "!"}
-"""What our own signs become where the encoding has none of them."""
+"""The replacements of our own signs where the encoding lacks them."""
 _SPINNER = range(0x2800, 0x2900)
 _ERRORS = "jsjobs-shown"
-"""The name under which codecs know how we write what an encoding cannot."""
+"""The name of our error handler for codecs, which replaces what an encoding cannot write."""
 _MOST_WAITING = 10_000
-"""Writes that wait for a slow reader, at most; more are dropped, and counted."""
+"""The most writes that wait for a slow reader; further ones are dropped, and counted."""
 _DRAINED_WITHIN = 1.0
-"""Seconds that the end of a command waits for its reader."""
+"""Seconds that a command waits for its reader when it ends."""
 
 
 class Relay:
-    """A stream that a thread writes: a reader that lives and does not read holds up nobody else.
+    """A stream that a thread writes, so that a reader that is there but does not read holds up nothing else.
 
     Args:
-        stream: The one that has the file descriptor; all but writing is left to it.
+        stream: The stream that has the file descriptor; everything except writing is left to it.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -44,7 +44,7 @@ class Relay:
         self._stream = stream
         self._number = stream.fileno()
         self._pid = os.getpid()
-        # Its `put` may come in the midst of another one, from a finalizer or a signal handler that logs.
+        # A `put` may happen in the middle of another one, from a finalizer or a signal handler that logs.
         self._waiting: queue.SimpleQueue[bytes | threading.Event] = queue.SimpleQueue()
         self._dropped = 0
         threading.Thread(target=self._write_on, name="jsjobs-output", daemon=True).start()
@@ -53,7 +53,7 @@ class Relay:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Have it written soon, or drop it where too much waits already."""
+        """Queue a text to be written soon, or drop it if too much waits already."""
         data = text.encode(self._stream.encoding, _ERRORS)
         if os.getpid() != self._pid:  # a fork has no thread that writes
             with suppress(OSError):
@@ -65,16 +65,16 @@ class Relay:
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
-        """Write each."""
+        """Write each of the lines."""
         for line in lines:
             self.write(line)
 
     def flush(self) -> None:
-        """Write what went to `buffer`; for the rest return at once, it is on its way."""
+        """Write what went to `buffer`; the rest is already on its way, and is not waited for."""
         self._stream.flush()
 
     def drain(self, seconds: float) -> None:
-        """Wait until all is written, so many seconds at most."""
+        """Wait until everything is written, for this many seconds at most."""
         if os.getpid() == self._pid:
             is_written = threading.Event()
             self._waiting.put(is_written)
@@ -91,7 +91,7 @@ class Relay:
                 if has_reader:
                     _write_all(self._number, data)
             except OSError as error:
-                has_reader = error.errno not in _NO_READER  # what comes after a full disk may be written again
+                has_reader = error.errno not in _NO_READER  # after a full disk, later data may be written again
                 self._dropped += has_reader
             if self._dropped and self._waiting.qsize() < _MOST_WAITING // 2:
                 dropped, self._dropped = self._dropped, 0
@@ -99,33 +99,34 @@ class Relay:
 
 
 def _write_all(number: int, data: bytes) -> None:
-    """Write past the stream's own buffer, for whose lock Python's end would wait."""
+    """Write past the stream's own buffer, for whose lock Python would wait at its end."""
     while data:
         try:
             data = data[os.write(number, data) :]
-        except BlockingIOError:  # another process that has it does not want to wait
+        except BlockingIOError:  # another process has made the descriptor non-blocking
             select.select((), (number,), ())
 
 
 def relay_output() -> None:
-    """Hold up nothing in this process, from now on, for a reader that does not read."""
+    """Keep readers that do not read from holding up anything in this process, from now on."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is not None and stream is getattr(sys, f"__{name}__"):  # what the application put there does more
-            with suppress(*NOBODY_READS):  # as it is, then
+        if stream is not None and stream is getattr(sys, f"__{name}__"):  # an application's own stream is left alone
+            with suppress(*NOBODY_READS):  # then the stream stays as it is
                 setattr(sys, name, cast("TextIO", Relay(stream)))
 
 
 def open_missing() -> None:
-    """Let each standard stream that is closed lead nowhere.
+    """Open each standard stream that is closed on the null device.
 
-    Else the next file or socket gets its number: what is printed goes there, and uvloop aborts when it closes it.
+    Otherwise the next file or socket would get its number: what is printed would go there, and uvloop aborts when it
+    closes it.
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, which is this one
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest free number, which is this one
             os.set_inheritable(number, True)
             stream = os.fdopen(number, mode, encoding="utf-8", closefd=False)
             setattr(sys, name, stream)
@@ -133,14 +134,14 @@ def open_missing() -> None:
 
 
 def write_every_character() -> None:
-    """Let standard output and error write what their encoding lacks in another way, instead of failing."""
+    """Make standard output and error replace characters that their encoding lacks, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_ERRORS)
 
 
 def _in_ascii(error: UnicodeError) -> tuple[str, int]:
-    assert isinstance(error, UnicodeEncodeError)  # a codec that reads is never given this name
+    assert isinstance(error, UnicodeEncodeError)  # no decoder is given this handler
     return "".join(map(_sign_in_ascii, error.object[error.start : error.end])), error.end
 
 
@@ -154,10 +155,10 @@ codecs.register_error(_ERRORS, _in_ascii)
 
 
 def why_unwritable(error: OSError) -> str | None:
-    """What to say where the error is that of a stream which takes nothing, such as one to a full disk; else None.
+    """Return the message for an error of a stream that cannot be written, as on a full disk; None for other errors.
 
     Args:
-        error: One that names no file: that of a file by its name is another one's.
+        error: The error. One that names a file does not come from a standard stream.
     """
     if error.errno not in _UNWRITABLE or error.filename is not None:
         return None
@@ -165,10 +166,10 @@ def why_unwritable(error: OSError) -> str | None:
 
 
 def flush_output() -> OSError | None:
-    """Write what waits to be written; what cannot be is dropped, since Python would try again at its end, and fail.
+    """Write what waits to be written, and drop what cannot be: Python would try again at its end, and fail.
 
     Returns:
-        Why standard output could not be written.
+        The error for which standard output could not be written; None if it was.
     """
     failed: OSError | None = None
     until = time.monotonic() + _DRAINED_WITHIN

@@ -1,0 +1,1 @@
+"""Dead jobs: their rows in Postgres, and their replay."""

@@ -1,6 +1,6 @@
-"""What is wrong with a deployment's servers, and what to do about it. It changes nothing."""
+"""Diagnostics of a deployment: findings with remedies; nothing is changed."""
 
-from jsjobs.doctor.examination import examine
 from jsjobs.doctor.finding import Finding, Severity
+from jsjobs.doctor.runner import examine
 
 __all__ = ["Finding", "Severity", "examine"]

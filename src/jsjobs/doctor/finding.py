@@ -1,4 +1,4 @@
-"""One thing that was found."""
+"""A finding, and its severity."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from enum import StrEnum
 
 
 class Severity(StrEnum):
-    """How much it matters."""
+    """The severity of a finding."""
 
     OK = "ok"
-    """As it should be."""
+    """Everything is as it should be."""
     NOTE = "note"
     """Worth knowing; nothing is wrong."""
     WARNING = "warning"
-    """Jobs run, and something needs a look before they do not."""
+    """Jobs run, but something needs attention before they stop running."""
     PROBLEM = "problem"
-    """Jobs do not run, are not kept as they should be, or soon will not be."""
+    """Jobs do not run, or are not kept as they should be, or soon will not be."""
 
 
 _NEAR, _FULL = 0.8, 0.95
 
 
 def how_full(used: int, most: int) -> Severity | None:
-    """How much it matters that so much of a limit is taken; None where it is far, or where there is no limit."""
+    """Return how severe the use of a limit is; None where the limit is far, or there is none."""
     if most <= 0 or used < _NEAR * most:
         return None
     return Severity.PROBLEM if used >= _FULL * most else Severity.WARNING
@@ -31,10 +31,10 @@ def how_full(used: int, most: int) -> Severity | None:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What, where, how bad, and what to do."""
+    """Something that a check found: what, where, how severe, and what to do about it."""
 
     check: str
-    """Name of the check that found it, for programs."""
+    """The name of the check that found it, for programs."""
     severity: Severity
     what: str
     where: str

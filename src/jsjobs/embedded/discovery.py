@@ -1,4 +1,4 @@
-"""Finding the local servers of a project folder that another process runs."""
+"""Find the local servers of a project folder that another process runs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ SERVERS_FILE = "servers.json"
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Where the local servers are.
+    """The addresses of the local servers.
 
     Attributes:
         nats_url: The NATS server's address; None when it was not asked for.
-        database_url: The PostgreSQL server's; None when it was not asked for.
-        settings: Those of the application that runs on them, by their names, as far as it told any.
+        database_url: The PostgreSQL server's address; None when it was not asked for.
+        settings: The settings that the application on these servers has shared, keyed by name.
     """
 
     nats_url: str | None
@@ -28,9 +28,9 @@ class Endpoints:
 
 
 def discover(start: Path) -> Endpoints | None:
-    """Find the running servers of this folder, or else of the nearest one above it that has any.
+    """Find the running servers of this folder, or else of the nearest folder above it that has any.
 
-    Servers whose owner died do not count: the owner's next start ends them.
+    Servers whose owner died do not count: the next start in their folder ends them.
     """
     folder = start.resolve()
     for candidate in (folder, *folder.parents):
@@ -40,7 +40,7 @@ def discover(start: Path) -> Endpoints | None:
 
 
 def share_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """Let who finds the servers of this folder find these settings with them, in the place of earlier ones."""
+    """Store these settings with the servers of this folder for whoever finds them, replacing earlier settings."""
     file = folder / HOME / SERVERS_FILE
     text = json.dumps({**_state(file), "settings": settings}, indent=1)
     new = file.with_name(f"{SERVERS_FILE}.settings")
@@ -55,7 +55,7 @@ def _state(file: Path) -> dict[str, Any]:
 
 def _read(file: Path) -> Endpoints | None:
     try:
-        if file.stat().st_uid != os.geteuid():  # anybody may leave one in /tmp, and jobs would go there
+        if file.stat().st_uid != os.geteuid():  # anybody may leave one in /tmp, and jobs would be sent there
             return None
         state = _state(file)
         from jsjobs.embedded.processes import is_alive  # most folders have no servers

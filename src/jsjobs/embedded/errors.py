@@ -1,4 +1,4 @@
-"""What can go wrong with local servers."""
+"""Errors of local servers."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class ServersAlreadyRunning(EmbeddedError):  # noqa: N818 - it says what is the 
     """Another process runs the servers of this folder.
 
     Args:
-        folder: The folder whose servers they are.
-        pid: The process that owns them, where it is known.
+        folder: The folder that the servers belong to.
+        pid: The process that owns them, if it is known.
     """
 
     def __init__(self, folder: Path, pid: int | None) -> None:

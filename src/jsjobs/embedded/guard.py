@@ -1,8 +1,8 @@
-"""A guard ends a server when the process that owns it is gone, however that ended: SIGKILL leaves no other chance.
+"""A guard that ends a server when its owner process is gone, however that ended: after SIGKILL nothing else can.
 
-It is a shell in a session of its own that reads from a pipe, whose other end the owner alone has: the system closes
-that when the owner dies, on Linux and macOS alike. PR_SET_PDEATHSIG of Linux would not do: it fires when the *thread*
-that spawned the server ends, and servers are started from short-lived threads.
+It is a shell in a session of its own that reads from a pipe. Only the owner has the other end of the pipe, and the
+system closes it when the owner dies, on Linux and macOS alike. PR_SET_PDEATHSIG of Linux would not do: it fires when
+the *thread* that spawned the server ends, and servers are started from short-lived threads.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ while [ "$left" -gt 0 ] && kill -s 0 "$1"; do
 done
 kill -s KILL "$1"
 """
-"""The server has ten seconds to end in good order."""
+"""The guard's script, which gives the server ten seconds to end gracefully."""
 
 
 class Guard:
-    """The guard of one process of this one; `dismiss` it once that has ended and its id may be another's.
+    """The guard of one child process; `dismiss` it once the child has ended, since its id may be used again.
 
     Args:
-        pid: The process.
-        how: Sent to it when this process is gone.
+        pid: The child process.
+        how: The signal sent to it when this process is gone.
     """
 
     def __init__(self, pid: int, how: signal.Signals) -> None:
@@ -57,16 +57,16 @@ class Guard:
         _guards.add(self)
 
     def dismiss(self) -> None:
-        """Let it end, and the process be; nothing happens where it was dismissed before."""
+        """End the guard and leave its process alone; a guard that is already dismissed is left as it is."""
         pipe, self._pipe = self._pipe, None
         if pipe is not None:
-            with suppress(BrokenPipeError):  # somebody killed it
+            with suppress(BrokenPipeError):  # somebody killed the guard
                 os.write(pipe, b"over\n")
             os.close(pipe)
             self._process.wait()
 
     def let_go(self) -> None:
-        """Close this process's end of the pipe, and say nothing."""
+        """Close this process's end of the pipe without a word to the guard."""
         pipe, self._pipe = self._pipe, None
         if pipe is not None:
             os.close(pipe)
@@ -80,5 +80,5 @@ def _let_go_of_all() -> None:
         guard.let_go()
 
 
-# A forked process has the owner's end of each pipe too, and may outlive the owner.
+# A forked process also has the owner's end of each pipe, and may outlive the owner.
 os.register_at_fork(after_in_child=_let_go_of_all)

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 
 class LocalServers:
-    """The servers of one folder, in its subfolder `.jsjobs`, where their data stay.
+    """The servers of one folder; their data stay in its subfolder `.jsjobs`.
 
     Args:
-        folder: The project's folder; made if it is missing.
-        nats_port: As the `port` of `NatsServer`.
-        preferred_nats_port: As its `preferred_port`.
+        folder: The project's folder; created if it is missing.
+        nats_port: The `port` of the `NatsServer`.
+        preferred_nats_port: The `preferred_port` of the `NatsServer`.
     """
 
     def __init__(self, folder: Path, *, nats_port: int | None = None, preferred_nats_port: int | None = None) -> None:
@@ -41,11 +41,11 @@ class LocalServers:
         self._lock: IO[str] | None = None
 
     def start(self, *, nats: bool = True, postgres: bool = True) -> Endpoints:
-        """Start them, both at once, and let other commands find them.
+        """Start the servers, both at once, and let other commands find them.
 
         Raises:
             ServersAlreadyRunning: If another owner, or this one, runs them.
-            EmbeddedError: If one did not start; none runs then.
+            EmbeddedError: If one did not start; then none runs.
         """
         self._make_home()
         self._lock = self._take_lock()
@@ -60,10 +60,10 @@ class LocalServers:
         return found
 
     def stop(self) -> None:
-        """Stop them in good order; other commands find them no more. Nothing happens if this owner started none."""
+        """Stop the servers gracefully; other commands no longer find them. Do nothing if this owner started none."""
         if self._lock is None:
             return
-        with contextlib.ExitStack() as steps:  # from the last to the first, each of them also when one fails
+        with contextlib.ExitStack() as steps:  # runs from the last to the first, and goes on when one fails
             steps.callback(self._release_lock)
             steps.callback(self.nats.stop)
             steps.callback(self.postgres.stop)
@@ -71,17 +71,17 @@ class LocalServers:
 
     @property
     def started(self) -> bool:
-        """Whether this owner has started them, and not stopped them."""
+        """Return whether this owner has started the servers and not stopped them."""
         return self._lock is not None
 
     @property
     def data(self) -> list[Path]:
-        """The folders that hold their data; root's Postgres has one of its own."""
+        """Return the folders that hold the servers' data; root's Postgres has one of its own."""
         postgres = postgres_place.find_data(self.home)
         return [self.home, *([] if postgres is None or postgres.is_relative_to(self.home) else [postgres])]
 
     def remove(self) -> None:
-        """Stop them and delete their data.
+        """Stop the servers and delete their data.
 
         Raises:
             ServersAlreadyRunning: If another owner runs them.
@@ -97,19 +97,19 @@ class LocalServers:
     def _make_home(self) -> None:
         try:
             self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.home.chmod(0o700)  # it may have been there before
+            self.home.chmod(0o700)  # it may have existed before
             (self.home / ".gitignore").write_text("*\n", encoding="ascii")
         except OSError as error:
             raise EmbeddedError(f"{self.home} cannot hold the local servers: {error}") from error
 
     def _end_left_over(self) -> None:
-        # A crashed owner's, all of it: also a server that is not asked for this time.
+        # End everything of a crashed owner, also a server that is not asked for this time.
         (self.home / SERVERS_FILE).unlink(missing_ok=True)
         self.nats.end_left_over()
         self.postgres.end_left_over()
 
     def _take_lock(self) -> IO[str]:
-        # The system takes the lock from an owner that died, however it died.
+        # The system releases the lock of an owner that died, however it died.
         lock = (self.home / "lock").open("a+", encoding="ascii")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -130,7 +130,7 @@ class LocalServers:
 
     def _announce(self, found: Endpoints) -> None:
         pids = [os.getpid(), *(pid for pid in (self.nats.pid, self.postgres.pid) if pid is not None)]
-        # Their application tells its settings once it runs, `share_settings`.
+        # The application adds its settings with `share_settings` once it runs.
         text = json.dumps({**asdict(found), "processes": [{"pid": pid, "born": birth(pid)} for pid in pids]}, indent=1)
         new = self.home / f"{SERVERS_FILE}.new"
         new.write_text(text, encoding="utf-8")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 DATABASE = "jsjobs"
 SUPERUSER = "postgres"
 READY_LINE = 8
-# UTC saves initdb its search for the machine's time zone; nothing of the caller's environment (PGPORT, LANG) gets in.
+# UTC spares initdb the search for the machine's time zone. Nothing of the caller's environment (PGPORT, LANG) gets in.
 ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 INITDB = ("--auth=trust", f"--username={SUPERUSER}", "--encoding=UTF8", "--no-sync", "--no-instructions")
 INITDB_LOCALE = ("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
@@ -37,15 +37,15 @@ SETTINGS = (
 
 
 class PostgresServer(Server):
-    """A PostgreSQL server on a unix socket, with a database `jsjobs`, whose data survive stop and kill.
+    """A PostgreSQL server on a unix socket, with a database `jsjobs`; its data survive stop and kill.
 
     Only the binaries of the package are used: its own `get_server` registers exit handlers, adds a system user as root
-    and opens parent folders to the world. A home has one owner at a time: a server that a crashed owner left over is
-    ended by the next start.
+    and opens parent folders to the world. A home has one owner at a time: the next start ends a server that a crashed
+    owner left over.
 
     Args:
-        home: Holds its data and its log, postgres.log; made if it is missing. As root the data are in the system's
-            temporary folder, and the home remembers where.
+        home: The folder of its data and its log, postgres.log; created if it is missing. As root, the data are in the
+            system's temporary folder, and the home records where.
     """
 
     def __init__(self, home: Path) -> None:
@@ -55,7 +55,7 @@ class PostgresServer(Server):
         self._place: Place | None = None
 
     def start(self) -> None:
-        """Start it, and return when it takes connections; nothing happens if it runs.
+        """Start the server, and return when it accepts connections; do nothing if it runs.
 
         Raises:
             EmbeddedError: If it is not installed or did not start, with the end of its log.
@@ -77,22 +77,22 @@ class PostgresServer(Server):
         child.wait_for(lambda: _read_ready(place.data, child.pid))
 
     def stop(self) -> None:
-        """End it in good order, its clients' connections too; by force after ten seconds."""
+        """Stop the server gracefully, and its clients' connections too, or by force after ten seconds."""
         if self._child is not None:
             self._child.stop(signal.SIGINT)
             self.end_left_over()
 
     def end_left_over(self) -> None:
-        """End what a crashed owner, or a killed postmaster, left over in this home; `start` and `stop` do it too."""
-        # A server that ended well takes this file away. Backends outlive a killed postmaster for a moment and hold its
-        # shared memory; and an unrelated process may have got the id in the file, which would make the server refuse.
+        """End what a crashed owner or a killed postmaster left over in this home; `start` and `stop` do so too."""
+        # A server that ended gracefully removes this file. Backends outlive a killed postmaster for a moment and hold
+        # its shared memory. And an unrelated process may have got the id in the file: the server would then refuse.
         data = postgres_place.find_data(self.home)
         if data is not None and (pid_file := data / "postmaster.pid").exists():
             end_working_in(data, "postgres", signal.SIGINT)
             pid_file.unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Stop it and delete its data, also where they are outside its home."""
+        """Stop the server and delete its data, even if they are outside its home."""
         self.stop()
         self.end_left_over()
         postgres_place.remove(self.home)
@@ -100,7 +100,7 @@ class PostgresServer(Server):
 
     @property
     def url(self) -> str:
-        """Where clients connect to, known once it was started.
+        """Return the URL for clients, known once the server was started.
 
         Raises:
             EmbeddedError: If it was never started.
@@ -111,11 +111,11 @@ class PostgresServer(Server):
 
 
 def _create(place: Place) -> None:
-    # Under another name first: what carries the right one is complete.
+    # Created under another name first: a folder with the right name is complete.
     new = place.data.with_name(f"{place.data.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     _run(place, ["initdb", "-D", str(new), *INITDB, *INITDB_LOCALE])
-    # Without a server: quicker than starting one, and no moment in which the database is missing.
+    # Single-user mode is quicker than starting a server, and there is no moment in which the database is missing.
     single = ["postgres", "--single", "-F", "-D", str(new), "-c", "exit_on_error=on", SUPERUSER]
     _run(place, single, f"CREATE DATABASE {DATABASE}")
     new.rename(place.data)
@@ -141,7 +141,7 @@ def _run(place: Place, argv: Sequence[str], statement: str = "") -> None:
 
 
 def _read_ready(data: Path, pid: int) -> str | None:
-    # What pg_ctl waits for as well.
+    # This is what pg_ctl waits for as well.
     try:
         lines = (data / "postmaster.pid").read_text(encoding="utf-8").split("\n")
     except OSError:

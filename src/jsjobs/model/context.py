@@ -1,4 +1,4 @@
-"""The request context: who a job is for, carried from publisher to handler and into what the handler submits."""
+"""The request context: who a job is for, carried from publisher to handler and on to the jobs the handler submits."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from jsjobs.model.errors import JobError
 from jsjobs.model.trace import NO_TRACE, Trace
 
 DEFAULT_TENANT = "default"
-"""The tenant (`app_id` in the dead-letter table) of a job submitted in no context."""
+"""The tenant (`app_id` in the dead-letter table) of a job submitted outside any context."""
 
 MAX_NAME = 256
-"""Longest tenant, entity, request or batch id, in characters: they are names, not data."""
+"""The longest tenant, entity, request or batch id, in characters: they are names, not data."""
 
 
 class RequestContext(NamedTuple):
-    """What is true of the request now being served.
+    """The context of the request now being served.
 
-    A handler runs inside the context its job was submitted in, with the job's entity, type and shard beside it.
+    A handler runs inside the context its job was submitted in, to which the job's entity, type and shard are added.
     """
 
     tenant_id: str | None = None
@@ -30,15 +30,15 @@ class RequestContext(NamedTuple):
     entity_type: str | None = None
     shard_id: int | None = None
     job_id: str | None = None
-    """The job in hand."""
+    """The job being run."""
     trace: Trace = NO_TRACE
-    """Where in a trace this is; what is submitted carries it along."""
+    """The current place in a trace; submitted jobs carry it along."""
     on_own_subject: bool = False
-    """Whether this is a request on a subject that is the tenant's alone: its keys are apart from what others submit."""
+    """Whether the request came on a subject that is the tenant's alone: its keys are apart from what others submit."""
 
     @property
     def within_worker(self) -> bool:
-        """Whether this code runs inside a job's handler."""
+        """Return whether this code runs inside a job's handler."""
         return self.shard_id is not None
 
 
@@ -47,18 +47,18 @@ _current: ContextVar[RequestContext] = ContextVar("jsjobs_request_context", defa
 
 
 def current_context() -> RequestContext:
-    """The context of the running task or thread."""
+    """Return the context of the running task or thread."""
     return _current.get()
 
 
 def enter_context(context: RequestContext) -> None:
-    """Make this the context of the running task from here on."""
+    """Make this the context of the running task from now on."""
     _current.set(context)
 
 
 @contextmanager
 def request_context(*, tenant_id: str | None = None, request_id: str | None = None) -> Iterator[RequestContext]:
-    """What is submitted inside carries this tenant and request id; what is not given stays as it is outside.
+    """Give the jobs submitted inside this tenant and request id; one that is not given stays as it is outside.
 
     Raises:
         JobError: `Validation`, if a name is empty, longer than 256 characters or not printable.
@@ -76,10 +76,10 @@ def request_context(*, tenant_id: str | None = None, request_id: str | None = No
 
 
 def checked_name(what: str, value: str) -> str:
-    """The name itself, if it can travel in a header.
+    """Return the name itself, if it can be sent in a header.
 
     Raises:
-        JobError: `Validation`, naming what was wrong with it.
+        JobError: `Validation`, naming what is wrong with it.
     """
     checked_text(what, value)
     if not value or len(value) > MAX_NAME or value != value.strip():

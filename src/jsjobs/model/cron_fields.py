@@ -1,7 +1,7 @@
-"""Cron as people write it, translated into the six numeric fields of nats-server; what would change meaning is refused.
+"""Translate cron as people write it into nats-server's six numeric fields; what would change its meaning is refused.
 
-The server has a parser of its own, of fewer words than most: it knows no 7 for Sunday, no range around the week's end,
-no `L`, `W` or `#`. So every field becomes a list of plain numbers, or `*`, which no two parsers read differently.
+The server's own parser knows fewer words than most (docs/server-quirks.md#crons-have-fewer-words-than-elsewhere). So
+every field becomes a list of plain numbers, or `*`, which all parsers read alike.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from jsjobs.model.errors import JobError
 
 _SHOWN = 40
-"""Characters of what was written that an error repeats."""
+"""The most characters of the given text that an error repeats."""
 
 
 def _names(first: int, words: str) -> dict[str, int]:
-    """Numbers by full names and by their first three letters."""
+    """Return the numbers, keyed by full names and by their first three letters."""
     numbered = list(enumerate(words.split(), first))
     return {name: number for number, word in numbered for name in (word, word[:3])}
 
@@ -41,7 +41,7 @@ _MONTH = _Field("month", 1, 12, _MONTHS)
 _WEEKDAY = _Field("day-of-week", 0, 6, _WEEKDAYS)
 _FIELDS = (_Field("second", 0, 59, {}), _Field("minute", 0, 59, {}), _Field("hour", 0, 23, {}), _DAY, _MONTH, _WEEKDAY)
 _SUNDAY = 7
-"""The other number of Sunday, which puts it at the week's end."""
+"""The other number for Sunday, which puts it at the end of the week."""
 
 _MACROS = {
     "@yearly": "0 0 0 1 1 *",
@@ -53,7 +53,7 @@ _MACROS = {
     "@hourly": "0 0 * * * *",
 }
 _NOT_CRON = {
-    "@reboot": "a schedule has no machine whose start it could wait for; write when it is to run",
+    "@reboot": "a schedule has no machine whose start it could wait for; write when to run",
     "@every": "that is an interval, not cron: write it as every, with seconds, such as `every 300s`",
     "@at": "that is one moment, not cron: submit a delayed job instead",
 }
@@ -65,15 +65,18 @@ _LONGEST_MONTHS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 @dataclass(frozen=True, slots=True)
 class _Values:
-    """What a field matches. Only for days it matters whether that was written as `*`: see `_refuse_ambiguous_days`."""
+    """The numbers a field matches.
+
+    Whether they were written as `*` matters only for the day fields: see `_refuse_ambiguous_days`.
+    """
 
     numbers: frozenset[int]
     star: bool = False
     stepped_star: bool = False
-    """Whether `*/n` stands in it, with n above 1."""
+    """Whether the field holds a `*/n` with n above 1."""
 
     def __str__(self) -> str:
-        """As both parsers read it: `*`, or numbers with runs of three and more as ranges."""
+        """Return the field as both parsers read it: `*`, or numbers, with runs of three or more as ranges."""
         if self.star:
             return "*"
         runs: list[list[int]] = []
@@ -86,10 +89,10 @@ class _Values:
 
 
 def six_fields(text: str) -> str:
-    """The server's six fields, second first, numbers only.
+    """Return the server's six fields, second first, numbers only.
 
     Args:
-        text: Five fields (minute first), six (second first) or a macro such as `@daily`; single spaces between them.
+        text: Five fields (minute first), six (second first) or a macro such as `@daily`, separated by single spaces.
 
     Raises:
         JobError: `Validation`, naming the field, what is wrong with it and what to write instead.
@@ -122,10 +125,12 @@ def _macro(text: str) -> str:
 def _values(field: _Field, text: str) -> _Values:
     items = text.split(",")
     if "" in items:
-        raise field.refusal(f"there is an empty item in {text[:_SHOWN]!r}; take the comma out that is too many")
+        raise field.refusal(f"there is an empty item in {text[:_SHOWN]!r}; remove the extra comma")
     values = [_item(field, item) for item in items]
     if len(values) > 1 and any(value.star for value in values):
-        raise field.refusal(f"{text[:_SHOWN]!r} lists more beside *, which is everything; write * alone, or the rest")
+        raise field.refusal(
+            f"{text[:_SHOWN]!r} lists more than *, which matches everything; write only *, or only the rest"
+        )
     return _Values(
         numbers=frozenset().union(*(value.numbers for value in values)),
         star=values[0].star,
@@ -134,7 +139,7 @@ def _values(field: _Field, text: str) -> _Values:
 
 
 def _item(field: _Field, item: str) -> _Values:
-    """One item of a list: `*`, a number or name, or a range of them, and each with a step."""
+    """Parse one item of a list: `*`, a number or name, or a range of them, each with or without a step."""
     match = _ITEM.fullmatch(item)
     if match is None or _QUARTZ.fullmatch(item):
         raise field.refusal(_unreadable(item))
@@ -160,9 +165,9 @@ def _range(field: _Field, item: str, low: int, high: int, step: int) -> frozense
                 f"{item!r} goes backwards; write it as two ranges, {low}-{field.high},{field.low}-{high}"
             )
         return frozenset(range(low, high + 1, step))
-    if low > high:  # over the week's end
+    if low > high:  # over the end of the week
         if step > 1:
-            raise field.refusal(f"{item!r} goes over the week's end in steps; write the days out, such as fri,sun")
+            raise field.refusal(f"{item!r} crosses the end of the week in steps; write the days out, such as fri,sun")
         high += _SUNDAY
     return frozenset(day % _SUNDAY for day in range(low, high + 1, step))
 
@@ -185,7 +190,7 @@ def _step(field: _Field, text: str) -> int:
     step = int(text)
     if not 1 <= step <= count:
         raise field.refusal(
-            f"a step of {text[:_SHOWN]} is not one of 1 to {count}; a step does not go on into the next field: for a"
+            f"a step is 1 to {count}, not {text[:_SHOWN]}; a step does not carry over into the next field: for a"
             f" longer interval use every"
         )
     return step
@@ -194,22 +199,22 @@ def _step(field: _Field, text: str) -> int:
 def _unreadable(item: str) -> str:
     if _QUARTZ.fullmatch(item):
         return (
-            f"the server knows no L, W or #: {item[:_SHOWN]!r}; write all days that it can be, such as 28-31, and let"
-            f" the handler see which one it is"
+            f"the server does not support L, W or #: {item[:_SHOWN]!r}; write all days that it can be, such as 28-31,"
+            f" and let the handler see which one it is"
         )
     return f"{item[:_SHOWN]!r} cannot be read; write numbers, ranges such as 1-5, steps such as */15, lists with commas"
 
 
 def _refuse_ambiguous_days(*, days: _Values, weekdays: _Values) -> None:
-    """Of two restricted day fields either matches, but crons differ in whether `*/n` restricts a field.
+    """Refuse `*/n` in one day field beside a restriction in the other: crons differ in what that means.
 
-    The server and its kin say that it does; Vixie cron, which looks for a `*` in front, that it does not, and then both
-    must match.
+    Where both day fields are restricted, it is enough that either matches. The server and its kin take `*/n` for a
+    restriction. Vixie cron, which looks for a leading `*`, does not: there both fields must match.
     """
     for field, values, other in ((_DAY, days, weekdays), (_WEEKDAY, weekdays, days)):
         if values.stepped_star and not other.star:
             raise field.refusal(
-                "*/n beside the other day field means either of them in some crons and both at once in others; write"
+                "*/n together with the other day field means either of them in some crons and both in others; write"
                 f" the days out: {_Values(values.numbers)}"
             )
 

@@ -1,4 +1,4 @@
-"""When a job is due: after a delay, or at a time."""
+"""The due time of a job: after a delay, or at a given time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _read_delay(value: Any) -> float | None:
 
 
 def read_seconds(value: Any) -> float:
-    """Seconds above 0, as a number or a timedelta, and at most `LONGEST`.
+    """Read seconds above 0 and at most `LONGEST`, given as a number or a timedelta.
 
     Raises:
         ValueError: If it is anything else.
@@ -41,10 +41,10 @@ def _read_at(value: Any) -> datetime | None:
 
 
 def read_moment(value: Any) -> datetime:
-    """An aware datetime or an RFC 3339 text, in UTC.
+    """Read an aware datetime or an RFC 3339 text, and return it in UTC.
 
     Raises:
-        ValueError: If it is neither, or has no zone.
+        ValueError: If it is neither, or has no time zone.
     """
     if isinstance(value, str):
         return parse_rfc3339(value)
@@ -55,7 +55,7 @@ def read_moment(value: Any) -> datetime:
     try:
         return value.astimezone(UTC)
     except OverflowError:
-        raise ValueError("that is no time that UTC can tell") from None
+        raise ValueError("that is not a time that UTC can express") from None
 
 
 Delay = Annotated[
@@ -73,10 +73,10 @@ At = Annotated[
 
 
 def due_at(delay: float | None, at: datetime | None, now: datetime) -> datetime | None:
-    """When a job is due; None: at once.
+    """Return when a job is due; None: at once.
 
     Raises:
-        ValueError: If both are given, or it would be later than the server can count.
+        ValueError: If both are given, or the job would be due later than the server can count.
     """
     if delay is not None and at is not None:
         raise ValueError("give delay or at, not both")
@@ -87,7 +87,7 @@ def due_at(delay: float | None, at: datetime | None, now: datetime) -> datetime 
 
 
 def checked_due(delay: float | timedelta | None, at: datetime | None, now: datetime) -> datetime | None:
-    """As `due_at`, of what a caller gives.
+    """Return when a job is due as `due_at` does, but check what a caller gave.
 
     Raises:
         JobError: `Validation`, saying which of the two cannot be used, and why.

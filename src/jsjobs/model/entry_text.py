@@ -1,7 +1,7 @@
-"""A job's entry as the JSON that is stored, and the last of them made of the one before.
+"""A job's entry as stored JSON; the text of a completed entry is made from the one before it.
 
-From `processing` to `complete` most of an entry stays as it is: to make and encode the whole of it anew would take four
-times as long as to change the text, and most jobs end that way, in their first attempt.
+From `processing` to `complete` most of an entry stays the same. Building and encoding all of it again would take four
+times as long as changing the text, and most jobs end that way, in their first attempt.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from typing import NamedTuple
 from jsjobs.model.job import HISTORY_FIRST, HISTORY_LAST, JobStatusResponse, Status
 from jsjobs.model.times import rfc3339
 
-# The first of each is the entry's own: only texts, numbers and times stand before it, and a text's quotes are escaped.
+# The first match of each is the entry's own: only texts, numbers and times precede it, and quotes in texts are escaped.
 _PROCESSING = b'"status":"processing"'
 _HISTORY_END = b'],"history_dropped":'
 
 
 class EntryText(NamedTuple):
-    """An entry that is JSON already."""
+    """An entry that is already JSON."""
 
     job_id: str
     text: bytes
 
 
 def text_of(entry: JobStatusResponse, result: bytes | None = None) -> EntryText:
-    """The entry as it is stored.
+    """Return the entry as it is stored.
 
     Args:
-        entry: What is to be stored.
-        result: The handler's result, JSON already.
+        entry: The entry to store.
+        result: The handler's result, which is already JSON.
     """
     return EntryText(entry.job_id, entry.to_json(result))
 
@@ -37,21 +37,21 @@ def text_of(entry: JobStatusResponse, result: bytes | None = None) -> EntryText:
 def completed_text(
     entry: JobStatusResponse, stored: EntryText | None, now: datetime, result: bytes | None
 ) -> EntryText:
-    """The entry of a job whose handler returned: what `entry.completed(now).to_json(result)` says.
+    """Return the entry of a job whose handler returned, as `entry.completed(now).to_json(result)` would write it.
 
     Args:
-        entry: The job's, `processing`.
-        stored: The same as text, where it is known.
+        entry: The job's entry, `processing`.
+        stored: The same entry as text, where it is known.
         now: When the handler returned.
-        result: What it returned, as JSON; None: nothing.
+        result: What the handler returned, as JSON; None: nothing.
     """
     changed = None if stored is None else _changed(entry, stored.text, rfc3339(now).encode(), result)
     return text_of(entry.completed(now), result) if changed is None else EntryText(entry.job_id, changed)
 
 
 def _changed(entry: JobStatusResponse, text: bytes, now: bytes, result: bytes | None) -> bytes | None:
-    """The text, completed; None where more changes than its status and its history."""
-    fields = entry.__dict__  # looked up there: a model's attributes take longer
+    """Return the text, completed; None where more than its status and its history would change."""
+    fields = entry.__dict__  # read directly: a model's attributes take longer
     items = len(fields["history"])
     if (
         fields["status"] is not Status.PROCESSING

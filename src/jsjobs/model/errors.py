@@ -1,4 +1,4 @@
-"""The one error type of jsjobs and its eight reasons."""
+"""The one error type of jsjobs and its eight reasons; error texts are clipped to the room they have."""
 
 from __future__ import annotations
 
@@ -7,12 +7,30 @@ from dataclasses import dataclass
 
 from jsjobs.model.words import Word
 
+MAX_ERROR_BYTES = 4096
+"""The most bytes of one error text: 4 KiB."""
+_CONTROLS = {code: "?" for code in range(32) if chr(code) not in "\t\n\r"}
 _LISTED = 100
-"""Items that the message of an `InvalidBatch` lists; `errors` has them all."""
+"""The most items that the message of an `InvalidBatch` lists; `errors` has them all."""
+
+
+def clipped(text: str) -> str:
+    """Return the text in at most 4 KiB of UTF-8; the middle of a longer one is left out.
+
+    Control characters, for each of which JSON needs six characters, become `?`, and so does what UTF-8 cannot encode.
+    """
+    if len(text) > 2 * MAX_ERROR_BYTES:
+        # The part that is left out anyway is not read: it may be a hundred megabytes.
+        text = text[:MAX_ERROR_BYTES] + text[-MAX_ERROR_BYTES:]
+    raw = text.translate(_CONTROLS).encode("utf-8", "replace")
+    if len(raw) <= MAX_ERROR_BYTES:
+        return raw.decode()
+    half = (MAX_ERROR_BYTES - 16) // 2
+    return raw[:half].decode("utf-8", "ignore") + " … " + raw[-half:].decode("utf-8", "ignore")
 
 
 class Reason(Word):
-    """Why a job or a request failed; the same words on the wire, in the dead-letter table and in Python."""
+    """The reason why a job or a request failed; the same word on the wire, in the dead-letter table and in Python."""
 
     NOT_FOUND = "NotFound"
     ALREADY_CANCELLED = "AlreadyCancelled"
@@ -25,10 +43,10 @@ class Reason(Word):
 
 
 TERMINAL = frozenset({Reason.VALIDATION, Reason.HANDLER_MISSING, Reason.ALREADY_CANCELLED, Reason.NOT_FOUND})
-"""A job that fails for one of these is dead at once: running it again cannot help."""
+"""A job that fails for one of these reasons is dead at once: running it again cannot help."""
 
 TRANSIENT = frozenset({Reason.TIMEOUT, Reason.RUNNER_UNAVAILABLE})
-"""What failed for one of these may well succeed when it is tried again unchanged."""
+"""A job or request that failed for one of these reasons may well succeed when it is tried again unchanged."""
 
 
 class JobError(Exception):
@@ -38,9 +56,9 @@ class JobError(Exception):
 
     Args:
         reason: One of the eight reasons, or its text.
-        message: What was wrong and, where it can be said, what to do.
-        job_id: The job it is about, where there is one.
-        cause: What lies behind it: an exception or its text. `raise JobError(...) from error` says so too, and shows
+        message: What was wrong and, where that can be said, what to do.
+        job_id: The job the error is about, if there is one.
+        cause: The underlying cause: an exception or its text. `raise JobError(...) from error` sets it too, and shows
             it in a traceback.
 
     Raises:
@@ -58,7 +76,7 @@ class JobError(Exception):
 
     @property
     def cause(self) -> BaseException | str | None:
-        """What lies behind it: what was given, else what it was raised from; None: nothing."""
+        """Return the underlying cause: the one that was given, else what the error was raised from; None: neither."""
         return self.__cause__ if self._cause is None else self._cause
 
     def __str__(self) -> str:
@@ -66,90 +84,90 @@ class JobError(Exception):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether running the job again cannot help."""
+        """Return whether running the job again cannot help."""
         return self.reason in TERMINAL
 
     @property
     def is_transient(self) -> bool:
-        """Whether the same request may well succeed later."""
+        """Return whether the same request may well succeed later."""
         return self.reason in TRANSIENT
 
     @classmethod
     def from_not_found(
         cls, message: str, *, job_id: str | None = None, cause: BaseException | str | None = None
     ) -> JobError:
-        """Nothing is known by that id."""
+        """Create the error for an id by which nothing is known."""
         return cls(Reason.NOT_FOUND, message, job_id=job_id, cause=cause)
 
     @classmethod
     def from_already_cancelled(
         cls, message: str, *, job_id: str | None = None, cause: BaseException | str | None = None
     ) -> JobError:
-        """The job is already cancelled."""
+        """Create the error for a job that is already cancelled."""
         return cls(Reason.ALREADY_CANCELLED, message, job_id=job_id, cause=cause)
 
     @classmethod
     def from_handler_missing(
         cls, message: str, *, job_id: str | None = None, cause: BaseException | str | None = None
     ) -> JobError:
-        """No worker knows the job's type."""
+        """Create the error for a job whose type no worker knows."""
         return cls(Reason.HANDLER_MISSING, message, job_id=job_id, cause=cause)
 
     @classmethod
     def from_validation(
         cls, message: str, *, job_id: str | None = None, cause: BaseException | str | None = None
     ) -> JobError:
-        """A payload, header, result or argument is not what it must be."""
+        """Create the error for an invalid payload, header, result or argument."""
         return cls(Reason.VALIDATION, message, job_id=job_id, cause=cause)
 
     @classmethod
     def from_processing(
         cls, message: str, *, job_id: str | None = None, cause: BaseException | str | None = None
     ) -> JobError:
-        """The handler failed."""
+        """Create the error for a handler that failed."""
         return cls(Reason.PROCESSING, message, job_id=job_id, cause=cause)
 
     @classmethod
     def from_max_retries(
         cls, message: str, *, job_id: str | None = None, cause: BaseException | str | None = None
     ) -> JobError:
-        """The job's attempts are spent."""
+        """Create the error for a job whose attempts are spent."""
         return cls(Reason.MAX_RETRIES, message, job_id=job_id, cause=cause)
 
     @classmethod
     def from_runner_unavailable(
         cls, message: str, *, job_id: str | None = None, cause: BaseException | str | None = None
     ) -> JobError:
-        """The server, a queue or the database cannot take the request now."""
+        """Create the error for a request that the server, a queue or the database cannot take now."""
         return cls(Reason.RUNNER_UNAVAILABLE, message, job_id=job_id, cause=cause)
 
     @classmethod
     def from_timeout(
         cls, message: str, *, job_id: str | None = None, cause: BaseException | str | None = None
     ) -> JobError:
-        """A time limit passed."""
+        """Create the error for a time limit that has passed."""
         return cls(Reason.TIMEOUT, message, job_id=job_id, cause=cause)
 
 
 @dataclass(frozen=True, slots=True)
 class InvalidItem:
-    """What is wrong with one item of a list."""
+    """One item of a list that cannot be used, and what is wrong with it."""
 
     index: int
     """Its place in the list, from 0 on."""
     reason: Reason
     message: str
     field: str | None = None
-    """Where in the item, as `address.zip` or `0.price`, of several places the first; None: all of it, or not known."""
+    """Where in the item, such as `address.zip` or `0.price`; the first of several. None: all of it, or not known."""
     job_id: str | None = None
     cause: BaseException | str | None = None
-    """What lies behind it: what its check raised, or, of a `JobError`, its cause."""
+    """The underlying cause: what its check raised, or the cause of that if it was a `JobError`."""
 
 
 class InvalidBatch(JobError):  # noqa: N818 - it is a JobError, and reads as what it is about
-    """Some items of a list cannot be used; nothing of it was queued.
+    """Some items of a list cannot be used; none of its jobs was queued.
 
-    `errors` says of each what is wrong with it, by its index; the message lists the first hundred.
+    `errors` says what is wrong with each item, keyed by its index; the message lists the first hundred.
     """
 
     def __init__(self, items: Iterable[InvalidItem], total: int) -> None:
@@ -157,7 +175,7 @@ class InvalidBatch(JobError):  # noqa: N818 - it is a JobError, and reads as wha
         listed = [f"item {item.index}: {item.message}" for item in self.errors.values()][:_LISTED]
         if len(listed) < len(self.errors):
             listed.append(f"and {len(self.errors) - len(listed)} more")
-        text = f"{len(self.errors)} of {total} items cannot be used: {'; '.join(listed)}"
+        text = f"{len(self.errors)} of {total} items are invalid: {'; '.join(listed)}"
         super().__init__(Reason.VALIDATION, text)
 
 
@@ -169,22 +187,22 @@ class AlreadyEnded(JobError):  # noqa: N818 - it is a JobError, and reads as wha
 
 
 class QuotaReached(JobError):  # noqa: N818 - as above
-    """A tenant asks for more than it may have; nothing was done. The message names the quota and when to try again."""
+    """A tenant asked for more than it may have; nothing was done. The message names the quota and when to try again."""
 
     def __init__(self, message: str) -> None:
         super().__init__(Reason.RUNNER_UNAVAILABLE, message)
 
 
 class AnotherSchedule(JobError):  # noqa: N818 - as above
-    """There is a schedule of that name, and it is another one; nothing was changed."""
+    """Another schedule has that name already; nothing was changed."""
 
     def __init__(self, name: str) -> None:
-        text = f"there is another schedule {name!r}: remove it first, or say that this one replaces it"
+        text = f"there is a different schedule {name!r}: remove it first, or replace it"
         super().__init__(Reason.VALIDATION, text)
 
 
 class AlreadyDue(JobError):  # noqa: N818 - as above
-    """The job is not delayed any more: it waits in its queue, or runs, and cannot be moved."""
+    """The job is no longer delayed: it waits in its queue or runs, and cannot be rescheduled."""
 
     def __init__(self, message: str, *, job_id: str | None = None) -> None:
         super().__init__(Reason.VALIDATION, message, job_id=job_id)

@@ -1,4 +1,4 @@
-"""Until when a job is worth starting."""
+"""The expiry of a job: the time until which it is worth starting."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Expired = Literal["dead_letter", "drop"]
 
 
 def _read(value: Any) -> float | datetime | None:
-    """What was given, as seconds or as a moment in UTC."""
+    """Return what was given as seconds, or as a moment in UTC."""
     if value is None:
         return None
     if isinstance(value, str | datetime):
@@ -41,11 +41,11 @@ Expires = Annotated[
 
 
 def expires_at(expires: float | datetime, due: datetime) -> datetime:
-    """The moment by which a job must have started.
+    """Return the moment by which a job must have started.
 
     Args:
         expires: Seconds from when it is due, or the moment itself.
-        due: When it can start at the earliest.
+        due: The earliest moment at which it can start.
 
     Raises:
         JobError: `Validation`, if that moment has passed when the job is due.

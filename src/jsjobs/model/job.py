@@ -1,38 +1,65 @@
-"""What a job is: its names, its status response and the transitions between statuses. Pure, no I/O."""
+"""The core types of a job: id, priority, status response, progress, and the transitions between statuses. No I/O."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from jsjobs.model.clipping import MAX_ERROR_BYTES, clipped
-from jsjobs.model.errors import JobError, Reason
+from jsjobs.model.errors import MAX_ERROR_BYTES, JobError, Reason, clipped
 from jsjobs.model.retry import RetryState
 from jsjobs.model.words import Word
 
 M = TypeVar("M", bound=BaseModel)
-
 DEFAULT_MAX_ATTEMPTS = 3
 HISTORY_FIRST = 20
 HISTORY_LAST = 80
 """A history keeps its first 20 and its last 80 items, and every failure between them: a job may snooze without end."""
 MAX_ERRORS_BYTES = 64 * MAX_ERROR_BYTES
-"""All error texts of a history are kept to 256 KiB: an entry fits into one message, twice as long as they are in JSON.
-There is always room for those of the first 20 and last 80 items, of which at most every second one is a failure."""
-
-
+"""The most bytes of all error texts of a history together: 256 KiB. So an entry fits into one message, although the
+texts may be twice as long in JSON. There is always room for the errors of the first 20 and last 80 items, of which at
+most every second one is a failure."""
 PriorityName = Literal["critical", "high", "normal", "low"]
 StatusName = Literal["queued", "processing", "complete", "failed", "cancelled"]
 DurationName = Literal["short", "long"]
-"""The words themselves, which do in the place of the members of these:"""
+"""The plain words, which are accepted in place of the members of the enumerations below."""
+
+
+class JobId(str):
+    """A job's id: a string that also knows whether it is the id of an earlier, identical submit, and of its batch."""
+
+    __slots__ = ("batch_id", "duplicate")
+
+    duplicate: bool
+    """Whether the submit queued nothing because the same dedupe key was submitted before."""
+    batch_id: str | None
+    """The batch that the job belongs to, as in its status; for a duplicate, the batch of the first job. None: it
+    belongs to none, or it is a duplicate of a job that can no longer be read."""
+
+    def __new__(cls, value: str, *, duplicate: bool = False, batch_id: str | None = None) -> Self:
+        """Create the id, with the outcome of its submit."""
+        self = super().__new__(cls, value)
+        self.duplicate = duplicate
+        self.batch_id = batch_id
+        return self
+
+
+class ProgressUpdate(BaseModel):
+    """The progress of a job."""
+
+    model_config = ConfigDict(frozen=True)
+
+    pct: float = Field(ge=0, le=100)
+    """The percentage done, 0 to 100."""
+    message: str | None = None
+    timestamp: AwareDatetime
 
 
 class Priority(Word):
-    """The four priorities, each a stream of its own, highest first."""
+    """The four priorities, highest first; each has a stream of its own."""
 
     CRITICAL = "critical"
     HIGH = "high"
@@ -40,8 +67,21 @@ class Priority(Word):
     LOW = "low"
 
 
+def checked_priority(priority: object) -> Priority:
+    """Return the priority, given as itself or by its word.
+
+    Raises:
+        JobError: `Validation`, if it is none of the four.
+    """
+    try:
+        return Priority(priority)  # type: ignore[arg-type]
+    except ValueError as error:
+        text = f"the priority must be one of {', '.join(Priority)}, not {priority!r}"
+        raise JobError.from_validation(text) from error
+
+
 class Status(Word):
-    """The five statuses of a job; the last three are its end."""
+    """The five statuses of a job; the last three are terminal."""
 
     QUEUED = "queued"
     PROCESSING = "processing"
@@ -51,7 +91,7 @@ class Status(Word):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether a job in this status has ended, for good."""
+        """Return whether a job in this status has ended for good."""
         return self in TERMINAL_STATUSES
 
 
@@ -65,7 +105,7 @@ class Duration(Word):
     LONG = "long"
 
 
-# What a model is made of, set without a look-up of the name each time; a frozen model's own `__setattr__` refuses.
+# Set the parts of a model without looking up their names each time; a frozen model's own `__setattr__` refuses.
 _set_values, _set_given, _set_extra, _set_private = (
     BaseModel.__dict__[name].__set__
     for name in ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
@@ -73,7 +113,7 @@ _set_values, _set_given, _set_extra, _set_private = (
 
 
 class _Given(dict[type[BaseModel], set[str]]):
-    """All fields of a model; one set for all its objects: models are frozen, and their copies copy it."""
+    """The names of all fields, by model. A model's objects share one set: models are frozen, and copies copy it."""
 
     def __missing__(self, kind: type[BaseModel]) -> set[str]:
         given = self[kind] = set(kind.model_fields)
@@ -85,10 +125,12 @@ _new = object.__new__
 
 
 def built(kind: type[M], fields: dict[str, Any]) -> M:
-    """A model of values that are known to be right: several of them for each job, and validation costs as much again.
+    """Create a model from values known to be valid, without validating them.
+
+    Each job needs several models, and validation would double their cost.
 
     Args:
-        kind: Which model.
+        kind: The model.
         fields: All of its fields, in their order.
     """
     made = _new(kind)
@@ -100,7 +142,7 @@ def built(kind: type[M], fields: dict[str, Any]) -> M:
 
 
 class HistoryItem(BaseModel):
-    """One thing that happened to a job."""
+    """One event in the history of a job."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -111,12 +153,12 @@ class HistoryItem(BaseModel):
 
 
 def history_item(status: Status, now: datetime, attempt: int, error: str | None = None) -> HistoryItem:
-    """An item of values that are known to be right."""
+    """Create a history item from values known to be valid."""
     return built(HistoryItem, {"status": status, "timestamp": now, "attempt": attempt, "error": error})
 
 
 class Carrier(BaseModel):
-    """The message that a given id (`at-…`, `replay-…`) runs from; any other copy is dropped."""
+    """The message from which a given id (`at-…`, `replay-…`) runs; any other copy is dropped."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -126,20 +168,20 @@ class Carrier(BaseModel):
 
 
 class JobStatusResponse(BaseModel):
-    """All that is known of one job: the value of its entry in the state bucket, history included."""
+    """All that is known about one job: the value of its entry in the state bucket, history included."""
 
     model_config = ConfigDict(frozen=True)
 
     job_id: str
     status: Status
     attempts: int = 0
-    """Attempts begun, less those that ended in a graceful release."""
+    """Attempts that have begun, without those that ended in a graceful release."""
     result: Any = None
     history: tuple[HistoryItem, ...] = ()
     history_dropped: int = 0
     """Items left out between the first 20 and the last 80."""
     errors_dropped: int = 0
-    """Failures among them: those for which there was no room, beside the others or beside the result."""
+    """Failures among the items left out, because the other failures or the result left no room for them."""
     type: str = ""
     priority: Priority = Priority.NORMAL
     entity: str | None = None
@@ -148,54 +190,54 @@ class JobStatusResponse(BaseModel):
     created_at: AwareDatetime | None = None
     """When the server stored the job."""
     completed_at: AwareDatetime | None = None
-    """When it ended, however it ended."""
+    """When it ended, in whatever way."""
     last_error: str | None = None
     error_reason: Reason | None = None
     """Why a failed job is dead."""
     next_attempt_at: AwareDatetime | None = None
     snoozed_until: AwareDatetime | None = None
-    """Of a job that waits because its handler snoozed."""
+    """When the job comes back; set while it waits because its handler snoozed."""
     scheduled_for: AwareDatetime | None = None
     worker: str | None = None
     """The worker that runs it, or ran it last."""
     max_attempts: int = Field(default=DEFAULT_MAX_ATTEMPTS, ge=1)
-    """What its submit said, else what its handler's policy says, known once a worker has begun it; 3 until then."""
+    """The number its submit gave, else that of its handler's policy, known once a worker has begun it; 3 until then."""
     carrier: Carrier | None = None
     retry: RetryState | None = None
 
     def to_json(self, result: bytes | None = None) -> bytes:
-        """The entry as it is stored.
+        """Return the entry as it is stored.
 
         Args:
-            result: The handler's result, which is JSON already and is not encoded a second time.
+            result: The handler's result, which is already JSON and is not encoded a second time.
         """
         body: bytes = _write_json(self, exclude_none=True)
         return body if result is None else b'%b,"result":%b}' % (body[:-1], result)
 
-    # -- transitions: each gives the next entry and leaves this one as it is ------------------------------------------
+    # -- transitions: each returns the next entry and leaves this one as it is ----------------------------------------
 
     def started(self, now: datetime, worker: str) -> JobStatusResponse:
-        """An attempt begins."""
+        """Return the entry of a job whose next attempt begins."""
         attempt = self.attempts + 1
         return self._next(Status.PROCESSING, now, attempt, attempts=attempt, worker=worker, snoozed_until=None)
 
     def completed(self, now: datetime) -> JobStatusResponse:
-        """The handler returned; its result is joined to the entry where that is written."""
+        """Return the entry of a job whose handler returned; the result is added where the entry is written."""
         return self._next(Status.COMPLETE, now, self.attempts, completed_at=now, next_attempt_at=None)
 
     def retried(self, now: datetime, error: str, *, due: datetime, retry: RetryState | None) -> JobStatusResponse:
-        """The attempt failed and another will follow: `queued`, with the error."""
+        """Return the entry of a job whose attempt failed and will be retried: `queued`, with the error."""
         text = clipped(error)
         return self._next(
             Status.QUEUED, now, self.attempts, error=text, last_error=text, next_attempt_at=due, retry=retry
         )
 
     def released(self, now: datetime) -> JobStatusResponse:
-        """The worker gave the job back unharmed: `queued` without an error, and the attempt does not count."""
+        """Return the entry of a job that its worker released: `queued` without an error; the attempt does not count."""
         return self._next(Status.QUEUED, now, self.attempts, attempts=self.attempts - 1)
 
     def snoozed(self, now: datetime, due: datetime) -> JobStatusResponse:
-        """The handler asked to be called again later: `queued` without an error, and the attempt does not count."""
+        """Return the entry of a job whose handler snoozed: `queued` without an error; the attempt does not count."""
         retry = self.retry
         if retry is not None and retry.due is None:
             retry = retry.model_copy(update={"due": self.next_attempt_at})
@@ -210,7 +252,7 @@ class JobStatusResponse(BaseModel):
         )
 
     def failed(self, now: datetime, reason: Reason, error: str) -> JobStatusResponse:
-        """The job is dead."""
+        """Return the entry of a job that is dead."""
         text = clipped(error)
         return self._next(
             Status.FAILED,
@@ -225,13 +267,13 @@ class JobStatusResponse(BaseModel):
         )
 
     def cancelled(self, now: datetime) -> JobStatusResponse:
-        """The job was cancelled."""
+        """Return the entry of a job that was cancelled."""
         return self._next(
             Status.CANCELLED, now, self.attempts, completed_at=now, next_attempt_at=None, snoozed_until=None
         )
 
     def without_failures(self) -> JobStatusResponse:
-        """The entry with the failures of its history left out and counted, where a result needs their room."""
+        """Return the entry with the failures of its history left out and counted, to make room for a result."""
         fields = dict(self.__dict__)
         history = tuple(item for item in self.history if item.error is None)
         dropped = len(self.history) - len(history)
@@ -242,7 +284,7 @@ class JobStatusResponse(BaseModel):
     def _next(
         self, status: Status, now: datetime, attempt: int, error: str | None = None, **changes: Any
     ) -> JobStatusResponse:
-        fields = self.__dict__ | changes  # looked up there: a model's attributes take longer
+        fields = self.__dict__ | changes  # read directly: a model's attributes take longer
         if fields["status"] in TERMINAL_STATUSES:
             # A programming error, not a race: races are decided by the entry's revision.
             raise JobError(Reason.PROCESSING, f"job {self.job_id} has ended as {self.status}", job_id=self.job_id)
@@ -260,7 +302,7 @@ def _failures(items: Sequence[HistoryItem]) -> tuple[HistoryItem, ...]:
 
 
 def _without_middle(history: tuple[HistoryItem, ...]) -> tuple[HistoryItem, ...]:
-    """The first 20 and last 80 items, and between them the failures: all, or the latest for which there is room."""
+    """Return the first 20 and last 80 items, and the failures between them: all, or the latest that have room."""
     first, last = history[:HISTORY_FIRST], history[-HISTORY_LAST:]
     middle = _failures(history[HISTORY_FIRST:-HISTORY_LAST])
     room = MAX_ERRORS_BYTES - sum(_size(item) for item in (*first, *last))
@@ -283,30 +325,30 @@ _NEW = {name: field.get_default() for name, field in JobStatusResponse.model_fie
 
 
 def new_status(fields: dict[str, Any]) -> JobStatusResponse:
-    """The first entry of a job, of values that are known to be right.
+    """Create the first entry of a job from values known to be valid.
 
     Args:
-        fields: Those that are not given have their defaults; without a status it is queued.
+        fields: The entry's fields. Those not given have their defaults; without a status the job is queued.
     """
     return built(JobStatusResponse, _NEW | fields)
 
 
 def utc_now() -> datetime:
-    """The present moment, in UTC."""
+    """Return the current time in UTC."""
     return datetime.now(UTC)
 
 
 def random_token() -> str:
-    """64 random bits in hexadecimal, for ids and fences that must be nobody else's."""
+    """Return 64 random bits in hexadecimal, for ids and fences that must be nobody else's."""
     return secrets.token_hex(8)
 
 
 def failure(status: JobStatusResponse) -> JobError:
-    """The error that waiting for the result of a failed or cancelled job ends in."""
+    """Return the error that a wait for the result of a failed or cancelled job ends in."""
     if status.status is Status.CANCELLED:
         return JobError.from_already_cancelled(f"job {status.job_id} was cancelled", job_id=status.job_id)
     reason = status.error_reason or Reason.PROCESSING
     text = (status.last_error or "the job failed").removeprefix(f"{reason}: ")
-    # Whose attempts are spent died of its last error.
+    # A job whose attempts are spent died of its last error.
     cause = status.last_error if reason is Reason.MAX_RETRIES else None
     return JobError(reason, text, job_id=status.job_id, cause=cause)

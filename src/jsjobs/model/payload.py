@@ -1,4 +1,4 @@
-"""What a submit asks for: the job's type, its payload and its options."""
+"""The request of a submit: the job's type, its payload and its options."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def _printable(value: str) -> str:
 
 
 BATCH_ID = "[A-Za-z0-9_-]{1,64}"
-"""What a batch can be called: its record is a key of the state bucket."""
+"""The form of a batch's id: its record is a key of the state bucket."""
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME), AfterValidator(_printable)]
 
 
 class Written(NamedTuple):
-    """A payload that came as JSON, one job's also where it is a list: what was read of it can be read again."""
+    """A payload that came as JSON and was read once, so it can be read again; a list is one job's payload too."""
 
     raw: bytes
 
@@ -37,39 +37,40 @@ class JobPayload(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     type: str
-    """Words of A-Z, a-z, 0-9, `_` and `-`, with dots between them."""
+    """The job type: words of A-Z, a-z, 0-9, `_` and `-`, separated by dots."""
     payload: Any = None
     """Anything JSON can hold."""
     priority: Priority = Priority.NORMAL
     entity: Name | None = None
-    """Jobs of one entity at one priority run one at a time, in the order submitted."""
+    """The job's entity. Jobs of one entity at one priority run one at a time, in the order they were submitted."""
     dedupe_key: Name | None = None
     """A second job of the same tenant, type, key and priority is not queued: its submit gets the first one's id.
 
-    Keys of delayed jobs are apart, and hold over all priorities.
+    Delayed jobs have keys of their own, which hold across all priorities.
     """
     max_attempts: Annotated[int, Field(ge=1, le=ATTEMPTS_LIMIT)] | None = None
-    """Attempts before it is dead, 1 to 1,000; None: one more than its handler's own policy has retries, else 3."""
+    """Attempts before the job is dead, 1 to 1,000. None: one more than the retries of its handler's policy, else 3."""
     duration: Duration | None = None
     """`long` for a handler that may outlive `ack_wait`; None: short, unless its `timeout` needs more."""
     timeout: Annotated[float, Field(ge=0.001, le=1e8, allow_inf_nan=False)] | None = None
-    """Seconds that one attempt may take, from a millisecond to three years; more than a short job has makes it long."""
+    """Seconds that one attempt may take, a millisecond to three years; more than a short job may take makes it long."""
     delay: Delay = None
-    """Seconds, or a timedelta, until it is due; it has an id of the form `at-…`, valid from its submit on."""
+    """Seconds, or a timedelta, until the job is due. Its id has the form `at-…` and is valid from its submit on."""
     at: At = None
-    """When it is due, an aware datetime, in the place of a delay; what has passed is due at once."""
+    """When the job is due, as an aware datetime; an alternative to `delay`. A moment in the past is due at once."""
     debounce_key: Name | None = None
-    """A job of the same tenant, type and key, of any priority, that is not due yet is replaced by this one, and keeps
-    its id."""
+    """The job replaces one of the same tenant, type and key, of any priority, that is not due yet, and takes over its
+    id."""
     expires: Expires = None
-    """A job that has not started by then never does: seconds from when it is due, a timedelta, or an aware datetime."""
+    """The job never starts after this: seconds from when it is due, a timedelta, or an aware datetime."""
     expired: Expired = "dead_letter"
-    """What becomes of it then; `drop`: it is failed, and leaves no letter."""
+    """What happens to an expired job; `drop`: it is failed, and leaves no dead letter."""
     tenant: Name | None = None
-    """Whose job it is; None: as the request context says."""
+    """The tenant that owns the job; None: the tenant of the request context."""
     batch_id: Annotated[str, Field(pattern=f"^{BATCH_ID}$")] | None = None
-    """The batch that it belongs to, 1 to 64 of A-Z, a-z, 0-9, `_` and `-`. A list is one batch: those of its jobs that
-    name one name the same, which all of them get. None: one is made up for a list, and a single job belongs to none."""
+    """The batch that the job belongs to, 1 to 64 of A-Z, a-z, 0-9, `_` and `-`. A list is one batch: all of its jobs
+    that name a batch must name the same one, and all jobs get it. None: a list gets a generated batch id, and a single
+    job belongs to no batch."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -82,9 +83,9 @@ class JobPayload(BaseModel):
 
     @property
     def has_times(self) -> bool:
-        """Whether the server's time is needed to say when it is due, or expires."""
+        """Return whether the server's time is needed to tell when the job is due or expires."""
         return self.delay is not None or self.at is not None or self.expires is not None
 
     def due(self, now: datetime) -> datetime | None:
-        """When it is due, if it is submitted now; None: at once."""
+        """Return when the job is due if it is submitted now; None: at once."""
         return due_at(self.delay, self.at, now)

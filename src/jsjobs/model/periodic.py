@@ -26,15 +26,15 @@ class ScheduleStatus(BaseModel):
     entity: str | None = None
     tenant: str | None = None
     max_attempts: int | None = None
-    """Of each job; None: as its handler's policy says."""
+    """The most attempts of each job; None: as its handler's policy says."""
     duration: Duration | None = None
-    """None: short, unless its `timeout` needs more."""
+    """The duration of each job; None: short, unless its `timeout` needs more."""
     timeout: float | None = None
-    """Seconds that one attempt may take."""
+    """Seconds that one attempt of a job may take."""
     owner: str | None = None
     """The application whose code declares it; None: it was added by hand."""
     paused: bool = False
     changed_at: datetime
-    """When it was added or changed last."""
+    """When the schedule was last added or changed."""
     next: tuple[datetime, ...] = ()
     """The next five due times, in UTC; none while it is paused."""

@@ -1,4 +1,4 @@
-"""What JSON does to a value: where something differs from what was given, is left out, or cannot be written at all."""
+"""The effects of JSON on a value: where something is changed, is left out, or cannot be written at all."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from pydantic_core import to_json
 from jsjobs.model.checks import shortened
 
 PLAIN = frozenset({dict, list, str, int, float, bool, type(None)})
-"""What JSON has by itself."""
+"""The types that JSON has by itself."""
 
 Place = tuple[Any, ...]
-"""Where a value stands: names of fields, keys and indices."""
+"""The place of a value: names of fields, keys and indices."""
 
 _SECRETS = (SecretStr, SecretBytes, Secret)
 _SEQUENCES = (list, tuple, deque)
 _SIMPLE = frozenset({str, int, float, bool, bytes, date, timedelta, UUID})
-"""What is the same where it is equal."""
+"""Types whose values are the same if they are equal."""
 _MISSING: Any = object()
 _MAX_PLACE = 200
 _DEEPEST = 200
-"""JSON's readers take no more levels."""
+"""The deepest nesting: JSON readers accept no more levels."""
 
 _NOT_SENT = (
-    "a secret is not sent, since its text would stand in the stream: keep it elsewhere and send its name, or give the "
-    "field a serializer of your own that writes its text"
+    "a secret is not sent, since its text would be stored in the stream: keep it elsewhere and send its name, or give "
+    "the field a serializer of your own that writes its text"
 )
-_NO_NUMBER = "NaN and infinity are no JSON: leave the number out, or send a text"
-_EXCLUDED = "it is excluded from what is written, so its default alone can arrive"
+_NO_NUMBER = "NaN and infinity are not JSON: leave the number out, or send a string"
+_EXCLUDED = "it is excluded from what is written, so only its default can arrive"
 _PRIVATE = "a private attribute is not sent"
-_NO_KEY = "it is a key, which JSON has as a text, and nothing reads it from that again"
-_DECLARED = "the declared type leaves it out: declare the type that it is, or a union"
+_NO_KEY = "it is a key, which JSON writes as a string, and it cannot be read back from that"
+_DECLARED = "the declared type leaves it out: declare its own type, or a union"
 
 
 class Change(NamedTuple):
-    """Something that is not as it was given, and where; its text shows no value, which may be anything."""
+    """Something that is not as it was given, and its place; the text shows no value, which may be anything."""
 
     place: Place
     text: str
@@ -56,18 +56,18 @@ class Change(NamedTuple):
 
 
 def named(place: Place) -> str:
-    """A place in one line, at most 200 characters."""
+    """Return a place as one line of at most 200 characters."""
     text = ".".join(part if isinstance(part, str) else repr(part) for part in place)
     return shortened(text.encode("utf-8", "backslashreplace").decode(), _MAX_PLACE)
 
 
 def is_secret(value: object) -> bool:
-    """Whether pydantic shows asterisks in its place."""
+    """Return whether pydantic shows asterisks instead of the value."""
     return isinstance(value, _SECRETS)
 
 
 def is_no_number(value: object) -> bool:
-    """Whether it is NaN or infinity."""
+    """Return whether the value is NaN or infinity."""
     return isinstance(value, float) and not math.isfinite(value)
 
 
@@ -75,9 +75,9 @@ def is_no_number(value: object) -> bool:
 
 
 def change(given: Any, got: Any, place: Place = ()) -> Change | None:
-    """The first thing that is not what was given: another value, another type, or not there.
+    """Find the first thing that is not what was given: it has another value or type, or is missing.
 
-    Models and dataclasses are compared field by field: what counts for their own `==` is their own business.
+    Models and dataclasses are compared field by field: their own `==` may compare anything.
     """
     kind = type(got)
     if type(given) is not kind and _kind(given) is not _kind(got) and not _is_plainer(given, got):
@@ -92,7 +92,7 @@ def change(given: Any, got: Any, place: Place = ()) -> Change | None:
         return _changed_dataclass(given, got, place)
     if _is_same(given, got):
         return None
-    return Change(place, _NOT_SENT if is_secret(given) else f"{kind.__name__} would arrive as another one")
+    return Change(place, _NOT_SENT if is_secret(given) else f"{kind.__name__} would arrive with another value")
 
 
 def _mismatch(given: Any, kind: type) -> str:
@@ -102,13 +102,13 @@ def _mismatch(given: Any, kind: type) -> str:
 
 
 def _kind(value: Any) -> type:
-    """Its class; of a generic model the one without parameters, as its own `==` has it."""
+    """Return the value's class; for a generic model the one without parameters, as its own `==` compares it."""
     generic = getattr(type(value), "__pydantic_generic_metadata__", None)
     return (generic and generic["origin"]) or type(value)
 
 
 def _is_plainer(given: Any, got: Any) -> bool:
-    """Whether a value came back as the built-in type that its own is made of, such as a dict for an OrderedDict."""
+    """Return whether a value came back as the built-in type its own derives from, such as a dict for an OrderedDict."""
     kind = type(got)
     return kind in {*PLAIN, bytes, Decimal, datetime} and isinstance(given, kind) and not isinstance(given, Enum)
 
@@ -119,14 +119,14 @@ def _is_same(given: Any, got: Any) -> bool:
     if isinstance(given, float) and math.isnan(given):
         return math.isnan(got)
     if isinstance(given, datetime | time) and given.utcoffset() is None:
-        # The second of two hours that no zone tells apart, or a time of day in a zone: its `==` overlooks both.
+        # `==` overlooks the second of two hours that no zone tells apart, and the zone of a time of day.
         return bool(given == got and given.fold == got.fold and given.tzinfo is got.tzinfo)
     try:
         if given == got or _is_same_moment(given, got):
             return True
     except Exception:  # noqa: BLE001 - an equality of the application's own, such as an array's, that gives no bool
         return True
-    # What has no equality is told by what is in it.
+    # A value without an equality is compared by its content.
     return not _has_equality(given) and change(_content(given), _content(got)) is None
 
 
@@ -135,7 +135,7 @@ def _has_equality(value: Any) -> bool:
 
 
 def _is_same_moment(given: Any, got: Any) -> bool:
-    # In an hour that is there twice no moment of a zone equals one of another.
+    # In an hour that comes twice, no moment of one zone equals one of another.
     if not isinstance(given, datetime) or given.utcoffset() is None or got.utcoffset() is None:
         return False
     return bool(given.astimezone(UTC) == got.astimezone(UTC))
@@ -148,7 +148,7 @@ def _content(value: Any) -> dict[str, Any]:
 def _changed_part(parts: Iterable[tuple[Any, Any, Any]], place: Place) -> Change | None:
     for name, one, other in parts:
         if one is other or (type(one) in _SIMPLE and type(one) is type(other) and one == other):
-            continue  # most of all there is
+            continue  # this covers most values
         found = change(one, other, (*place, name))
         if found is not None:
             return found
@@ -168,13 +168,13 @@ def _changed_model(given: BaseModel, got: BaseModel, place: Place) -> Change | N
 
 
 def _explained(found: Change, place: Place, fields: Mapping[str, FieldInfo]) -> Change:
-    """The change of a field, and that it was asked for, where it was."""
+    """Return the change of a field; where its declaration excludes the field, the text says so."""
     name = found.place[len(place)]
     return Change((*place, name), _EXCLUDED) if name in fields and fields[name].exclude else found
 
 
 def _changed_privates(given: BaseModel, got: BaseModel, place: Place) -> Change | None:
-    """One that was given another value than it has by itself; what a factory makes is made anew, and may differ."""
+    """Find a private attribute with another value than its default; a factory makes a new one, which may differ."""
     before, after = given.__pydantic_private__ or {}, got.__pydantic_private__ or {}
     for name, attribute in type(given).__private_attributes__.items():
         one, other = before.get(name, _MISSING), after.get(name, _MISSING)
@@ -184,7 +184,7 @@ def _changed_privates(given: BaseModel, got: BaseModel, place: Place) -> Change 
 
 
 def _is_equal(one: Any, other: Any) -> bool:
-    """Whether they are equal as far as that can be told."""
+    """Return whether they are equal, as far as that can be told."""
     try:
         return bool(one == other) or (type(one) is type(other) and not _has_equality(one))
     except Exception:  # noqa: BLE001 - as above
@@ -193,7 +193,7 @@ def _is_equal(one: Any, other: Any) -> bool:
 
 def _changed_dataclass(given: Any, got: Any, place: Place) -> Change | None:
     own = [field.name for field in dataclasses.fields(given)]
-    # Beside them what `extra` has kept; a cached property is none of that: its class knows it.
+    # Also the values that `extra` has kept. A cached property is not one of them: its class knows it.
     more = [name for name in _content(given) if name not in own and not hasattr(type(given), name)]
     parts = ((name, getattr(given, name, _MISSING), getattr(got, name, _MISSING)) for name in own + more)
     found = _changed_part(parts, place)
@@ -203,7 +203,7 @@ def _changed_dataclass(given: Any, got: Any, place: Place) -> Change | None:
 def _changed_dict(given: dict[Any, Any], got: dict[Any, Any], place: Place) -> Change | None:
     for key in given:
         if key not in got:
-            what = "it would be left out" if type(key) is str else f"keys are texts in JSON, not {type(key).__name__}"
+            what = "it would be left out" if type(key) is str else f"keys are strings in JSON, not {type(key).__name__}"
             return Change((*place, key), what)
     found = _changed_part(((key, value, got[key]) for key, value in given.items()), place)
     return found or (None if len(given) == len(got) else Change(place, "it would arrive with more keys than it has"))
@@ -215,11 +215,11 @@ def _changed_items(given: Sequence[Any], got: Sequence[Any], place: Place) -> Ch
     return _changed_part(zip(range(len(given)), given, got, strict=True), place)
 
 
-# -- before it
+# -- before a round trip
 
 
 def dropped(given: Any, taken: Any, place: Place = ()) -> Change | None:
-    """The first key of a dict that its type does not take, and so leaves out."""
+    """Find the first key of a dict that its type does not accept and so leaves out."""
     if isinstance(given, dict) and isinstance(taken, dict):
         if len(given) > len(taken):
             left = next(key for key in given if key not in taken)
@@ -240,7 +240,7 @@ def dropped(given: Any, taken: Any, place: Place = ()) -> Change | None:
 
 
 def untold(value: Any, written: Any, place: Place = ()) -> Change | None:
-    """The first thing that a value's JSON does not tell: a secret, no number, a field that is left out, a lost key."""
+    """Find the first thing that a value's JSON lacks: a secret, NaN or infinity, an omitted field, or a lost key."""
     if is_secret(value):
         return Change(place, _NOT_SENT) if isinstance(written, str) and written == str(value) != "" else None
     if is_no_number(value):
@@ -267,7 +267,7 @@ def untold(value: Any, written: Any, place: Place = ()) -> Change | None:
 
 def _untold_key(value: dict[Any, Any], written: dict[str, Any], place: Place) -> Change | None:
     if len(written) < len(value):
-        return Change(place, "two of its keys are one in JSON, where keys are texts")
+        return Change(place, "two of its keys are the same in JSON, where keys are strings")
     return next(
         (Change((*place, key), _NO_KEY) for key in value if key is None or isinstance(key, tuple | frozenset)), None
     )
@@ -277,7 +277,7 @@ def _untold_fields(value: Any, written: dict[str, Any], place: Place) -> Change 
     kind = type(value)
     decorators = getattr(kind, "__pydantic_decorators__", None)
     if decorators is not None and decorators.model_serializers:
-        return None  # what it writes is its own
+        return None  # its own serializer decides what is written
     fields = getattr(kind, "__pydantic_fields__", {})
     for name, each in _parts(value):
         field = fields.get(name)
@@ -309,7 +309,7 @@ def _parts(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def place_of(value: Any, is_it: Callable[[Any], bool], place: Place = ()) -> Place | None:
-    """Where the first such value stands in another; None where there is none."""
+    """Return the place of the first such value in another; None where there is none."""
     if is_it(value):
         return place
     if len(place) > _DEEPEST or type(value) is str:
@@ -322,7 +322,7 @@ def place_of(value: Any, is_it: Callable[[Any], bool], place: Place = ()) -> Pla
 
 
 def unwritable(value: Any) -> Place:
-    """Where the part of a value stands that cannot be written as JSON."""
+    """Return the place of the part of a value that cannot be written as JSON."""
     place: Place = ()
     while len(place) <= _DEEPEST:
         part = next(((name, part) for name, part in _parts(value) if not _can_be_written(part)), None)

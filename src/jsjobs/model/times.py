@@ -1,4 +1,4 @@
-"""Moments and spans of time: as the wire writes them, and as callers give them."""
+"""Moments and spans of time, as they are sent and as callers give them."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _RFC_3339 = re.compile(
 
 
 def rfc3339(moment: datetime) -> str:
-    """An aware moment as the wire writes it: RFC 3339, UTC, such as `2026-11-22T12:00:00Z`."""
+    """Format an aware moment as it is sent: RFC 3339, UTC, such as `2026-11-22T12:00:00Z`."""
     text = (moment if moment.tzinfo is UTC else moment.astimezone(UTC)).isoformat()
     return text[:-6] + "Z"  # instead of +00:00
 
 
 def parse_rfc3339(text: str) -> datetime:
-    """The moment in UTC, its fraction cut to microseconds; nothing but RFC 3339 is read.
+    """Parse an RFC 3339 time, and nothing else, into a moment in UTC; its fraction is cut to microseconds.
 
     Raises:
-        ValueError: If it is no such time.
+        ValueError: If the text is not an RFC 3339 time.
     """
     match = _RFC_3339.fullmatch(text)
     if match is not None:
@@ -37,15 +37,15 @@ def parse_rfc3339(text: str) -> datetime:
 
 
 def checked_seconds(what: str, value: object, *, most: float) -> float:
-    """Seconds above zero, given as a number or as a timedelta.
+    """Return seconds above zero, given as a number or as a timedelta.
 
     Args:
-        what: What they are of, for the error.
+        what: What the seconds are of, for the error.
         value: What was given.
-        most: The largest number of seconds.
+        most: The largest allowed number of seconds.
 
     Raises:
-        JobError: `Validation`, naming what it is instead.
+        JobError: `Validation`, naming what was given instead.
     """
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
@@ -54,6 +54,6 @@ def checked_seconds(what: str, value: object, *, most: float) -> float:
         seconds = float(seconds)
     except OverflowError:  # an integer of hundreds of digits
         seconds = math.inf
-    if not 0 < seconds <= most:  # as NaN is not
+    if not 0 < seconds <= most:  # refuses NaN too
         raise JobError.from_validation(f"{what} must be above 0 seconds and at most {most:,.0f}, not {seconds:g}")
     return seconds

@@ -1,6 +1,6 @@
-"""Trace context as W3C Trace Context writes it: read from strangers, carried on. Pure.
+"""Trace context in the form of W3C Trace Context: read from strangers, and passed on. No I/O.
 
-A header that cannot be read is no header: no job fails because of one.
+A header that cannot be read is ignored: no job fails because of one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ TRACESTATE = "tracestate"
 
 _PARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _KNOWN_FLAGS = 0x03
-"""Sampled, and trace id made at random; what other bits may mean one day is not known."""
+"""The flags for "sampled" and for a random trace id; it is not known what other bits may mean one day."""
 _MAX_PARENT = 512  # later versions may be longer than the 55 characters of this one
 _MAX_STATE = 512
 _MAX_MEMBERS = 32
@@ -30,7 +30,7 @@ class Trace(NamedTuple):
 
     @property
     def headers(self) -> dict[str, str]:
-        """As headers of a message."""
+        """Return the headers of a message that carry this place."""
         return {name: value for name, value in zip((TRACEPARENT, TRACESTATE), self, strict=True) if value is not None}
 
 
@@ -38,7 +38,7 @@ NO_TRACE = Trace()
 
 
 def read_trace(headers: Sequence[tuple[str, str]]) -> Trace:
-    """What the headers of a message say; each part is left out where it cannot be read."""
+    """Read the trace context from the headers of a message; a part that cannot be read is left out."""
     traceparent = read_traceparent([value for name, value in headers if name.lower() == TRACEPARENT])
     if traceparent is None:
         return NO_TRACE
@@ -46,7 +46,7 @@ def read_trace(headers: Sequence[tuple[str, str]]) -> Trace:
 
 
 def read_traceparent(values: Sequence[str]) -> str | None:
-    """The one `traceparent` among a message's headers, in the form of version 00; None if there is none to be read."""
+    """Return the one `traceparent` of a message, in the form of version 00; None if there is none that can be read."""
     if len(values) != 1 or len(values[0]) > _MAX_PARENT:
         return None
     match = _PARENT.fullmatch(values[0])
@@ -59,7 +59,7 @@ def read_traceparent(values: Sequence[str]) -> str | None:
 
 
 def read_tracestate(values: Sequence[str]) -> str | None:
-    """The `tracestate` headers of a message as one; None if there is none, or any of it cannot be read."""
+    """Return the `tracestate` headers of a message as one; None if there is none, or a part cannot be read."""
     members = [member for member in (part.strip(" \t") for part in ",".join(values).split(",")) if member]
     text, keys = ",".join(members), {member.partition("=")[0] for member in members}
     if not members or len(text) > _MAX_STATE or len(members) > _MAX_MEMBERS or len(keys) < len(members):
@@ -68,5 +68,5 @@ def read_tracestate(values: Sequence[str]) -> str | None:
 
 
 def trace_id(traceparent: str | None) -> str | None:
-    """The trace id in a `traceparent` that was read, 32 hexadecimal digits."""
+    """Return the trace id in a `traceparent` that was read, 32 hexadecimal digits."""
     return None if traceparent is None else traceparent[3:35]

@@ -1,1 +1,1 @@
-"""The dead-letter table: the only place where asyncpg is imported. It knows nothing of NATS."""
+"""The dead-letter table: the only package that imports asyncpg. It knows nothing of NATS."""

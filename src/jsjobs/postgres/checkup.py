@@ -1,4 +1,4 @@
-"""What the database says of itself: version, encoding, migrations, and what this user may do."""
+"""A checkup of the database: version, encoding, migrations, and what this user may do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from jsjobs.postgres.database import Database
 
 OLDEST_SERVER = 130_000
-"""As `server_version_num` has it: `gen_random_uuid` needs no extension since Postgres 13."""
+"""As in `server_version_num`: since Postgres 13 `gen_random_uuid` needs no extension."""
 _SERVER = """
 select current_setting('server_version_num')::int as server, current_setting('server_version') as version,
     current_setting('server_encoding') as encoding, current_user::text as "user",
@@ -19,7 +19,7 @@ select current_setting('server_version_num')::int as server, current_setting('se
     coalesce((select ssl from pg_stat_ssl where pid = pg_backend_pid()), false) as encrypted
 """
 _RIGHTS = "select jsjobs_api.rights()"
-# What `deploy/postgres/roles.sql` and the migrations leave as it is, and a slip may have changed.
+# Rights that `deploy/postgres/roles.sql` and the migrations do not touch, and that a slip may have changed.
 _TAMPERED = """
 select format('%s has rights on the table %s', coalesce(grantee.rolname, 'public'), class.relname) as what
 from pg_class as class
@@ -48,20 +48,20 @@ class Checkup:
     user: str
     read_only: bool
     encrypted: bool
-    """Whether this connection is, as the server sees it."""
+    """Whether this connection is encrypted, as the server sees it."""
     pending: list[str]
     """Migrations that are missing."""
     rights: list[str]
     """What this user may do with dead letters: `store`, `read`, `decide`."""
     tampered: list[str]
-    """Rights that others were given on the tables, or are kept from on the functions, in words."""
+    """Descriptions of rights on the tables that others were given, and of rights on functions that they lack."""
 
 
 async def check_up(database: Database) -> Checkup:
-    """Ask it; nothing is changed.
+    """Query the database for its checkup; nothing is changed.
 
     Raises:
-        DatabaseUnavailable: Postgres is away.
+        DatabaseUnavailable: Postgres is unavailable.
         SchemaTooNew: A newer jsjobs has migrated this database.
         DatabaseRefused: This user may not even ask.
     """
@@ -69,7 +69,7 @@ async def check_up(database: Database) -> Checkup:
     async with database.connection() as connection:
         row = await connection.fetchrow(_SERVER)
         assert row is not None
-        # Without the functions there is nothing to have rights on.
+        # Without the functions there is nothing to have rights to.
         rights = [] if missing else await connection.fetchval(_RIGHTS)
         tampered = [] if missing else [each["what"] for each in await connection.fetch(_TAMPERED)]
     return Checkup(**dict(row), pending=missing, rights=rights, tampered=tampered)

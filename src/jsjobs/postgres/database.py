@@ -1,10 +1,10 @@
-"""One pool of connections to Postgres, whose outages the caller sees as one kind of error."""
+"""A pool of connections to Postgres; its outages reach the caller as one kind of error."""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import TYPE_CHECKING, Self
 
 import asyncpg
 
@@ -19,31 +19,29 @@ from jsjobs.postgres.errors import (
     SchemaMissing,
     TablesLocked,
 )
-from jsjobs.postgres.locks import Patience, Wanted, holders
+from jsjobs.postgres.locks import Connection, Patience, Wanted, holders
 from jsjobs.postgres.url import place
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from types import TracebackType
 
-    from asyncpg.pool import PoolConnectionProxy
-
-Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 
 _TABLES = Wanted()
 _MAX_CONNECTIONS = 8
-_CONNECT_TIMEOUT = 5.0
+CONNECT_TIMEOUT = 5.0
+"""Seconds that opening a new connection may take."""
 _COMMAND_TIMEOUT = 10.0
-# Waiting for a free connection, and giving one back.
+# Seconds to wait for a free connection, and to give one back.
 _ACQUIRE_TIMEOUT = 10.0
 
 _AWAY = (
-    OSError,  # TimeoutError and TLS errors are such
+    OSError,  # includes TimeoutError and TLS errors
     asyncpg.PostgresConnectionError,
-    asyncpg.InternalClientError,  # the protocol broke off in the middle
+    asyncpg.InternalClientError,  # the connection broke off within a message
     asyncpg.OperatorInterventionError,  # starting up, shutting down, killed by an administrator, statement timeout
     asyncpg.TransactionRollbackError,
-    # A password or a database that is not there yet is put right by an operator, while workers work on.
+    # An operator corrects a password, or creates a missing database, while workers go on.
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
 )
@@ -54,17 +52,17 @@ _EXHAUSTED = (
 
 
 class Database:
-    """A lazy, small pool of connections that outlives outages of the server.
+    """A small, lazy pool of connections that survives outages of the server.
 
-    Nothing is connected before it is needed, so a program starts with Postgres down. After an outage the next
-    operation connects anew: nobody has to reconnect.
+    It connects only when a connection is needed, so a program starts even while Postgres is down. After an outage the
+    next operation connects again: nobody has to reconnect.
     """
 
     def __init__(self, url: str, *, command_timeout: float = _COMMAND_TIMEOUT) -> None:
-        """Checks the URL; connects to nothing.
+        """Check the URL, without connecting to anything.
 
         Args:
-            url: `postgresql://user:password@host:port/database`; the `PG*` variables fill what it leaves out.
+            url: `postgresql://user:password@host:port/database`; the `PG*` variables provide the parts it leaves out.
             command_timeout: Seconds after which a statement counts as unanswered.
 
         Raises:
@@ -79,12 +77,12 @@ class Database:
         self.patience = Patience()
 
     async def connect(self) -> None:
-        """Opens the pool, again after a `close()`; does not touch the server, so it cannot fail for an outage."""
+        """Open the pool, also after a `close()`; this does not contact the server, so no outage makes it fail."""
         self._closed = False
         await self._open()
 
     async def close(self) -> None:
-        """Closes all connections, by force those that are still busy after a few seconds."""
+        """Close all connections; those still busy after a few seconds are closed by force."""
         if self.is_gone:
             return
         if self._home is not None:
@@ -93,42 +91,42 @@ class Database:
         pool, self._pool, self._home = self._pool, None, None
         if pool is None:
             return
-        # A pool that cannot close in peace has already cut its connections when it raises.
+        # A pool that cannot close gracefully has already cut its connections when it raises.
         with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
-            async with asyncio.timeout(_CONNECT_TIMEOUT):
+            async with asyncio.timeout(CONNECT_TIMEOUT):
                 await pool.close()
 
     @property
     def is_gone(self) -> bool:
-        """Whether its connections are of an event loop that has ended, or of the process that forked this one."""
+        """Return whether its connections belong to an event loop that has ended, or to the process that forked this."""
         return self._home is not None and self._home.is_gone
 
     async def __aenter__(self) -> Self:
-        """Opens the pool."""
+        """Open the pool."""
         await self.connect()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Closes the pool."""
+        """Close the pool."""
         await self.close()
 
     @asynccontextmanager
     async def connection(self, wanted: Wanted = _TABLES) -> AsyncIterator[Connection]:
-        """Lends a connection; what asyncpg raises inside comes out as one of this package's errors.
+        """Lend a connection; what asyncpg raises inside is translated into one of this package's errors.
 
         Args:
-            wanted: What it may have to wait for, to name who holds it.
+            wanted: What the statement may have to wait for; the error then names who holds it.
 
         Raises:
             DatabaseUnavailable: Postgres cannot serve this now: wait, then try again.
-            DatabaseSilent: Likewise, for want of an answer.
-            DatabaseExhausted: Likewise, and Postgres said so itself.
-            TablesLocked: Likewise, for as long as another's transaction holds what is asked for; it says whose.
-            SchemaMissing: A table, column or function is not there.
-            DatabaseRefused: Postgres said no for another reason.
-            WrongLoop: This is not the event loop in which it was opened.
+            DatabaseSilent: The same, because no answer came.
+            DatabaseExhausted: The same, and Postgres said so itself.
+            TablesLocked: The same, while another transaction holds what is asked for; the error names its user.
+            SchemaMissing: A table, column or function is missing.
+            DatabaseRefused: Postgres refused for another reason.
+            WrongLoop: This is not the event loop in which the pool was opened.
         """
         if self._home is not None:
             self._home.check()
@@ -138,7 +136,7 @@ class Database:
                 try:
                     yield connection
                 except Exception as error:
-                    # Not lent to anyone again: it may be half open, or lead to a server that is now read-only.
+                    # Never lend it again: it may be half open, or lead to a server that is now read-only.
                     if _is_away(error):
                         connection.terminate()
                     raise
@@ -151,7 +149,7 @@ class Database:
             raise translated from error
 
     async def _holders(self, wanted: Wanted) -> str:
-        with suppress(Exception):  # without names it is the same error
+        with suppress(Exception):  # without names the error is the same
             async with (await self._open()).acquire(timeout=_ACQUIRE_TIMEOUT) as connection:
                 return await holders(connection, wanted)
         return ""
@@ -161,15 +159,15 @@ class Database:
             raise DatabaseUnavailable(f"the connection to Postgres at {self.place} was closed by this program")
         if self._pool is None:
             self._home = HomeLoop(self)
-            # With no minimum this connects to nothing, and so has nothing to wait for that could let another task in.
+            # With no minimum this connects to nothing. So it never waits, and no other task can run in between.
             self._pool = await asyncpg.create_pool(
                 self._url,
                 min_size=0,
                 max_size=_MAX_CONNECTIONS,
-                timeout=_CONNECT_TIMEOUT,
+                timeout=CONNECT_TIMEOUT,
                 command_timeout=self._command_timeout,
-                # Poolers such as PgBouncer do not keep prepared statements; and each plan sees its parameters, so that
-                # a filter that is not asked for costs nothing.
+                # Poolers such as PgBouncer do not keep prepared statements. Also, each plan then sees its parameters,
+                # so a filter that is not used costs nothing.
                 statement_cache_size=0,
             )
         return self._pool
@@ -197,7 +195,7 @@ class Database:
 
 
 def _is_away(error: Exception) -> bool:
-    # An interface error that is a ValueError too is about what was sent, any other one is about the connection.
+    # An interface error that is also a ValueError is about what was sent; any other one is about the connection.
     lost = isinstance(error, asyncpg.InterfaceError) and not isinstance(error, ValueError)
     return lost or isinstance(error, _AWAY + _EXHAUSTED)
 

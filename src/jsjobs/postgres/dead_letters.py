@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic_core import from_json
 
-from jsjobs.model.ids import JobId
+from jsjobs.model.job import JobId
 from jsjobs.postgres import sanitise
 from jsjobs.postgres.errors import (
     AlreadyReplayed,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     import asyncpg
 
-    from jsjobs.postgres.database import Connection
+    from jsjobs.postgres.locks import Connection
 
 __all__ = ["DeadLetter", "DeadLetters", "FailedAttempt", "NewDeadLetter"]
 
@@ -49,22 +49,22 @@ _EDIT = "select outcome, job_id from jsjobs_api.edit($1, $2, $3, $4, $5, $6, $7)
 
 _MEETS = (
     "letter of job %s (type %s, tenant %s, created %s) is not stored: "
-    "letter %s (type %s, tenant %s, created %s) is there under its id"
+    "another letter, %s (type %s, tenant %s, created %s), has its id"
 )
 
 
 class DeadLetters(LetterSearch):
-    """The table `job_dlq`, as one namespace sees it: to find letters, and to decide on them.
+    """The table `job_dlq` as one namespace sees it: find letters, and decide on them.
 
-    Every method raises `DatabaseUnavailable` while Postgres is away, and may then be called again.
+    Every method raises `DatabaseUnavailable` while Postgres is unavailable, and may then be called again.
     """
 
     async def store(self, letter: NewDeadLetter) -> bool:
-        """Stores a letter, whatever is in it; one letter for each original job.
+        """Store a letter, whatever is in it; there is one letter for each original job.
 
         Returns:
-            True when it is new, False when this job's letter is there already, which is left as it is; a warning in
-            the log names both where it tells of another job.
+            True when it is new. False when this job's letter is there already: that one is left as it is, and where it
+            is about another job, a warning in the log names both.
         """
         parameters = letter.parameters(self._namespace)
         _, tenant, job_id, type_, *_ = parameters
@@ -81,22 +81,22 @@ class DeadLetters(LetterSearch):
     async def edit(
         self, letter_id: UUID, payload: bytes, *, force: bool = False, instead_of: bytes | None = None
     ) -> None:
-        """Changes the body that a replay will run; the one that was published is kept in `original_payload`.
+        """Change the body that a replay will run; the body as published is kept in `original_payload`.
 
         Args:
             letter_id: The letter.
             payload: The new body: JSON, kept byte for byte.
-            force: Change it though the letter was replayed or discarded.
+            force: Change it even if the letter was replayed or discarded.
             instead_of: The body that was read before; None: whatever is there.
 
         Raises:
-            PayloadInvalid: It is not JSON.
-            ReplayUnfinished: A replay has begun: its job may be running with the body as it is.
+            PayloadInvalid: The new body is not JSON.
+            ReplayUnfinished: A replay has begun: its job may be running with the current body.
             AlreadyReplayed: A replay is finished, and `force` is not set.
-            LetterDiscarded: It was discarded, and `force` is not set.
+            LetterDiscarded: The letter was discarded, and `force` is not set.
             LetterChanged: The body is no longer the one that was read before.
-            LetterUnpublishable: No queue takes its job with this body.
-            LetterLocked: As `claim_replay`.
+            LetterUnpublishable: No queue accepts its job with this body.
+            LetterLocked: The same as for `claim_replay`.
             LetterNotFound: There is no such letter.
         """
         _check_json(payload)
@@ -107,29 +107,29 @@ class DeadLetters(LetterSearch):
     async def claim_replay(
         self, letter_id: UUID, *, force: bool = False, prepare: Callable[[DeadLetter], None] | None = None
     ) -> JobId:
-        """Claims the letter for a replay and gives the id its job must bear, `replay-<n>-<letter id>`.
+        """Claim the letter for a replay, and return the id that its job must have, `replay-<n>-<letter id>`.
 
-        A claim that was never marked as replayed gives the same id again, as a duplicate: to publish it once more does
-        no harm.
+        A claim that was never marked as replayed returns the same id again, as a duplicate: publishing it once more
+        does no harm.
 
         Args:
             letter_id: The letter.
-            force: Replay it again though it was replayed, or though it was discarded (it is then no longer discarded).
-            prepare: Called with the letter as it is claimed, which nobody changes any more until the replay is
-                finished; what it raises undoes the claim.
+            force: Replay it again even if it was replayed or discarded; it is then no longer discarded.
+            prepare: Called with the letter as it is claimed, which nobody can change until the replay is finished. An
+                exception that it raises undoes the claim.
 
         Raises:
             AlreadyReplayed: A replay is finished, and `force` is not set.
-            LetterDiscarded: It was discarded, and `force` is not set.
-            LetterUnpublishable: No queue takes its job.
-            LetterUnreadable: Somebody wrote it by other ways than the functions.
-            LetterLocked: Another session's transaction holds it for longer than a second, or less where many are held.
+            LetterDiscarded: The letter was discarded, and `force` is not set.
+            LetterUnpublishable: No queue accepts its job.
+            LetterUnreadable: Somebody wrote it without using the functions.
+            LetterLocked: Another transaction holds it for longer than a second, or less where many letters are held.
             LetterNotFound: There is no such letter.
         """
         async with self._decision(letter_id) as (connection, patience), connection.transaction():
             row = await connection.fetchrow(_CLAIM, self._namespace, letter_id, force, patience)
             assert row is not None
-            # What cannot be published, `prepare` says more exactly than the database.
+            # `prepare` says more exactly than the database what cannot be published.
             if prepare is not None and row["outcome"] in {"done", "unfinished", "unpublishable"}:
                 claimed = await connection.fetchrow(GET, self._namespace, letter_id)
                 assert claimed is not None
@@ -140,23 +140,23 @@ class DeadLetters(LetterSearch):
         return JobId(row["job_id"], duplicate=is_duplicate)
 
     async def mark_replayed(self, letter_id: UUID, replayed_job_id: str) -> None:
-        """Finishes the claim of this id; does nothing where it is finished, or where another claim stands.
+        """Finish the claim with this id; do nothing if it is finished already, or if there is another claim.
 
         Raises:
-            LetterLocked: As `claim_replay`.
+            LetterLocked: The same as for `claim_replay`.
         """
         async with self._decision(letter_id) as (connection, patience):
             await connection.execute(_MARK, self._namespace, letter_id, replayed_job_id, patience)
 
     async def discard(self, letter_id: UUID) -> bool:
-        """Sets the letter aside as decided; it stays in the table.
+        """Discard the letter: it counts as decided, and stays in the table.
 
         Returns:
-            True when this call discarded it, False when it was discarded before.
+            True when this call discarded it, False when it was already discarded.
 
         Raises:
-            ReplayUnfinished: A replay has begun: its job may be running, so the letter is not to be called discarded.
-            LetterLocked: As `claim_replay`.
+            ReplayUnfinished: A replay has begun: its job may be running, so the letter cannot count as discarded.
+            LetterLocked: The same as for `claim_replay`.
             LetterNotFound: There is no such letter.
         """
         async with self._decision(letter_id) as (connection, patience):
@@ -168,7 +168,7 @@ class DeadLetters(LetterSearch):
 
     @asynccontextmanager
     async def _decision(self, letter_id: UUID) -> AsyncIterator[tuple[Connection, int]]:
-        # Two operators who press at once decide one after the other, each on what the other has written.
+        # Two operators who decide at once do so one after the other; the second sees what the first has written.
         patience = self._database.patience.milliseconds
         try:
             async with self._database.connection(Wanted(self._namespace, letter_id)) as connection:
@@ -179,7 +179,7 @@ class DeadLetters(LetterSearch):
 
 
 def _judge(letter_id: UUID, row: asyncpg.Record | None) -> None:
-    """Raises what a function of the database found instead of deciding."""
+    """Raise the error for what a function of the database found instead of deciding."""
     assert row is not None
     job_id = row["job_id"]
     match row["outcome"]:

@@ -1,4 +1,4 @@
-"""What can go wrong with the database, in one line each and without secrets."""
+"""Errors of the database and of dead letters; each message is one line without secrets."""
 # ruff: noqa: N818 -- the names say what happened: `except DatabaseUnavailable` reads as it is meant.
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class DatabaseError(Exception):
-    """Anything that stands between the caller and the table."""
+    """The base class of errors that keep the caller from the table."""
 
 
 class DatabaseUnavailable(DatabaseError):
@@ -18,21 +18,21 @@ class DatabaseUnavailable(DatabaseError):
 
 
 class DatabaseExhausted(DatabaseUnavailable):
-    """Postgres answers, and can take nothing now: its disk is full, it is read-only, or no connection is left."""
+    """Postgres answers but can accept nothing now: its disk is full, it is read-only, or no connection is left."""
 
 
 class DatabaseSilent(DatabaseUnavailable):
-    """Postgres is there or not: it gave no answer in time."""
+    """Postgres gave no answer in time, whether it is there or not."""
 
     def __init__(self, place: str) -> None:
         super().__init__(
-            f"Postgres at {place} gave no answer in time: it cannot be reached, is overloaded, or another session "
+            f"Postgres at {place} did not answer in time: it cannot be reached, is overloaded, or another session "
             "holds a lock on its own tables (as a superuser, look for it in pg_locks and pg_stat_activity)"
         )
 
 
 class TablesLocked(DatabaseUnavailable):
-    """Somebody's transaction holds the tables, and whoever waited for it would hold up everybody else."""
+    """A transaction holds the tables, and whoever waited for it would hold up everybody else."""
 
     def __init__(self, place: str, holders: str) -> None:
         super().__init__(
@@ -43,7 +43,7 @@ class TablesLocked(DatabaseUnavailable):
 
 
 class DatabaseRefused(DatabaseError):
-    """Postgres answered and said no, such as for a missing right: trying again does not help by itself."""
+    """Postgres answered and refused, for a missing right for example: trying again does not help by itself."""
 
 
 class InvalidDatabaseUrl(DatabaseError, ValueError):
@@ -54,10 +54,10 @@ class InvalidDatabaseUrl(DatabaseError, ValueError):
 
 
 class SchemaMissing(DatabaseError):
-    """The tables are not there, or older than this version needs."""
+    """The tables are missing, or older than this version needs."""
 
     def __init__(self, place: str) -> None:
-        super().__init__(f"the jsjobs tables are missing or old in {place}: run `jsjobs db migrate`")
+        super().__init__(f"the jsjobs tables are missing or outdated in {place}: run `jsjobs db migrate`")
 
 
 class SchemaTooNew(DatabaseError):
@@ -68,15 +68,15 @@ class SchemaTooNew(DatabaseError):
 
 
 class LetterError(Exception):
-    """What was asked cannot be done with this dead letter."""
+    """The base class of errors about one dead letter: what was asked cannot be done with it."""
 
 
 class LetterNotFound(LetterError):
-    """No letter answers to what was given."""
+    """No letter matches what was given."""
 
 
 class LetterLocked(LetterError):
-    """Somebody's transaction holds the letter."""
+    """Another transaction holds the letter."""
 
     def __init__(self, letter_id: UUID, holders: str) -> None:
         super().__init__(
@@ -87,7 +87,7 @@ class LetterLocked(LetterError):
 
 
 class LetterUnreadable(LetterError):
-    """A row of the table that this version cannot read: somebody wrote it by other ways than the functions."""
+    """This version cannot read a row of the table: somebody wrote it without using the functions."""
 
     def __init__(self, letter_id: UUID, what: str) -> None:
         super().__init__(f"dead letter {letter_id} cannot be read: its {what} is not what jsjobs writes")
@@ -95,41 +95,41 @@ class LetterUnreadable(LetterError):
 
 
 class LetterUnpublishable(LetterError):
-    """No queue takes the letter's job, so that no replay could ever be finished."""
+    """No queue accepts the letter's job, so no replay could ever be finished."""
 
     def __init__(self, letter_id: UUID) -> None:
         super().__init__(
             f"dead letter {letter_id} cannot be published again: its type, entity, headers or payload are not what a "
-            "queue takes with the id of a replay (892 KiB): submit the job anew, and discard this letter"
+            "queue takes with the id of a replay (892 KiB): submit a new job, and discard this letter"
         )
         self.letter_id = letter_id
 
 
 class LetterAmbiguous(LetterError):
-    """More than one letter answers to what was given."""
+    """More than one letter matches what was given."""
 
 
 class LetterDiscarded(LetterError):
-    """The letter was discarded: replayed or edited it is only with force."""
+    """The letter was discarded: only force replays or edits it."""
 
     def __init__(self, letter_id: UUID) -> None:
-        super().__init__(f"dead letter {letter_id} was discarded: force it (--force) to go on all the same")
+        super().__init__(f"dead letter {letter_id} was discarded: use force (--force) to continue anyway")
         self.letter_id = letter_id
 
 
 class AlreadyReplayed(LetterError):
-    """The letter was replayed before: replayed again or edited it is only with force."""
+    """The letter was already replayed: only force replays it again or edits it."""
 
     def __init__(self, letter_id: UUID, job_id: str) -> None:
         super().__init__(
-            f"dead letter {letter_id} was already replayed as job {job_id}: force it (--force) to go on all the same"
+            f"dead letter {letter_id} was already replayed as job {job_id}: use force (--force) to continue anyway"
         )
         self.letter_id = letter_id
         self.job_id = job_id
 
 
 class ReplayUnfinished(LetterError):
-    """A replay has begun, so that its job may already be running."""
+    """A replay has begun, so its job may already be running."""
 
     def __init__(self, letter_id: UUID, job_id: str) -> None:
         super().__init__(f"dead letter {letter_id} is being replayed as job {job_id}: finish it by replaying it again")
@@ -138,12 +138,12 @@ class ReplayUnfinished(LetterError):
 
 
 class LetterChanged(LetterError):
-    """Somebody else edited the letter meanwhile."""
+    """Somebody else has edited the letter meanwhile."""
 
     def __init__(self, letter_id: UUID) -> None:
-        super().__init__(f"dead letter {letter_id} was edited by somebody else meanwhile: look at it again")
+        super().__init__(f"dead letter {letter_id} was edited by somebody else meanwhile: show it again")
         self.letter_id = letter_id
 
 
 class PayloadInvalid(LetterError, ValueError):
-    """What was given cannot be a job's body."""
+    """The given payload cannot be a job's body."""

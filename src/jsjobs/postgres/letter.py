@@ -1,4 +1,4 @@
-"""A dead letter: one job that could not be saved, with all that is needed to understand and to replay it."""
+"""A dead letter: one job that could not be saved, with all that is needed to understand it and to replay it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class FailedAttempt(TypedDict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewDeadLetter:
-    """What is stored of a dead job. Any text and any bytes may stand in it: `sanitise` says what becomes of them."""
+    """A dead letter to be stored. It may hold any text and any bytes: `sanitise` says what becomes of them."""
 
     original_job_id: str
     type: str
@@ -43,11 +43,11 @@ class NewDeadLetter:
     traceparent: str | None = None
     error_history: Sequence[FailedAttempt] = ()
     errors_dropped: int = 0
-    """Failures that the history lacks, since there was no room for them."""
+    """Failures missing from the history, because there was no room for them."""
     created_at: datetime | None = None
 
     def parameters(self, namespace: str) -> tuple[object, ...]:
-        """The parameters of the function `store`, sanitised."""
+        """Return the parameters of the function `store`, sanitised."""
         headers = [[sanitise.text(name), sanitise.text(value)] for name, value in self.headers]
         history = [
             {
@@ -83,10 +83,10 @@ class NewDeadLetter:
 class DeadLetter:
     """A row of `job_dlq`, under the names of its columns.
 
-    A replay has begun where `replayed_job_id` is set, and is finished where `replayed_at` is too. `payload_json` is
-    for reading: it is None where the body is no JSON that `jsonb` can hold. `payload` is the body, byte for byte; where
-    an operator edited it, `edited_at` says when, and `original_payload` is the body as it was published.
-    `error_history` has every failure but the `errors_dropped` for which its entry had no room.
+    A replay has begun if `replayed_job_id` is set, and is finished if `replayed_at` is set too. `payload_json` is for
+    reading: it is None where the body is not JSON that `jsonb` can hold. `payload` is the body, byte for byte. If an
+    operator edited it, `edited_at` says when, and `original_payload` is the body as it was published. `error_history`
+    has every failure but the `errors_dropped` for which the job's entry had no room.
     """
 
     id: UUID
@@ -116,10 +116,10 @@ class DeadLetter:
 
     @classmethod
     def from_row(cls, row: Record) -> DeadLetter:
-        """Reads a row; columns of a newer schema are left alone.
+        """Read a row; columns of a newer schema are ignored.
 
         Raises:
-            LetterUnreadable: Its headers or errors are of another shape; the table's constraints let none of that in.
+            LetterUnreadable: Its headers or errors have another shape, which the table's constraints do not let in.
         """
         columns: dict[str, Any] = {field.name: row[field.name] for field in fields(cls)}
         columns["payload_json"] = sanitise.read_json(row["payload_json"])
@@ -152,7 +152,7 @@ def _failure(item: Any) -> FailedAttempt:
 
 
 class LetterHeading(NamedTuple):
-    """A letter without its body, headers and all errors but the last: a line of a list."""
+    """A letter without its body, its headers and all errors but the last: one line of a list."""
 
     id: UUID
     app_id: str
@@ -166,5 +166,5 @@ class LetterHeading(NamedTuple):
 
     @classmethod
     def from_row(cls, row: Record) -> LetterHeading:
-        """Reads a row of the function `headings`."""
+        """Read a row of the function `headings`."""
         return cls(**{name: row[name] for name in cls._fields})

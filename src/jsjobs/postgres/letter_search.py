@@ -1,4 +1,4 @@
-"""Finding the dead letters of one namespace: one, many, how many."""
+"""Find the dead letters of one namespace: get one, list many, count them."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ _HIGHEST = "select priority, sequence from jsjobs_api.highest_sequences($1)"
 _PREFIX = re.compile("[0-9a-f]{6,32}")
 _UUID_DIGITS = 32
 _PAGE = 50
-"""Letters read at a time: a body may be most of a megabyte."""
+"""Letters read at a time: one body may be most of a megabyte."""
 _MANY = 60.0
-"""Seconds for a statement that may touch every row."""
+"""Seconds allowed for a statement that may read every row."""
 
 
 class Undecided(NamedTuple):
-    """A letter without its body, enough to decide on it, and to keep the order of its siblings."""
+    """A letter without its body: enough to decide on it, and to keep the order of its entity's letters."""
 
     id: UUID
     priority: str
@@ -47,47 +47,47 @@ class Undecided(NamedTuple):
 
 
 class LetterFilter(TypedDict, total=False):
-    """Which letters are meant: those for which all of it is true; what is left out, or None, lets all through."""
+    """A filter that selects the letters for which all of it is true; a field left out, or None, selects all."""
 
     tenant: str | None
-    """Only of this tenant (`app_id`)."""
+    """Only letters of this tenant (`app_id`)."""
     type: str | None
-    """Only of this job type."""
+    """Only letters of this job type."""
     reason: str | None
-    """Only with this `error_reason`."""
+    """Only letters with this `error_reason`."""
     since: datetime | None
-    """Only those that died then or later."""
+    """Only letters whose job died then or later."""
     batch: str | None
-    """Only jobs of this batch."""
+    """Only letters of this batch."""
 
 
 class LetterSearch:
-    """The table `job_dlq` for readers, as one namespace and the user that logged in see it.
+    """The table `job_dlq` for readers, as one namespace and the logged-in user see it.
 
-    Every method raises `DatabaseUnavailable` while Postgres is away, and may then be called again.
+    Every method raises `DatabaseUnavailable` while Postgres is unavailable, and may then be called again.
     """
 
     def __init__(self, database: Database, namespace: str) -> None:
-        """Binds the table to a namespace; touches no server."""
+        """Bind the table to a namespace; this contacts no server."""
         self._database = database
         self._namespace = namespace
 
     async def get(self, letter_id: UUID) -> DeadLetter | None:
-        """Gives the letter with this id, or None."""
+        """Return the letter with this id, or None."""
         async with self._database.connection() as connection:
             row = await connection.fetchrow(GET, self._namespace, letter_id)
         return None if row is None else DeadLetter.from_row(row)
 
     async def find(self, prefix_or_id: str) -> DeadLetter:
-        """Finds the one letter that is meant by an id, the first 6 or more digits of one, or the original job's id.
+        """Find the one letter with this id, the first 6 or more digits of its id, or its original job's id.
 
         Raises:
-            LetterUnreadable: Somebody wrote it by other ways than the functions.
-            LetterNotFound: None answers to it.
-            LetterAmbiguous: Several do.
+            LetterUnreadable: Somebody wrote it without using the functions.
+            LetterNotFound: No letter matches.
+            LetterAmbiguous: Several letters match.
         """
         first, last = _range(prefix_or_id)
-        # A whole id is meant as such, even where a hostile job bears it as its own.
+        # A whole id is a letter's id first, even if a hostile job has the same id.
         if first is not None and first == last and (letter := await self.get(first)):
             return letter
         async with self._database.connection() as connection:
@@ -110,17 +110,17 @@ class LetterSearch:
         after: DeadLetter | None = None,
         **wanted: Unpack[LetterFilter],
     ) -> builtins.list[DeadLetter]:
-        """Lists letters, newest first; by default the undecided: neither replayed nor discarded.
+        """List letters, newest first; by default those that are undecided: neither replayed nor discarded.
 
-        A letter whose replay has begun and is not finished counts as undecided. One that cannot be read is left out,
-        and a warning in the log names it.
+        A letter whose replay has begun and is not finished counts as undecided. A letter that cannot be read is left
+        out, and a warning in the log names it.
 
         Args:
-            limit: At most so many.
-            include_replayed: Also those whose replay is finished.
-            include_discarded: Also those that were discarded.
-            after: Go on after this letter, the last one of the page before.
-            wanted: Only some of them, as `LetterFilter` says.
+            limit: The most letters to return.
+            include_replayed: Include those whose replay is finished.
+            include_discarded: Include those that were discarded.
+            after: Continue after this letter, the last one of the previous page.
+            wanted: A filter, see `LetterFilter`.
         """
         position = (None, None) if after is None else (after.dead_at, after.id)
         decided = (include_replayed, include_discarded)
@@ -138,7 +138,7 @@ class LetterSearch:
         include_discarded: bool = False,
         **wanted: Unpack[LetterFilter],
     ) -> builtins.list[LetterHeading]:
-        """As `list`, without the bodies, which are not even read."""
+        """List letters as `list` does, but without the bodies, which are not even read."""
         decided = (include_replayed, include_discarded)
         async with self._database.connection() as connection:
             rows = await connection.fetch(_HEADINGS, self._namespace, *_parameters(**wanted), *decided, limit)
@@ -152,7 +152,7 @@ class LetterSearch:
         include_discarded: bool = False,
         **wanted: Unpack[LetterFilter],
     ) -> AsyncIterator[builtins.list[DeadLetter]]:
-        """As `list`, all of them, a few at a time; what dies meanwhile is not among them."""
+        """Yield letters as `list` returns them, in pages, by default all; jobs that die meanwhile are left out."""
         filters = (*_parameters(**wanted), include_replayed, include_discarded)
         position: tuple[datetime | None, UUID | None] = (None, None)
         left = limit
@@ -162,7 +162,7 @@ class LetterSearch:
                 return
             yield _readable(rows)
             before, position = position, (rows[-1]["dead_at"], rows[-1]["id"])
-            if position == before:  # a time that cannot be sent as it was read, by whoever wrote it past the functions
+            if position == before:  # a time that cannot be sent as it was read; not written by the functions
                 return
             left = None if left is None else left - len(rows)
 
@@ -173,7 +173,7 @@ class LetterSearch:
         include_discarded: bool = False,
         **wanted: Unpack[LetterFilter],
     ) -> int:
-        """How many letters `list` would list without a limit."""
+        """Return the number of letters that `list` would return without a limit."""
         filters = _parameters(**wanted)
         async with self._database.connection() as connection:
             count: int = await connection.fetchval(
@@ -182,11 +182,11 @@ class LetterSearch:
         return count
 
     async def undecided(self, *, limit: int | None = None, **wanted: Unpack[LetterFilter]) -> builtins.list[Undecided]:
-        """The letters that `list` shows by default, without their bodies, those that died first first.
+        """Return the letters that `list` returns by default, but without their bodies and oldest first.
 
         Args:
-            limit: Only the newest, so many; None: all.
-            wanted: As in `list`.
+            limit: Only this many of the newest; None: all.
+            wanted: A filter, as in `list`.
         """
         filters = _parameters(**wanted)
         async with self._database.connection() as connection:
@@ -194,7 +194,7 @@ class LetterSearch:
         return [Undecided(*row) for row in reversed(rows)]
 
     async def highest_sequences(self) -> dict[str, int]:
-        """The highest stream sequence among the dead jobs of each priority, as their ids tell it."""
+        """Return the highest stream sequence among the dead jobs of each priority, taken from their ids."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(_HIGHEST, self._namespace)
         return {row["priority"]: row["sequence"] for row in rows}
@@ -211,7 +211,7 @@ def _readable(rows: builtins.list[Record]) -> builtins.list[DeadLetter]:
 
 
 def _range(prefix: str) -> tuple[UUID | None, UUID | None]:
-    """The first and last id that begin so; twice the same for a whole id, nothing for what cannot begin one."""
+    """Return the first and last id with this prefix: equal for a whole id, None twice for what cannot begin an id."""
     digits = prefix.lower().replace("-", "")
     if not _PREFIX.fullmatch(digits):
         return None, None
@@ -226,9 +226,9 @@ def _parameters(
     since: datetime | None = None,
     batch: str | None = None,
 ) -> tuple[str | datetime | None, ...]:
-    """A `LetterFilter` as the first parameters, after the namespace, of all statements that filter.
+    """Return a `LetterFilter` as the first parameters, after the namespace, of all statements that filter.
 
-    A name that is none of these is refused here: a filter that was left out would let every letter through.
+    An unknown name is refused here: a filter that was silently left out would let every letter through.
     """
     of_tenant = None if tenant is None else sanitise.tenant(tenant)
     keys = (None if text is None else sanitise.key(text) for text in (type, reason))

@@ -1,17 +1,20 @@
-"""Waiting for others' locks: never for long, and with the name of who holds them."""
+"""Wait for others' locks: never for long, and with the names of those who hold them."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from jsjobs.postgres.database import Connection
+    import asyncpg
+    from asyncpg.pool import PoolConnectionProxy
 
-# Every login may see these. Calls wait for strong locks alone, and for who waits for one before them; who merely reads
-# keeps nobody but a migration, or whoever waits for such a lock.
+Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
+
+# Every login may see these. Calls wait only for strong locks, and for sessions queued for one before them. A session
+# that merely reads holds up only a migration, and sessions that wait for such a lock.
 _HOLDERS = """
 with ours as (
     select held.pid, held.granted, held.mode from pg_locks as held
@@ -42,11 +45,11 @@ _HOLDERS_WITHIN = 2.0
 _LONGEST_WAIT = 1.0
 _ALL_WAITS = 3.0
 _GAIN = 0.1
-"""Seconds of waiting that are gained in each second."""
+"""Seconds of waiting that become available again in each second."""
 
 
 class Wanted(NamedTuple):
-    """What a statement may have to wait for, beside the tables as they are: a letter's row, or all use of them."""
+    """The locks a statement may wait for beside the tables' own: a letter's row, or all other use of the tables."""
 
     namespace: str = ""
     letter_id: UUID | None = None
@@ -55,7 +58,7 @@ class Wanted(NamedTuple):
 
 
 async def holders(connection: Connection, wanted: Wanted) -> str:
-    """Names the users and processes whose transactions hold it, three at most; nothing where that cannot be told."""
+    """Return the users and processes whose transactions hold it, three at most; empty where that cannot be told."""
     if wanted.namespace:
         rows = await connection.fetch(_OF_LETTER, *wanted[:3], timeout=_HOLDERS_WITHIN)
         if rows:
@@ -65,9 +68,9 @@ async def holders(connection: Connection, wanted: Wanted) -> str:
 
 
 class Patience:
-    """How long decisions wait for letters that others hold: a second each, three seconds in sum.
+    """The time that decisions may wait for letters held by others: a second each, three seconds in total.
 
-    Whoever may decide on one letter may hold a thousand: what waited in vain shortens the waits that follow.
+    Somebody who may decide on one letter may hold a thousand of them: each wait in vain shortens those that follow.
     """
 
     def __init__(self) -> None:
@@ -76,12 +79,12 @@ class Patience:
 
     @property
     def milliseconds(self) -> int:
-        """What the next decision may wait; at least one."""
+        """Return how many milliseconds the next decision may wait; at least one."""
         now = time.monotonic()
         self._left = min(_ALL_WAITS, self._left + (now - self._seen) * _GAIN)
         self._seen = now
         return max(1, int(min(_LONGEST_WAIT, self._left) * 1000))
 
     def spend(self, milliseconds: int) -> None:
-        """Notes that a decision waited so long in vain."""
+        """Record that a decision waited this long in vain."""
         self._left = max(0.0, self._left - milliseconds / 1000)

@@ -1,4 +1,4 @@
-"""Brings the database's tables to the version this code needs."""
+"""Migrate the database's tables to the version that this code needs."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from jsjobs.postgres.errors import DatabaseRefused, SchemaTooNew
-from jsjobs.postgres.locks import Wanted
+from jsjobs.postgres.locks import Connection, Wanted
 
 if TYPE_CHECKING:
-    from jsjobs.postgres.database import Connection, Database
+    from jsjobs.postgres.database import Database
 
 _ALONE = Wanted(alone=True)
-# One migrates at a time. No advisory lock: anybody in the database could take it, and this one only the tables' owner.
+# One process migrates at a time. This is not an advisory lock, which anybody in the database could take: this one only
+# the tables' owner can take.
 _LOCK = "lock table jsjobs_migrations in share row exclusive mode"
-# Whoever reads for longer is told of: all others would wait behind a migration that waits.
+# A session that reads for longer is named in the error: all others would queue behind a migration that waits.
 _WAIT_FOR_READERS = "set local lock_timeout = '3s'"
 _WAIT_FOR_MIGRATION = "set local lock_timeout = '60s'"
-# Building an index on a large table, or waiting for another process that does.
+# Seconds for building an index on a large table, or for waiting while another process does.
 _TIMEOUT = 600.0
 
 _RECORD = "insert into jsjobs_migrations (version, name) values ($1, $2)"
@@ -43,7 +44,7 @@ class _Migration:
 
 
 async def migrate(database: Database) -> list[str]:
-    """Applies what is missing, each migration in a transaction of its own; any number of processes may call at once.
+    """Apply the missing migrations, each in its own transaction; any number of processes may call this at once.
 
     Returns:
         The names of the migrations that this call applied.
@@ -51,10 +52,10 @@ async def migrate(database: Database) -> list[str]:
     Raises:
         SchemaTooNew: A newer jsjobs has migrated this database.
         DatabaseRefused: The database is not in UTF-8, or the user may not create tables.
-        TablesLocked: Another session's transaction uses them for longer than 3 s; it says whose.
-        DatabaseUnavailable: Postgres is away; what was applied stays applied.
+        TablesLocked: Another session's transaction uses the tables for longer than 3 s; the error names its user.
+        DatabaseUnavailable: Postgres is unavailable; migrations already applied stay applied.
     """
-    # Needs no right to create anything where there is nothing to do.
+    # Where there is nothing to do, no right to create anything is needed.
     if not await pending(database):
         return []
     await _prepare(database)
@@ -62,12 +63,12 @@ async def migrate(database: Database) -> list[str]:
 
 
 async def pending(database: Database) -> list[str]:
-    """Names the migrations that the database still lacks.
+    """Return the names of the migrations that the database still lacks.
 
     Raises:
         SchemaTooNew: A newer jsjobs has migrated this database.
-        TablesLocked: Another session's transaction uses them for longer than 3 s; it says whose.
-        DatabaseUnavailable: Postgres is away.
+        TablesLocked: Another session's transaction uses the tables for longer than 3 s; the error names its user.
+        DatabaseUnavailable: Postgres is unavailable.
     """
     async with database.connection(_ALONE) as connection, connection.transaction():
         await connection.execute(_WAIT_FOR_READERS)
@@ -81,7 +82,7 @@ async def _prepare(database: Database) -> None:
     async with database.connection() as connection:
         if await connection.fetchval("show server_encoding") != "UTF8":
             raise DatabaseRefused(f"the database {database.place} must be created with encoding UTF8")
-        # Another did so in this moment.
+        # Another process created it at the same moment.
         with suppress(asyncpg.UniqueViolationError, asyncpg.DuplicateTableError, asyncpg.DuplicateObjectError):
             await connection.execute(_CREATE_HISTORY)
 

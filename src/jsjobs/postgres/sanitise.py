@@ -1,6 +1,6 @@
-"""Makes what anyone may have published storable: no letter can be refused for what is in it.
+"""Make storable whatever anyone may have published: no letter can be refused for its content.
 
-Postgres has no NUL characters and no lone surrogates in texts; each becomes U+FFFD. Bodies and raw header blocks are
+Texts in Postgres hold no NUL characters and no lone surrogates; each becomes U+FFFD. Bodies and raw header blocks are
 bytes and stay as they are.
 """
 
@@ -22,12 +22,12 @@ _MAX_INT = 2**31 - 1
 _MAX_ENTITY = 256
 _PRIORITIES = {"critical", "high", "normal", "low"}
 MAX_BODY = 2**20
-"""Bytes of a body or of headers that are kept: what a server carries out of the box, and more than a queue takes."""
+"""The most bytes kept of a body or of headers: a server's default maximum, and more than a queue accepts."""
 MAX_HISTORY = 2 * MAX_BODY
-"""Bytes of a history that are kept, as JSON."""
-# Far from where Python's and Postgres's recursion ends.
+"""The most bytes kept of a history, as JSON."""
+# Far below the recursion limits of Python and Postgres.
 _MAX_DEPTH = 100
-# Postgres writes numbers out: 1e131071 is 8 characters in the body and 131,072 in each answer, and Python reads no
+# Postgres writes numbers out in full: 1e131071 is 8 characters in the body and 131,072 in each answer. Python reads no
 # integer of more than 4,300 digits.
 _MAX_DIGITS = 400
 _MAX_ALL_DIGITS = 10_000
@@ -35,27 +35,27 @@ _MAX_GROWTH = 4
 
 
 def text(value: str) -> str:
-    """Replaces what a text column refuses: each NUL and each lone surrogate becomes U+FFFD."""
+    """Replace what a text column refuses: each NUL and each lone surrogate becomes U+FFFD."""
     return _UNSTORABLE.sub("\ufffd", value)
 
 
 def key(value: str) -> str:
-    """Like `text`, for what is indexed: also at most 255 characters; what had to change stays unique by a digest."""
+    """Sanitise an indexed text as `text` does, and cut it to 255 characters; a digest keeps a changed one unique."""
     return _unique(text(value), value, _MAX_KEY)
 
 
 def tenant(value: str) -> str:
-    """Like `key`, and printable without space at its ends: else a replay's job would be nobody's."""
+    """Sanitise a tenant as `key` does, and make it printable and strip it: else a replay's job would have no tenant."""
     return _unique(_printable(value), value, _MAX_KEY)
 
 
 def entity(value: str) -> str:
-    """Like `tenant`, of 256 characters: no queue takes another one."""
+    """Sanitise an entity as `tenant` does, but with up to 256 characters: no queue accepts another one."""
     return _unique(_printable(value), value, _MAX_ENTITY)
 
 
 def priority(value: str) -> str:
-    """A priority that there is; `normal` for any other text."""
+    """Return the priority if it is a known one, else `normal`."""
     return value if value in _PRIORITIES else "normal"
 
 
@@ -71,12 +71,12 @@ def _unique(clean: str, value: str, most: int) -> str:
 
 
 def body(value: bytes) -> bytes:
-    """The bytes, cut after a mebibyte: no queue takes more."""
+    """Cut the bytes after a mebibyte: no queue accepts more."""
     return value[:MAX_BODY]
 
 
 def document(items: list[Any], most: int) -> str:
-    """A list as JSON of at most so many bytes: what has no room at its end is left out."""
+    """Write a list as JSON of at most `most` bytes; items at its end that have no room are left out."""
     kept = list(items)
     while len(written := json.dumps(kept, ensure_ascii=False, separators=(", ", ": ")).encode()) > most:
         kept = kept[: len(kept) * most // len(written)]
@@ -84,12 +84,12 @@ def document(items: list[Any], most: int) -> str:
 
 
 def count(value: int) -> int:
-    """Brings a number into the range of an `int` column."""
+    """Bring a number into the range of an `int` column."""
     return min(max(value, 0), _MAX_INT)
 
 
 def moment(value: datetime) -> datetime:
-    """Gives a time in UTC, of the years 2000 to 2999; one without a zone is taken as UTC, not as this machine's."""
+    """Return a time in UTC, in the years 2000 to 2999; one without a zone is read as UTC, not as this machine's."""
     try:
         in_utc = value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
     except OverflowError:  # within a day of year 1 or 9999
@@ -98,9 +98,10 @@ def moment(value: datetime) -> datetime:
 
 
 def json_text(payload: bytes) -> str | None:
-    """Gives the body as text for `jsonb`, or None where it is not JSON or too wild to be stored and read as such.
+    """Return the body as text for `jsonb`, or None where it is not JSON or could not be stored and read as such.
 
-    Too wild are NaN and Infinity, more than 100 levels, and exponents that make a number, or the whole, very long.
+    The latter holds for NaN and Infinity, for more than 100 levels, and for exponents that make a number, or all
+    numbers together, very long.
     """
     digits: list[int] = []
 
@@ -118,7 +119,7 @@ def json_text(payload: bytes) -> str | None:
 
 
 def read_json(stored: str | None) -> Any:
-    """Reads a `jsonb` column; None where someone else wrote what Python cannot read, which then blocks no list."""
+    """Read a `jsonb` column; None where someone else wrote what Python cannot read, so that it blocks no list."""
     try:
         return None if stored is None else json.loads(stored)
     except (ValueError, RecursionError):
@@ -127,7 +128,7 @@ def read_json(stored: str | None) -> Any:
 
 def _written_out(number: str) -> int:
     exponent = number.lower().partition("e")[2] or "0"
-    # The first test keeps an exponent that is itself too long from being read.
+    # The first check keeps an exponent that is itself too long from being parsed.
     if len(number) > _MAX_DIGITS or len(number) + abs(int(exponent)) > _MAX_DIGITS:
         _refuse(number)
     return len(number) + abs(int(exponent))

@@ -1,4 +1,4 @@
-"""Checks a database URL before it is used, and names its place without what is secret in it."""
+"""Check a database URL before it is used, and name its place without the secrets in it."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _LOCAL = re.compile(r"(localhost|127\.[0-9.]+|\[::1\]):[0-9]+", re.IGNORECASE)
 
 
 def place(url: str) -> str:
-    """Tells where a URL points, for messages: hosts, ports and database only.
+    """Return where a URL points, for messages: only hosts, ports and database.
 
     Args:
         url: A libpq URL, `postgresql://user:password@host:port/database?name=value`.
 
     Raises:
-        InvalidDatabaseUrl: What is wrong, without quoting the URL: its pieces may be a badly escaped password.
+        InvalidDatabaseUrl: It says what is wrong without quoting the URL: parts may be of a badly escaped password.
     """
     if not url.lower().startswith(("postgresql://", "postgres://")):
         raise InvalidDatabaseUrl("it must begin with postgresql:// or postgres://")
     try:
         url.encode()
     except UnicodeError:
-        raise InvalidDatabaseUrl("some of it is no UTF-8") from None
+        raise InvalidDatabaseUrl("some of it is not UTF-8") from None
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -49,9 +49,9 @@ def place(url: str) -> str:
 
 
 def is_local(place: str) -> bool:
-    """Whether all hosts of a `place` are this machine: nobody is on the way to it."""
+    """Return whether all hosts of a `place` are this machine: nobody is on the way to it."""
     if place.startswith("/"):
-        return True  # a socket's folder
+        return True  # the folder of a socket
     return all(_LOCAL.fullmatch(host) for host in place.partition("/")[0].split(","))
 
 
@@ -66,10 +66,10 @@ def _with_port(host: str, default: str) -> str:
 
 def _checked_host(host: str) -> str:
     try:
-        if not host.startswith("/"):  # a socket's folder
+        if not host.startswith("/"):  # that would be the folder of a socket
             host.encode("idna")
     except UnicodeError:
-        raise InvalidDatabaseUrl("its host can be no name of one") from None
+        raise InvalidDatabaseUrl("its host is not a valid name") from None
     return host
 
 

@@ -1,4 +1,4 @@
-"""The micro service: what JobService can do, for every NATS client."""
+"""The NATS micro service: what JobService does, for clients in any language."""
 
 from jsjobs.rpc.serving import Rpc
 

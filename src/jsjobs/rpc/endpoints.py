@@ -1,4 +1,4 @@
-"""What each endpoint of the micro service does: read the request, ask the service, give the answers."""
+"""The endpoints of the micro service: each reads the request, asks the service, and answers."""
 
 from __future__ import annotations
 
@@ -10,16 +10,14 @@ from urllib.parse import unquote
 
 from pydantic import BaseModel
 
-from jsjobs.composing import owned_key
-from jsjobs.jetstream.micro import Endpoint, Refused, ServiceRequest
-from jsjobs.jetstream.subjects import Names, entity_token
-from jsjobs.jetstream.tenant_keys import TenantKeys
+from jsjobs.jetstream.micro.service import Endpoint, Refused, ServiceRequest
+from jsjobs.jetstream.protocol.names import Names, entity_token
+from jsjobs.jetstream.schedules.tenant_keys import TenantKeys
 from jsjobs.model.context import RequestContext, enter_context
 from jsjobs.model.errors import JobError
-from jsjobs.model.ids import JobId
-from jsjobs.model.job import JobStatusResponse, Status, failure, utc_now
+from jsjobs.model.job import JobId, JobStatusResponse, ProgressUpdate, Status, failure, utc_now
 from jsjobs.model.payload import Written
-from jsjobs.model.progress import ProgressUpdate
+from jsjobs.operations.dedupe import owned_key
 from jsjobs.rpc.forms import (
     JobRequest,
     ReplayRequest,
@@ -38,16 +36,16 @@ from jsjobs.service import JobService
 F = TypeVar("F", bound=BaseModel)
 
 _SMALL = 16 * 2**10
-"""Bytes of a request that names a job."""
+"""The largest request that names a job, in bytes."""
 _LARGE = 2**20
-"""Bytes of a request that brings one: the queues' limit, and room for the rest."""
+"""The largest request that submits a job, in bytes: the queues' limit, and room for the rest."""
 
 Answers = AsyncGenerator[bytes, None]
 Serve = Callable[[ServiceRequest], Answers]
 
 
 def endpoints(service: JobService) -> list[Endpoint]:
-    """All endpoints that this service can serve; `replay` only where a database is set."""
+    """Return all endpoints that this service can serve; `replay` is among them only where a database is set."""
     asked = _Asked(service)
     root = f"{service.config.namespace}.rpc"
     submits = {
@@ -87,7 +85,7 @@ def _endpoint(
 
 
 def _judged(serve: Serve) -> Serve:
-    """What raises a JobError is refused for its reason."""
+    """Turn each JobError that an endpoint raises into a refusal with the same reason."""
 
     async def judged(request: ServiceRequest) -> Answers:
         try:
@@ -101,7 +99,7 @@ def _judged(serve: Serve) -> Serve:
 
 
 class _Asked:
-    """Each method gives the answers to one request, in a task of its own."""
+    """The endpoints' methods: each yields the answers to one request, in a task of its own."""
 
     def __init__(self, service: JobService) -> None:
         self._service = service
@@ -122,7 +120,7 @@ class _Asked:
     async def _submit(
         self, form: SubmitRequest, payload: Written, tenant: str | None, request: ServiceRequest, *, of: str
     ) -> bytes:
-        # This task's alone, and nothing of the context in which the service was started.
+        # The context is this task's alone; it takes nothing from the context in which the service was started.
         context = RequestContext(tenant_id=tenant, request_id=form.request_id, trace=trace_of(request))
         enter_context(context._replace(on_own_subject=bool(of)))
         options: dict[str, Any] = form.model_dump(exclude={"type", "payload", "tenant", "request_id", "dedupe_key"})
@@ -134,7 +132,7 @@ class _Asked:
         async def submit_by_key() -> JobId:
             if not of or form.dedupe_key is None:
                 return await submit(form.dedupe_key)
-            scope = "" if form.due(utc_now()) else f"{form.priority}/"  # as keys are everywhere
+            scope = "" if form.due(utc_now()) else f"{form.priority}/"  # the scope that dedupe keys have everywhere
             return await self._keys().submit(f"/{scope}{owned_key(form.dedupe_key, of, form.type)}", submit)
 
         job_id = await self._quotas.submit(of, form, len(request.body), submit_by_key)
@@ -165,7 +163,10 @@ class _Asked:
         yield ResultResponse(job_id=form.job_id, result=result).model_dump_json().encode()
 
     async def _no_result(self, job_id: str, error: JobError) -> Refused:
-        """A job can fail for the same reasons as a request: which of the two it was, the job's status tells."""
+        """Return the refusal of a request for a result.
+
+        A job can fail for the same reasons as a request; the job's status tells which of the two failed.
+        """
         try:
             status = await self._service.status(job_id)
         except JobError:
@@ -211,8 +212,8 @@ def _tenant_of(subject: str) -> str:
     except (UnicodeDecodeError, JobError):
         canonical = tenant = ""
     if not tenant or canonical != token:
-        # One tenant, one subject: permissions are given by subject.
+        # A tenant has one subject, since permissions are granted by subject.
         raise JobError.from_validation(
-            f"{token[:80]!r} is no tenant: A-Z, a-z, 0-9, '_' and '-' stand for themselves, other bytes are %XX"
+            f"{token[:80]!r} is not a tenant: A-Z, a-z, 0-9, '_' and '-' stand for themselves, other bytes are %XX"
         )
     return tenant

@@ -1,4 +1,4 @@
-"""Requests to the micro service and its answers, as JSON objects; their schemas are shown to whoever discovers it."""
+"""The micro service's requests and answers, as JSON objects; whoever discovers the service sees their schemas."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from jsjobs.jetstream.micro import LONGEST
+from jsjobs.jetstream.micro.service import LONGEST
 from jsjobs.model.due import At, Delay
 from jsjobs.model.job import Priority
 from jsjobs.model.payload import JobPayload, Name
@@ -15,14 +15,14 @@ Seconds = Annotated[float, Field(gt=0, le=LONGEST, allow_inf_nan=False)]
 
 
 class SubmitRequest(JobPayload):
-    """One job; its payload is one job's also where it is a list."""
+    """A job to submit; it is one job also where its payload is a list."""
 
     request_id: Name | None = None
-    """Carried along to the handler, and to what that submits."""
+    """The request id that is passed on to the handler, and to the jobs that the handler submits."""
 
 
 class JobRequest(BaseModel):
-    """Which job is meant."""
+    """A request about one job."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -30,19 +30,19 @@ class JobRequest(BaseModel):
 
 
 class WaitRequest(JobRequest):
-    """Which job is meant, and how long to wait."""
+    """A request about one job that waits."""
 
     timeout: Seconds = 30
-    """Seconds."""
+    """Seconds to wait."""
 
 
 class RescheduleRequest(JobRequest):
-    """Which delayed job is meant, and when it is to begin: exactly one of the three."""
+    """A delayed job, and when it is to begin: exactly one of `delay`, `at` and `now`."""
 
     delay: Delay = None
     """Seconds from now."""
     at: At = None
-    """A time."""
+    """The time."""
     now: bool = False
 
     @model_validator(mode="after")
@@ -53,36 +53,36 @@ class RescheduleRequest(JobRequest):
 
 
 class ReplayRequest(BaseModel):
-    """Which dead job is to be put back."""
+    """A dead job to put back into its queue."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     dlq_id: str
-    """The letter's id, the begin of it, or the dead job's id."""
+    """The letter's id, the beginning of it, or the dead job's id."""
     priority: Priority | None = None
-    """Another priority than its own."""
+    """A priority other than the job's own."""
     force: bool = False
-    """Replay it though it was replayed or discarded before."""
+    """Whether to replay it although it was replayed or discarded before."""
 
 
 class SubmitResponse(BaseModel):
-    """The receipt of a job."""
+    """The receipt of a submitted job."""
 
     job_id: str
     duplicate: bool
-    """Whether nothing was queued, since the same key was submitted before; the id is that job's."""
+    """Whether nothing was queued because the same key was submitted before; the id is that of the first job."""
     batch_id: str | None = None
-    """The batch that was asked for; of a duplicate the one that the first job belongs to."""
+    """The batch that was asked for; for a duplicate, the batch of the first job."""
 
 
 class ReplayResponse(BaseModel):
-    """The receipt of a job that was put back."""
+    """The receipt of a job that was put back into its queue."""
 
     job_id: str
 
 
 class ResultResponse(BaseModel):
-    """What a job's handler returned."""
+    """The result that a job's handler returned."""
 
     job_id: str
     result: Any

@@ -1,4 +1,4 @@
-"""What one tenant may ask of the micro service: bounded, so that nobody else's jobs suffer for it."""
+"""The quotas of the micro service: what one tenant may ask for is bounded, so that no other tenant's jobs suffer."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from jsjobs.jetstream.delayed_quota import DelayedQuota, Reservation
-from jsjobs.jetstream.subjects import Names, checked_type
+from jsjobs.jetstream.protocol.names import Names, checked_type
+from jsjobs.jetstream.schedules.delayed_quota import DelayedQuota, Reservation
 from jsjobs.model.errors import JobError, QuotaReached
-from jsjobs.model.ids import JobId
-from jsjobs.model.job import utc_now
+from jsjobs.model.job import JobId, utc_now
 from jsjobs.rpc.forms import SubmitRequest
 from jsjobs.service import JobService
 
@@ -20,23 +19,23 @@ _MOST_KEYS = 10_000
 
 
 class Quotas:
-    """Keeps the quotas of all tenants of one instance; `tenant` is empty for what comes on everybody's subject."""
+    """The quotas of all tenants, as one instance counts them; `tenant` is empty for requests on the shared subject."""
 
     def __init__(self, service: JobService) -> None:
         self._service = service
         self._types: dict[str, dict[str, float]] = {}
-        """Of each tenant: when each type was last used, the longest unused first."""
+        """The time at which each tenant last used each type, the longest unused type first."""
         self._debounced: dict[tuple[str | None, ...], Reservation] = {}
         self._delayed: DelayedQuota | None = None
 
     async def submit(
         self, tenant: str, form: SubmitRequest, body_bytes: int, submit: Callable[[], Awaitable[JobId]]
     ) -> JobId:
-        """Submit a job for a tenant, if that may have it.
+        """Submit a job for a tenant, if its quotas allow it.
 
         Raises:
-            QuotaReached: If not; nothing was queued.
-            JobError: As `submit`.
+            QuotaReached: If they do not; nothing was queued.
+            JobError: Whatever `submit` raises.
         """
         self._count_type(tenant, form.type)
         due = form.due(utc_now())
@@ -47,7 +46,7 @@ class Quotas:
         try:
             receipt = await submit()
         except JobError as error:
-            if not error.is_transient:  # else it may have been scheduled
+            if not error.is_transient:  # otherwise the job may have been scheduled
                 await _give_back(quota, reserved)
             raise
         if receipt.duplicate:
@@ -57,7 +56,7 @@ class Quotas:
         return receipt
 
     async def _replace(self, quota: DelayedQuota, key: tuple[str | None, ...], reserved: Reservation) -> None:
-        """A debounced job takes the place of the one before it, in the stream and here."""
+        """Count a debounced job in the place of the one that it replaced in the stream."""
         before = self._debounced.pop(key, None)
         self._debounced[key] = reserved
         if len(self._debounced) > _MOST_KEYS:
@@ -78,7 +77,13 @@ class Quotas:
         return self._delayed
 
     def _count_type(self, tenant: str, job_type: str) -> None:
-        """Each type is a subject of its own in the queue; where nobody knows it, its jobs are dead letters."""
+        """Count a job type against the tenant's quota of types.
+
+        Each type is a subject of its own in the queue. Where no worker knows the type, its jobs become dead letters.
+
+        Raises:
+            QuotaReached: If the tenant used its maximum of other types within the last hour.
+        """
         checked_type(job_type)
         if len(self._types) >= _MOST_TENANTS and tenant not in self._types:
             del self._types[next(iter(self._types))]
@@ -98,5 +103,5 @@ class Quotas:
 
 
 async def _give_back(quota: DelayedQuota, reserved: Reservation) -> None:
-    with suppress(JobError):  # it is counted until its time then
+    with suppress(JobError):  # otherwise the reservation counts until it is due
         await quota.give_back(reserved)

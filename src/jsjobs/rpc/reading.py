@@ -1,4 +1,4 @@
-"""Reading what a stranger sent."""
+"""Read requests, which are untrusted input."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
-from jsjobs.jetstream.micro import ServiceRequest
-from jsjobs.jetstream.wire import LEVELS_ABOVE, check_numbers, check_sizes, encode_json
+from jsjobs.jetstream.micro.service import ServiceRequest
+from jsjobs.jetstream.protocol.headers import LEVELS_ABOVE, check_numbers, check_sizes, encode_json
 from jsjobs.model.checks import problems
 from jsjobs.model.errors import JobError
 from jsjobs.model.payload import Written
@@ -25,36 +25,36 @@ def _nested(form: Any, levels: int) -> Any:
 
 
 _SUBMIT: TypeAdapter[Any] = TypeAdapter(_nested(SubmitRequest, LEVELS_ABOVE))
-"""Reads a request within as many levels as a payload must leave room for: what is read needs no second look."""
+"""Reads a request nested as deep as the levels that a payload must leave room for: no second check is needed."""
 
 
 def read_form(form: type[F], request: ServiceRequest) -> F:
-    """The request's body.
+    """Read the body of a request.
 
     Raises:
-        JobError: `Validation`, if it is no such JSON object; keys that are not known are refused too.
+        JobError: `Validation`, if the body is not a JSON object of this form; unknown keys are refused too.
     """
     try:
         found = form.model_validate_json(request.body, strict=True)
     except ValidationError as error:
-        raise JobError.from_validation(f"the request cannot be used: {problems(error)}", cause=error) from None
+        raise JobError.from_validation(f"the request is invalid: {problems(error)}", cause=error) from None
     check_sizes(request.body, "the request")
     return found
 
 
 def read_submit(request: ServiceRequest) -> tuple[SubmitRequest, Written]:
-    """A submit, without its payload, and that as JSON.
+    """Read a submit, and return it without its payload, and the payload as JSON.
 
-    It may be large, of hundreds of thousands of values, and the event loop waits meanwhile: so each is read once and
-    written once, and nothing looks at them one by one in Python.
+    The payload may be large, of hundreds of thousands of values, and the event loop waits meanwhile. So each value is
+    read once and written once, and nothing looks at the values one by one in Python.
 
     Raises:
-        JobError: `Validation`, as `read_form`, or if the payload could not be read again.
+        JobError: `Validation`, where `read_form` raises it, or if the payload could not be read again.
     """
     with _no_collection():
         form = _read_submit(request)
         written = Written(_as_json(form))
-        # Gone before there is a collection, which would look at each of its values.
+        # The payload is gone before the next garbage collection, which would look at each of its values.
         return form.model_copy(update={"payload": None}), written
 
 
@@ -63,7 +63,7 @@ def _read_submit(request: ServiceRequest) -> SubmitRequest:
         found = _SUBMIT.validate_json(b"[" * LEVELS_ABOVE + request.body + b"]" * LEVELS_ABOVE, strict=True)
         for _ in range(LEVELS_ABOVE):
             [found] = found
-    except ValueError:  # the form's own words, where it is not the levels
+    except ValueError:  # raise the form's own message, unless the depth is what is wrong
         form = read_form(SubmitRequest, request)
         encode_json(form.payload, f"the payload of {form.type}")
         raise
@@ -80,7 +80,7 @@ def _as_json(form: SubmitRequest) -> bytes:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Keep Python from looking for garbage while many values are made: there is none, and it looks at all of them."""
+    """Pause garbage collection while many values are made: none of them is garbage, and it would look at them all."""
     was_on = gc.isenabled()
     gc.disable()
     try:

@@ -1,9 +1,9 @@
-"""What a requester is told where its request cannot be served, and where in a trace it is."""
+"""Turn errors into refusals of requests, and read the requester's place in a trace."""
 
 from __future__ import annotations
 
-from jsjobs.jetstream.micro import Refused, ServiceRequest
-from jsjobs.jetstream.wire import parse_block
+from jsjobs.jetstream.micro.service import Refused, ServiceRequest
+from jsjobs.jetstream.protocol.headers import parse_block
 from jsjobs.model.errors import AlreadyDue, AlreadyEnded, JobError, QuotaReached, Reason
 from jsjobs.model.trace import Trace, read_trace
 
@@ -22,7 +22,7 @@ _QUOTA = 429
 
 
 def refusal(error: JobError) -> Refused:
-    """What a request ends in that failed with this error."""
+    """Return the refusal of a request that failed with this error."""
     code = CONFLICT if isinstance(error, AlreadyEnded | AlreadyDue) else _CODES[error.reason]
     if isinstance(error, QuotaReached):
         code = _QUOTA
@@ -30,7 +30,7 @@ def refusal(error: JobError) -> Refused:
 
 
 def trace_of(request: ServiceRequest) -> Trace:
-    """Where in a trace the requester is.
+    """Return the requester's place in a trace.
 
     Raises:
         JobError: `Validation`, if the request's headers cannot be read.

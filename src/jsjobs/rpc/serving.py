@@ -1,4 +1,4 @@
-"""Serving the micro service from this process."""
+"""Serve the micro service from this process."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import re
 from importlib.metadata import version
 from typing import Self
 
-from jsjobs.jetstream.connect import connect
-from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.micro import MicroService
+from jsjobs.jetstream.client.connect import connect
+from jsjobs.jetstream.client.connection import Connection
+from jsjobs.jetstream.micro.service import MicroService
 from jsjobs.rpc.endpoints import endpoints
 from jsjobs.service import JobService
 
@@ -23,12 +23,12 @@ class Rpc:
         async with jobs, Rpc(jobs):
             ...
 
-    Any number of processes may serve it; each request is one's. At its end it takes no more requests, and those under
-    way have the grace time (`JSJOBS_GRACE`, 10 s) to be answered.
+    Any number of processes may serve it; each request goes to one of them. At the end of the block it takes no more
+    requests, and requests under way have the grace time (`JSJOBS_GRACE`, 10 s) to be answered.
 
     Args:
-        service: Whose jobs; it must be connected when the block is entered. Payloads of job types that have a handler
-            in it are checked when they are submitted.
+        service: The service whose jobs it serves; it must be connected when the block is entered. Payloads of job types
+            that have a handler in it are checked when they are submitted.
     """
 
     def __init__(self, service: JobService) -> None:
@@ -37,14 +37,14 @@ class Rpc:
         self._intake: list[Connection] = []
 
     async def __aenter__(self) -> Self:
-        """Take requests.
+        """Begin to take requests.
 
         Raises:
-            JobError: `RunnerUnavailable`, if the service is not connected, or cannot make its further connections.
+            JobError: `RunnerUnavailable`, if the service is not connected, or its further connections cannot be made.
         """
         config, connection = self._service.config, self._service.connection
-        # A flood of jobs may be too much for a connection, and the server cuts it: these serve nothing else, and there
-        # are several because what the server holds for one that has not read it is bounded, for everybody's alike.
+        # A flood of jobs may be too much for a connection, which the server then closes. So these connections serve
+        # nothing but submits. There are several because the server bounds what it holds for each until it is read.
         try:
             for _ in range(_INTAKES):
                 self._intake.append(await connect(config, name="jsjobs-submits"))
@@ -71,7 +71,7 @@ class Rpc:
         self._micro = await micro.__aenter__()
 
     async def __aexit__(self, *_: object) -> None:
-        """Take no more, and answer those under way within the grace time."""
+        """Take no more requests, and answer those under way within the grace time."""
         try:
             if self._micro is not None:
                 await self._micro.__aexit__()
@@ -84,18 +84,18 @@ class Rpc:
             self._micro.stop_taking()
 
     def stop_now(self) -> None:
-        """Cut short what is under way; the requesters are told so."""
+        """Interrupt the requests under way; the requesters are told so."""
         if self._micro is not None:
             self._micro.stop_now()
 
     @property
     def requests(self) -> int:
-        """Requests under way."""
+        """Return the number of requests under way."""
         return 0 if self._micro is None else self._micro.requests
 
     @property
     def why_not_ready(self) -> str:
-        """Why requests do not reach this process, in words; empty while they do. Any thread may ask."""
+        """Return why requests do not reach this process; empty while they do. Any thread may read it."""
         if self._micro is None:
             return "the service has not started"
         is_up = all(connection.is_connected for connection in (self._service.connection, *self._intake))
@@ -103,10 +103,10 @@ class Rpc:
 
 
 def semantic(text: str) -> str:
-    """A version of Python's kind as a semantic one, which is what NATS takes: `0.2rc1` as `0.2.0-rc1`.
+    """Convert a Python version to a semantic one, as NATS requires: `0.2rc1` becomes `0.2.0-rc1`.
 
     Raises:
-        ValueError: If it is neither.
+        ValueError: If the text is not a version.
     """
     match = _VERSION.fullmatch(text)
     if match is None:

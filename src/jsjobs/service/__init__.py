@@ -1,4 +1,4 @@
-"""JobService, and the parts it is made of."""
+"""JobService, the one export, and the parts it is made of."""
 
 from jsjobs.service.job_service import JobService
 

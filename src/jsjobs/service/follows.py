@@ -1,4 +1,4 @@
-"""The part of a service that tells what became of jobs."""
+"""The part of a service that follows jobs: their status, progress and results."""
 
 from __future__ import annotations
 
@@ -15,41 +15,44 @@ from jsjobs.model.words import things
 from jsjobs.service.connections import Connections
 
 if TYPE_CHECKING:
-    from jsjobs.jetstream.ends import Ends
-    from jsjobs.jetstream.lookup import Lookup
-    from jsjobs.model.progress import ProgressUpdate
+    from jsjobs.model.job import ProgressUpdate
 
 
 class Follows(Connections):
-    """Looks jobs up and waits for their ends."""
-
-    _shared_ends: Ends | None = None
-    """Of the present connection, for all who wait."""
+    """Look up jobs, and wait until they end."""
 
     async def status(self, job_id: str) -> JobStatusResponse:
-        """All that is known of a job, its history included.
+        """Return everything that is known of a job, its history included.
 
         Raises:
             JobError: `NotFound`, if the id is not known or the job's entry has expired.
         """
-        return await self._lookup().status(job_id)
+        return await self._connected.lookup.status(job_id)
 
     def watch(self, job_id: str) -> AsyncGenerator[JobStatusResponse, None]:
-        """The status now and at each change, until the job has ended."""
-        return self._lookup().watch(job_id)
+        """Yield the status of a job now and at each change, until the job has ended.
 
-    async def result(self, job_id: str, timeout: float | None = 30) -> Any:
-        """Wait for the job's end and return its handler's result, as JSON values.
-
-        Args:
-            job_id: The job.
-            timeout: Seconds to wait; None: for ever.
+            async for status in jobs.watch(job_id):
+                print(status.status, status.attempts)
 
         Raises:
-            JobError: `Timeout`, if it has not ended by then; `NotFound`; the job's own reason if it failed;
-                `AlreadyCancelled` if it was cancelled.
+            JobError: `NotFound`, if the id is not known or the job's entry has expired; `RunnerUnavailable`, if the
+                server cannot be reached at first.
         """
-        status = await self._ends().end(job_id, _limit(timeout))
+        return self._connected.lookup.watch(job_id)
+
+    async def result(self, job_id: str, timeout: float | None = 30) -> Any:
+        """Wait until a job has ended, and return its handler's result as JSON values.
+
+        Args:
+            job_id: The job's id.
+            timeout: Seconds to wait; None: forever.
+
+        Raises:
+            JobError: `Timeout`, if the job has not ended by then; `NotFound`; the job's own reason, if it failed;
+                `AlreadyCancelled`, if it was cancelled.
+        """
+        status = await self._connected.waiter.end(job_id, _limit(timeout))
         if status.status is not Status.COMPLETE:
             raise failure(status)
         return status.result
@@ -57,21 +60,24 @@ class Follows(Connections):
     async def results(
         self, job_ids: Iterable[str], timeout: float | None = 30, *, return_exceptions: bool = False
     ) -> list[Any]:
-        """Wait for the ends of many jobs and return their results, in the order of the ids.
+        """Wait until many jobs have ended, and return their results in the order of the ids.
+
+            ids = await jobs.submit("image.resize", [{"image": 1}, {"image": 2}])
+            sizes = await jobs.results(ids, timeout=60)
 
         Args:
-            job_ids: The jobs, or one; any number of them, needing no consumer on the server.
-            timeout: Seconds to wait for all of them together; None: for ever.
-            return_exceptions: Give a failed job's error in its place, instead of raising the first one.
+            job_ids: The ids of any number of jobs, or a single id. Waiting needs no consumer on the server.
+            timeout: Seconds to wait for all of them together; None: forever.
+            return_exceptions: Whether to return a failed job's error in its place, instead of raising the first one.
 
         Raises:
-            JobError: As `result`, of the first job that fails, with its `job_id`; `Timeout`, saying how many have not
-                ended by then; `Validation`, if what is given is no collection of ids.
+            JobError: See `result`; it is the error of the first job that fails, with its `job_id`. `Timeout`, saying
+                how many jobs have not ended by then; `Validation`, if `job_ids` is not a collection of ids.
         """
         ids = _checked_ids(job_ids)
         limit, values = _limit(timeout), dict[str, Any]()
         try:
-            async with asyncio.timeout(limit), aclosing(self._ends().each(ids)) as outcomes:
+            async with asyncio.timeout(limit), aclosing(self._connected.waiter.each(ids)) as outcomes:
                 async for job_id, outcome in outcomes:
                     error = outcome if isinstance(outcome, JobError) else _failure_of(outcome)
                     if error is not None and not return_exceptions:
@@ -89,46 +95,38 @@ class Follows(Connections):
         return [values[job_id] for job_id in ids]
 
     async def as_ended(self, job_ids: Iterable[str]) -> AsyncGenerator[JobStatusResponse, None]:
-        """The final status of each job, as they end, in whatever order that is; an id that comes twice is told once.
+        """Yield the final status of each job as it ends, in whatever order the jobs end.
+
+            async for status in jobs.as_ended(ids):
+                print(status.job_id, status.status)
+
+        An id that is given twice is yielded once.
 
         Args:
-            job_ids: The jobs, or one.
+            job_ids: The ids of the jobs, or a single id.
 
         Raises:
-            JobError: `NotFound`, if an id is not known; `RunnerUnavailable`; `Validation`, if what is given is no
+            JobError: `NotFound`, if an id is not known; `RunnerUnavailable`; `Validation`, if `job_ids` is not a
                 collection of ids.
         """
-        async with aclosing(self._ends().each(_checked_ids(job_ids))) as outcomes:
+        async with aclosing(self._connected.waiter.each(_checked_ids(job_ids))) as outcomes:
             async for _, outcome in outcomes:
                 if isinstance(outcome, JobError):
                     raise outcome
                 yield outcome
 
     def progress(self, job_id: str) -> AsyncGenerator[ProgressUpdate, None]:
-        """The progress updates that are kept (the last 100), then live ones, until the job has ended.
+        """Yield the progress updates that are kept (the last 100), then live ones, until the job has ended.
 
-        An outage is waited out, and costs no update that the server kept.
+            async for update in jobs.progress(job_id):
+                print(f"{update.pct:.0f}%", update.message)
+
+        An outage is waited out, and loses no update that the server kept.
 
         Raises:
             JobError: `NotFound`, if the id is not known; `RunnerUnavailable`, if the server cannot be reached at first.
         """
-        return self._lookup().progress(job_id)
-
-    def _lookup(self) -> Lookup:
-        from jsjobs.jetstream.lookup import Lookup
-        from jsjobs.jetstream.state import StateStore
-
-        connection = self.connection
-        return Lookup(connection, self._names, StateStore(connection, self._names))
-
-    def _ends(self) -> Ends:
-        connection = self.connection
-        connection.home.check()  # before anybody of this loop stands in the table of that one
-        if self._shared_ends is None or self._shared_ends.connection is not connection:
-            from jsjobs.jetstream.ends import Ends
-
-            self._shared_ends = Ends(connection, self._names)
-        return self._shared_ends
+        return self._connected.lookup.progress(job_id)
 
 
 def _failure_of(status: JobStatusResponse) -> JobError | None:
@@ -136,7 +134,7 @@ def _failure_of(status: JobStatusResponse) -> JobError | None:
 
 
 def _checked_ids(job_ids: Iterable[str]) -> list[str]:
-    # A text is an iterable of texts to type checkers, and a mapping one of its keys: both are what they seem to be.
+    # To type checkers a str is an iterable of str, and a mapping one of its keys. A str is one id, a mapping its keys.
     given = [job_ids] if isinstance(job_ids, str) else job_ids.keys() if isinstance(job_ids, Mapping) else job_ids
     return [checked_text("a job id", job_id) for job_id in checked_list("the job ids", given)]
 

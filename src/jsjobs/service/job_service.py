@@ -1,4 +1,4 @@
-"""JobService: the one thing users import. A thin facade; its parts are the other modules here."""
+"""JobService, the one class that users import: a thin facade over the other modules here."""
 
 from __future__ import annotations
 
@@ -8,42 +8,41 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Unpack
 
+from jsjobs.handlers.context import JobContext
+from jsjobs.handlers.registry import Handler, RunIn
 from jsjobs.model.batch import BatchStatus
 from jsjobs.model.context import RequestContext, current_context, request_context
 from jsjobs.model.errors import JobError
-from jsjobs.model.ids import JobId
-from jsjobs.model.job import JobStatusResponse, Priority, Status
+from jsjobs.model.job import JobId, JobStatusResponse, Priority, ProgressUpdate, Status
 from jsjobs.model.payload import JobPayload
 from jsjobs.model.periodic import ScheduleStatus
-from jsjobs.model.progress import ProgressUpdate
-from jsjobs.model.retry import Retry
-from jsjobs.model.snooze import Snooze
+from jsjobs.model.queues import QueueStatus, ShardStatus
+from jsjobs.model.retry import Retry, Snooze
 from jsjobs.service.controls import Controls
 from jsjobs.service.follows import Follows
 from jsjobs.service.submits import Submits
 from jsjobs.settings import Config
-from jsjobs.worker.context import JobContext
-from jsjobs.worker.registry import Handler, RunIn
 
 if TYPE_CHECKING:
-    from jsjobs.dead_letters.router import Router
-    from jsjobs.queue_metrics import QueueMetrics
-    from jsjobs.scheduling import PeriodicOptions
+    from jsjobs.maintenance.router import Router
+    from jsjobs.operations.periodic_schedules import PeriodicOptions
+    from jsjobs.operations.queue_metrics import QueueMetrics
     from jsjobs.worker.worker import Worker
 
 H = TypeVar("H", bound=Handler)
 
 
 class _Response:
-    """The forms of answers."""
+    """The types of answers."""
 
     Status: TypeAlias = JobStatusResponse
     Batch: TypeAlias = BatchStatus
     Schedule: TypeAlias = ScheduleStatus
+    Queue: TypeAlias = QueueStatus
 
 
 class JobService(Submits, Follows, Controls):
-    """Submits jobs, runs them, and tells what became of them.
+    """Submit jobs, run them, and follow them to their results.
 
         jobs = JobService()
 
@@ -58,7 +57,7 @@ class JobService(Submits, Follows, Controls):
         config: The settings; None: from the environment, or the servers of `jsjobs dev` in this folder.
 
     Raises:
-        JobError: `Validation`, if a setting cannot be used.
+        JobError: `Validation`, if a setting is invalid.
     """
 
     Config: TypeAlias = Config
@@ -74,11 +73,19 @@ class JobService(Submits, Follows, Controls):
     JobId: TypeAlias = JobId
     ProgressUpdate: TypeAlias = ProgressUpdate
     BatchStatus: TypeAlias = BatchStatus
+    QueueStatus: TypeAlias = QueueStatus
+    ShardStatus: TypeAlias = ShardStatus
 
     # -- handlers
 
     def handler(self, job_type: str, *, retry: Retry | None = None, run_in: RunIn | None = None) -> Callable[[H], H]:
-        """Make the decorated function the handler of a job type. See `register_handler`."""
+        """Make the decorated function the handler of a job type.
+
+            @jobs.handler("email.send", retry=JobService.Retry(max_retries=8))
+            async def send_email(payload: SendEmail, ctx: JobService.Context) -> Receipt: ...
+
+        See `register_handler` for the arguments and errors.
+        """
 
         def register(function: H) -> H:
             self.register_handler(job_type, function, retry=retry, run_in=run_in)
@@ -91,22 +98,24 @@ class JobService(Submits, Follows, Controls):
     ) -> None:
         """Make a function the handler of a job type.
 
-        An async function runs in the worker's event loop, a plain one in a thread or in a process; what a thread's
-        returns to be awaited is awaited in the event loop. The parameter that is annotated with `Context`, or named
-        `ctx` or `context`, gets the job's context; the other one the payload, checked by pydantic against its
-        annotation.
+        An async function runs in the worker's event loop, a plain function in a thread or in a process. If a function
+        that runs in a thread returns an awaitable, the event loop awaits it.
+
+        The parameter annotated with `Context`, or named `ctx` or `context`, gets the job's context. The other parameter
+        gets the payload, which pydantic checks against its annotation.
 
         Args:
-            job_type: Words of A-Z, a-z, 0-9, `_` and `-`, with dots between them.
+            job_type: Words of A-Z, a-z, 0-9, `_` and `-`, separated by dots, such as `email.send`.
             function: The handler.
-            retry: When to try a failed job again; None: as the settings say. A job that was submitted without
-                `max_attempts` has one more than its `max_retries`.
+            retry: When to retry a failed job; None: as the settings say. A job that was submitted without
+                `max_attempts` has one attempt more than its `max_retries`.
             run_in: `thread` (the default) or `process`, for a plain function that computes for long; a process must be
-                able to import it.
+                able to import the function.
 
         Raises:
-            JobError: `Validation`, if the type has a handler already, or the function cannot be one or run there: a
-                generator, say, or one whose signature does not tell which parameter is the payload.
+            JobError: `Validation`, if the type already has a handler, or the function cannot be a handler or cannot run
+                there: a generator, for example, or a function whose signature does not tell which parameter is the
+                payload.
         """
         self._registry.register(job_type, function, retry=retry, run_in=run_in)
 
@@ -121,25 +130,30 @@ class JobService(Submits, Follows, Controls):
         payload: Any = None,
         **options: Unpack[PeriodicOptions],
     ) -> Callable[[H], H]:
-        """Let the server submit the decorated handler's job again and again.
+        """Have the server submit the decorated handler's job periodically.
 
-        It is kept in line by name: a worker that starts adds it, changes what changed, and removes what this
-        application (the setting `app`) declared before and does not any more. Any number may start at once.
+            @jobs.handler("report.build")
+            @jobs.periodic("0 3 * * 1-5", zone="Europe/Berlin", payload={"days": 1})
+            async def build_report(payload: dict[str, int]) -> str: ...
+
+        A worker that starts brings the schedules in line, by name: it adds new ones, updates those that changed, and
+        removes those that this application (the setting `app`) declared before and no longer declares. Any number of
+        workers may start at once.
 
         Args:
             cron: Five fields as in a crontab, six with seconds in front, or a macro such as `@daily`.
-            every: Whole seconds between two jobs, or a timedelta, in the place of a cron.
-            zone: The IANA time zone of a cron; UTC if not given.
-            name: The schedule's; None: the job's type, its dots as dashes.
-            job_type: Which job, where the function handles several.
-            payload: Of each job.
-            **options: As `schedules().add` takes them: priority, entity, tenant, max_attempts, duration, timeout.
+            every: Whole seconds between two jobs, or a timedelta, instead of a cron.
+            zone: The IANA time zone of the cron; UTC if not given.
+            name: The schedule's name; None: the job type, with dashes for its dots.
+            job_type: The type of the job, where the function handles several types.
+            payload: The payload of each job.
+            **options: The options of `schedules.add`: priority, entity, tenant, max_attempts, duration, timeout.
 
         Raises:
-            JobError: `Validation`, if the timetable cannot be one. What else cannot be used is told at `worker()`.
+            JobError: `Validation`, if the timetable is invalid. Any other mistake is reported by `worker()`.
         """
-        from jsjobs.declaring import Declaration
-        from jsjobs.scheduling import timetable_of
+        from jsjobs.operations.declared_schedules import Declaration
+        from jsjobs.operations.periodic_schedules import timetable_of
 
         timetable = timetable_of(cron, every, zone)
 
@@ -152,35 +166,44 @@ class JobService(Submits, Follows, Controls):
 
     @property
     def types(self) -> list[str]:
-        """The job types that have a handler in this process, sorted."""
+        """Return the job types that have a handler in this process, sorted."""
         return self._registry.types
 
     # -- consuming
 
     def worker(self) -> Worker:
-        """A worker of this process; use it as an async context manager while the service is connected.
+        """Return a worker of this process; use it as an async context manager while the service is connected.
+
+            async with jobs, jobs.worker():
+                await stop.wait()
 
         Raises:
-            JobError: `Validation`, if a periodic schedule that the code declares cannot be used.
+            JobError: `Validation`, if a periodic schedule that the code declares is invalid.
         """
-        from jsjobs.declaring import definitions, keep_in_line
+        from jsjobs.operations.declared_schedules import definitions, keep_in_line
         from jsjobs.worker.worker import Worker
 
         connection, config, names = self.connection, self.config, self._names
-        wanted = definitions(self._declared, names, self._composer(), self._registry, config.app)
+        wanted = definitions(self._declared, names, self._connected.composer, self._registry, config.app)
         worker = Worker(connection, config, self._registry, self._telemetry)
         worker.beside.append(partial(keep_in_line, connection, names, wanted, config.app, timeout=config.timeout))
         return worker
 
     def router(self) -> Router:
-        """A dead-letter router of this process, where a database is set; use it as an async context manager."""
-        from jsjobs.dead_letters.router import Router
+        """Return a dead-letter router of this process; use it as an async context manager.
 
-        return Router(self.connection, self.config, self.letters(), self._telemetry)
+        A database must be set.
+        """
+        from jsjobs.maintenance.router import Router
+
+        return Router(self.connection, self.config, self.dlq, self._telemetry)
 
     def queue_metrics(self) -> QueueMetrics:
-        """Metrics of the queues themselves, where telemetry is on; use it as an async context manager."""
-        from jsjobs.queue_metrics import QueueMetrics
+        """Return a reporter of the queues' own metrics; use it as an async context manager.
+
+        It reports only where telemetry is on.
+        """
+        from jsjobs.operations.queue_metrics import QueueMetrics
 
         return QueueMetrics(self.connection, self._names, self._telemetry)
 
@@ -190,10 +213,16 @@ class JobService(Submits, Follows, Controls):
     def request_context(
         *, tenant_id: str | None = None, request_id: str | None = None
     ) -> AbstractContextManager[RequestContext]:
-        """What is submitted inside carries this tenant and request id; handlers run inside it again."""
+        """Set the tenant and request id of the jobs that are submitted inside a block.
+
+            with jobs.request_context(tenant_id="acme"):
+                await jobs.submit("email.send", SendEmail(to="ada@example.org"))
+
+        Their handlers run in the same context. An argument that is not given stays as it is outside of the block.
+        """
         return request_context(tenant_id=tenant_id, request_id=request_id)
 
     @staticmethod
     def current_context() -> RequestContext:
-        """The request context of the running task."""
+        """Return the request context of the running task."""
         return current_context()

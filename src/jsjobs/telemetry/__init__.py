@@ -1,4 +1,1 @@
-"""OpenTelemetry: spans and metrics of jobs. Nothing else in jsjobs imports it, and nothing does while it is off.
-
-`switch` decides; only when it says yes are the other modules here, and OpenTelemetry itself, imported.
-"""
+"""OpenTelemetry spans and metrics of jobs; imported only where telemetry is on."""

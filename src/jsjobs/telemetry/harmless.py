@@ -1,7 +1,7 @@
-"""Calls into OpenTelemetry that may fail, and end nothing.
+"""Calls into OpenTelemetry that may fail without ending anything.
 
-Behind its interface stands what an application has installed: samplers, processors, exporters, readers. No job waits
-for what they do, or fails because of it.
+Behind its interface is whatever an application has installed: samplers, processors, exporters, readers. No job waits
+for them, or fails because of them.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ logger = get_logger("jsjobs.telemetry")
 
 
 class Harmless:
-    """Swallows and logs whatever a block raises; not for blocks that wait or yield.
+    """Swallow and log whatever a block raises; not for blocks that await or yield.
 
     Args:
-        unrecorded: What is not recorded then.
+        unrecorded: What is not recorded in that case, for the log.
     """
 
     __slots__ = ("_unrecorded",)
@@ -27,12 +27,12 @@ class Harmless:
         self._unrecorded = unrecorded
 
     def __enter__(self) -> None:
-        """Begin."""
+        """Begin the block."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        """Go on behind the block, unless Ctrl-C ended it."""
+        """Continue after the block, unless Ctrl-C ended it."""
         if error is None or is_ctrl_c(error):
             return False
         logger.error("%s is not recorded", self._unrecorded, exc_info=error)

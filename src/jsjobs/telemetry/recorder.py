@@ -1,4 +1,4 @@
-"""What is recorded of a job: at its submit, while it runs, when it is settled."""
+"""Record spans and metrics of a job: at its submit, while it runs, when it is settled."""
 
 from __future__ import annotations
 
@@ -16,17 +16,14 @@ from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, get_current_span, 
 from opentelemetry.util.types import AttributeValue
 
 from jsjobs.error_text import text_of
-from jsjobs.model.clipping import clipped
 from jsjobs.model.context import DEFAULT_TENANT, RequestContext, enter_context
-from jsjobs.model.errors import JobError
-from jsjobs.model.ids import JobId
-from jsjobs.model.job import JobStatusResponse, Priority
+from jsjobs.model.errors import JobError, clipped
+from jsjobs.model.job import JobId, JobStatusResponse, Priority
 from jsjobs.model.trace import NO_TRACE, Trace
 from jsjobs.telemetry.harmless import Harmless
-from jsjobs.telemetry.measures import OTHER, Measures, QueueLook
+from jsjobs.telemetry.metrics import OTHER, Measures, QueueLook, waited
 from jsjobs.telemetry.sdk import flush
 from jsjobs.telemetry.spans import EMPTY, Attempt, fail, parent_of, trace_of
-from jsjobs.telemetry.waiting import waited
 
 _VERSION = version("jsjobs")
 _OUTCOMES = {
@@ -44,7 +41,7 @@ def _measures() -> Measures:
 
 
 class Telemetry:
-    """Records what happens to the jobs of one namespace; the instruments are the process's."""
+    """Record what happens to the jobs of one namespace; the instruments belong to the process."""
 
     def __init__(self, namespace: str) -> None:
         self._namespace = namespace
@@ -65,15 +62,15 @@ class Telemetry:
         tenant: str | None,
         count: int | None = None,
     ) -> Iterator[Sending]:
-        """The span of a submit, current inside of the block.
+        """Record a submit in a span, which is the current one inside the block.
 
         Args:
-            job_type: None where a list has several.
-            priority: Likewise.
-            stream: The queue, likewise.
+            job_type: The job type; None where a list has several.
+            priority: The priority; None where a list has several.
+            stream: The queue; None where a list has several.
             entity: The entity.
-            tenant: Whose jobs they are.
-            count: How many they are, if a list is submitted.
+            tenant: The tenant that owns the jobs.
+            count: The number of jobs, if a list is submitted.
         """
         named = {
             "job.type": job_type,
@@ -86,7 +83,7 @@ class Telemetry:
         attributes |= self._common("submit", "send") | {"job.tenant": tenant or DEFAULT_TENANT}
         sending, token = Sending(self, INVALID_SPAN, NO_TRACE), None
         with Harmless("the submit"):
-            sending.trace = trace_of(get_current_span())  # the caller's own, if ours cannot be begun
+            sending.trace = trace_of(get_current_span())  # the caller's own, if ours cannot be started
             span = self._tracer.start_span("job.submit", kind=SpanKind.PRODUCER, attributes=attributes)
             sending = Sending(self, span, trace_of(span))
             token = attach(set_span_in_context(span))
@@ -104,7 +101,7 @@ class Telemetry:
                 sending.span.end()
 
     def submitted(self, ids: Sequence[JobId], kinds: Sequence[tuple[str, Priority]]) -> None:
-        """Count what the server took of a submit, by type and priority."""
+        """Count the jobs of a submit that the server took, by type and priority."""
         for job_id, (job_type, priority) in zip(ids, kinds, strict=False):
             if not job_id.duplicate:
                 self.count("jobs.submitted", job_type, "submit", priority)
@@ -112,24 +109,24 @@ class Telemetry:
     # -- running
 
     def expect(self, types: Sequence[str]) -> None:
-        """These types are labels whatever comes: a stranger's must not use up the room first."""
+        """Reserve labels for these types, so that strangers' types cannot use up the room first."""
         for job_type in types:
             self._measures.label(job_type)
 
     def begin(
         self, context: RequestContext, priority: Priority, entry: JobStatusResponse, *, stream: str, now: datetime
     ) -> Attempt | None:
-        """An attempt begins, its claim is written: its span is the current one of this task from here on.
+        """Begin the span of an attempt whose claim is written; it is the current span of this task from now on.
 
         Args:
-            context: The job's; its trace is the span's parent.
-            priority: The job's.
-            entry: The job's, as it was claimed.
+            context: The job's context; its trace is the span's parent.
+            priority: The job's priority.
+            entry: The job's entry, as it was claimed.
             stream: The queue.
-            now: By the worker's clock.
+            now: The current time by the worker's clock.
 
         Returns:
-            None, if a span processor of the application's failed: no job does because of that.
+            The attempt; None if a span processor of the application failed: no job fails because of that.
         """
         with Harmless("the attempt"):
             return self._begin(context, priority, entry, stream, now)
@@ -183,7 +180,7 @@ class Telemetry:
     # -- settling and counting
 
     def settled(self, job_type: str, priority: str, outcome: str) -> None:
-        """Count what an attempt came to, once it is written."""
+        """Count the outcome of an attempt, once it is written."""
         for name, operation in _OUTCOMES.get(outcome, ()):
             self.count(name, job_type, operation, priority)
 
@@ -193,28 +190,28 @@ class Telemetry:
         self._measures.count(name, labels)
 
     def queues(self, depths: dict[tuple[str, int, str], int], enqueued: dict[str, int], letters: int) -> None:
-        """What the server said last of this namespace's queues; see `QueueLook`."""
+        """Set the server's last numbers for this namespace's queues; see `QueueLook`."""
         with Harmless("what the queues hold"):
             self._measures.queues(self._namespace, QueueLook(depths, enqueued, letters))
 
     def no_queues(self) -> None:
-        """Nobody asks the server any more."""
+        """Forget the numbers of this namespace's queues, which are no longer refreshed."""
         self._measures.no_queues(self._namespace)
 
     @staticmethod
     async def flush() -> None:
-        """Export what was recorded so far; bounded, and done beside the event loop."""
+        """Export what was recorded so far, within a bounded time and without blocking the event loop."""
         done, loop, started = asyncio.Event(), asyncio.get_running_loop(), False
 
         def work() -> None:
             try:
-                with Harmless("the last of it"):
+                with Harmless("the last data"):
                     flush()
             finally:
-                with suppress(RuntimeError):  # nobody waits any more
+                with suppress(RuntimeError):  # nobody is waiting any more
                     loop.call_soon_threadsafe(done.set)
 
-        with Harmless("the last of it"):
+        with Harmless("the last data"):
             Thread(target=work, daemon=True).start()
             started = True
         if started:
@@ -222,17 +219,17 @@ class Telemetry:
 
 
 class Sending:
-    """A submit on its way."""
+    """A submit in progress."""
 
     def __init__(self, telemetry: Telemetry, span: Span, trace: Trace) -> None:
         self._telemetry = telemetry
         self.span = span
-        """Its own; an invalid one where it is not recorded."""
+        """The span of the submit; an invalid one where it is not recorded."""
         self.trace = trace
-        """What the jobs carry along."""
+        """The trace context that the jobs carry along."""
 
     def acknowledged(self, ids: Sequence[JobId], kinds: Sequence[tuple[str, Priority]]) -> None:
-        """The server took these, or had taken them before; types and priorities in the same order."""
+        """Record the jobs that the server took now or before; `kinds` has their types and priorities in order."""
         self._telemetry.submitted(ids, kinds)
         if len(ids) == 1:
             with Harmless("the id of a submitted job"):

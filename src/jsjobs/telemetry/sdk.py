@@ -1,4 +1,4 @@
-"""Setting up OpenTelemetry's SDK from the environment, where the application has not done so itself."""
+"""Set up OpenTelemetry's SDK from the environment, where the application has not done so itself."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ logger = get_logger("jsjobs.telemetry")
 _QUEUE = 8192  # spans; the SDK's own 2,048 are half a second's worth of a busy worker
 _SAY_AGAIN = 600.0
 _NOISY = ("opentelemetry.exporter", "opentelemetry.sdk._shared_internal", "opentelemetry.sdk.metrics._internal.export")
-"""Loggers that speak of each batch; they have no public names."""
+"""Loggers that log every batch; they have no public names."""
 _HEADERS = "opentelemetry.util.re"
-"""The logger that repeats a header of the environment which it cannot read, a token and all."""
+"""The logger that repeats a header of the environment that it cannot read, including a token in it."""
 LAST_WORD = 1.5
-"""Seconds that a flush may take: a collector that is away must not keep a process from ending."""
+"""Seconds that a flush may take: an unreachable collector must not keep a process from ending."""
 
 _lock = Lock()
 _pipeline: Pipeline | None = None
 
 
 class Pipeline:
-    """What exports this process's telemetry, and how it is emptied in a bounded time."""
+    """The pipeline that exports this process's telemetry, and that is flushed in a bounded time."""
 
     def __init__(self, exporters: dict[str, str | None]) -> None:
         self._exporters: list[Any] = []
@@ -47,7 +47,7 @@ class Pipeline:
         self._stuck: list[Thread] = []
         self._trouble = _Trouble()
         resource = _resource()
-        # Both are made before anything is installed: what the environment says may be refused here.
+        # Both are created before anything is installed: the environment's values may be refused here.
         spans = _made(exporters["traces"], {"otlp": OTLPSpanExporter, "console": ConsoleSpanExporter})
         points = _made(exporters["metrics"], {"otlp": OTLPMetricExporter, "console": ConsoleMetricExporter})
         if spans is not None:
@@ -72,11 +72,11 @@ class Pipeline:
         self._flushes.append(reader.force_flush)
 
     def flush(self) -> None:
-        """Export what was recorded so far; it takes `LAST_WORD` at most, and less while an earlier one is stuck."""
+        """Export what was recorded so far, within `LAST_WORD`; do nothing while an earlier flush is stuck."""
         self._stuck = [thread for thread in self._stuck if thread.is_alive()]
         if self._stuck:
             return
-        # The SDK's own flushes keep to no time limit.
+        # The SDK's own flushes respect no time limit.
         threads = [Thread(target=flush, daemon=True) for flush in self._flushes]
         deadline = monotonic() + LAST_WORD
         for thread in threads:
@@ -90,11 +90,11 @@ class Pipeline:
     def _end(self) -> None:
         self.flush()
         for exporter in self._exporters:
-            exporter.shutdown()  # ends its attempts too
+            exporter.shutdown()  # also ends its retries
 
 
 class _Trouble(logging.Handler):
-    """Says in one line, and seldom, what the SDK would say with every batch; its own texts may hold credentials."""
+    """Log seldom, and in one line, what the SDK would log with every batch; its own texts may hold credentials."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -111,7 +111,7 @@ class _Trouble(logging.Handler):
             theirs.propagate = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Say it in our words."""
+        """Log the record in words of our own."""
         if record.name == _HEADERS:
             self.say("goes without a header: OTEL_EXPORTER_OTLP_HEADERS has an entry that is not name=value")
             return
@@ -122,7 +122,7 @@ class _Trouble(logging.Handler):
         self.say("cannot be delivered" + (f" ({why})" if why else ""))
 
     def say(self, what: str) -> None:
-        """One line, at most every ten minutes."""
+        """Log one line, at most every ten minutes."""
         now = monotonic()
         if self._said_at is None or now - self._said_at > _SAY_AGAIN:
             self._said_at = now
@@ -142,7 +142,7 @@ def set_up(exporters: dict[str, str | None]) -> None:
 
 
 def flush() -> None:
-    """Export what was recorded so far, within `LAST_WORD`; does nothing where the application has its own providers."""
+    """Export what was recorded so far, within `LAST_WORD`; do nothing where the application has its own providers."""
     if _pipeline is not None:
         _pipeline.flush()
 

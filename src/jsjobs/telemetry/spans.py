@@ -1,4 +1,4 @@
-"""The span of an attempt, and the way between spans and the trace context that travels in headers."""
+"""The span of an attempt, and the conversion between spans and the trace context sent in headers."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from opentelemetry.trace import (
 
 from jsjobs.model.trace import NO_TRACE, Trace
 from jsjobs.telemetry.harmless import Harmless
-from jsjobs.telemetry.measures import Labels, Measures
+from jsjobs.telemetry.metrics import Labels, Measures
 
 EMPTY = Context()
-"""No span is current in it."""
+"""A context without a current span."""
 
 
 class Attempt:
@@ -39,28 +39,28 @@ class Attempt:
         self._ran: float | None = None
 
     def started(self) -> None:
-        """The handler begins."""
+        """Record that the handler begins."""
         now = self._started_at = perf_counter()
         self._measures.count("jobs.running", self._labels)
         with Harmless("how long the job waited"):
-            # A handler may wait for a process to run in.
+            # The handler may have waited for a process to run in.
             wait = self._waited + now - self._claimed_at
             self._measures.wait.record(wait, self._measures.attributes(self._labels))
 
     def handled(self) -> None:
-        """The handler has ended, if it ever began; what follows is the settlement."""
+        """Record that the handler has ended, if it ever began; the settlement follows."""
         if self._started_at is not None and self._ran is None:
             self._ran = perf_counter() - self._started_at
             self._measures.count("jobs.running", self._labels, -1)
 
     def end(self, outcome: str, verdict: object) -> None:
-        """The attempt is settled.
+        """End the span of the attempt, which is settled.
 
         Args:
-            outcome: What was really settled.
-            verdict: What the handler's run yielded; one with an `error` is a failure.
+            outcome: The outcome that was really settled.
+            verdict: The result of the handler's run; one with an `error` is a failure.
         """
-        self.handled()  # it was thrown away while it ran
+        self.handled()  # for an attempt that was abandoned while it ran
         if self._ran is not None and outcome != "lost":
             with Harmless("how long the handler ran"):
                 self._measures.run.record(self._ran, self._measures.attributes(self._labels))
@@ -83,13 +83,13 @@ class Attempt:
 
 
 def fail(span: Span, error: str, error_type: str) -> None:
-    """The span ends in this error."""
+    """Mark the span as ended by this error."""
     span.set_attribute("error.type", error_type)
     span.set_status(Status(StatusCode.ERROR, error))
 
 
 def trace_of(span: Span) -> Trace:
-    """Where the span is in its trace."""
+    """Return the place of the span in its trace."""
     found = span.get_span_context()
     if not found.is_valid:
         return NO_TRACE
@@ -98,7 +98,7 @@ def trace_of(span: Span) -> Trace:
 
 
 def parent_of(found: Trace) -> Context:
-    """A context in which the next span is a child of that place."""
+    """Return a context in which the next span is a child of that place."""
     if found.traceparent is None:
         return EMPTY
     _, trace_id, span_id, flags = found.traceparent.split("-")

@@ -1,4 +1,4 @@
-"""Testing an application's handlers on a real nats-server: see docs/testing.md. The fixtures are in `fixtures`."""
+"""Harness and pytest fixtures for users who test their handlers on a real nats-server."""
 
 from jsjobs.testing.harness import Harness
 from jsjobs.testing.queued import QueuedJob

@@ -13,15 +13,15 @@ from jsjobs.model.job import Priority, random_token
 from jsjobs.settings import Config
 
 _DEFAULTS: dict[str, Any] = {
-    # One shard for each priority: jobs of a priority run one after the other, in the order submitted.
+    # One shard for each priority, so that its jobs run one after the other, in the order submitted.
     "pools": dict.fromkeys(Priority, 1),
-    # The server reserves it, for each queue of each test.
+    # The server reserves this much for each queue of each test.
     "queue_bytes": 64 * 2**20,
 }
 
 
 class _GivenSettings(Config):
-    """Settings that are given: what the environment says is meant for other servers."""
+    """Settings that are read from the arguments alone: the environment's are meant for other servers."""
 
     @classmethod
     def settings_customise_sources(
@@ -36,13 +36,13 @@ class _GivenSettings(Config):
 
 
 def harness_settings(given: dict[str, Any]) -> Config:
-    """Settings with a namespace that nobody else has.
+    """Return settings with a namespace that nobody else has.
 
     Raises:
-        JobError: `Validation`, naming each setting that cannot be used.
+        JobError: `Validation`, naming each setting that is invalid.
     """
     if "namespace" in given:
-        raise JobError.from_validation("namespace: every harness has a fresh one, it cannot be given")
+        raise JobError.from_validation("namespace: every harness has a fresh one, which cannot be chosen")
     try:
         return _GivenSettings(**_DEFAULTS | given, namespace=f"test{random_token()}")
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Running a namespace's jobs until none is left."""
+"""Run the jobs of a namespace until none is left."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from jsjobs.jetstream.api import call
-from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.lookup import Lookup
-from jsjobs.jetstream.schedules import ScheduleChanged, Schedules
-from jsjobs.jetstream.state import StateStore
-from jsjobs.jetstream.stored import stored
-from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.waiting import delayed_schedules
+from jsjobs.jetstream.api.consumers import consumer_info
+from jsjobs.jetstream.api.messages import stored
+from jsjobs.jetstream.api.streams import stream_info
+from jsjobs.jetstream.api.types import ConsumerInfo, StreamInfo
+from jsjobs.jetstream.client.connection import Connection
+from jsjobs.jetstream.jobs.state_store import StateStore
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.schedules.store import ScheduleChanged, Schedules
+from jsjobs.jetstream.tracking.lookup import Lookup, delayed_schedules
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import JobStatusResponse, Priority, Status, utc_now
 from jsjobs.service import JobService
@@ -29,33 +30,33 @@ _MAX_LISTED = 20
 
 
 class Drained(NamedTuple):
-    """What came of it."""
+    """The outcome of a drain."""
 
     ended: list[JobStatusResponse]
-    """The jobs that ended, in this order."""
+    """The jobs that ended, in the order in which they ended."""
     causes: dict[str, BaseException]
-    """What dead ones ended in."""
+    """The exceptions that the dead jobs ended in, by the job's id."""
 
 
 async def drain(connection: Connection, service: JobService, timeout: float, *, with_scheduled: bool) -> Drained:
     """Run a worker until no job is left.
 
     Args:
-        connection: To the server.
-        service: Whose handlers run.
-        timeout: Seconds.
+        connection: The connection to the server.
+        service: The service whose handlers run.
+        timeout: Seconds in which all jobs must have ended.
         with_scheduled: Whether delayed jobs are due at once.
 
     Raises:
-        TimeoutError: Naming the jobs that have not ended after `timeout` seconds.
+        TimeoutError: If jobs have not ended after `timeout` seconds; it names them.
         JobError: `RunnerUnavailable`, if the server cannot be reached.
     """
     __tracebackhide__ = True
     names, began = Names(service.config.namespace), utc_now()
-    before = (await call(connection, f"STREAM.INFO.{names.state_stream}"))["state"]["last_seq"]
+    before = (await stream_info(connection, names.state_stream)).state.last_seq
     causes: dict[str, BaseException] = {}
     worker = service.worker()
-    worker.beside.clear()  # what the application does every minute is not to happen in the middle of its test
+    worker.beside.clear()  # the application's periodic schedules must not fire in the middle of its test
     worker.settles_with = partial(PromptSettlement, causes=causes)
     await worker.start()
     try:
@@ -71,10 +72,10 @@ async def drain(connection: Connection, service: JobService, timeout: float, *, 
 
 
 async def _until_quiet(connection: Connection, names: Names, worker: Worker) -> None:
-    """Wait until all queues are empty at the same moment: a running job stands in its queue until it has ended.
+    """Wait until all queues are empty at the same moment; a running job stays in its queue until it has ended.
 
-    Queues are asked one by one, and a job may put another into one that was asked already. But queues that were empty,
-    and are so again without any message in between, were all of them empty between the two rounds.
+    Queues are asked one by one, and a job may submit another into a queue that was asked already. But if all queues
+    were empty in two rounds, and none took a message in between, all of them were empty between the two rounds.
     """
     earlier: list[int] | None = None
     while True:
@@ -87,7 +88,7 @@ async def _until_quiet(connection: Connection, names: Names, worker: Worker) -> 
 
 
 async def _fire_all(connection: Connection, names: Names) -> bool:
-    """Let every delayed job run now, those that are due first, and wait for their ends; False if there was none."""
+    """Run every delayed job now, the earliest due first, and wait until they end; return False if there was none."""
     schedules, state = Schedules(connection, names), StateStore(connection, names)
     found = [schedule async for schedule in delayed_schedules(connection, names)]
     fired = []
@@ -101,7 +102,7 @@ async def _fire_all(connection: Connection, names: Names) -> bool:
 
 
 async def _end_of(state: StateStore, job_id: str) -> None:
-    """Wait for the end of a job that fired: between its schedule and its queue, its entry alone shows it."""
+    """Wait until a job that fired has ended; between its schedule and its queue, only its entry shows it."""
     while True:
         known = await state.read(job_id)
         if known is not None and not known.is_deleted and (known.entry is None or known.entry.status.is_terminal):
@@ -110,30 +111,30 @@ async def _end_of(state: StateStore, job_id: str) -> None:
 
 
 async def _when_empty(connection: Connection, names: Names) -> list[int] | None:
-    """The last sequence of each queue, if all of them are empty, and nothing that is due is on its way to one."""
-    # In the order in which a message goes: a replay, or what fired, is in the one or in the other.
+    """Return the last sequence of each queue, if all are empty and nothing that is due is on its way to one."""
+    # Asked in the order in which a message travels: a replay, or a job that fired, is in the one or in the other.
     stream = names.schedule_stream
     sources = await asyncio.gather(
-        *(call(connection, f"CONSUMER.INFO.{stream}.{names.source(priority)}") for priority in Priority)
+        *(consumer_info(connection, stream, names.source(priority)) for priority in Priority)
     )
-    infos = await asyncio.gather(*(call(connection, f"STREAM.INFO.{names.stream(priority)}") for priority in Priority))
-    states = [info["state"] for info in infos]
-    if any(state["messages"] for state in states) or not all(map(_has_taken, infos, sources)):
+    infos = await asyncio.gather(*(stream_info(connection, names.stream(priority)) for priority in Priority))
+    states = [info.state for info in infos]
+    if any(state.messages for state in states) or not all(map(_has_taken, infos, sources)):
         return None
-    return [state["last_seq"] for state in states]
+    return [state.last_seq for state in states]
 
 
-def _has_taken(queue: dict[str, Any], source: dict[str, Any]) -> bool:
-    """Whether a queue has stored all that was due for it; it acknowledges that up to a second later."""
-    taken = max((each.get("seq", 0) for each in queue.get("sources") or []), default=0)
-    is_stored = not source["num_ack_pending"] or taken >= source["delivered"]["stream_seq"]
-    return not source["num_pending"] and is_stored
+def _has_taken(queue: StreamInfo, source: ConsumerInfo) -> bool:
+    """Return whether a queue has stored everything that was due for it; it acknowledges that up to a second later."""
+    taken = max((each.seq for each in queue.sources), default=0)
+    is_stored = not source.num_ack_pending or taken >= source.delivered.stream_seq
+    return not source.num_pending and is_stored
 
 
 async def _ended(connection: Connection, names: Names, after: int, began: datetime) -> list[JobStatusResponse]:
-    """The jobs whose entries were written after a sequence and that ended after a moment.
+    """Return the jobs whose entries were written after a sequence and that ended after a moment.
 
-    A router writes the entry of a dead job once more, when its letter is in the database: that is no other end.
+    A router writes the entry of a dead job once more when its letter is in the database; the job does not end again.
     """
     ended: list[tuple[datetime, JobStatusResponse]] = []
     async for message in stored(connection, names.state_stream, f"$KV.{names.bucket}.*", after=after):

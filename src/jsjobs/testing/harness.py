@@ -1,4 +1,4 @@
-"""The harness: a namespace of its own for one test, and the jobs in it run to their end."""
+"""The harness: a namespace for one test, in which jobs run until they have ended."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 from jsjobs.embedded.nats import NatsServer
-from jsjobs.jetstream.connect import connected
-from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.subjects import Names, checked_type
-from jsjobs.jetstream.temporary import deploy, remove
+from jsjobs.jetstream.client.connect import connected
+from jsjobs.jetstream.client.connection import Connection
+from jsjobs.jetstream.protocol.names import Names, checked_type
+from jsjobs.jetstream.topology.reconciler import deploy, remove
 from jsjobs.model.checks import checked_text, checked_timeout
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import JobStatusResponse, Status
@@ -33,18 +33,19 @@ class Harness:
             [sent] = await harness.run_all()
             assert sent.result == {"sent_to": "ada@example.org"}
 
-    It belongs to no event loop: it may be opened in one and used in another, as pytest's plugins do.
+    It belongs to no event loop: you may open it in one and use it in another, as pytest's plugins do.
 
     Args:
-        **settings: Of `JobService.Config`. Nothing is read from the environment. Without `nats_url` a server is started
-            and stopped again. Unless `pools` says otherwise each priority has one shard.
+        **settings: Settings of `JobService.Config`, without `namespace`. Nothing is read from the environment. Without
+            `nats_url` a server is started and stopped again. Unless `pools` says otherwise, each priority has one
+            shard.
 
     Raises:
-        JobError: `Validation`, if a setting cannot be used.
+        JobError: `Validation`, if a setting is invalid.
     """
 
     def __init__(self, **settings: Any) -> None:
-        """See the class."""
+        """Check the settings; see the class."""
         self._needs_server = "nats_url" not in settings
         self._config = harness_settings(settings)
         self._end: AsyncExitStack | None = None
@@ -52,15 +53,16 @@ class Harness:
 
     @property
     def config(self) -> Config:
-        """The settings of this test: the server, the namespace, and what was given."""
+        """Return the settings of this test: the server, the namespace, and the arguments."""
         return self._config
 
     async def open(self) -> None:
-        """Create the streams, on a server of its own if none was named.
+        """Create the streams, on a server of the harness's own if `nats_url` was not given.
 
         Raises:
             EmbeddedError: If the server cannot be started.
-            JobError: `RunnerUnavailable`, if the named server cannot be reached; `Validation`, if it is open already.
+            JobError: `RunnerUnavailable`, if the server at `nats_url` cannot be reached; `Validation`, if the harness
+                is already open.
         """
         if self._end is not None:
             raise JobError.from_validation("the harness is open already")
@@ -72,7 +74,7 @@ class Harness:
             self._end = undo.pop_all()
 
     async def close(self) -> None:
-        """Delete the streams, and stop the server if it is the harness's own. Nothing happens if it is not open."""
+        """Delete the streams, and stop the server if it is the harness's own. Do nothing if the harness is not open."""
         end, self._end = self._end, None
         if end is not None:
             await end.aclose()
@@ -92,12 +94,19 @@ class Harness:
 
     @asynccontextmanager
     async def using(self, service: JobService) -> AsyncIterator[JobService]:
-        """The very service of the application, connected to this test's namespace, for the length of a block.
+        """Connect the application's own service to this test's namespace for the length of a block.
 
-        It keeps its handlers and its setting `retry`; at the end it has all of its own settings again.
+            async with harness.using(app.jobs) as jobs:
+                await jobs.submit("email.send", {"to": "ada@example.org"})
+
+        The service keeps its handlers and its setting `retry`, unless the harness was given `retry`. When the block
+        ends it gets all of its own settings back.
+
+        Args:
+            service: The application's service; it must not be connected.
 
         Raises:
-            JobError: `Validation`, if it is no service, or connected already; `RunnerUnavailable`.
+            JobError: `Validation`, if it is not a JobService, or is already connected; `RunnerUnavailable`.
         """
         self._opened()
         if not isinstance(service, JobService):
@@ -115,29 +124,41 @@ class Harness:
 
     @asynccontextmanager
     async def service(self) -> AsyncIterator[JobService]:
-        """A new service without handlers, connected to this test's namespace, for the length of a block."""
+        """Connect a new service without handlers to this test's namespace for the length of a block.
+
+            async with harness.service() as jobs:
+                jobs.register_handler("email.send", fake_send_email)
+
+        Use it for tests that bring handlers of their own.
+        """
         async with self.using(JobService(self._config)) as service:
             yield service
 
     async def queued(self, job_type: str | None = None) -> list[QueuedJob]:
-        """The jobs that were submitted and have not ended, in the order submitted; nothing is run.
+        """Return the jobs that were submitted and have not ended, in the order submitted. Nothing is run.
+
+            [email] = await harness.queued("email.send")
+            assert email.payload == {"to": "ada@example.org"}
 
         Args:
-            job_type: Only jobs of this type.
+            job_type: The type of the jobs to return; None: jobs of every type.
 
         Raises:
-            JobError: `Validation`, if it can be no type.
+            JobError: `Validation`, if it is not a valid type.
         """
         return await self._jobs(queued_jobs, job_type)
 
     async def scheduled(self, job_type: str | None = None) -> list[QueuedJob]:
-        """The delayed jobs that are not due yet, in the order in which they are; nothing is run.
+        """Return the delayed jobs that are not due yet, in the order in which they fall due. Nothing is run.
+
+            [reminder] = await harness.scheduled("reminder.send")
+            assert reminder.scheduled_for is not None
 
         Args:
-            job_type: Only jobs of this type.
+            job_type: The type of the jobs to return; None: jobs of every type.
 
         Raises:
-            JobError: `Validation`, if it can be no type.
+            JobError: `Validation`, if it is not a valid type.
         """
         return await self._jobs(scheduled_jobs, job_type)
 
@@ -151,25 +172,28 @@ class Harness:
     ) -> list[JobStatusResponse]:
         """Run every queued job, and every job that these submit, until all of them have ended.
 
-        Failed jobs are tried again at once; what is recorded of them, and when they are given up, is as in production.
+            [sent] = await harness.run_all()
+            assert sent.status == "complete"
+
+        Failed jobs are retried at once. What is recorded of them, and when they become dead, is as in production.
         Periodic schedules that the code declares submit nothing here.
 
         Args:
-            service: Whose handlers run; may be left out where one service is in use.
-            timeout: Seconds in which all must have ended.
-            raise_failures: Whether a dead job is an error here. What its handler raised is raised again, with the
-                handler's traceback, once all jobs have ended; of several dead ones, that of the first.
+            service: The service whose handlers run; you may leave it out where only one service is in use.
+            timeout: Seconds in which all jobs must have ended.
+            raise_failures: Whether a dead job is an error here. The exception that its handler raised is raised again,
+                with the handler's traceback, once all jobs have ended; with several dead jobs, that of the first.
             with_scheduled: Whether delayed jobs are due at once, in the order of their times, once no other job is
-                left; those that they submit are too.
+                left. That includes delayed jobs which these submit.
 
         Returns:
-            The statuses of the jobs that ended meanwhile, in the order in which they ended.
+            The statuses of the jobs that ended during the call, in the order in which they ended.
 
         Raises:
-            TimeoutError: If they did not end in time; it names those that run or wait. They are given back.
-            JobError: `Validation`, if no service is in use here, or an argument cannot be used.
+            TimeoutError: If the jobs did not end in time; it names those that run or wait. They are given back.
+            JobError: `Validation`, if no service is in use here, or an argument is invalid.
         """
-        __tracebackhide__ = True  # pytest shows what a handler raised next to the test's own line
+        __tracebackhide__ = True  # so that pytest shows the handler's exception next to the test's own line
         service = self._one_of_ours(service)
         limit = checked_timeout(timeout)
         async with connected(self._config) as connection:
@@ -198,7 +222,7 @@ class Harness:
         if service is None:
             if len(self._services) == 1:
                 return self._services[0]
-            many = "several services are in use: say whose handlers run, run_all(jobs)"
+            many = "several services are in use: say whose handlers are to run, run_all(jobs)"
             none = "no service is in use: run jobs inside of `async with harness.using(jobs):`"
             raise JobError.from_validation(many if self._services else none)
         if not any(service is ours for ours in self._services):

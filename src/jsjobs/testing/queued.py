@@ -1,4 +1,4 @@
-"""What stands in the queues, or is to come into them, as the publisher meant it."""
+"""The jobs that wait in the queues, or will come into them, as their publishers described them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.incoming import IncomingJob, read_stored_job
-from jsjobs.jetstream.stored import stored
-from jsjobs.jetstream.subjects import Names
-from jsjobs.jetstream.waiting import delayed_schedules
-from jsjobs.jetstream.wire import JobHeaders, header_block, parse_job_headers, parse_json
+from jsjobs.jetstream.api.messages import stored
+from jsjobs.jetstream.client.connection import Connection
+from jsjobs.jetstream.jobs.message import IncomingJob, read_stored_job
+from jsjobs.jetstream.protocol.headers import JobHeaders, parse_json, read_job_headers
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.tracking.lookup import delayed_schedules
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Duration, Priority
 
@@ -26,40 +26,40 @@ class QueuedJob:
     job_id: str
     type: str
     payload: Any
-    """As JSON values; bytes, where a raw publisher sent what is no JSON."""
+    """The payload as JSON values; bytes, if a raw publisher sent something that is not JSON."""
     priority: Priority
     entity: str | None
     tenant: str | None
     request_id: str | None
     batch_id: str | None
     max_attempts: int | None
-    """None: the publisher left it to the handler's policy."""
+    """Attempts before the job is dead; None: the publisher left that to the handler's policy."""
     duration: Duration | None
-    """None: the publisher left it open: short, unless its `timeout` needs more."""
+    """None: the publisher left it open; the job is short, unless its `timeout` needs more."""
     timeout: float | None
     """Seconds that one attempt may take."""
     expires: datetime | None
-    """When it is no longer started."""
+    """The time after which the job is no longer started."""
     scheduled_for: datetime | None
-    """When a job that was submitted with a delay is due; None: it is in its queue."""
+    """The time when a delayed job is due; None: the job is in its queue."""
 
 
 async def scheduled_jobs(connection: Connection, names: Names) -> list[QueuedJob]:
-    """Every delayed job of a namespace that is not due yet, in the order in which they are."""
+    """Return every delayed job of a namespace that is not due yet, in the order in which they fall due."""
     jobs = []
     async for schedule in delayed_schedules(connection, names):
         entry = schedule.entry(names)
-        headers = parse_job_headers(header_block(schedule.own_headers))
+        headers = read_job_headers(tuple(schedule.own_headers.items()))
         jobs.append(_described(entry.job_id, entry.type, entry.priority, headers, schedule.data, entry.scheduled_for))
     return sorted(jobs, key=lambda job: job.scheduled_for or FAR)
 
 
 async def queued_jobs(connection: Connection, names: Names) -> list[QueuedJob]:
-    """Every job of a namespace that has not ended, in the order submitted."""
+    """Return every job of a namespace that has not ended, in the order submitted."""
     jobs: list[IncomingJob] = []
     for priority in Priority:
         async for message in stored(connection, names.stream(priority)):
-            jobs.append(read_stored_job(names, message))  # noqa: PERF401 - a comprehension hides the reading
+            jobs.append(read_stored_job(names, message))  # noqa: PERF401 - a comprehension would hide the reading
     jobs.sort(key=lambda job: job.carrier.stored_at)
     return [_queued(job) for job in jobs]
 

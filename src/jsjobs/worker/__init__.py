@@ -1,0 +1,1 @@
+"""Workers: take deliveries, run handlers, settle jobs."""

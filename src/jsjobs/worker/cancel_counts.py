@@ -1,4 +1,4 @@
-"""Counting the jobs that were cancelled while they waited: their ends are written by whoever cancelled them."""
+"""Count the jobs that were cancelled while they waited: their ends are written by whoever cancelled them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from jsjobs.jetstream.cancelled import CANCELLED
-from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.ids import checked_id
-from jsjobs.jetstream.state import StateStore
-from jsjobs.jetstream.subjects import Names
+from jsjobs.jetstream.client.connection import Connection
+from jsjobs.jetstream.jobs.cancel_notices import CANCELLED
+from jsjobs.jetstream.jobs.state_store import StateStore
+from jsjobs.jetstream.protocol.job_ids import checked_id
+from jsjobs.jetstream.protocol.names import Names
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Status
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from jsjobs.telemetry.recorder import Telemetry
 
 _QUEUE = "counting"
-"""Each is told to one worker of those that have telemetry."""
+"""The queue group: each notice goes to one of the workers that have telemetry."""
 _AT_ONCE = 100
-"""Entries that are read at once, at most; what comes beyond them is not counted."""
+"""Entries that are read at once, at most; notices beyond that are not counted."""
 
 
 class CancelCounts:
-    """Counts what it is told of, once the job's entry says the same."""
+    """Count cancelled jobs from notices, each confirmed by the job's entry."""
 
     def __init__(self, connection: Connection, names: Names, state: StateStore, telemetry: Telemetry) -> None:
         self._connection = connection
@@ -35,11 +35,11 @@ class CancelCounts:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Begin to listen."""
+        """Start listening."""
         self._subscription = await self._connection.receive(self._every, self._on_message, queue=_QUEUE)
 
     async def stop(self) -> None:
-        """Listen no more, and count what was told by now."""
+        """Stop listening, and count the notices received so far."""
         if self._subscription is not None:
             await self._connection.stop_receiving(self._subscription)
             self._subscription = None
@@ -54,7 +54,7 @@ class CancelCounts:
             task.add_done_callback(self._tasks.discard)
 
     async def _count(self, job_id: str) -> None:
-        with suppress(JobError):  # anybody may say anything here; and a number that is missing harms no job
+        with suppress(JobError):  # anybody may publish here, and a missing count harms no job
             found = await self._state.read(checked_id(job_id))
             entry = None if found is None else found.entry
             if entry is not None and entry.status is Status.CANCELLED:

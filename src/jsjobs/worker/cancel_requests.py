@@ -1,4 +1,4 @@
-"""Hearing that a job is to be cancelled which runs here."""
+"""Receive requests to cancel jobs that run in this worker."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 
-from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.errors import ConnectionLost
-from jsjobs.jetstream.subjects import Names, may_be_answered
+from jsjobs.jetstream.client.connection import Connection
+from jsjobs.jetstream.client.errors import ConnectionLost
+from jsjobs.jetstream.protocol.names import Names, may_be_answered
 from jsjobs.safe_log import get_logger
-from jsjobs.worker.run import JobRun, RunKey
+from jsjobs.worker.job_run import JobRun, RunKey
 
 logger = get_logger("jsjobs.worker")
 
 
 class CancelRequests:
-    """Stops the runs of this worker that others ask to stop; a request for a job of another worker is not answered."""
+    """Stop this worker's runs of jobs that are to be cancelled; leave requests for other workers' jobs unanswered."""
 
     def __init__(self, connection: Connection, names: Names, worker: str, runs: Mapping[RunKey, JobRun]) -> None:
         self._connection = connection
@@ -27,11 +27,11 @@ class CancelRequests:
         self._subscription: int | None = None
 
     async def start(self) -> None:
-        """Begin to listen."""
+        """Start listening."""
         self._subscription = await self._connection.receive(self._every, self._on_request)
 
     async def stop(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         if self._subscription is not None:
             await self._connection.stop_receiving(self._subscription, drain=False)
             self._subscription = None

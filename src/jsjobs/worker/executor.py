@@ -1,4 +1,4 @@
-"""Running a handler: from a claimed job to a verdict. Knows no NATS."""
+"""Run a handler: from a claimed job to a verdict. It does not use NATS."""
 
 from __future__ import annotations
 
@@ -11,27 +11,24 @@ from contextlib import suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from functools import partial
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
-from jsjobs.error_text import text_of
+from jsjobs.handlers.context import JobContext
+from jsjobs.handlers.failure import MOST_NAME, HandlerFailed, describe
+from jsjobs.handlers.registry import Registration
+from jsjobs.handlers.result_check import discard
 from jsjobs.interrupts import is_ctrl_c
 from jsjobs.model.checks import shortened
-from jsjobs.model.clipping import clipped
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import JobStatusResponse
-from jsjobs.model.retry import Retry, RetryState
-from jsjobs.model.snooze import Snooze
+from jsjobs.model.retry import Retry, RetryState, Snooze
 from jsjobs.safe_log import get_logger
-from jsjobs.worker.context import JobContext
-from jsjobs.worker.limits import TimeLimits
 from jsjobs.worker.processes.pool import Processes
-from jsjobs.worker.processes.process import HandlerFailed
-from jsjobs.worker.registry import Registration
-from jsjobs.worker.results import discard
-from jsjobs.worker.verdict import Cancelled, Complete, DeadLetter, Lost, Release, RetryAfter, SnoozeFor, Verdict
+from jsjobs.worker.result import Cancelled, Complete, DeadLetter, Lost, Release, RetryAfter, SnoozeFor, Verdict
+from jsjobs.worker.run_state import Stop
+from jsjobs.worker.timeouts import TimeLimits
 
 if TYPE_CHECKING:
     from jsjobs.telemetry.spans import Attempt
@@ -39,29 +36,18 @@ if TYPE_CHECKING:
 logger = get_logger("jsjobs.worker")
 
 _RNG = random.SystemRandom()
-MOST_NAME = 200
-"""Characters of the name of an exception's type."""
-
-
-class Stop(StrEnum):
-    """Why a running handler is asked to end early."""
-
-    RELEASE = "the worker is stopping"
-    TIMEOUT = "its time is up"
-    CANCEL = "the job was cancelled"
-    LOST = "the lease was lost"
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
-    """Where plain functions run; async ones run in the event loop."""
+class Pools:
+    """The pools that plain functions run in; async ones run in the event loop."""
 
     threads: Executor
     processes: Processes
 
 
 class Handling:
-    """The part of a job's task that may be interrupted: while its handler runs, never while a write is under way."""
+    """The part of a job's task that may be interrupted: the run of its handler, never a write."""
 
     def __init__(
         self,
@@ -70,13 +56,13 @@ class Handling:
         limits: TimeLimits,
         is_torn_down: Callable[[], bool] = lambda: False,
     ) -> None:
-        """An attempt that is about to run.
+        """Prepare an attempt that is about to run.
 
         Args:
-            context: What its handler is told.
+            context: The context that its handler gets.
             grace: Seconds that an interrupted handler gets to end, before what it still does is interrupted too.
-            limits: What tells when its time is up.
-            is_torn_down: Tells whether whatever runs in this event loop is being cancelled.
+            limits: The time limits, which tell when its time is up.
+            is_torn_down: Returns whether everything in this event loop is being cancelled.
         """
         self.context = context
         self._grace = grace
@@ -85,16 +71,16 @@ class Handling:
         self.loop = limits.loop
         self.why = ""
         self.asked: Stop | None = None
-        """Why the handler was asked to end; None if it was not."""
+        """The reason why the handler was asked to end; None if it was not."""
         self.attempt: Attempt | None = None
-        """Who is told when the handler begins; None: nobody."""
+        """The telemetry that is told when the handler begins; None if there is none."""
         self._task: asyncio.Task[Any] | None = None
         self._again: asyncio.TimerHandle | None = None
 
     def stop(self, reason: Stop, why: str = "") -> None:
-        """Ask the handler to end. A lost lease overrules what was asked before; otherwise the first reason stands.
+        """Ask the handler to end. A lost lease overrules an earlier reason; otherwise the first reason stands.
 
-        Asked again it is not interrupted again: what it does to end has its grace time, however many ask.
+        Further calls do not interrupt it again: it has its grace time to end, however often it is asked.
         """
         is_first = self.asked is None
         if is_first or reason is Stop.LOST:
@@ -105,10 +91,10 @@ class Handling:
 
     @property
     def is_torn_down(self) -> bool:
-        """Whether a cancellation that nobody asked for is the whole event loop's, not one by the handler.
+        """Return whether a cancellation that nobody asked for is the whole event loop's, not one by the handler.
 
-        Who was asked to end is given back also in the worker's last moment; where the loop ends, that write fails at
-        once.
+        A job that was asked to end is given back even in the worker's last moment; if the loop ends, that write fails
+        at once.
         """
         return self.asked is None and self._is_torn_down()
 
@@ -123,25 +109,25 @@ class Handling:
         self,
         registration: Registration,
         data: bytes,
-        places: Places,
+        pools: Pools,
         limit: float | None,
         task: asyncio.Task[Any] | None,
     ) -> bytes | None:
-        """The handler's result as JSON; an interruption ends it with `CancelledError`, once the handler has ended.
+        """Run the handler and return its result as JSON; if interrupted, raise `CancelledError` once it has ended.
 
         The payload is read and the result written where the handler runs, and within its time: both run code of the
-        application's own, which must hold up no other job.
+        application, which must not hold up any other job.
         """
         self._task = task
         try:
             if registration.in_process:
                 begun = partial(self._begin, limit)  # waiting for a process takes none of the handler's time
-                run = places.processes.run
+                run = pools.processes.run
                 return await run(registration.function, data, self.context, begun=begun, called=self.called)
             if limit is not None:
                 self._limits.begin(self, limit)
             if not registration.is_async:
-                return await self._in_thread(registration, data, places.threads)
+                return await self._in_thread(registration, data, pools.threads)
             payload = registration.read_payload(data)
             if self.attempt is not None:
                 self.attempt.started()
@@ -158,12 +144,12 @@ class Handling:
             self._limits.begin(self, limit)
 
     def called(self) -> None:
-        """The payload is read, and the handler is called."""
+        """Note that the payload is read and the handler is called."""
         if self.attempt is not None:
             self.attempt.started()
 
     def time_is_up(self) -> None:
-        """The handler has had all the time it may take."""
+        """Stop the handler: it has had all the time it may take."""
         self.stop(Stop.TIMEOUT)
 
     async def _in_thread(self, registration: Registration, data: bytes, threads: Executor) -> bytes | None:
@@ -174,24 +160,24 @@ class Handling:
             try:
                 await asyncio.wait({future})
             except asyncio.CancelledError:
-                # A thread cannot be cancelled: it is told, and waited for, so that its shard is never shared.
+                # A thread cannot be cancelled: its handler is told and waited for, so that its shard is never shared.
                 self.context.cancelled = interrupted = True
         if interrupted:
-            if future.exception() is None:  # looked at: what it ended in no longer matters
+            if future.exception() is None:  # retrieved, though the outcome no longer matters
                 discard(future.result())
             raise asyncio.CancelledError
         value = future.result()
         if value is None or type(value) is bytes:
             return value
-        # A wrapper of an async function, which the thread was not needed for: it goes on as if it had been called here.
+        # It wraps an async function, which needed no thread: it goes on as if it had been called here.
         _take_over(context)
         return registration.write_result(await value)
 
 
 class _Raised(Exception):  # noqa: N818 - reads as what happened
-    """Carries what a handler raised out of its thread, where nobody else can have raised it.
+    """Carry a handler's exception out of its thread, marked as the handler's own.
 
-    No future can hold a StopIteration (Python 3.11): it would never be done, and the handler would seem to run for
+    A future cannot hold a StopIteration (Python 3.11): it would never be done, and the handler would seem to run for
     ever. A KeyboardInterrupt or SystemExit in a task ends the event loop.
     """
 
@@ -201,7 +187,7 @@ class _Raised(Exception):  # noqa: N818 - reads as what happened
 
 
 def _call(registration: Registration, data: bytes, handling: Handling) -> Any:
-    """In a thread: a plain handler's result as JSON, or what it returned to be awaited."""
+    """Call a plain handler, in a thread; return its result as JSON, or the awaitable that it returned."""
     try:
         payload = registration.read_payload(data)
         handling.called()
@@ -224,7 +210,7 @@ async def execute(
     entry: JobStatusResponse,
     read: Callable[[], tuple[Registration, bytes]],
     handling: Handling,
-    places: Places,
+    pools: Pools,
     *,
     limit: float | None,
     policy: Retry,
@@ -234,12 +220,15 @@ async def execute(
 
     Args:
         entry: The job's entry, `processing`.
-        read: Finds the handler and the payload as it came; raises a terminal `JobError` where one of them is missing.
-        handling: Where the run can be interrupted.
-        places: Where plain functions run.
-        limit: Seconds that the handler may take; None: no limit.
-        policy: When to try again, unless the handler brought its own.
-        clock: The time now.
+        read: Returns the handler and the payload as it came; raises a terminal `JobError` if one of them is missing.
+        handling: The part of the run that can be interrupted.
+        pools: The pools that plain functions run in.
+        limit: Seconds that the handler may take; None for no limit.
+        policy: The retry policy, unless the handler has its own.
+        clock: Returns the time now.
+
+    Returns:
+        The verdict, for `Settlement` to apply.
     """
     early = handling.asked
     if early is not None:
@@ -248,7 +237,7 @@ async def execute(
     try:
         registration, data = read()
         policy = registration.retry or policy
-        verdict: Verdict = Complete(await handling.run(registration, data, places, limit, task))
+        verdict: Verdict = Complete(await handling.run(registration, data, pools, limit, task))
     except asyncio.CancelledError:
         if handling.is_torn_down:
             raise
@@ -264,22 +253,22 @@ async def execute(
     if task is not None and task.cancelling():
         await _answer_cancellations(task, handling)
     try:
-        if handling.asked is None or _stands(handling):  # for most jobs one call less
+        if handling.asked is None or _stands(handling):  # saves a call for most jobs
             return verdict
         return _stopped(handling, entry, policy, limit, clock())
     finally:
-        # They hold the exception, whose traceback holds this frame: payloads must not wait for the garbage collector.
+        # They hold the exception, whose traceback holds this frame: payloads must not live until garbage collection.
         del verdict, task
 
 
 def _cancelled_from_within() -> JobError:
-    return JobError.from_processing("the handler was cancelled from within")
+    return JobError.from_processing("the handler was cancelled by its own code")
 
 
 async def _answer_cancellations(task: asyncio.Task[Any], handling: Handling) -> None:
-    """End what was asked for while the handler ran, by us or by itself: it must not end the settlement too."""
+    """Absorb cancellations requested while the handler ran, by us or by itself; they must not end the settlement."""
     with suppress(asyncio.CancelledError):
-        await asyncio.sleep(0)  # one that the handler asked for with its last breath comes here
+        await asyncio.sleep(0)  # one that the handler requested just before its end arrives here
     if handling.is_torn_down:
         raise asyncio.CancelledError
     while task.cancelling():
@@ -287,20 +276,20 @@ async def _answer_cancellations(task: asyncio.Task[Any], handling: Handling) -> 
 
 
 def _is_not_the_handlers(error: BaseException, task: asyncio.Task[Any] | None, handling: Handling) -> bool:
-    """Whether an exception came from elsewhere while the handler ran: Ctrl-C, or the end of the coroutine itself."""
+    """Return whether an exception came from outside the handler: Ctrl-C, or the end of the coroutine itself."""
     if is_ctrl_c(error):
         return True
-    # Who throws a suspended coroutine away is not the task that runs it.
+    # A suspended coroutine is not closed by the task that runs it.
     return isinstance(error, GeneratorExit) and asyncio.current_task(handling.loop) is not task
 
 
 def _stands(handling: Handling) -> bool:
-    """Whether what the handler ended in counts: it does where it ended by itself though the worker is stopping."""
+    """Return whether the handler's outcome counts: it was not asked to end, or only since the worker is stopping."""
     return handling.asked is None or handling.asked is Stop.RELEASE
 
 
 def _failed_in_stopping(entry: JobStatusResponse, error: BaseException) -> Release:
-    text = "job %s (%s): its handler failed in being stopped: %s"
+    text = "job %s (%s): its handler failed while it was being stopped: %s"
     logger.warning(text, entry.job_id, entry.type, describe(error), exc_info=error)
     return Release()
 
@@ -325,8 +314,8 @@ def _failed(entry: JobStatusResponse, error: BaseException, policy: Retry, now: 
     except BaseException as broken:
         if is_ctrl_c(broken):
             raise
-        # A reason or a policy of the application's own.
-        text = f"{describe(error)}; deciding what follows raised {type(broken).__name__}"
+        # The application's own exception or retry policy failed.
+        text = f"{describe(error)}; deciding on a retry raised {type(broken).__name__}"
         error = JobError.from_processing(text, cause=broken)
         verdict = _after(entry, error, Retry(), now)
     logger.log(
@@ -336,7 +325,7 @@ def _failed(entry: JobStatusResponse, error: BaseException, policy: Retry, now: 
         entry.type,
         entry.attempts,
         entry.max_attempts,
-        f"the next in {verdict.delay:.1f} s" if isinstance(verdict, RetryAfter) else "the job is dead",
+        f"the next attempt in {verdict.delay:.1f} s" if isinstance(verdict, RetryAfter) else "the job is dead",
         verdict.error,
         f"\n{error.trace}" if isinstance(error, HandlerFailed) else "",
         exc_info=error if _has_place(error) else None,
@@ -345,7 +334,7 @@ def _failed(entry: JobStatusResponse, error: BaseException, policy: Retry, now: 
 
 
 def _has_place(error: BaseException) -> bool:
-    """Whether a traceback tells more: a JobError that was not raised from another says all that it has to say."""
+    """Return whether a traceback adds anything; it does not for a JobError that was not raised from another error."""
     return not isinstance(error, HandlerFailed) and (not isinstance(error, JobError) or error.__cause__ is not None)
 
 
@@ -367,12 +356,3 @@ def _kind(error: BaseException) -> str:
     if isinstance(error, HandlerFailed):
         return error.error_type
     return str(error.reason) if isinstance(error, JobError) else shortened(type(error).__qualname__, MOST_NAME)
-
-
-def describe(error: BaseException) -> str:
-    """An exception in one text, at most 4 KiB; even one whose own text cannot be had."""
-    text = text_of(error)
-    if isinstance(error, JobError | HandlerFailed):
-        return clipped(text)
-    name = shortened(type(error).__name__, MOST_NAME)
-    return clipped(f"{name}: {text}" if text else name)

@@ -1,4 +1,4 @@
-"""Keeping deliveries alive: proof, at intervals, that a job is still this worker's, or its handler's end."""
+"""Keep deliveries alive: prove at intervals that a job is still this worker's, or end its handler."""
 
 from __future__ import annotations
 
@@ -6,32 +6,14 @@ import asyncio
 import time
 from typing import Protocol
 
-from jsjobs.jetstream.delivery import Delivery
-from jsjobs.jetstream.state import StateStore
+from jsjobs.jetstream.jobs.delivery import Delivery
+from jsjobs.jetstream.jobs.lease_time import LeaseTime
+from jsjobs.jetstream.jobs.state_store import StateStore
 from jsjobs.model.context import RequestContext, enter_context
 from jsjobs.model.errors import JobError
 from jsjobs.safe_log import get_logger
 
 logger = get_logger("jsjobs.worker")
-
-
-class LeaseTime:
-    """How long a delivery is ours: the server's `ack_wait`, which may be changed while workers run."""
-
-    def __init__(self, ack_wait: float) -> None:
-        self.set(ack_wait)
-
-    def set(self, ack_wait: float) -> None:
-        """Take another `ack_wait`: seconds without an answer after which the server delivers again."""
-        self.ack_wait = ack_wait
-        self.margin = min(5.0, max(ack_wait / 6, min(1.5, ack_wait / 3)))
-        """Seconds before the end of `ack_wait` at which a delivery no longer counts as ours: a sixth, at most 5 s.
-
-        A server that was killed and started again delivers up to a second early (measured on nats-server 2.15.1: it
-        keeps times to the second), so a short `ack_wait` has a larger share of margin.
-        """
-        self.lease = ack_wait - self.margin
-        """Seconds in which a delivery is surely ours."""
 
 
 class Kept(Protocol):
@@ -44,16 +26,16 @@ class Kept(Protocol):
     renewing: bool
 
     def needs_renewal(self) -> bool:
-        """Whether it may outlive `ack_wait`."""
+        """Return whether it may outlive `ack_wait`."""
         ...
 
     def lose(self, why: str) -> None:
-        """The lease is gone: end the handler and send nothing more."""
+        """End the handler and send nothing more: the lease is lost."""
         ...
 
 
 class LeaseKeeper:
-    """Renews the leases of runs that may outlive `ack_wait`, every third of it, each after a look at its entry."""
+    """Renew the leases of runs that may outlive `ack_wait`, every third of it, each after reading its entry."""
 
     def __init__(self, state: StateStore, lease_time: LeaseTime) -> None:
         self._state = state
@@ -79,8 +61,8 @@ class LeaseKeeper:
         try:
             found = await self._state.read(run.job_id)
             if not run.needs_renewal() or run.revision != revision:
-                # Its handler ended meanwhile: what the entry says now may be its own settlement, or, after a snooze of
-                # a moment, its own next attempt.
+                # The handler ended meanwhile: the entry may now show its own settlement or, after a short snooze, its
+                # own next attempt.
                 return
             if found is not None and found.revision > revision:
                 run.lose("another worker took the job")
@@ -88,7 +70,7 @@ class LeaseKeeper:
             if found is None or found.revision < revision:
                 return  # a replica that lags behind: no confirmation, and no loss either
             await run.delivery.renew(max(0.1, self._time.lease - run.delivery.age()))
-            # What was confirmed is what was true when the entry was asked for.
+            # The read confirms the lease as of the moment when the entry was requested.
             run.delivery.taken_at = min(run.delivery.taken_at, asked_at)
         except JobError as error:
             logger.warning("job %s: its lease could not be renewed yet: %s", run.job_id, error)

@@ -1,4 +1,4 @@
-"""A worker: takes deliveries from every shard and runs each in a task of its own."""
+"""Run a worker: take deliveries from every shard, and run each in a task of its own."""
 
 from __future__ import annotations
 
@@ -10,32 +10,36 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
-from jsjobs.jetstream.blocked_writes import BlockedWrites
-from jsjobs.jetstream.connection import Connection
-from jsjobs.jetstream.delivery import Delivery, read_delivery
-from jsjobs.jetstream.generations import live_shards
-from jsjobs.jetstream.progress import ProgressSender
-from jsjobs.jetstream.server_clock import ServerClock
-from jsjobs.jetstream.state import StateStore
-from jsjobs.jetstream.subjects import Names, Shard
+from jsjobs.cancellation import Shared
+from jsjobs.handlers.registry import Registry
+from jsjobs.jetstream.api.server_clock import ServerClock
+from jsjobs.jetstream.client.connection import Connection
+from jsjobs.jetstream.jobs.blocked_writes import BlockedWrites
+from jsjobs.jetstream.jobs.delivery import Delivery, read_delivery
+from jsjobs.jetstream.jobs.lease_time import LeaseTime
+from jsjobs.jetstream.jobs.progress import ProgressSender
+from jsjobs.jetstream.jobs.state_store import StateStore
+from jsjobs.jetstream.protocol.names import Names, Shard
+from jsjobs.jetstream.topology.generations import Shards, live_shards
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority, random_token, utc_now
 from jsjobs.safe_log import get_logger
 from jsjobs.settings import MAX_SHARDS, Config
-from jsjobs.worker.bounded import BoundedTaking
+from jsjobs.worker.bounded_subscriptions import BoundedSubscriptions
 from jsjobs.worker.cancel_counts import CancelCounts
 from jsjobs.worker.cancel_requests import CancelRequests
-from jsjobs.worker.executor import Places, Stop
-from jsjobs.worker.lease import LeaseKeeper, LeaseTime
-from jsjobs.worker.limits import TimeLimits
-from jsjobs.worker.place import Place
+from jsjobs.worker.claim import Claims
+from jsjobs.worker.executor import Pools
+from jsjobs.worker.job_run import JobRun, RunKey
+from jsjobs.worker.lease import LeaseKeeper
 from jsjobs.worker.processes.pool import Processes
-from jsjobs.worker.registry import Registry
-from jsjobs.worker.run import JobRun, RunKey
-from jsjobs.worker.settle import Settlement
-from jsjobs.worker.taking import Taking
-from jsjobs.worker.tools import Tools
-from jsjobs.worker.watchdog import Watchdog, compare
+from jsjobs.worker.run_state import State
+from jsjobs.worker.runner import Attempts, JobRunner
+from jsjobs.worker.settlement import Settlement
+from jsjobs.worker.shard_monitor import ShardMonitor, compare
+from jsjobs.worker.slots import Slot
+from jsjobs.worker.subscriptions import Subscriptions
+from jsjobs.worker.timeouts import TimeLimits
 
 if TYPE_CHECKING:
     from jsjobs.telemetry.recorder import Telemetry
@@ -43,12 +47,12 @@ if TYPE_CHECKING:
 logger = get_logger("jsjobs.worker")
 
 MAX_THREADS = len(Priority) * MAX_SHARDS
-"""One for each shard there can be: a plain handler never waits for a thread while its time limit runs."""
+"""One thread for each possible shard: a plain handler never waits for a thread while its time limit runs."""
 _LAST_WORD = 5.0  # seconds that interrupted handlers get to end before the worker stops waiting for them
 
 
 class Worker:
-    """Runs the jobs of one namespace in this process.
+    """Run the jobs of one namespace in this process.
 
     Use it as an async context manager, or call `start` and `stop`; both are safe to call more than once.
     """
@@ -58,9 +62,9 @@ class Worker:
     ) -> None:
         self.name = f"{socket.gethostname()}-{os.getpid()}-{random_token()[:6]}"
         self.settles_with: Callable[..., Settlement] = Settlement
-        """What applies verdicts; tests may set another before the start."""
+        """The class that applies verdicts; tests may set another before the start."""
         self.beside: list[Callable[[], Coroutine[Any, Any, None]]] = []
-        """What is begun with the work and ends, or is cancelled, by itself: no job waits for it."""
+        """Background work that starts with the worker, and ends by itself or is cancelled; no job waits for it."""
         self._aside: list[asyncio.Task[None]] = []
         self._connection = connection
         self._config = config
@@ -72,14 +76,17 @@ class Worker:
         self._state = StateStore(connection, self._names, blocked=blocked, is_torn_down=self._is_torn_down)
         self._runs: dict[RunKey, JobRun] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._tools: Tools | None = None
+        self._pools: Pools | None = None
+        self._limits: TimeLimits | None = None
+        self._runner: JobRunner | None = None
         self._keeper: LeaseKeeper | None = None
         self._cancels = CancelRequests(connection, self._names, self.name, self._runs)
         counts = None if telemetry is None else CancelCounts(connection, self._names, self._state, telemetry)
         self._cancel_counts = counts
+        self._starting: Shared | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._taking = self._how_to_take()
-        self._watchdog = Watchdog(connection, self._names, config, self._taking, self.limits_are)
+        self._shard_monitor = ShardMonitor(connection, self._names, config, self._taking, self.limits_are)
         self._server_clock = ServerClock(connection, self._names)
         self._ending: asyncio.Task[None] | None = None
         self._stopping = False
@@ -87,85 +94,104 @@ class Worker:
     # -- life
 
     async def start(self) -> None:
-        """Subscribe to every shard and begin to work.
+        """Subscribe to every shard and start working.
 
         Raises:
             JobError: `Validation`, if a handler cannot run in a process; `RunnerUnavailable`, if the service is not
-                connected; `WrongLoop`, if it is in another event loop. Streams that do not exist yet are no error, nor
-                is a server that does not answer now: the worker says so once and begins when it can.
+                connected; `WrongLoop`, if it is in another event loop. Missing streams are no error, nor is a server
+                that does not answer now: the worker logs it once and starts when it can.
         """
-        if self._keeping is not None:
+        if self._keeping is not None and not (self._starting and self._starting.is_usable()):
             return
         self._connection.home.check()
+        if self._starting is None or not self._starting.is_usable():
+            self._starting = Shared(self._start())
+        await self._starting.result()
+
+    async def _start(self) -> None:
         functions = self._registry.for_processes()
-        shards: dict[Shard, dict[str, Any]] | None = None
+        shards: Shards | None = None
         try:
             shards = await live_shards(self._connection, self._names)
             compare(shards, self._config)
         except JobError as error:
             if not error.is_transient:
                 raise
-            # The watchdog looks again: of a cluster without a majority, or a server that still starts.
+            # The shard monitor tries again: a cluster may have no majority, or a server may still be starting.
         if self._telemetry is not None:
             self._telemetry.expect(self._registry.types)
-        threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="jsjobs-handler")
-        self._tools = Tools(
-            worker=self.name,
-            names=self._names,
-            state=self._state,
-            settlement=self.settles_with(
-                self._connection,
-                self._names,
-                self._state,
-                result_ttl=self._config.result_ttl,
-                lease_time=self._time,
-                clock=utc_now,
-                is_torn_down=self._is_torn_down,
-                telemetry=self._telemetry,
-            ),
-            registry=self._registry,
-            places=Places(threads, Processes(self._config.processes, functions)),
-            limits=TimeLimits(),
-            progress=ProgressSender(self._connection, self._names),
-            retry=self._config.retry,
-            max_attempts=self._config.max_attempts,
-            lease_time=self._time,
-            grace=self._config.grace,
-            clock=utc_now,
-            server_now=self._server_clock.now,
-            is_torn_down=self._is_torn_down,
-            telemetry=self._telemetry,
+        self._pools = Pools(
+            ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="jsjobs-handler"),
+            Processes(self._config.processes, functions),
         )
+        self._limits = TimeLimits()
+        self._runner = self._make_runner(self._pools, self._limits)
         self._keeper = LeaseKeeper(self._state, self._time)
         self._keeping = asyncio.ensure_future(self._keep())
-        self._connection.on_reconnect.append(self._watchdog.look_soon)
+        self._connection.on_reconnect.append(self._shard_monitor.look_soon)
         try:
             await self._cancels.start()
             if self._cancel_counts is not None:
                 await self._cancel_counts.start()
-            await self._watchdog.start(shards)
+            await self._shard_monitor.start(shards)
             self._aside = [asyncio.create_task(work()) for work in self.beside]
         except BaseException:
             await self.stop(0)  # cancelled on the way: nobody would stop a worker that never started
             raise
 
+    def _make_runner(self, pools: Pools, limits: TimeLimits) -> JobRunner:
+        settlement = self.settles_with(
+            self._connection,
+            self._names,
+            self._state,
+            result_ttl=self._config.result_ttl,
+            lease_time=self._time,
+            clock=utc_now,
+            is_torn_down=self._is_torn_down,
+            telemetry=self._telemetry,
+        )
+        claims = Claims(
+            worker=self.name,
+            state=self._state,
+            settlement=settlement,
+            lease_time=self._time,
+            clock=utc_now,
+            server_now=self._server_clock.now,
+            telemetry=self._telemetry,
+        )
+        attempts = Attempts(
+            registry=self._registry,
+            pools=pools,
+            limits=limits,
+            lease_time=self._time,
+            retry=self._config.retry,
+            max_attempts=self._config.max_attempts,
+            grace=self._config.grace,
+            progress=ProgressSender(self._connection, self._names),
+            settlement=settlement,
+            clock=utc_now,
+            is_torn_down=self._is_torn_down,
+            telemetry=self._telemetry,
+        )
+        return JobRunner(self._names, self._registry, claims, attempts)
+
     async def stop(self, grace: float | None = None) -> None:
         """Take no more jobs, let running ones end, then give the rest back.
 
         Args:
-            grace: Seconds for running handlers to end by themselves; None: the setting.
+            grace: Seconds for running handlers to end by themselves; None for the configured number.
         """
-        if self._keeping is None or self._tools is None:
+        if self._keeping is None or self._pools is None or self._limits is None:
             return
         self._connection.home.check()
         if self._ending is None:
-            self._ending = asyncio.ensure_future(self._end(self._tools, self._keeping, grace))
+            self._ending = asyncio.ensure_future(self._end(self._pools, self._limits, self._keeping, grace))
         await asyncio.shield(self._ending)
 
-    async def _end(self, tools: Tools, keeping: asyncio.Task[None], grace: float | None) -> None:
+    async def _end(self, pools: Pools, limits: TimeLimits, keeping: asyncio.Task[None], grace: float | None) -> None:
         self._stopping = True
-        self._connection.on_reconnect.remove(self._watchdog.look_soon)
-        await self._watchdog.stop()
+        self._connection.on_reconnect.remove(self._shard_monitor.look_soon)
+        await self._shard_monitor.stop()
         for task in self._aside:
             task.cancel()
         await self._taking.close()
@@ -173,25 +199,25 @@ class Worker:
             run.wind_down()
         await self._wait_for_runs(self._config.grace if grace is None else grace)
         for run in list(self._runs.values()):
-            run.stop(Stop.RELEASE)
+            run.release()
         await self._wait_for_runs(_LAST_WORD)
         if self._tasks:
-            logger.warning("%d jobs do not end; they come back after ack_wait", len(self._tasks))
+            logger.warning("%d jobs did not stop; they are delivered again after ack_wait", len(self._tasks))
         keeping.cancel()
         for task in self._tasks:
             task.cancel()
         await self._cancels.stop()
         if self._cancel_counts is not None:
             await self._cancel_counts.stop()
-        tools.limits.close()
-        await tools.places.processes.close()
-        tools.places.threads.shutdown(wait=False, cancel_futures=True)
+        limits.close()
+        await pools.processes.close()
+        pools.threads.shutdown(wait=False, cancel_futures=True)
         await self._flush()
 
     def stop_now(self) -> None:
-        """Cut the grace time short: whatever still runs is interrupted and given back."""
+        """Cut the grace time short: interrupt and give back whatever still runs."""
         for run in list(self._runs.values()):
-            run.stop(Stop.RELEASE)
+            run.release()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -202,43 +228,43 @@ class Worker:
 
     @property
     def ready(self) -> bool:
-        """Whether jobs of every shard reach this worker."""
+        """Return whether jobs of every shard reach this worker."""
         return not self.why_not_ready
 
     @property
     def why_not_ready(self) -> str:
-        """Why jobs of some shard do not reach this worker, or cannot begin or end, in words; empty while they do.
+        """Return why jobs of some shard do not reach this worker, or cannot begin or end; empty while they do.
 
-        Any thread may ask.
+        Any thread may read it.
         """
         if self._stopping:
             return "the worker is stopping"
         if self._keeping is not None and not self._connection.is_connected:
             return "there is no connection to NATS"
-        return self._watchdog.why_not_ready or self._state.blocked.why
+        return self._shard_monitor.why_not_ready or self._state.blocked.why
 
     @property
     def running(self) -> int:
-        """Jobs in this worker's hands."""
+        """Return how many jobs this worker has in hand."""
         return len(self._runs)
 
     # -- deliveries
 
     def limits_are(self, ack_wait: float, max_deliver: int) -> None:
-        """The server's own settings are what counts, whatever this process was told."""
+        """Use the server's own settings, whatever this process was given."""
         self._time.set(ack_wait)
-        if isinstance(self._taking, BoundedTaking):
+        if isinstance(self._taking, BoundedSubscriptions):
             self._taking.deliveries_are(max_deliver)
 
     @property
     def taken(self) -> set[Shard]:
-        """The shards that are worked."""
+        """Return the shards that this worker works."""
         return self._taking.taken
 
-    def _how_to_take(self) -> Taking | BoundedTaking:
+    def _how_to_take(self) -> Subscriptions | BoundedSubscriptions:
         if self._config.concurrency is None:
-            return Taking(self._connection, self._names, self._on_delivery)
-        return BoundedTaking(
+            return Subscriptions(self._connection, self._names, self._on_delivery)
+        return BoundedSubscriptions(
             self._connection,
             self._names,
             self._config.concurrency,
@@ -251,32 +277,33 @@ class Worker:
         if delivery := read_delivery(self._connection, subject, reply, header, data):
             self._begin(delivery)
 
-    def _begin(self, delivery: Delivery, place: Place | None = None) -> None:
-        assert self._tools is not None
-        run = JobRun(self._tools, delivery, self._runs, place)
-        if (goes_on := run.goes_on_elsewhere()) or self._stopping:
-            if not goes_on:
+    def _begin(self, delivery: Delivery, slot: Slot | None = None) -> None:
+        assert self._runner is not None
+        run = self._runner.take(delivery, slot, self._runs)
+        if run is None or self._stopping:
+            if run is not None:
                 delivery.nak()
-            if place is not None:
-                place.leave()
+            if slot is not None:
+                slot.leave()
             return
         self._runs[run.key] = run
-        self._run(run)
+        self._run(self._runner, run)
 
-    def _run(self, run: JobRun) -> None:
-        task = run.begin()
+    def _run(self, runner: JobRunner, run: JobRun) -> None:
+        task = runner.loop.create_task(runner.run(run), name=run.job_id)
         self._tasks.add(task)
-        task.add_done_callback(partial(self._on_end, run))
+        task.add_done_callback(partial(self._on_end, runner, run))
 
-    def _on_end(self, run: JobRun, task: asyncio.Task[None]) -> None:
+    def _on_end(self, runner: JobRunner, run: JobRun, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if run.is_snoozed:
-            self._run(run)
+        if run.state is State.SNOOZED:
+            run.to(State.CLAIMING)
+            self._run(runner, run)
             return
         if self._runs.get(run.key) is run:
             del self._runs[run.key]
-        if run.place is not None:
-            run.place.leave()
+        if run.slot is not None:
+            run.slot.leave()
 
     # -- helpers
 
@@ -289,7 +316,7 @@ class Worker:
                 keeper.look(run)
 
     def _is_torn_down(self) -> bool:
-        # Nobody but us, or who ends the whole loop, cancels this one.
+        # Only we, or the end of the whole event loop, cancel this task.
         return self._keeping is None or self._keeping.done() or self._keeping.cancelling() > 0
 
     async def _wait_for_runs(self, seconds: float) -> None:

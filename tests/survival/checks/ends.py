@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from jsjobs.worker.decision import WORKER_LOST
+from jsjobs.worker.claim_decision import WORKER_LOST
 from survival.checks.violation import Violation
 from survival.history import TERMINAL, History, Version
 from survival.servers import KEPT_VERSIONS

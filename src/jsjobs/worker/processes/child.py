@@ -1,4 +1,4 @@
-"""The process's own side: runs one handler at a time, in its main thread, until its worker is gone."""
+"""The process's own side: run one handler at a time, in the main thread, until its worker is gone."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ from inspect import isawaitable
 from typing import Any, NoReturn
 
 from jsjobs.error_text import in_bounds, text_of
+from jsjobs.handlers.context import JobContext
+from jsjobs.handlers.failure import MOST_NAME, describe
+from jsjobs.handlers.importable import MAX_BODY, load
+from jsjobs.handlers.registry import Registration, read_handler
+from jsjobs.handlers.result_check import discard
 from jsjobs.model.checks import shortened
-from jsjobs.model.clipping import clipped
 from jsjobs.model.context import RequestContext, enter_context
-from jsjobs.model.errors import JobError
+from jsjobs.model.errors import JobError, clipped
 from jsjobs.model.job import Priority
-from jsjobs.model.snooze import Snooze
+from jsjobs.model.retry import Snooze
 from jsjobs.model.trace import Trace
-from jsjobs.worker.context import JobContext
-from jsjobs.worker.executor import MOST_NAME, describe
 from jsjobs.worker.processes import frames
-from jsjobs.worker.processes.loading import load
-from jsjobs.worker.registry import Registration, read_handler
-from jsjobs.worker.results import discard
 
 _INTERVAL = 0.05
-"""Seconds between two progress frames, at least: a chatty handler's reports are joined, the latest counts."""
+"""Seconds between two progress frames, at least: frequent reports are joined, and the latest counts."""
 _LEAVING = 1.0
-"""Seconds that an idle process has to end after its worker has closed the channel."""
+"""Seconds that an idle process gets to end after its worker has closed the channel."""
 _TRACE_CHARACTERS = 16_000
 
 
 def main() -> None:
     """Serve the worker at the other end of two sockets, channel and lifeline, whose numbers are the arguments."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is to end is the worker's to say
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker decides what is to end
     channel, lifeline = (int(number) for number in sys.argv[1:])
     for number in (channel, lifeline):
         os.set_inheritable(number, False)
     sys.argv[1:] = []
-    # Nothing is ever sent on it. When the worker is gone the kernel ends this process and what its handlers started,
-    # also native code that never lets another thread look at the channel (on Linux; elsewhere the signal is ignored).
+    # Nothing is ever sent on the lifeline. When the worker is gone, the kernel ends this process and what its handlers
+    # started, even native code that never lets another thread read the channel (on Linux; elsewhere the signal is
+    # ignored).
     fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
     fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
     try:
@@ -70,14 +70,14 @@ class Child:
         self._in_handler = False
 
     def serve(self) -> None:
-        """Run what comes until the channel is closed."""
+        """Run the jobs that come, until the channel is closed."""
         signal.signal(signal.SIGTERM, self._terminate)
         threading.Thread(target=self._listen, name="jsjobs-channel", daemon=True).start()
         while (task := self._tasks.get()) is not None:
             copy_context().run(self._run, *task)
 
     def send(self, data: bytes) -> None:
-        """Send a frame; from any thread."""
+        """Send a frame; any thread may call it."""
         with self._sending:
             self._channel.sendall(data)
 
@@ -101,7 +101,7 @@ class Child:
         if not self._is_busy:
             self._tasks.put(None)
             time.sleep(_LEAVING)
-        # The worker is gone, so its job is another's soon. What the handler started goes too: they are one group.
+        # The worker is gone, so another one gets its job soon. What the handler started ends too: they are one group.
         os.killpg(0, signal.SIGKILL)
 
     def _receive(self) -> frames.Frame:
@@ -148,7 +148,7 @@ class Child:
 
     def _handle(self, registration: Registration, head: dict[str, Any], payload: bytes, reports: Reports) -> bytes:
         told = head["context"]
-        context = JobContext(**{**told, "priority": Priority(told["priority"])}, _report=reports.report)
+        context = JobContext(**{**told, "priority": Priority(told["priority"])}, reporter=reports.report)
         request = head["request"]
         enter_context(RequestContext(**{**request, "trace": Trace(*request["trace"])}))
         self._in_handler = True
@@ -157,7 +157,7 @@ class Child:
         arguments = (value, context) if registration.takes_context else (value,)
         result = registration.write_result(_finished(registration.call(*arguments), registration.type))
         self._in_handler = False
-        if result is not None and len(result) > frames.MAX_BODY:
+        if result is not None and len(result) > MAX_BODY:
             raise JobError.from_validation(
                 f"the result of {len(result)} bytes cannot be kept: no server takes a message of that size"
             )
@@ -197,7 +197,7 @@ def _text(value: object) -> str | None:
 
 
 def _leave(asked: SystemExit) -> NoReturn:
-    """End as the handler asked, at once: a thread that it left behind must not keep the process, and its job, alive."""
+    """Exit at once, as the handler asked: a thread that it left must not keep the process, and its job, alive."""
     if not isinstance(asked.code, int | None):
         print(text_of(asked), file=sys.stderr)  # noqa: T201 - as Python does it
     _flush()
@@ -211,7 +211,7 @@ def _flush() -> None:
 
 
 class Reports:
-    """Joins the reports of one attempt to at most 20 a second; the handler never waits for the channel."""
+    """Join the reports of one attempt to at most 20 a second; the handler never waits for the channel."""
 
     def __init__(self, child: Child) -> None:
         self._child = child
@@ -222,7 +222,7 @@ class Reports:
         self._thread: threading.Thread | None = None
 
     def report(self, pct: float, message: str | None) -> None:
-        """Report, from any thread of the handler."""
+        """Report progress; any thread of the handler may call it."""
         self._latest.append((pct, None if message is None else clipped(str(message))))
         if self._thread is None:
             self._thread = threading.Thread(target=self._pass_on, name="jsjobs-progress", daemon=True)
@@ -245,7 +245,7 @@ class Reports:
                 self._child.send(frames.frame(frames.PROGRESS, pct=pct, message=message))
 
     def close(self) -> None:
-        """The attempt has ended: what waits is sent before its end is."""
+        """Send the waiting report, if any, and no more: the attempt has ended, and its end is sent after this."""
         with suppress(OSError):
             self._send()
         with self._sending:

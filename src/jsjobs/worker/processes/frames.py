@@ -1,4 +1,4 @@
-"""What a worker and its processes say to each other: frames of a JSON head and a body of bytes."""
+"""The protocol between a worker and its processes: frames of a JSON head and a body of bytes."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import json
 import struct
 from typing import Any
 
+from jsjobs.handlers.importable import MAX_BODY
+
 LENGTHS = struct.Struct(">IQ")
-"""Before each frame: the bytes of its head, and of its body."""
+"""The prefix of each frame: the length of its head and of its body, in bytes."""
 
 MAX_HEAD = 2**20
-MAX_BODY = 2**26
-"""Bytes. No nats-server takes a message of more than 64 MiB, so no payload and no result that can be kept is larger."""
+"""Bytes of a head, at most."""
 
 FUNCTION = "function"
-"""To the process: what handles a type; comes before the type's first job."""
+"""To the process: the handler of a type; comes before the type's first job."""
 RUN = "run"
 """To the process: one attempt."""
 BEGUN = "begun"
@@ -30,30 +31,30 @@ Frame = tuple[dict[str, Any], bytes]
 
 
 def frame(kind: str, body: bytes = b"", **head: Any) -> bytes:
-    """A frame as it is sent."""
+    """Build a frame as it is sent."""
     raw = json.dumps({"kind": kind, **head}).encode()
     return LENGTHS.pack(len(raw), len(body)) + raw + body
 
 
 def lengths(raw: bytes) -> tuple[int, int]:
-    """How long the head and the body are that follow.
+    """Return the lengths of the head and the body that follow.
 
     Raises:
-        ValueError: If they are longer than they can be: a handler wrote into what is not its own.
+        ValueError: If they are longer than possible: a handler wrote into the channel, which is not its own.
     """
     head, body = LENGTHS.unpack(raw)
     if head > MAX_HEAD or body > MAX_BODY:
-        raise ValueError("no frame is that long")
+        raise ValueError("a frame cannot be that long")
     return head, body
 
 
 def parse_head(raw: bytes) -> dict[str, Any]:
-    """A frame's head.
+    """Parse a frame's head.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is not one.
     """
     head = json.loads(raw)
     if not isinstance(head, dict) or "kind" not in head:
-        raise ValueError("no head of a frame")
+        raise ValueError("not the head of a frame")
     return head

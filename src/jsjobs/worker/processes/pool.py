@@ -1,4 +1,10 @@
-"""The processes of a worker: started when they are needed, kept for the next job, replaced when they die."""
+"""The processes of a worker: started when they are needed, kept for the next job, replaced when they die.
+
+jsjobs has its own pool because a process must be able to die at any moment without harm to the others.
+`ProcessPoolExecutor` breaks as a whole, and the processes of pebble (5.2.3, tried) share two pipes and their locks. A
+process that is killed while it sends its result leaves the lock locked; all others stand still for a minute, then die
+too. Here each process has a socket of its own; nothing is shared and nothing is polled.
+"""
 
 from __future__ import annotations
 
@@ -8,29 +14,29 @@ from contextlib import suppress
 from dataclasses import fields
 from typing import Any
 
+from jsjobs.handlers.context import JobContext
+from jsjobs.handlers.importable import check_not_importing, pickled
 from jsjobs.model.context import current_context
 from jsjobs.model.errors import JobError
-from jsjobs.worker.context import JobContext
-from jsjobs.worker.processes.loading import check_not_importing, pickled
 from jsjobs.worker.processes.process import Process, ProcessDied
 
-_OURS = {"cancelled", "_report"}
-"""What of a context stays here: a process has its own."""
+_OURS = {"cancelled", "reporter"}
+"""Fields of a context that are not sent: a process has its own."""
 _Function = Callable[..., Any]
 
 
 class Processes:
-    """Runs handlers in processes, one at a time in each."""
+    """Run handlers in processes, one at a time in each."""
 
     def __init__(self, limit: int, functions: Mapping[str, bytes] | None = None) -> None:
-        """No process yet.
+        """Start without any process.
 
         Args:
-            limit: How many there may be at once.
-            functions: Handlers that are pickled already, by type; another is at its first job, once for all processes.
+            limit: How many processes there may be at once.
+            functions: Handlers that are pickled already, by type; others are pickled once, at their first job.
 
         Raises:
-            JobError: `Validation`, in a process that is just importing the script of its worker.
+            JobError: `Validation`, in a process that is importing its worker's script at the moment.
         """
         check_not_importing()
         self._functions = dict(functions or {})
@@ -52,17 +58,17 @@ class Processes:
 
         Args:
             function: The handler.
-            payload: JSON, not looked at here.
-            context: What the handler is told; takes its progress.
+            payload: The payload as JSON, which is not read here.
+            context: The context of the handler, whose reporter takes its progress.
             begun: Called when the handler's time begins, after the wait for a process and its start.
-            called: Called when the payload is read, and the handler called.
+            called: Called when the payload is read and the handler is called.
 
         Returns:
-            The result as JSON; None where there is none.
+            The result as JSON; None if there is none.
 
         Raises:
-            HandlerFailed: If the handler raised something.
-            Snooze: If the handler raised that.
+            HandlerFailed: If the handler raised another exception.
+            Snooze: If the handler raised it.
             JobError: If the handler raised one, or its process died, which costs only this attempt.
         """
         known = {field.name: getattr(context, field.name) for field in fields(context) if field.name not in _OURS}
@@ -81,19 +87,19 @@ class Processes:
                         told,
                         begun=begun,
                         called=called,
-                        report=context._report,  # noqa: SLF001 - the same as the handler's own reports
+                        report=context.reporter,
                     )
                 except ProcessDied as death:
                     if is_new or death.begun:
                         raise
-                    # It had died while it was idle, and this is how it shows: the job never began there, and begins
-                    # nowhere else if it is interrupted meanwhile.
+                    # The process had died while idle, which shows only now. The job never began there, and begins in no
+                    # other process if it is interrupted meanwhile.
                     await process.end()
                 finally:
                     if process.is_idle and process.is_alive and not self._is_closed:
                         self._idle.append(process)
                     else:
-                        with suppress(asyncio.CancelledError):  # what the handler came to stands
+                        with suppress(asyncio.CancelledError):  # the handler's outcome stands
                             await process.end()
 
     async def _take(self) -> tuple[Process, bool]:
@@ -118,6 +124,6 @@ class Processes:
             self._idle.remove(process)
 
     async def close(self) -> None:
-        """End all processes, idle ones in good order."""
+        """End all processes; let idle ones exit by themselves."""
         self._is_closed = True
         await asyncio.gather(*(process.leave() for process in self._all))

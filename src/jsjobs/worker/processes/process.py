@@ -1,4 +1,4 @@
-"""One process as its worker sees it: starting it, talking to it, ending it."""
+"""One process as its worker sees it: start it, talk to it, end it."""
 
 from __future__ import annotations
 
@@ -13,39 +13,28 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from typing import Any
 
+from jsjobs.handlers.failure import HandlerFailed
+from jsjobs.handlers.importable import main_module, search_path
 from jsjobs.model.errors import JobError, Reason
-from jsjobs.model.snooze import Snooze
+from jsjobs.model.retry import Snooze
 from jsjobs.safe_log import get_logger
 from jsjobs.worker.processes import frames
-from jsjobs.worker.processes.loading import main_module, search_path
 
 logger = get_logger("jsjobs.worker")
 
 _CODE = (
     "import sys; sys.path[:] = sys.argv[3:]; sys.argv[3:] = [];from jsjobs.worker.processes.child import main; main()"
 )
-_KILL_AFTER = 0.05
-"""Seconds from the request to end to the end by force: whoever cancels a job waits for it."""
+KILL_AFTER = 0.05
+"""Seconds from the request to end until the process is killed; whoever cancels a job waits for this."""
 _LAST_WORDS = 1.0
-"""Seconds between the end of a process and that of its channel, at most, whichever comes first."""
-_LOADING = 120.0
-"""Seconds that a process has to start and to import the handler: a module that hangs must not hold its job for ever."""
+"""Seconds between the end of a process and the end of its channel, at most, whichever comes first."""
+LOADING = 120.0
+"""Seconds that a process gets to start and import the handler: a module that hangs must not hold its job for ever."""
 _CHUNK = 2**20
 
 
-class HandlerFailed(Exception):  # noqa: N818 - reads as what happened
-    """A handler in a process raised something; the exception itself stayed there."""
-
-    def __init__(self, text: str, error_type: str, trace: str) -> None:
-        super().__init__(text)
-        self.text = text
-        self.error_type = error_type
-        """The exception's type."""
-        self.trace = trace
-        """The traceback in the process."""
-
-
-class ProcessDied(JobError):  # noqa: N818 - likewise
+class ProcessDied(JobError):  # noqa: N818 - reads as what happened
     """The process ended before the handler did."""
 
     def __init__(self, message: str, *, begun: bool, cause: Exception) -> None:
@@ -55,17 +44,17 @@ class ProcessDied(JobError):  # noqa: N818 - likewise
 
 
 class Process:
-    """A process of this worker, made from nothing: no fork of a program with threads, locks and connections.
+    """A process of this worker. It starts fresh: it is no fork of a program with threads, locks and connections.
 
-    It gets a session of its own: Ctrl-C in the terminal reaches the worker alone, and whatever a handler starts ends
-    with its process. A thread of ours starts it and waits for its end, so the event loop does neither.
+    It gets a session of its own: Ctrl-C in the terminal reaches only the worker, and whatever a handler starts ends
+    with its process. A thread of ours starts the process and waits for its end, so the event loop does neither.
     """
 
     def __init__(self, on_exit: Callable[[Process], None]) -> None:
-        """A process that was not started yet.
+        """Prepare a process without starting it.
 
         Args:
-            on_exit: Called in the event loop once it has ended, however it did.
+            on_exit: Called in the event loop once the process has ended, in whatever way.
         """
         self.is_idle = True
         self._on_exit = on_exit
@@ -76,7 +65,7 @@ class Process:
         self._known: set[str] = set()
 
     async def start(self) -> None:
-        """Open the channel and have the process started; what is sent meanwhile waits in the channel."""
+        """Open the channel and start the process; frames sent meanwhile wait in the channel."""
         with ExitStack() as opened:
             ours, theirs = map(opened.enter_context, socket.socketpair())
             self._lifeline, lifeline = map(opened.enter_context, socket.socketpair())
@@ -86,7 +75,7 @@ class Process:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it has not ended, as far as is known."""
+        """Return whether it has not ended, as far as is known."""
         return not self._exit.done()
 
     # -- the thread that starts it and waits for its end
@@ -150,20 +139,23 @@ class Process:
         called: Callable[[], None],
         report: Callable[[float, str | None], None],
     ) -> bytes | None:
-        """Run a handler; if this does not return or raise `JobError` or `HandlerFailed`, end the process.
+        """Run a handler; the caller must end the process unless `is_idle` is set afterwards.
 
         Args:
-            job_type: The job's.
-            function: The pickled handler, for a process that has not had it yet.
-            payload: The job's, as it came.
-            told: What its handler is told, and the request context.
+            job_type: The job's type.
+            function: The pickled handler, for a process that does not have it yet.
+            payload: The job's payload, as it came.
+            told: The job's context and the request context.
             begun: Called when the handler's time begins.
-            called: Called when the payload is read, and the handler called.
-            report: Takes progress.
+            called: Called when the payload is read and the handler is called.
+            report: Takes progress reports.
+
+        Returns:
+            The result as JSON; None if there is none.
 
         Raises:
-            HandlerFailed: If the handler raised something.
-            Snooze: If the handler raised that.
+            HandlerFailed: If the handler raised another exception.
+            Snooze: If the handler raised it.
             JobError: If the handler raised one, or the process died or cannot load the handler.
         """
         has_begun = False
@@ -173,7 +165,7 @@ class Process:
         self.is_idle = False
         self._writer.write(frames.frame(frames.RUN, payload, type=job_type, **told))
         try:
-            async with asyncio.timeout(_LOADING) as loading:
+            async with asyncio.timeout(LOADING) as loading:
                 while True:
                     head, body = await self._receive()
                     match head["kind"]:
@@ -192,7 +184,7 @@ class Process:
                             self.is_idle = True
                             raise _raised(head)
         except TimeoutError as error:
-            text = f"the handler of {job_type} was not loaded by a new process within {_LOADING:g} s"
+            text = f"the handler of {job_type} was not loaded by a new process within {LOADING:g} s"
             raise JobError.from_timeout(text, cause=error) from None
         except (asyncio.IncompleteReadError, OSError, ValueError, KeyError) as error:
             raise ProcessDied(await self._how_it_died(), begun=has_begun, cause=error) from None
@@ -217,15 +209,15 @@ class Process:
     # -- ending
 
     async def end(self) -> None:
-        """Terminate it, kill it soon after; it has ended when this returns or raises.
+        """Terminate the process, and kill it soon after; it has ended when this returns or raises.
 
         Raises:
-            CancelledError: If this was interrupted, once the process has ended all the same.
+            CancelledError: If this was interrupted; the process has ended even then.
         """
         interrupted = False
         if self.is_alive:
             self._signal(signal.SIGTERM)
-        timer = self._loop.call_later(_KILL_AFTER, self._signal, signal.SIGKILL)
+        timer = self._loop.call_later(KILL_AFTER, self._signal, signal.SIGKILL)
         while self.is_alive:
             try:
                 await asyncio.wait({self._exit})
@@ -237,7 +229,7 @@ class Process:
             raise asyncio.CancelledError
 
     async def leave(self) -> None:
-        """Let it end in good order if it is idle."""
+        """End the process; let it exit by itself if it is idle."""
         if self.is_idle:
             self._writer.close()
             await asyncio.wait({self._exit}, timeout=_LAST_WORDS / 2)

@@ -1,0 +1,1 @@
+"""`jsjobs demo`: a story told on real files and real servers."""

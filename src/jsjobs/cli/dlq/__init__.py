@@ -1,0 +1,1 @@
+"""`jsjobs dlq`: list, edit, replay and delete dead letters."""

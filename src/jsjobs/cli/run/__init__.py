@@ -1,0 +1,1 @@
+"""Commands that run until stopped: worker, router, rpc, and the processes of a worker."""

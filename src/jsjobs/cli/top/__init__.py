@@ -1,0 +1,1 @@
+"""`jsjobs top`: a live view of a namespace."""

@@ -1,0 +1,1 @@
+"""The checks of `jsjobs doctor`, by what they look at."""

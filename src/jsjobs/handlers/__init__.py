@@ -1,0 +1,1 @@
+"""Registered handlers: their types, signatures and contexts."""

@@ -1,0 +1,1 @@
+"""NATS micro services: answering requests."""

@@ -1,0 +1,1 @@
+"""Reading a whole namespace: what waits, what runs."""

@@ -1,0 +1,1 @@
+"""Following jobs: their status, end, progress and batches."""

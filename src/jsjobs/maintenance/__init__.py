@@ -1,0 +1,1 @@
+"""What routers do: store dead letters, sweep, restore consumers, clean up schedules."""

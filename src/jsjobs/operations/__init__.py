@@ -1,0 +1,1 @@
+"""What a caller asks for: submit, validate, cancel, reschedule, schedule, see the queues."""

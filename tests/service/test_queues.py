@@ -1,0 +1,94 @@
+"""`jobs.queues`: what waits, runs and is paused, by priority and shard."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from facts import eventually
+from jsjobs import JobService
+
+
+async def test_queues_are_listed_with_their_shards(jobs: JobService) -> None:
+    for entity in "abcdef":
+        await jobs.submit("t", 1, priority="high", entity=entity)
+    queues = await jobs.queues.list()
+    assert [(queue.priority, len(queue.shards)) for queue in queues] == [
+        ("critical", 4),
+        ("high", 3),
+        ("normal", 2),
+        ("low", 1),
+    ]
+    critical, high, *_ = queues
+    assert (high.waiting, high.running, high.retrying, high.redelivered, high.unfinished) == (6, 0, 0, 0, 6)
+    assert high.waiting == sum(shard.waiting for shard in high.shards)
+    ages = [shard.oldest_waiting_seconds for shard in high.shards if shard.waiting]
+    assert high.oldest_waiting_seconds == pytest.approx(max(age for age in ages if age is not None), abs=5)
+    assert critical.oldest_waiting_seconds is None
+    assert [(shard.name, shard.generation, shard.has_worker, shard.is_busy) for shard in high.shards] == [
+        (f"high-1x3-{number}", "1x3", False, False) for number in range(3)
+    ]
+    assert (high.running_shards, high.next_shards) == (high.shards, ())
+
+
+async def test_one_queue_shows_its_worker_and_what_runs(jobs: JobService) -> None:
+    go_on = asyncio.Event()
+
+    @jobs.handler("held")
+    async def hold(payload: Any) -> None:
+        await go_on.wait()
+
+    first = await jobs.submit("held", 1, priority="low", duration="long")
+    await jobs.submit("held", 2, priority="low")
+
+    async def has_begun() -> bool:
+        return (await jobs.status(first)).status is JobService.Status.PROCESSING
+
+    async with jobs.worker():
+        await eventually(has_begun)
+        low = await jobs.queues.show("low")
+        assert (low.priority, low.waiting, low.running, low.unfinished) == (JobService.Priority.LOW, 1, 1, 2)
+        assert [shard.has_worker for shard in low.shards] == [True]
+        overview = await jobs.queues.overview()
+        assert [(job.job_id, job.shard) for job in overview.running] == [(first, "low-1x1-0")]
+        assert (await jobs.queues.overview(running=0)).running_not_listed == 1
+        go_on.set()
+
+
+async def test_a_pause_is_shown_until_it_is_over(jobs: JobService) -> None:
+    await jobs.pause("low")
+    until = (await jobs.pause("normal", 3600)).until
+    paused = {queue.priority: (queue.paused, queue.paused_until) for queue in await jobs.queues.list()}
+    assert paused == {"critical": (False, None), "high": (False, None), "normal": (True, until), "low": (True, None)}
+    assert all(shard.paused for shard in (await jobs.queues.show("low")).shards)
+    await jobs.resume("low")
+    assert not (await jobs.queues.show(JobService.Priority.LOW)).paused
+
+
+async def test_no_such_priority(jobs: JobService) -> None:
+    with pytest.raises(JobService.Error, match="the priority must be one of critical, high, normal, low") as caught:
+        await jobs.queues.show("urgent")  # type: ignore[arg-type]
+    assert caught.value.reason == "Validation"
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda jobs: jobs.queues.list(),
+        lambda jobs: jobs.queues.show("low"),
+        lambda jobs: jobs.queues.overview(),
+    ],
+)
+async def test_without_streams_the_error_says_what_to_do(
+    config: JobService.Config, ask: Callable[[JobService], Awaitable[object]]
+) -> None:
+    async with JobService(config) as jobs:
+        with pytest.raises(JobService.Error, match="run `jsjobs streams apply`") as caught:
+            await ask(jobs)
+    assert caught.value.reason == "NotFound"
+
+
+def test_a_service_that_is_not_connected_says_so(config: JobService.Config) -> None:
+    with pytest.raises(JobService.Error, match="not connected"):
+        _ = JobService(config).queues
