@@ -698,6 +698,12 @@ def test_a_result_that_json_does_not_tell_is_refused(result: Any, why: str, is_d
     assert caught.value.reason == "Validation"
 
 
+@pytest.mark.parametrize("kind", [UNTYPED, list[SecretStr], list[Any]])
+def test_a_secret_outside_of_a_model_is_no_result(kind: Any) -> None:
+    with pytest.raises(JobError, match=r"the result of t .* 1: a secret is not sent"):
+        handler_of(result=kind).write_result([SecretStr(""), SecretStr("hunter2")])
+
+
 @pytest.mark.parametrize(
     ("result", "written"),
     [
