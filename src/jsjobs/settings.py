@@ -13,10 +13,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from jsjobs.model.checks import problems
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
+from jsjobs.model.lanes import DEFAULT_PARTITIONS
 from jsjobs.model.retry import ATTEMPTS_LIMIT, Retry
 
 DEFAULT_POOLS = {Priority.CRITICAL: 4, Priority.HIGH: 3, Priority.NORMAL: 2, Priority.LOW: 1}
 MAX_SHARDS = 64
+MAX_PARTITIONS = 32
+"""Each is a consumer that every worker asks: with 32 the rate falls by a fifth (measured)."""
 HOUR = 3600.0
 
 
@@ -75,6 +78,10 @@ class Config(BaseSettings):
     """The most jobs that may wait per shard and type; when this is reached, submit fails and queues nothing."""
     queue_bytes: int = Field(default=2 * 2**30, ge=2**20)
     """Bytes that each queue may hold; the server reserves them."""
+    lane_bytes: int = Field(default=2**30, ge=2**20)
+    """Bytes that the parallel lane of each priority may hold; the server reserves them."""
+    partitions: int = Field(default=DEFAULT_PARTITIONS, ge=1, le=MAX_PARTITIONS)
+    """Parts of each priority's parallel lane that take turns; a tenant's jobs wait in one of them."""
     tenant_delayed_jobs: int = Field(default=100_000, ge=1)
     """The most delayed jobs that one tenant may have waiting through the micro service, over all its instances. Jobs
     submitted on `jobs.rpc.submit` count together as one tenant's."""
@@ -96,8 +103,8 @@ class Config(BaseSettings):
     submitted without `max_attempts`."""
     grace: float = Field(default=10.0, ge=0)
     """Seconds that running jobs get at a shutdown before they are released."""
-    concurrency: int | None = Field(default=None, ge=1, le=100_000)
-    """The most jobs that a worker runs at once; None: one of each shard."""
+    concurrency: int = Field(default=100, ge=1, le=100_000)
+    """The most jobs that a worker process runs at once, ordered and parallel ones together."""
     processes: int = Field(default_factory=_processors, ge=1, le=1024)
     """The most processes that a worker has at once, for handlers with `run_in="process"`."""
     timeout: float = Field(default=5.0, gt=0)

@@ -28,6 +28,7 @@ from jsjobs.jetstream.topology.generations import Live, Shards, live_shards, rea
 from jsjobs.jetstream.topology.kept_settings import Unasked, keep_unasked
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority, utc_now
+from jsjobs.model.lanes import QUEUES, Lane, Queue
 from jsjobs.settings import Config
 
 ANSWERS_WITHIN = 4.0
@@ -66,10 +67,10 @@ class Deployment:
     _jetstream: asyncio.Task[JetStreamLooks] | None = None
 
     @property
-    def queues(self) -> dict[Priority, StreamInfo]:
+    def queues(self) -> dict[Queue, StreamInfo]:
         """Return the queues that exist."""
-        named = {priority: self.names.stream(priority) for priority in Priority}
-        return {priority: self.streams[name] for priority, name in named.items() if name in self.streams}
+        named = {queue: self.names.queue(queue) for queue in QUEUES}
+        return {queue: self.streams[name] for queue, name in named.items() if name in self.streams}
 
     @property
     def looks(self) -> list[ShardLook]:
@@ -115,7 +116,7 @@ class Deployment:
         """Ask for all streams concurrently, as far as this user may; each may fail by itself."""
         names = self.names
         side = (names.state_stream, names.progress_stream, names.dead_stream, names.schedule_stream)
-        asked = [name for name in (*map(names.stream, Priority), *side) if self.may(endpoints.stream_info(name))]
+        asked = [name for name in (*map(names.queue, QUEUES), *side) if self.may(endpoints.stream_info(name))]
         await asyncio.gather(*map(self._read_stream, asked))
 
     async def _read_stream(self, name: str) -> None:
@@ -139,5 +140,9 @@ class Deployment:
             with suppress(NotPermitted):
                 self.config, self.unasked = await keep_unasked(self.connection, self.names, self.config)
             self.shards = await live_shards(self.connection, self.names)
-            self.live = {one: await read_live(self.connection, self.names, one) for one in self.queues}
+            self.live = {
+                queue.priority: await read_live(self.connection, self.names, queue.priority)
+                for queue in self.queues
+                if queue.lane is Lane.ORDERED
+            }
             self.overview = await Observer(self.connection, self.names).look(0)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jsjobs.model.job import Priority
+from jsjobs.model.lanes import Lane
 
 
 class _Sent:
@@ -27,7 +28,8 @@ class JobContext:
     job_id: str
     type: str
     priority: Priority
-    shard: int
+    shard: int | None
+    """The number of its shard; None in the parallel lane."""
     attempt: int
     """The number of the attempt, 1 for the first."""
     fence: int
@@ -42,6 +44,11 @@ class JobContext:
     reporter: Callable[[float, str | None], None] = field(default=lambda _pct, _message: None, repr=False)
     """Takes the reports that `report_progress` has checked. The code that runs the handler sets it; the handler calls
     `report_progress`."""
+
+    @property
+    def lane(self) -> Lane:
+        """Return the lane it runs in: `ordered` if it was submitted with an entity, else `parallel`."""
+        return Lane.PARALLEL if self.shard is None else Lane.ORDERED
 
     def report_progress(self, pct: float, message: str | None = None) -> _Sent:
         """Publish the job's progress; you may await it, but need not. Reports in quick succession are joined.

@@ -27,7 +27,7 @@ from jsjobs.jetstream.topology.declaration import router_faults
 from jsjobs.maintenance.consumer_guard import ConsumerGuard
 from jsjobs.maintenance.sweep import Sweep
 from jsjobs.model.errors import JobError
-from jsjobs.model.job import Priority
+from jsjobs.model.lanes import ORDERED
 from jsjobs.poller import Poller
 from jsjobs.postgres.dead_letters import DeadLetters
 from jsjobs.postgres.errors import DatabaseError
@@ -164,7 +164,7 @@ class Router:
     ) -> None:
         self._connection = connection
         self._names = Names(config.namespace)
-        self._queues = {self._names.stream(priority) for priority in Priority}
+        self._queues = {self._names.queue(queue) for queue in ORDERED}
         state = StateStore(connection, self._names)
         self._recorder = DeadLetterRecorder(
             connection, self._names, state, letters, result_ttl=config.result_ttl, telemetry=telemetry

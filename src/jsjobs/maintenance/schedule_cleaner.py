@@ -14,7 +14,7 @@ from jsjobs.jetstream.client.connection import Connection
 from jsjobs.jetstream.protocol.names import Names
 from jsjobs.jetstream.schedules.unroutable import is_astray, next_due, next_too_large
 from jsjobs.model.errors import JobError
-from jsjobs.model.job import Priority
+from jsjobs.model.lanes import QUEUES, Queue
 from jsjobs.safe_log import get_logger
 
 logger = get_logger("jsjobs.router")
@@ -38,8 +38,8 @@ class ScheduleCleaner:
         """The last sequence of the stream at the previous pass."""
         self._read_to = 0
         """How far the previous pass got in the due messages; 0 if it reached their end."""
-        self._seen: dict[Priority, int] = {}
-        self._cleared: dict[Priority, int] = {}
+        self._seen: dict[Queue, int] = {}
+        self._cleared: dict[Queue, int] = {}
 
     async def clear(self) -> None:
         """Clear every priority; call it now and then.
@@ -50,40 +50,41 @@ class ScheduleCleaner:
         Raises:
             JobError: If the server cannot be asked, or refuses a read or a purge.
         """
-        for priority in Priority:
-            await self._purge(priority)
-        for priority in Priority:
-            await self._dead_letter_too_large(priority)
+        for queue in QUEUES:
+            await self._purge(queue)
+        for queue in QUEUES:
+            await self._dead_letter_too_large(queue)
         await self._dead_letter_astray()
 
-    async def _purge(self, priority: Priority) -> None:
-        info = await self._source(priority)
-        floor = 0 if info is None else await self._taken(priority, info)
-        before, self._seen[priority] = self._seen.get(priority, 0), floor
+    async def _purge(self, queue: Queue) -> None:
+        info = await self._source(queue)
+        floor = 0 if info is None else await self._taken(queue, info)
+        before, self._seen[queue] = self._seen.get(queue, 0), floor
         # A lower floor is that of a recreated consumer, which has yet to learn what its queue has.
-        if info is not None and before <= floor and before > self._cleared.get(priority, 0):
+        if info is not None and before <= floor and before > self._cleared.get(queue, 0):
             # The purge stops before the sequence that it is given, hence one more.
             stream, subjects = self._names.schedule_stream, info.config.filter_subject
             await purge_stream(self._connection, stream, subjects=subjects, before=before + 1)
-            self._cleared[priority] = before
+            self._cleared[queue] = before
 
-    async def _taken(self, priority: Priority, source: ConsumerInfo) -> int:
+    async def _taken(self, queue: Queue, source: ConsumerInfo) -> int:
         """Return how far the queue has taken due jobs; a consumer that was reset may claim any higher sequence."""
         floor = source.ack_floor.stream_seq
-        queue = await find_stream(self._connection, self._names.stream(priority))
-        return min(floor, queue.sources[0].seq) if queue is not None and queue.sources else 0
+        info = await find_stream(self._connection, self._names.queue(queue))
+        return min(floor, info.sources[0].seq) if info is not None and info.sources else 0
 
-    async def _source(self, priority: Priority) -> ConsumerInfo | None:
+    async def _source(self, queue: Queue) -> ConsumerInfo | None:
         stream = self._names.schedule_stream
-        return await find_consumer(self._connection, stream, self._names.source(priority))
+        return await find_consumer(self._connection, stream, self._names.source(queue))
 
-    async def _dead_letter_too_large(self, priority: Priority) -> None:
+    async def _dead_letter_too_large(self, queue: Queue) -> None:
         for _ in range(MAX_READ):
-            message = await next_too_large(self._connection, self._names, priority)
+            message = await next_too_large(self._connection, self._names, queue)
             if message is None:
                 return
             size = len(message.header) + len(message.data)
-            why = f"with {size} bytes, {len(message.header)} of them headers, it is too large for the {priority} queue"
+            headers = f"{len(message.header)} of them headers"
+            why = f"with {size} bytes, {headers}, it is too large for the {queue.name} queue"
             if not await self._recorder.dead_letter_due_if_possible(message, JobError.from_validation(why)):
                 return
 
@@ -102,7 +103,7 @@ class ScheduleCleaner:
                 self._read_to = 0
                 return
             self._read_to = message.sequence
-            if is_astray(self._names, message.subject):
+            if is_astray(message.subject):
                 failures += not await self._recorder.dead_letter_due_if_possible(message, _astray(message))
             size += len(message.header) + len(message.data)
             if size > MAX_BYTES_READ or failures == _MOST_FAILURES:
@@ -112,5 +113,6 @@ class ScheduleCleaner:
 def _astray(message: StoredMessage) -> JobError:
     where = message.subject.decode("utf-8", "backslashreplace")[:_SHOWN]
     return JobError.from_validation(
-        f"no queue takes what is due on {where!r}: after `due` come a priority, an entity and a type"
+        f"no queue takes what is due on {where!r}: after `due` come a priority, an entity "
+        "and a type, or `parallel`, a priority, a key and a type"
     )

@@ -74,7 +74,7 @@ class Sweep:
         await self._stranded.begin()
         shards = await live_shards(self._connection, self._names)
         for shard, info in shards.items():
-            stream = self._names.stream(shard.priority)
+            stream = self._names.queue(shard.queue)
             for sequence in await given_up(self._connection, stream, info):
                 if self._stays(stream, sequence, info.config.ack_wait):
                     await self._recorder.dead_letter_if_possible(stream, sequence, info.config.filter_subject)

@@ -29,6 +29,7 @@ class RequestContext(NamedTuple):
     entity_id: str | None = None
     entity_type: str | None = None
     shard_id: int | None = None
+    """None in the parallel lane."""
     job_id: str | None = None
     """The job being run."""
     trace: Trace = NO_TRACE
@@ -39,7 +40,7 @@ class RequestContext(NamedTuple):
     @property
     def within_worker(self) -> bool:
         """Return whether this code runs inside a job's handler."""
-        return self.shard_id is not None
+        return self.job_id is not None
 
 
 _NONE = RequestContext()

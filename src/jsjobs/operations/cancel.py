@@ -20,7 +20,7 @@ from jsjobs.jetstream.client.errors import ConnectionLost
 from jsjobs.jetstream.client.permissions import NotPermitted
 from jsjobs.jetstream.client.requests import Reply
 from jsjobs.jetstream.jobs.cancel_notices import tell_cancelled
-from jsjobs.jetstream.jobs.message import fetch_job
+from jsjobs.jetstream.jobs.message import fetch_carrier
 from jsjobs.jetstream.jobs.state_store import Conflict, Found, StateStore
 from jsjobs.jetstream.protocol.job_ids import checked_id
 from jsjobs.jetstream.protocol.names import Names
@@ -29,7 +29,7 @@ from jsjobs.jetstream.tracking.follower import follow
 from jsjobs.jetstream.tracking.lookup import waiting_entry
 from jsjobs.model.checks import checked_timeout, shortened
 from jsjobs.model.errors import AlreadyEnded, JobError
-from jsjobs.model.job import Carrier, JobStatusResponse, Priority, Status, utc_now
+from jsjobs.model.job import Carrier, JobStatusResponse, Status, utc_now
 from jsjobs.safe_log import get_logger
 from jsjobs.settings import Config
 
@@ -146,7 +146,7 @@ class _Cancelling:
         """
         try:
             if entry.carrier is not None:
-                await self._delete(entry.priority, entry.carrier)
+                await self._delete(entry.carrier)
             elif not await settled(self._unschedule):  # it may fire, or be moved, at this moment
                 return
             with suppress(Conflict):  # a worker got the message first
@@ -156,8 +156,8 @@ class _Cancelling:
         except JobError as error:
             logger.warning("job %s is cancelled, its message is left to a worker: %s", self._job_id, error)
 
-    async def _delete(self, priority: Priority, carrier: Carrier) -> None:
-        job = await fetch_job(self._connection, self._names, priority, carrier.sequence)
+    async def _delete(self, carrier: Carrier) -> None:
+        job = await fetch_carrier(self._connection, self._names, carrier)
         if job is not None and job.carrier != carrier:
             return  # of a stream that was made anew
         try:
@@ -165,7 +165,7 @@ class _Cancelling:
             await delete_message(self._connection, carrier.stream, carrier.sequence, timeout=within)
         except ApiError:
             # If the message is gone, a worker was faster.
-            if await fetch_job(self._connection, self._names, priority, carrier.sequence) is not None:
+            if await fetch_carrier(self._connection, self._names, carrier) is not None:
                 raise
 
     async def _unschedule(self) -> bool:

@@ -138,7 +138,7 @@ class Publisher:
         return await (self._delayed.submit(job) if one.debounce is None else self._debounced.submit(job, one.debounce))
 
     def _stream(self, form: JobPayload) -> str:
-        return self._queue.stream(form.priority) if form.due(utc_now()) is None else self._delayed.stream
+        return self._queue.stream(form.priority, form.entity) if form.due(utc_now()) is None else self._delayed.stream
 
     async def submit_payloads(self, payloads: Iterable[JobPayload], on_queued: OnQueued | None = None) -> list[JobId]:
         """Queue jobs that each have their own options, in order; neighbours of one priority are published together.
@@ -181,7 +181,7 @@ class Publisher:
         now = await self._clock.now_or_own() if any(form.has_times for form, _, _ in items) else None
         messages = self._messages(items, trace, batch, now)
         try:
-            for _, group in itertools.groupby(messages, key=lambda one: one.job.priority if one.due is None else None):
+            for _, group in itertools.groupby(messages, key=lambda one: one.job.queue if one.due is None else None):
                 await self._publish_list(list(group), receipts, on_queued)
         except Exception as error:
             if not receipts:

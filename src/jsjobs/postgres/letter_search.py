@@ -28,7 +28,7 @@ _COUNT = "select jsjobs_api.count($1, $2, $3, $4, $5, $6, $7, $8)"
 _UNDECIDED = "select id, priority, entity from jsjobs_api.undecided($1, $2, $3, $4, $5, $6, $7)"
 GET = "select * from jsjobs_api.letter($1, $2)"
 _FIND = "select * from jsjobs_api.find($1, $2, $3, $4)"
-_HIGHEST = "select priority, sequence from jsjobs_api.highest_sequences($1)"
+_HIGHEST = "select queue, sequence from jsjobs_api.highest_sequences($1)"
 
 _PREFIX = re.compile("[0-9a-f]{6,32}")
 _UUID_DIGITS = 32
@@ -194,10 +194,10 @@ class LetterSearch:
         return [Undecided(*row) for row in reversed(rows)]
 
     async def highest_sequences(self) -> dict[str, int]:
-        """Return the highest stream sequence among the dead jobs of each priority, taken from their ids."""
+        """Return the highest stream sequence among the dead jobs of each queue, taken from their ids."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(_HIGHEST, self._namespace)
-        return {row["priority"]: row["sequence"] for row in rows}
+        return {row["queue"]: row["sequence"] for row in rows}
 
 
 def _readable(rows: builtins.list[Record]) -> builtins.list[DeadLetter]:

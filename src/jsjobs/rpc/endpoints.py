@@ -11,7 +11,7 @@ from urllib.parse import unquote
 from pydantic import BaseModel
 
 from jsjobs.jetstream.micro.service import Endpoint, Refused, ServiceRequest
-from jsjobs.jetstream.protocol.names import Names, entity_token
+from jsjobs.jetstream.protocol.names import Names, name_token
 from jsjobs.jetstream.schedules.tenant_keys import TenantKeys
 from jsjobs.model.context import RequestContext, enter_context
 from jsjobs.model.errors import JobError
@@ -208,7 +208,7 @@ def _tenant_of(subject: str) -> str:
     token = subject.split(".")[-2]
     try:
         tenant = unquote(token, errors="strict")
-        canonical = entity_token(tenant)
+        canonical = name_token(tenant, "the tenant")
     except (UnicodeDecodeError, JobError):
         canonical = tenant = ""
     if not tenant or canonical != token:

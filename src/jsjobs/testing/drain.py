@@ -19,7 +19,8 @@ from jsjobs.jetstream.protocol.names import Names
 from jsjobs.jetstream.schedules.store import ScheduleChanged, Schedules
 from jsjobs.jetstream.tracking.lookup import Lookup, delayed_schedules
 from jsjobs.model.errors import JobError, Reason
-from jsjobs.model.job import JobStatusResponse, Priority, Status, utc_now
+from jsjobs.model.job import JobStatusResponse, Status, utc_now
+from jsjobs.model.lanes import QUEUES
 from jsjobs.service import JobService
 from jsjobs.testing.queued import FAR, queued_jobs, scheduled_jobs
 from jsjobs.testing.settlement import PromptSettlement
@@ -114,10 +115,8 @@ async def _when_empty(connection: Connection, names: Names) -> list[int] | None:
     """Return the last sequence of each queue, if all are empty and nothing that is due is on its way to one."""
     # Asked in the order in which a message travels: a replay, or a job that fired, is in the one or in the other.
     stream = names.schedule_stream
-    sources = await asyncio.gather(
-        *(consumer_info(connection, stream, names.source(priority)) for priority in Priority)
-    )
-    infos = await asyncio.gather(*(stream_info(connection, names.stream(priority)) for priority in Priority))
+    sources = await asyncio.gather(*(consumer_info(connection, stream, names.source(queue)) for queue in QUEUES))
+    infos = await asyncio.gather(*(stream_info(connection, names.queue(queue)) for queue in QUEUES))
     states = [info.state for info in infos]
     if any(state.messages for state in states) or not all(map(_has_taken, infos, sources)):
         return None

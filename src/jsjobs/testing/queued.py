@@ -15,6 +15,7 @@ from jsjobs.jetstream.protocol.names import Names
 from jsjobs.jetstream.tracking.lookup import delayed_schedules
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Duration, Priority
+from jsjobs.model.lanes import QUEUES
 
 FAR = datetime.max.replace(tzinfo=UTC)
 
@@ -57,8 +58,8 @@ async def scheduled_jobs(connection: Connection, names: Names) -> list[QueuedJob
 async def queued_jobs(connection: Connection, names: Names) -> list[QueuedJob]:
     """Return every job of a namespace that has not ended, in the order submitted."""
     jobs: list[IncomingJob] = []
-    for priority in Priority:
-        async for message in stored(connection, names.stream(priority)):
+    for queue in QUEUES:
+        async for message in stored(connection, names.queue(queue)):
             jobs.append(read_stored_job(names, message))  # noqa: PERF401 - a comprehension would hide the reading
     jobs.sort(key=lambda job: job.carrier.stored_at)
     return [_queued(job) for job in jobs]

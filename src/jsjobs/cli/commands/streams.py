@@ -24,6 +24,7 @@ from jsjobs.jetstream.topology.plan import Action, Step
 from jsjobs.jetstream.topology.reconciler import Tell, TopologyReconciler
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import Priority
+from jsjobs.model.lanes import QUEUES, Queue
 from jsjobs.postgres.errors import DatabaseError, SchemaMissing
 from jsjobs.settings import MAX_SHARDS, Config
 
@@ -239,13 +240,14 @@ def _topology(connection: Connection, config: Config) -> TopologyReconciler:
     return TopologyReconciler(connection, Names(config.namespace), config)
 
 
-async def _floor(config: Config) -> dict[Priority, int]:
+async def _floor(config: Config) -> dict[Queue, int]:
     """Return the highest ids of dead letters, since no id may ever be given twice."""
     if config.database_url is None:
         return {}
     service = JobService(config)
     try:
-        return {Priority(name): highest for name, highest in (await service.dlq.highest_sequences()).items()}
+        found = await service.dlq.highest_sequences()
+        return {queue: found[queue.name] for queue in QUEUES if queue.name in found}
     except SchemaMissing:
         return {}  # so there has never been a dead letter
     except DatabaseError as error:
@@ -257,7 +259,7 @@ async def _floor(config: Config) -> dict[Priority, int]:
 
 
 async def _streams(connection: Connection, names: Names) -> list[dict[str, Any]]:
-    queues = [names.stream(priority) for priority in Priority]
+    queues = [*map(names.queue, QUEUES)]
     rows = []
     for name in (*queues, names.state_stream, names.progress_stream, names.dead_stream, names.schedule_stream):
         info = await find_stream(connection, name)

@@ -27,7 +27,7 @@ async def redelivered(deployment: Deployment) -> AsyncIterator[Finding]:
         is_near = info.num_ack_pending and most > 0 and times >= _NEAR * most
         # A job that was given up leaves the count as it is; the next check reports it.
         if is_near and not await given_up(deployment.connection, deployment.names.stream(shard.priority), info, most=1):
-            job_id = plain_id(shard.priority, info.delivered.stream_seq)
+            job_id = plain_id(shard.queue, info.delivered.stream_seq)
             what = f"{job_id} was delivered {times:,} times; at {most:,} the server gives it up"
             remedy = (
                 f"`jsjobs status {job_id}` tells why; `jsjobs cancel {job_id}` ends it; or raise JSJOBS_MAX_DELIVER"

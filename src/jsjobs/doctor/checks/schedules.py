@@ -18,8 +18,8 @@ async def stalled(deployment: Deployment) -> AsyncIterator[Finding]:
     stream = deployment.streams.get(names.schedule_stream)
     if stream is None:
         return
-    for priority in deployment.queues:
-        source = await find_consumer(deployment.connection, names.schedule_stream, names.source(priority))
+    for queue in deployment.queues:
+        source = await find_consumer(deployment.connection, names.schedule_stream, names.source(queue))
         if source is None or not source.num_pending + source.num_ack_pending:
             continue
         request: MessageRequest = {"seq": source.ack_floor.stream_seq + 1, "next_by_subj": source.config.filter_subject}
@@ -29,4 +29,4 @@ async def stalled(deployment: Deployment) -> AsyncIterator[Finding]:
             count = source.num_pending + source.num_ack_pending
             what = f"its queue does not take due jobs: {count:,}, the first for {waited.total_seconds():,.0f} s"
             remedy = "if the queue is full (see capacity), make room; else start a router: `jsjobs router`"
-            yield Finding("due", Severity.PROBLEM, what, priority, remedy)
+            yield Finding("due", Severity.PROBLEM, what, queue.name, remedy)

@@ -58,14 +58,15 @@ def _named(streams: list[str]) -> str:
 
 async def types(deployment: Deployment) -> AsyncIterator[Finding]:
     """Yield the queues with so many job types that the types must hold data."""
-    for priority, info in deployment.queues.items():
+    for queue, info in deployment.queues.items():
         if info.state.num_subjects <= _MANY_TYPES:
             continue  # there are at least as many subjects as types
-        found = await look_at_mailboxes(deployment.connection, deployment.names, priority, examples=_SHOWN)
+        found = await look_at_mailboxes(deployment.connection, deployment.names, queue, examples=_SHOWN)
         if found.types > _MANY_TYPES:
             what = f"{found.types:,} types of jobs wait in it, such as {', '.join(found.examples)}: it drains slowly"
+            token = "<entity>" if queue.lane is Lane.ORDERED else "<key>"
             remedy = (
-                f"publish on {deployment.names.namespace}.{priority}.<entity>.<type> with an entity without dots: what "
+                f"publish on {deployment.names.subject_of(queue, token, '<type>')}, without a dot in {token}: what "
                 "follows its first dot counts as type"
             )
             yield Finding("types", Severity.WARNING, what, info.config.name, remedy)
@@ -73,15 +74,17 @@ async def types(deployment: Deployment) -> AsyncIterator[Finding]:
 
 async def room(deployment: Deployment) -> AsyncIterator[Finding]:
     """Yield the queues, and the mailboxes in them, that are nearly full."""
-    for priority, info in deployment.queues.items():
+    for queue, info in deployment.queues.items():
         name, state = info.config.name, info.state
-        if finding := _near(name, state.bytes, info.config.max_bytes, "bytes", "JSJOBS_QUEUE_BYTES"):
+        if finding := _near(name, state.bytes, info.config.max_bytes, "bytes", _BYTES_SETTING[queue.lane]):
             yield finding
         most = info.config.max_msgs_per_subject
         if how_full(state.messages, most):  # with fewer messages no mailbox can be full
-            found = await look_at_mailboxes(deployment.connection, deployment.names, priority, examples=0)
+            found = await look_at_mailboxes(deployment.connection, deployment.names, queue, examples=0)
             where = f"{name}, {found.fullest_subject}"
-            if finding := _near(where, found.fullest, most, "jobs of one shard and type", "JSJOBS_CAPACITY"):
+            if finding := _near(
+                where, found.fullest, most, f"jobs of one {_PART[queue.lane]} and type", "JSJOBS_CAPACITY"
+            ):
                 yield finding
 
 

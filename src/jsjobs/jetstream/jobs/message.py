@@ -18,6 +18,7 @@ from jsjobs.jetstream.client.connection import Connection
 from jsjobs.jetstream.client.errors import NoResponders, no_streams
 from jsjobs.jetstream.protocol.firing import NAME
 from jsjobs.jetstream.protocol.headers import (
+    ENTITY,
     GIVEN_ID,
     NO_HEADERS,
     JobHeaders,
@@ -39,7 +40,11 @@ from jsjobs.model.job import (
     history_item,
     new_status,
 )
+from jsjobs.model.lanes import QUEUES, Lane, Queue
 
+_MISPLACED = JobError.from_validation(
+    f"{ENTITY}: a job of the parallel lane has none; publish one that has on <namespace>.<priority>.<entity>.<type>"
+)
 _SOURCE = b"Nats-Stream-Source"
 _SCHEDULER = b"Nats-Scheduler"
 
@@ -109,8 +114,9 @@ class IncomingJob(NamedTuple):
 
     job_id: str
     type: str
-    priority: Priority
-    shard: int
+    queue: Queue
+    shard: int | None
+    """The number of its shard; None in the parallel lane."""
     headers: JobHeaders
     problem: JobError | None
     """The reason the message cannot be run, if its headers cannot be read."""
@@ -118,6 +124,11 @@ class IncomingJob(NamedTuple):
     data: bytes
     scheduled_for: datetime | None = None
     """The due time, if it is a firing of a periodic schedule."""
+
+    @property
+    def priority(self) -> Priority:
+        """Return the priority of its queue."""
+        return self.queue.priority
 
     @property
     def has_given_id(self) -> bool:
@@ -201,15 +212,25 @@ def given_entry(
     return new_entry(job_id, job_type, priority, headers, now, more)
 
 
-async def fetch_job(connection: Connection, names: Names, priority: Priority, sequence: int) -> IncomingJob | None:
+async def fetch_job(connection: Connection, names: Names, queue: Queue, sequence: int) -> IncomingJob | None:
     """Return the job in a message that is still stored, or None.
 
     Raises:
         NoResponders: If the queue's stream does not exist.
         JobError: `RunnerUnavailable`, if the server cannot be reached; `Validation`, as `read_job`.
     """
-    message = await find_stored(connection, names.stream(priority), {"seq": sequence})
+    message = await find_stored(connection, names.queue(queue), {"seq": sequence})
     return None if message is None else read_stored_job(names, message)
+
+
+async def fetch_carrier(connection: Connection, names: Names, carrier: Carrier) -> IncomingJob | None:
+    """Return the job in the message that an entry names, or None if it is no longer stored, or in no queue of ours.
+
+    Raises:
+        JobError: As in `fetch_job`.
+    """
+    queue = next((queue for queue in QUEUES if names.queue(queue) == carrier.stream), None)
+    return None if queue is None else await fetch_job(connection, names, queue, carrier.sequence)
 
 
 async def fetch_waiting(connection: Connection, names: Names, job_id: str) -> IncomingJob | None:
@@ -258,6 +279,11 @@ def read_job(
     if headers.given_id is not None or headers.firing is not None:
         job_id, headers, due, doubt = believed(names, subject, header, headers, stored_at)
         problem = problem or doubt
+    shard: int | None = place.number
+    if place.queue.lane is Lane.PARALLEL:
+        shard = None
+        if headers.entity is not None:
+            headers, problem = replace(headers, entity=None), problem or _MISPLACED
     carrier = built(Carrier, {"stream": place.stream, "sequence": sequence, "stored_at": stored_at})
     job_id = job_id or f"{place.prefix}{sequence}"
-    return IncomingJob(job_id, place.type, place.priority, place.shard, headers, problem, carrier, data, due)
+    return IncomingJob(job_id, place.type, place.queue, shard, headers, problem, carrier, data, due)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -26,11 +24,12 @@ from jsjobs.jetstream.api.publish import (
 )
 from jsjobs.jetstream.client.connection import Connection
 from jsjobs.jetstream.client.errors import ConnectionLost, NoResponders
-from jsjobs.jetstream.protocol.headers import MSG_ID, header_block
+from jsjobs.jetstream.protocol.headers import MSG_ID, TENANT, header_block
 from jsjobs.jetstream.protocol.job_ids import plain_id
-from jsjobs.jetstream.protocol.names import Names, entity_token
+from jsjobs.jetstream.protocol.names import NO_KEY, Names, name_token
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import JobId, Priority, random_token
+from jsjobs.model.lanes import QUEUES, Lane, Queue
 
 MAX_MESSAGE = 896 * 1024
 """Maximum bytes of header and body of one job: `max_msg_size` of the queues, see `streams/`."""
@@ -48,7 +47,7 @@ _DUPLICATE_IN_BATCH = 10201
 class OutgoingJob(Outgoing):
     """A job as it is published into its queue."""
 
-    priority: Priority
+    queue: Queue
     type: str
 
 
@@ -59,12 +58,11 @@ class JobQueue:
         self._connection = connection
         self._names = names
         self._timeout = timeout
-        self._spread = itertools.count(int.from_bytes(os.urandom(4)))
-        self._priorities = {names.stream(priority): priority for priority in Priority}
+        self._queues = {names.queue(queue): queue for queue in QUEUES}
 
-    def stream(self, priority: Priority) -> str:
-        """Return the stream that holds the jobs of a priority."""
-        return self._names.stream(priority)
+    def stream(self, priority: Priority, entity: str | None) -> str:
+        """Return the stream that holds the jobs of a priority and an entity, or those without one."""
+        return self._names.queue(Queue(priority, Lane.PARALLEL if entity is None else Lane.ORDERED))
 
     def job(
         self,
@@ -78,14 +76,20 @@ class JobQueue:
 
         Args:
             priority: The job's priority.
-            entity: The job's entity. A job without one gets a token of its own, so that such jobs cycle over shards.
+            entity: The job's entity. A job without one goes to the parallel lane, where its tenant is its fairness key.
             job_type: The job's type.
             data: The job's payload, as JSON.
             headers: The job's headers.
         """
-        token = f"_{next(self._spread):x}" if entity is None else entity_token(entity)
-        subject = self._names.submit(priority, token, job_type).encode()
-        return OutgoingJob(subject, data, headers or {}, priority=priority, type=job_type)
+        headers = {} if headers is None else headers
+        if entity is not None:
+            subject, queue = self._names.submit(priority, name_token(entity), job_type), Queue(priority)
+        else:
+            tenant = headers.get(TENANT)
+            key = NO_KEY if tenant is None else name_token(tenant, "the tenant")
+            subject = self._names.submit_parallel(priority, key, job_type)
+            queue = Queue(priority, Lane.PARALLEL)
+        return OutgoingJob(subject.encode(), data, headers, queue=queue, type=job_type)
 
     async def publish(self, job: OutgoingJob) -> JobId:
         """Publish one job and return its id.
@@ -104,7 +108,7 @@ class JobQueue:
                 ask = self._connection.ask(job.subject, job.data, header=header, timeout=self._timeout, once=True)
                 reply = await ask
             except NoResponders as error:
-                if not await self._comes_back(job.priority, deadline):
+                if not await self._comes_back(job.queue, deadline):
                     raise self._no_stream() from error
                 tries += 1
                 continue
@@ -198,7 +202,7 @@ class JobQueue:
                     self._connection, jobs, most_bytes=MAX_MESSAGE, timeout=self._timeout, outcome=outcome
                 )
             except NoResponders as error:
-                if not await self._comes_back(jobs[-1].priority, deadline):
+                if not await self._comes_back(jobs[-1].queue, deadline):
                     raise self._no_stream() from error
 
     async def _probe(self, jobs: Sequence[OutgoingJob], receipts: list[JobId]) -> None:
@@ -214,18 +218,18 @@ class JobQueue:
                 if isinstance(outcome, BaseException):
                     raise outcome
 
-    async def _comes_back(self, priority: Priority, deadline: float) -> bool:
-        return await comes_back(self._connection, self._names.stream(priority), deadline)
+    async def _comes_back(self, queue: Queue, deadline: float) -> bool:
+        return await comes_back(self._connection, self._names.queue(queue), deadline)
 
     def _receipt(self, answer: PubAck | Refusal, outcome: str = NOTHING_QUEUED) -> JobId:
         if isinstance(answer, Refusal):
             raise refusal(answer, outcome)
-        priority = self._priorities.get(answer.stream)
-        if priority is None:
+        queue = self._queues.get(answer.stream)
+        if queue is None:
             raise JobError.from_runner_unavailable(
                 f"the subject belongs to stream {answer.stream}, which is not a queue: run `jsjobs streams plan`"
             )
-        return JobId(plain_id(priority, answer.sequence), duplicate=answer.duplicate)
+        return JobId(plain_id(queue, answer.sequence), duplicate=answer.duplicate)
 
     def _no_stream(self) -> JobError:
         return JobError.from_runner_unavailable(
@@ -236,8 +240,8 @@ class JobQueue:
 
 def _consecutive(receipt: JobId, offset: int, count: int) -> list[JobId]:
     """Return the ids of a batch whose first job is `offset` places after the one that a receipt names."""
-    priority, _, sequence = receipt.partition("-")
-    return [JobId(f"{priority}-{int(sequence) + offset + index}") for index in range(count)]
+    queue, _, sequence = receipt.rpartition("-")
+    return [JobId(f"{queue}-{int(sequence) + offset + index}") for index in range(count)]
 
 
 def _block(headers: dict[str, str]) -> bytes:

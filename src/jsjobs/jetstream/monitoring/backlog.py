@@ -1,6 +1,6 @@
 """Read what waits in a queue: since when, how full the fullest mailbox is, and which messages the server gave up.
 
-A mailbox holds one shard's jobs of one type. A message that was given up was delivered as often as allowed, and is
+A mailbox holds the jobs of one type and one shard or partition. A message that was given up was delivered as often as allowed, and is
 still in its queue.
 """
 
@@ -16,10 +16,10 @@ from jsjobs.jetstream.api.streams import find_stream
 from jsjobs.jetstream.api.types import ConsumerInfo, MessageRequest
 from jsjobs.jetstream.client.connection import Connection
 from jsjobs.jetstream.protocol.names import Names, Shard
-from jsjobs.model.job import Priority
+from jsjobs.model.lanes import Lane, Queue
 
-_BEGIN = 5
-"""Tokens before the type: `jobs.work.<priority>.<generation>.<shard>`."""
+_BEGIN = {Lane.ORDERED: 5, Lane.PARALLEL: 4}
+"""Tokens before the type: `jobs.work.<priority>.<generation>.<shard>`, or `jobs.lane.<priority>.<partition>`."""
 
 
 async def given_up(connection: Connection, stream: str, info: ConsumerInfo, *, most: int | None = None) -> list[int]:
@@ -106,14 +106,14 @@ class Mailboxes(NamedTuple):
     fullest_subject: str
 
 
-async def look_at_mailboxes(connection: Connection, names: Names, priority: Priority, *, examples: int) -> Mailboxes:
+async def look_at_mailboxes(connection: Connection, names: Names, queue: Queue, *, examples: int) -> Mailboxes:
     """Read what a queue holds, in one request, which covers the first hundred thousand mailboxes.
 
     Raises:
         JobError: If the server cannot be asked.
     """
-    info = await find_stream(connection, names.stream(priority), subjects=">")
+    info = await find_stream(connection, names.queue(queue), subjects=">")
     subjects = {} if info is None else info.state.subjects
-    types = {subject.split(".", _BEGIN)[-1] for subject in subjects}
+    types = {subject.split(".", _BEGIN[queue.lane])[-1] for subject in subjects}
     fullest = max(subjects, key=lambda subject: subjects[subject], default="")
     return Mailboxes(len(types), tuple(sorted(types)[:examples]), subjects.get(fullest, 0), fullest)

@@ -15,6 +15,7 @@ from jsjobs.jetstream.protocol.job_ids import plain_id
 from jsjobs.jetstream.protocol.names import Names, Shard
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import JobStatusResponse, Priority, Status
+from jsjobs.model.lanes import Queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +71,12 @@ class InFlight:
         # A shard lets one job through at a time, so the last one delivered is the one in flight.
         sequence = info.delivered.stream_seq
         try:
-            entry = await self._entry(shard.priority, sequence)
+            entry = await self._entry(shard.queue, sequence)
         except JobError as error:
             if error.is_transient:
                 raise
             # A stranger's message cannot be read; that its shard is busy is still worth a line.
-            entry = JobStatusResponse(job_id=plain_id(shard.priority, sequence), status=Status.QUEUED)
+            entry = JobStatusResponse(job_id=plain_id(shard.queue, sequence), status=Status.QUEUED)
         if entry is None or entry.status.is_terminal:
             return None
         return RunningJob(
@@ -95,12 +96,12 @@ class InFlight:
             begun_at=next((item.timestamp for item in entry.history if item.status is Status.PROCESSING), None),
         )
 
-    async def _entry(self, priority: Priority, sequence: int) -> JobStatusResponse | None:
+    async def _entry(self, queue: Queue, sequence: int) -> JobStatusResponse | None:
         """Return what is known of the job in a message; None if it has ended."""
-        found = await self._state.read(plain_id(priority, sequence))
+        found = await self._state.read(plain_id(queue, sequence))
         if found is not None and not found.is_deleted:
             return found.entry
-        job = await fetch_job(self._connection, self._names, priority, sequence)
+        job = await fetch_job(self._connection, self._names, queue, sequence)
         if job is None:
             return None
         if job.has_given_id:

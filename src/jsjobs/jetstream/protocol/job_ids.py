@@ -8,21 +8,24 @@ from typing import Literal
 from jsjobs.model.checks import checked_text
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
+from jsjobs.model.lanes import Lane, Queue
 
-_PLAIN_ID = re.compile(r"(critical|high|normal|low)-([1-9][0-9]{0,15})")
+_PLAIN_ID = re.compile(r"(critical|high|normal|low)-(parallel-)?([1-9][0-9]{0,15})")
 _GIVEN_ID = re.compile(r"(at|replay)-[A-Za-z0-9_-]{1,100}")
 _DEBOUNCED_ID = re.compile(r"at-([0-9a-f]{32})-[0-9a-f]{16}")
 
 
-def plain_id(priority: Priority, sequence: int | Literal[""]) -> str:
+def plain_id(queue: Queue, sequence: int | Literal[""]) -> str:
     """Return the id of a job by its place in a queue: the receipt that every publisher gets."""
-    return f"{priority}-{sequence}"
+    return f"{queue.name}-{sequence}"
 
 
-def parse_plain_id(job_id: str) -> tuple[Priority, int] | None:
-    """Return priority and stream sequence of a plain id, or None for any other text."""
+def parse_plain_id(job_id: str) -> tuple[Queue, int] | None:
+    """Return queue and stream sequence of a plain id, or None for any other text."""
     match = _PLAIN_ID.fullmatch(job_id)
-    return (Priority(match[1]), int(match[2])) if match else None
+    if match is None:
+        return None
+    return Queue(Priority(match[1]), Lane.PARALLEL if match[2] else Lane.ORDERED), int(match[3])
 
 
 def is_given_id(job_id: str) -> bool:

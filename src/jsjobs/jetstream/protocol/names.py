@@ -14,7 +14,8 @@ from jsjobs.model.checks import checked_text
 from jsjobs.model.context import checked_name
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
-from jsjobs.settings import MAX_SHARDS
+from jsjobs.model.lanes import Lane, Queue
+from jsjobs.settings import MAX_PARTITIONS, MAX_SHARDS
 
 _NAMESPACE = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _PUBLISHABLE = re.compile(r"[^\s.*>]+(\.[^\s.*>]+)*")
@@ -23,6 +24,9 @@ MAX_TYPE = 200
 """Maximum length of a job type, in characters: it is part of a subject, and there may be hundreds of types."""
 _GENERATION = re.compile(r"([1-9][0-9]{0,8})x([1-9][0-9]{0,8})")
 _SHARD = re.compile(r"(critical|high|normal|low)-([0-9]+x[0-9]+)-(0|[1-9][0-9]{0,8})")
+_PARTITION = re.compile(r"(critical|high|normal|low)-parallel-(0|[1-9][0-9]{0,8})")
+NO_KEY = "-"
+"""The fairness key of jobs of no tenant."""
 _LAST_NUMBER = 999_999_999
 _MOST_PARSED = 10_000
 """Limit for cached stored subjects. There are few, some per type and shard, but a stranger's may be many."""
@@ -88,18 +92,51 @@ class Shard:
         return shard if shard.number < shard.generation.shards else None
 
     @property
+    def queue(self) -> Queue:
+        """Return the queue that it is a part of."""
+        return Queue(self.priority)
+
+    @property
     def consumer(self) -> str:
         """Return the name of the shard's durable consumer."""
         return f"{self.priority}-{self.generation}-{self.number}"
 
 
 @dataclass(frozen=True, slots=True)
+class Partition:
+    """One part of a priority's parallel lane; the fairness key decides in which part a job waits."""
+
+    priority: Priority
+    number: int
+
+    @classmethod
+    def of(cls, consumer: str) -> Self | None:
+        """Return the partition of a consumer, or None if the consumer is not one of ours."""
+        match = _PARTITION.fullmatch(consumer)
+        if match is None or int(match[2]) >= MAX_PARTITIONS:
+            return None
+        return cls(Priority(match[1]), int(match[2]))
+
+    @property
+    def queue(self) -> Queue:
+        """Return the queue that it is a part of."""
+        return Queue(self.priority, Lane.PARALLEL)
+
+    @property
+    def consumer(self) -> str:
+        """Return the name of the partition's durable consumer."""
+        return f"{self.priority}-parallel-{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
 class StoredSubject:
     """The parts of a job's subject, once the server has partitioned it."""
 
-    priority: Priority
+    queue: Queue
     generation: str
-    shard: int
+    """Empty where the server has not partitioned the job, and in the parallel lane."""
+    number: int
+    """The number of its shard or partition."""
     type: str
     stream: str
     """The stream of its queue."""
@@ -134,9 +171,26 @@ class Names:
         """Return the name of a stream: `JOBS_<NAME>` in the namespace `jobs`."""
         return f"{self.namespace.upper()}_{name.upper()}"
 
+    def queue(self, queue: Queue) -> str:
+        """Return the name of a queue's stream: `JOBS_NORMAL`, or `JOBS_NORMAL_PARALLEL`."""
+        return self.stream(queue.name.replace("-", "_"))
+
     def submit(self, priority: Priority, entity: str, job_type: str) -> str:
-        """Return the subject on which a job is published."""
+        """Return the subject on which a job of an entity is published."""
         return f"{self.namespace}.{priority}.{entity}.{job_type}"
+
+    def submit_parallel(self, priority: Priority, key: str, job_type: str) -> str:
+        """Return the subject on which a job without an entity is published; `key` is its fairness key."""
+        return f"{self.namespace}.parallel.{priority}.{key}.{job_type}"
+
+    def subject_of(self, queue: Queue, token: str, job_type: str) -> str:
+        """Return the subject on which a queue's jobs are published; `token` is the entity, or the fairness key."""
+        publish = self.submit if queue.lane is Lane.ORDERED else self.submit_parallel
+        return publish(queue.priority, token, job_type)
+
+    def lane(self, priority: Priority) -> str:
+        """Return the prefix of the subjects under which the jobs of a parallel lane are stored."""
+        return f"{self.namespace}.lane.{priority}"
 
     def stored(self, priority: Priority, generation: Generation) -> str:
         """Return the prefix of the subjects under which a generation's jobs are stored."""
@@ -170,9 +224,9 @@ class Names:
         """Return the subject of a periodic schedule; `*` stands for all."""
         return f"{self.namespace}.at.schedule.{name}".encode()
 
-    def source(self, priority: Priority) -> str:
+    def source(self, queue: Queue) -> str:
         """Return the name of the consumer through which a queue sources the jobs that are due."""
-        return f"source-{priority}"
+        return f"source-{queue.name}"
 
     def due(self, subject: bytes) -> bytes:
         """Return the subject on which the server publishes a job when it is due, in place of its queue's subject."""
@@ -182,17 +236,18 @@ class Names:
         """Return the queue's subject on which to publish a job at once, given the one for when it is due."""
         return b"%b.%b" % (self.namespace.encode(), due.split(b".", 2)[2])
 
-    def queue_of_due(self, subject: bytes) -> tuple[Priority, str]:
-        """Return priority and type of a job that is to be published on such a subject when it is due.
+    def queue_of_due(self, subject: bytes) -> tuple[Queue, str]:
+        """Return queue and type of a job that is to be published on such a subject when it is due.
 
         Raises:
             JobError: `Validation`, if no queue takes jobs from that subject.
         """
-        words = subject.decode("utf-8", "backslashreplace").split(".", 4)
+        words = subject.decode("utf-8", "backslashreplace").split(".")
         with suppress(ValueError):
-            namespace, due, priority, entity, job_type = words
-            if (namespace, due) == (self.namespace, "due") and all(map(_PUBLISHABLE.fullmatch, (entity, job_type))):
-                return Priority(priority), job_type
+            namespace, due, *place = words
+            queue, token, job_type = _place(place)
+            if (namespace, due) == (self.namespace, "due") and all(map(_PUBLISHABLE.fullmatch, (token, job_type))):
+                return queue, job_type
         raise JobError.from_validation(f"{subject[:200]!r} is not a subject from which a queue takes due jobs")
 
     def parse_stored(self, subject: bytes) -> StoredSubject:
@@ -206,16 +261,20 @@ class Names:
         known = self._parsed.get(subject)
         if known is not None:
             return known
-        words = subject.decode("utf-8", "backslashreplace").split(".", 5)
+        words = subject.decode("utf-8", "backslashreplace").split(".")
+        generation, number = "", "0"
         try:
             if words[1:2] == ["work"]:
-                _, _, priority, generation, shard, job_type = words
+                _, _, priority, generation, number, *kind = words
+                queue = Queue(Priority(priority))
+            elif words[1:2] == ["lane"]:
+                _, _, priority, number, *kind = words
+                queue = Queue(Priority(priority), Lane.PARALLEL)
             else:
-                words = words[2:] if words[1:2] == ["due"] else words[1:]
-                (priority, _, *kind), generation, shard = words, "", "0"
-                job_type = ".".join(kind)
-            stream, prefix = self.stream(priority), plain_id(Priority(priority), "")
-            parsed = StoredSubject(Priority(priority), generation, int(shard), job_type, stream, prefix)
+                queue, _, *kind = _place(words[2:] if words[1:2] == ["due"] else words[1:])
+            parsed = StoredSubject(
+                queue, generation, int(number), ".".join(kind), self.queue(queue), plain_id(queue, "")
+            )
         except ValueError as error:
             raise JobError.from_validation(f"{subject[:200]!r} is not a subject of a queue") from error
         if len(subject) <= _LONGEST_PARSED:
@@ -259,6 +318,19 @@ class Names:
         return f"{self.namespace}.dead.{job_id}".encode()
 
 
+def _place(words: list[str]) -> tuple[Queue, str, str]:
+    """Return queue, entity or fairness key, and type of the words of a subject after its namespace.
+
+    Raises:
+        ValueError: If no queue has such subjects.
+    """
+    lane = Lane.ORDERED
+    if words[:1] == ["parallel"]:
+        lane, words = Lane.PARALLEL, words[1:]
+    priority, token, *kind = words
+    return Queue(Priority(priority), lane), token, ".".join(kind)
+
+
 def may_be_answered(reply: bytes, namespace: str) -> bool:
     """Return whether an answer may go to the reply subject that a stranger named.
 
@@ -283,15 +355,15 @@ def checked_type(job_type: str) -> str:
     return job_type
 
 
-def entity_token(entity: str) -> str:
-    """Return the entity as one subject token.
+def name_token(name: str, what: str = "the entity") -> str:
+    """Return an entity or a tenant as one subject token.
 
     Characters that a token cannot hold are percent-encoded, always in the same way.
 
     Raises:
         JobError: `Validation`, if it is not a name, or its token would be longer than 1,024 characters.
     """
-    token = quote(checked_name("the entity", entity), safe="").replace(".", "%2E").replace("~", "%7E")
+    token = quote(checked_name(what, name), safe="").replace(".", "%2E").replace("~", "%7E")
     if len(token) > _MAX_TOKEN:
-        raise JobError.from_validation(f"the entity is too long for a subject once it is encoded: {entity[:40]!r}…")
+        raise JobError.from_validation(f"{what} is too long for a subject once it is encoded: {name[:40]!r}…")
     return token

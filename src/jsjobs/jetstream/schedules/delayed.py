@@ -85,7 +85,7 @@ def named(names: Names, delayed_job: DelayedJob, job_id: str) -> Named:
     job, due = delayed_job
     own = {name: value for name, value in job.headers.items() if name != MSG_ID} | {GIVEN_ID: job_id}
     headers = read_job_headers(tuple(own.items()))
-    entry = given_entry(job_id, job.type, job.priority, headers, utc_now(), scheduled_for=due)
+    entry = given_entry(job_id, job.type, job.queue.priority, headers, utc_now(), scheduled_for=due)
     key = job.headers.get(MSG_ID)
     schedule = Outgoing(names.schedule(job_id), job.data, delayed(names, job.subject, own, due))
     return Named(job_id, None if key is None else digest(key), schedule, entry)

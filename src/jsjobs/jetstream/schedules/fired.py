@@ -19,7 +19,8 @@ from jsjobs.jetstream.protocol.firing import parse_firing_id
 from jsjobs.jetstream.protocol.headers import value_of
 from jsjobs.jetstream.protocol.names import Names
 from jsjobs.model.errors import JobError
-from jsjobs.model.job import JobStatusResponse, Priority
+from jsjobs.model.job import JobStatusResponse
+from jsjobs.model.lanes import QUEUES
 from jsjobs.model.times import rfc3339
 
 _BATCH = 500
@@ -52,8 +53,8 @@ async def fired_entries(connection: Connection, names: Names, job_ids: Collectio
     try:
         # In the order in which a message moves: a router clears the schedule stream only after the queue has it.
         await search.look(connection, names.schedule_stream, f"{names.namespace}.due.>")
-        for priority in Priority:
-            await search.look(connection, names.stream(priority), ">")
+        for queue in QUEUES:
+            await search.look(connection, names.queue(queue), ">")
     except NoResponders as error:
         raise JobError.from_runner_unavailable(no_streams(names.namespace)) from error
     return search.found

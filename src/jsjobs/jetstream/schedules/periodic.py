@@ -162,8 +162,8 @@ class Periodic:
         own = {name: value for name, value in schedule.own_headers.items() if name not in _OF_THE_SCHEDULE}
         target = schedule.headers.get(TARGET, "").encode()
         # A stranger's schedule may name any subject, and we have rights that the stranger has not.
-        priority, job_type = self._names.queue_of_due(target)
-        return OutgoingJob(self._names.queue_subject(target), schedule.data, own, priority=priority, type=job_type)
+        queue, job_type = self._names.queue_of_due(target)
+        return OutgoingJob(self._names.queue_subject(target), schedule.data, own, queue=queue, type=job_type)
 
     def status(self, schedule: Schedule, now: datetime) -> ScheduleStatus:
         """Return the status of a schedule, with the times of its next firings.
@@ -178,7 +178,7 @@ class Periodic:
                 f"{definition.name!r} is not a schedule of jsjobs: it has no header {TIMETABLE}"
             )
         timetable = Timetable.parse(headers[TIMETABLE], headers.get(ZONE))
-        priority, job_type = self._names.queue_of_due(headers.get(TARGET, "").encode())
+        queue, job_type = self._names.queue_of_due(headers.get(TARGET, "").encode())
         job = read_job_headers(tuple(schedule.own_headers.items()))
         paused = is_paused(schedule)
         return ScheduleStatus(
@@ -187,7 +187,7 @@ class Periodic:
             zone=timetable.zone,
             type=job_type,
             payload=parse_json(schedule.data, "the payload"),
-            priority=priority,
+            priority=queue.priority,
             entity=job.entity,
             tenant=job.tenant,
             max_attempts=job.max_attempts,

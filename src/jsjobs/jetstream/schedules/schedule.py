@@ -67,9 +67,11 @@ class Schedule:
         Raises:
             JobError: `Validation`, if the schedule is not that of a job.
         """
-        priority, job_type = names.queue_of_due(self.headers.get(TARGET, "").encode())
+        queue, job_type = names.queue_of_due(self.headers.get(TARGET, "").encode())
         headers = read_job_headers(tuple(self.own_headers.items()))
-        return new_entry(self.job_id or "", job_type, priority, headers, self.stored_at, {"scheduled_for": self.due})
+        return new_entry(
+            self.job_id or "", job_type, queue.priority, headers, self.stored_at, {"scheduled_for": self.due}
+        )
 
 
 def delayed(names: Names, subject: bytes, headers: dict[str, str], due: datetime) -> dict[str, str]:

@@ -17,26 +17,29 @@ from jsjobs.jetstream.jobs.message import IncomingJob, believed
 from jsjobs.jetstream.protocol.headers import NO_HEADERS, UnreadableHeaders, parse_job_headers
 from jsjobs.jetstream.protocol.names import Names
 from jsjobs.model.job import Carrier, Priority
+from jsjobs.model.lanes import Lane, Queue
 
 MAX_HEADERS = 65_535
 """Maximum bytes of the headers of one message: the server's own limit."""
 ADDED = 512
 """Maximum bytes of headers that sourcing adds to a message, besides its subject."""
-_WORDS = 5
-"""Number of words in a subject on which a job is due: namespace, `due`, priority, entity and type."""
+_WORDS_OF_A_PLACE = 3
+"""Number of words that a subject on which a job is due has at least after `due`, and after `parallel` if that follows:
+priority, entity or fairness key, and type."""
+_PRIORITIES = frozenset(priority.encode() for priority in Priority)
 _MARKER = b"marker"
 """The last word of the subject on which the marker of `Overtaken` fires, where it stays for a moment."""
 
 
-async def next_too_large(connection: Connection, names: Names, priority: Priority) -> StoredMessage | None:
+async def next_too_large(connection: Connection, names: Names, waits_for: Queue) -> StoredMessage | None:
     """Return the message that holds up a queue's source, if there is one.
 
     Raises:
         JobError: If the server refuses or cannot be reached.
     """
     stream = names.schedule_stream
-    queue = await find_stream(connection, names.stream(priority))
-    source = await find_consumer(connection, stream, names.source(priority))
+    queue = await find_stream(connection, names.queue(waits_for))
+    source = await find_consumer(connection, stream, names.source(waits_for))
     if queue is None or source is None:
         return None
     most = queue.config.max_msg_size
@@ -66,11 +69,13 @@ async def next_due(connection: Connection, names: Names, after: int) -> StoredMe
     return await find_at_leader(connection, names.schedule_stream, request)
 
 
-def is_astray(names: Names, subject: bytes) -> bool:
+def is_astray(subject: bytes) -> bool:
     """Return whether no queue takes the jobs that are due on a subject."""
-    due = f"{names.namespace}.due.".encode()
-    taken = tuple(b"%b%b." % (due, priority.encode()) for priority in Priority)
-    return subject != due + _MARKER and not (subject.startswith(taken) and subject.count(b".") >= _WORDS - 1)
+    words = subject.split(b".")[2:]
+    is_marker = words == [_MARKER]
+    if words[:1] == [b"parallel"]:
+        words = words[1:]
+    return not is_marker and not (len(words) >= _WORDS_OF_A_PLACE and words[0] in _PRIORITIES)
 
 
 def read_unfit(names: Names, message: StoredMessage) -> IncomingJob:
@@ -84,15 +89,18 @@ def read_unfit(names: Names, message: StoredMessage) -> IncomingJob:
         headers = parse_job_headers(header) if header else NO_HEADERS
     except UnreadableHeaders as error:
         headers = error.readable
-    words = subject.decode("utf-8", "backslashreplace").split(".", _WORDS - 1)
-    priority = Priority.NORMAL
+    words = subject.decode("utf-8", "backslashreplace").split(".")[2:]
+    lane, priority = Lane.ORDERED, Priority.NORMAL
+    if words[:1] == ["parallel"]:
+        lane, words = Lane.PARALLEL, words[1:]
     with suppress(ValueError, IndexError):
-        priority = Priority(words[2])
-    job_type = words[-1] if len(words) == _WORDS else ".".join(words[2:])
+        priority = Priority(words[0])
+    job_type = ".".join(words[_WORDS_OF_A_PLACE - 1 :] if len(words) >= _WORDS_OF_A_PLACE else words)
+    shard = 0 if lane is Lane.ORDERED else None
     carrier = Carrier(stream=names.schedule_stream, sequence=sequence, stored_at=stored_at)
     job_id, due = f"at-unfit-{int(stored_at.timestamp() * 1e6)}-{sequence}", None
     if headers.given_id is not None or headers.firing is not None:
         # A message that carries the id of another job must not make that job dead.
         known = believed(names, subject, header, headers, stored_at)
         job_id, headers, due = known.job_id or job_id, known.headers, known.due
-    return IncomingJob(job_id, job_type, priority, 0, headers, None, carrier, message.data, due)
+    return IncomingJob(job_id, job_type, Queue(priority, lane), shard, headers, None, carrier, message.data, due)

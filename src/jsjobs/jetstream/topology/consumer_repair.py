@@ -56,15 +56,15 @@ def consumer_step(
         consumer: The declared consumer.
         info: The server's information about it; None if it does not exist.
         last: The last sequence of its stream, read after `info`.
-        priority: The priority whose shard it is; None if it is not a shard's.
+        priority: The priority whose shard or partition it is; None if it is neither.
     """
     name = consumer["name"]
     if info is None:
         return Step(Action.CREATE, "consumer", name, stream=stream, config=consumer, priority=priority)
     changes = consumer_differences(consumer, info.config.as_told)
     until = info.paused_until
-    if Shard.of(name) is None and until is not None and until - info.ts > _BRIEF:
-        changes["pause_until"] = (until.isoformat(), None)  # operators pause shards, but nobody pauses these
+    if priority is None and until is not None and until - info.ts > _BRIEF:
+        changes["pause_until"] = (until.isoformat(), None)  # operators pause priorities, but nobody pauses these
     if _position(info) > last:
         changes["delivered"] = (_position(info), last)  # it was reset, and skips every message up to there
     if not changes:

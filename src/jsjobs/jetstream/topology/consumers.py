@@ -43,7 +43,7 @@ async def create_shard(
     body = declaration.shard_consumer(config, names, shard)
     if until is not None:
         body["pause_until"] = until.isoformat()
-    stream = names.stream(shard.priority)
+    stream = names.queue(shard.queue)
     await create_consumer(connection, stream, body)
 
 

@@ -8,8 +8,9 @@ from functools import cache
 from typing import Any
 
 from jsjobs.jetstream.api.types import Declared
-from jsjobs.jetstream.protocol.names import Generation, Names, Shard
+from jsjobs.jetstream.protocol.names import Generation, Names, Partition, Shard
 from jsjobs.model.job import Priority
+from jsjobs.model.lanes import Queue
 from jsjobs.resources import shipped
 from jsjobs.settings import Config
 
@@ -78,6 +79,34 @@ def queue_stream(config: Config, names: Names, priority: Priority, generation: G
     return stream | {"num_replicas": config.replicas}
 
 
+def lane_stream(config: Config, names: Names, priority: Priority) -> Declared:
+    """Return the stream of a priority's parallel lane; its transform partitions the jobs by their fairness key."""
+    stream = _read(f"JOBS_{priority.upper()}_PARALLEL", names)
+    stream["subject_transform"] = {
+        "src": stream["subjects"][0],
+        "dest": f"{names.lane(priority)}.{{{{partition({config.partitions},1)}}}}.>",
+    }
+    stream["max_msgs_per_subject"] = config.capacity
+    stream["max_bytes"] = config.lane_bytes
+    stream["duplicate_window"] = int(config.duplicate_window * NANOSECONDS)
+    return stream | {"num_replicas": config.replicas}
+
+
+def partition_consumer(config: Config, names: Names, partition: Partition) -> Declared:
+    """Return the durable pull consumer of one partition; the file of partition 0 is the pattern for all.
+
+    It has no `max_deliver`: a job may be given back very often, and the workers end one that kills them.
+    """
+    consumer = _read(f"consumers/{partition.priority}-parallel-0", names)
+    consumer["durable_name"] = consumer["name"] = partition.consumer
+    consumer["description"] = (
+        f"Partition {partition.number} of {partition.priority}: jobs without an entity, side by side"
+    )
+    consumer["filter_subject"] = f"{names.lane(partition.priority)}.{partition.number}.>"
+    consumer["ack_wait"] = int(config.ack_wait * NANOSECONDS)
+    return consumer
+
+
 def shard_consumer(config: Config, names: Names, shard: Shard) -> Declared:
     """Return the durable push consumer of one shard; the file of shard 0 is the pattern for all."""
     pattern = f"{shard.priority}-{Generation(1, _shipped_shards(shard.priority))}-0"
@@ -101,9 +130,9 @@ def side_streams(config: Config, names: Names) -> list[Declared]:
     return [stream | {"num_replicas": config.replicas} for stream in streams]
 
 
-def source_consumer(names: Names, priority: Priority) -> Declared:
+def source_consumer(names: Names, queue: Queue) -> Declared:
     """Return the durable consumer through which a queue sources its due jobs."""
-    return _read(f"consumers/source-{priority}", names)
+    return _read(f"consumers/{names.source(queue)}", names)
 
 
 def router_consumer(names: Names) -> Declared:

@@ -15,7 +15,9 @@ from jsjobs.jetstream.client.connection import Connection
 from jsjobs.jetstream.protocol.names import Names
 from jsjobs.jetstream.topology.declaration import NANOSECONDS
 from jsjobs.jetstream.topology.generations import live_shards, read_live
+from jsjobs.jetstream.topology.partitions import partition_count
 from jsjobs.model.job import Priority
+from jsjobs.model.lanes import ORDERED, PARALLEL, QUEUES
 from jsjobs.settings import DEFAULT_POOLS, Config
 
 
@@ -59,14 +61,17 @@ async def keep_unasked(connection: Connection, names: Names, config: Config) -> 
         JobError: `RunnerUnavailable`, if the server cannot be reached; `Validation`, if the generations of a priority
             cannot be read.
     """
-    streams = [*(names.stream(priority) for priority in Priority), names.state_stream]
+    streams = [*map(names.queue, QUEUES), names.state_stream]
     infos = await asyncio.gather(*(find_stream(connection, stream) for stream in streams))
-    queues = [info.config for info in infos[:-1] if info is not None]
+    lanes = [(queue, info) for queue, info in zip(PARALLEL, infos[len(ORDERED) : -1], strict=True) if info is not None]
+    queues = [info.config for info in infos[: len(ORDERED)] if info is not None]
     shards = [info.config for info in (await live_shards(connection, names)).values()] if queues else []
     copies = [info.config.num_replicas for info in infos if info is not None]
     found = {
         "replicas": max(copies, default=None),  # a queue whose shards are being changed has fewer for a moment
         "queue_bytes": _most(queue.max_bytes for queue in queues),
+        "lane_bytes": _most(info.config.max_bytes for _, info in lanes),
+        "partitions": _most(partition_count(names, queue.priority, info) for queue, info in lanes),
         "capacity": _most(queue.max_msgs_per_subject for queue in queues),
         "duplicate_window": _seconds(_most(queue.duplicate_window for queue in queues)),
         "ack_wait": _seconds(_most(shard.ack_wait for shard in shards)),

@@ -24,6 +24,7 @@ from jsjobs.jetstream.topology.consumers import FOR_GOOD, UNTIL_RESUMED
 from jsjobs.jetstream.topology.generations import Shards, live_shards, read_live, write_live
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority, Status, utc_now
+from jsjobs.model.lanes import Queue
 
 MAX_SECONDS = 10 * 365 * 86_400
 """Ten years: the longest pause that has an end."""
@@ -171,7 +172,7 @@ class Pausing:
     async def _begun(self, shard: Shard, info: ConsumerInfo | None) -> str | None:
         """Return the id of the job that runs in a paused shard, once that is known; None if none does."""
         while info is not None and info.num_ack_pending:
-            found = await self._found(shard.priority, info.delivered.stream_seq)
+            found = await self._found(shard.queue, info.delivered.stream_seq)
             if _is_over(info, info.last_active) or (found is not None and _is_told(info, found)):
                 entry = found.entry if found else None
                 return entry.job_id if entry is not None and entry.status is Status.PROCESSING else None
@@ -179,9 +180,9 @@ class Pausing:
             info = await find_consumer(self._connection, self._names.stream(shard.priority), shard.consumer)
         return None
 
-    async def _found(self, priority: Priority, sequence: int) -> Found | None:
+    async def _found(self, queue: Queue, sequence: int) -> Found | None:
         try:
-            job = await fetch_job(self._connection, self._names, priority, sequence)
+            job = await fetch_job(self._connection, self._names, queue, sequence)
             found = None if job is None else await self._state.read(job.job_id)
         except JobError as error:
             if error.is_transient:

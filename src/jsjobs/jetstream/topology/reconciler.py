@@ -44,11 +44,13 @@ from jsjobs.jetstream.topology.generations import (
     shards_and_others,
     write_live,
 )
+from jsjobs.jetstream.topology.partitions import partition_count, partition_steps, partitions_and_others
 from jsjobs.jetstream.topology.plan import Action, Step, shards_step, still_expires
 from jsjobs.jetstream.topology.reshard import Draining, Reshard, update_queue
 from jsjobs.jetstream.topology.source_recovery import after_more_copies
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
+from jsjobs.model.lanes import QUEUES, Lane, Queue
 from jsjobs.settings import Config
 
 _MEANWHILE = {10058, 10013, 10105, 10148, 10149, CONSUMER_NOT_FOUND}
@@ -69,7 +71,7 @@ class TopologyReconciler:
         self._config = config
 
     async def plan(
-        self, floor: Mapping[Priority, int] | None = None, *, one_copy: bool = False, foreign: bool = True
+        self, floor: Mapping[Queue, int] | None = None, *, one_copy: bool = False, foreign: bool = True
     ) -> list[Step]:
         """Return the steps that `apply` would take, in order; change nothing.
 
@@ -84,10 +86,12 @@ class TopologyReconciler:
         side_streams = declaration.side_streams(self._config, self._names)
         steps = [await self._stream_step(stream) for stream in side_streams]
         for priority in Priority:
-            # The source comes before the queue that uses it.
-            source = declaration.source_consumer(self._names, priority)
-            steps.append(await self._side_consumer_step(self._names.schedule_stream, source))
+            for lane in Lane:
+                # The source comes before the queue that uses it.
+                source = declaration.source_consumer(self._names, Queue(priority, lane))
+                steps.append(await self._side_consumer_step(self._names.schedule_stream, source))
             steps += await self._queue_steps(priority, floor or {}, one_copy=one_copy)
+            steps += await self._lane_steps(priority, floor or {}, as_routed=not foreign)
         steps.append(await self._side_consumer_step(self._names.dead_stream, declaration.router_consumer(self._names)))
         # Removals come first: what they remove may have used up the account's limits.
         return [*(await self._foreign_steps() if foreign else []), *steps]
@@ -102,6 +106,8 @@ class TopologyReconciler:
             if generations:
                 others += [one.consumer for one in shards if one.generation not in generations]
             steps += foreign_step(self._names.stream(priority), others)
+            _, strangers = await partitions_and_others(self._connection, self._names, priority)
+            steps += foreign_step(self._names.queue(Queue(priority, Lane.PARALLEL)), strangers)
         dead, router = self._names.dead_stream, self._names.router
         listed = [info.name async for info in list_consumers(self._connection, dead)]
         return steps + foreign_step(dead, [name for name in listed if name != router])
@@ -112,7 +118,7 @@ class TopologyReconciler:
 
     async def apply(
         self,
-        floor: Mapping[Priority, int] | None = None,
+        floor: Mapping[Queue, int] | None = None,
         *,
         tell: Tell = lambda _: None,
         wait: bool = True,
@@ -141,7 +147,7 @@ class TopologyReconciler:
         return [taken.get((step.kind, step.name), step) for step in steps]
 
     async def _settle(
-        self, taken: dict[tuple[str, str], Step], floor: Mapping[Priority, int] | None, *, one_copy: bool
+        self, taken: dict[tuple[str, str], Step], floor: Mapping[Queue, int] | None, *, one_copy: bool
     ) -> list[Step]:
         """Take every step but changes of shards, repeat until no other `apply` interferes, and return all steps."""
         why: tuple[Step, JobError]
@@ -233,7 +239,7 @@ class TopologyReconciler:
         Raises:
             JobError: If the server refuses for another reason, or cannot be reached.
         """
-        queue = self._names.stream(self._sourced_by(step.name))
+        queue = self._names.queue(self._sourced_by(step.name))
         info = await find_stream(self._connection, queue)
         if info is None:
             return False
@@ -244,21 +250,21 @@ class TopologyReconciler:
         await self._take(step)
         return True
 
-    def _sourced_by(self, consumer: str) -> Priority:
-        [priority] = [one for one in Priority if self._names.source(one) == consumer]
-        return priority
+    def _sourced_by(self, consumer: str) -> Queue:
+        [queue] = [one for one in QUEUES if self._names.source(one) == consumer]
+        return queue
 
     async def _source_anew(self, consumer: str) -> None:
         """Make a queue start its source anew: it does not notice by itself that the consumer is a new one.
 
         See docs/server-quirks.md#a-queue-counts-what-its-source-delivers.
         """
-        info = await find_stream(self._connection, self._names.stream(self._sourced_by(consumer)))
+        info = await find_stream(self._connection, self._names.queue(self._sourced_by(consumer)))
         if info is not None and info.config.as_told.get("sources"):
             for sources in ({"sources": None}, {}):
                 await update_stream(self._connection, {**info.config.as_told, **sources})
 
-    async def _queue_steps(self, priority: Priority, floor: Mapping[Priority, int], *, one_copy: bool) -> list[Step]:
+    async def _queue_steps(self, priority: Priority, floor: Mapping[Queue, int], *, one_copy: bool) -> list[Step]:
         names, config = self._names, self._config
         wanted = config.shards(priority)
         live = await read_live(self._connection, names, priority)
@@ -275,7 +281,7 @@ class TopologyReconciler:
         steps = [Step(action, "generations", entry, reason=live.problem, live=decided, priority=priority)]
         stream = declaration.queue_stream(config, names, priority, generations[-1])
         if stored is None:
-            steps.append(_creation(stream, {"first_seq": await self._first_sequence(priority, floor)}))
+            steps.append(_creation(stream, {"first_seq": await self._first_sequence(Queue(priority), floor)}))
         else:
             if live.copies is not None:
                 stream.pop("num_replicas")  # a change is under way, which restores the copies itself
@@ -290,6 +296,38 @@ class TopologyReconciler:
                 steps.append(consumer_step(stream["name"], consumer, shards.get(shard), last, priority))
         change = stored and shards_step(priority, generations, live, stored, shards, wanted, one_copy=one_copy)
         return [*steps, change] if change else steps
+
+    async def _lane_steps(self, priority: Priority, floor: Mapping[Queue, int], *, as_routed: bool) -> list[Step]:
+        """Return the steps of a priority's parallel lane.
+
+        Args:
+            priority: The priority.
+            floor: See `plan`.
+            as_routed: Whether it keeps the number of partitions that its stream has, whatever the settings say.
+        """
+        names, queue = self._names, Queue(priority, Lane.PARALLEL)
+        stream = declaration.lane_stream(self._config, names, priority)
+        info = await find_stream(self._connection, stream["name"])
+        routed = None if info is None else partition_count(names, priority, info)
+        count = routed if as_routed and routed is not None else self._config.partitions
+        found, _ = await partitions_and_others(self._connection, names, priority)
+        before, after = partition_steps(
+            names,
+            self._config,
+            priority,
+            found,
+            count=count,
+            routed=routed,
+            last=0 if info is None else info.state.last_seq,
+            paused_until=(await read_live(self._connection, names, priority)).operators_pause,
+        )
+        if info is None:
+            creation = _creation(stream, {"first_seq": await self._first_sequence(queue, floor)})
+            return [creation, *before, *after]
+        if count == routed:
+            stream["subject_transform"] = info.config.as_told["subject_transform"]
+        # A new partition has its consumer before jobs are sent there.
+        return [*before, await self._stream_step(stream), *after]
 
     async def _queue_step(self, stream: Declared, priority: Priority, stored: Stored) -> Step:
         """Return the step of an existing queue; generations, not its settings, decide where its new jobs go."""
@@ -338,13 +376,13 @@ class TopologyReconciler:
                 return f"{fullest} jobs wait in one mailbox, more than the {stream['max_msgs_per_subject']} asked for"
         return ""
 
-    async def _first_sequence(self, priority: Priority, floor: Mapping[Priority, int]) -> int:
-        """Return a first sequence that no job of this priority ever had, even if the clock went back."""
-        highest, keys = floor.get(priority, 0), f"$KV.{self._names.bucket}.*"
+    async def _first_sequence(self, queue: Queue, floor: Mapping[Queue, int]) -> int:
+        """Return a first sequence that no job of this queue ever had, even if the clock went back."""
+        highest, keys = floor.get(queue, 0), f"$KV.{self._names.bucket}.*"
         async for info in stream_pages(self._connection, self._names.state_stream, keys):
             for subject in info.state.subjects:
                 place = parse_plain_id(subject.rsplit(".", 1)[-1])
-                if place is not None and place[0] is priority:
+                if place is not None and place[0] == queue:
                     highest = max(highest, place[1])
         return max(clock_sequence(), highest + 1)
 
@@ -376,7 +414,7 @@ async def remove(config: Config) -> None:
         JobError: If the server refuses or cannot be reached.
     """
     names = Names(config.namespace)
-    streams = [*(stream["name"] for stream in side_streams(config, names)), *map(names.stream, Priority)]
+    streams = [*(stream["name"] for stream in side_streams(config, names)), *map(names.queue, QUEUES)]
     async with connected(config) as connection:
         for stream in streams:
             await delete_stream(connection, stream)

@@ -15,7 +15,7 @@ from jsjobs.jetstream.api.types import StreamInfo
 from jsjobs.jetstream.client.connection import Connection
 from jsjobs.jetstream.protocol.names import Names
 from jsjobs.model.errors import JobError
-from jsjobs.model.job import Priority
+from jsjobs.model.lanes import QUEUES
 
 UNHEARD = 3.5
 """Seconds without a message from the schedules after which a stream counts as not sourcing. Heartbeats come every
@@ -56,7 +56,7 @@ async def see_that_it_sources(connection: Connection, stream: str) -> bool:
 
 async def after_more_copies(connection: Connection, names: Names, stream: str) -> None:
     """Make a stream that got more copies go on, if it is a queue's or the schedules'."""
-    if stream in map(names.stream, Priority):
+    if stream in map(names.queue, QUEUES):
         await see_that_it_sources(connection, stream)
     elif stream == names.schedule_stream:
         # Nothing shows which schedules it takes for fired. A new leader works that out anew.

@@ -32,7 +32,8 @@ from jsjobs.jetstream.schedules.store import ScheduleChanged, Schedules
 from jsjobs.model.batch import MAX_IDS, BatchRecord, BatchRuns, BatchStatus, StatusCounts, ids_of, runs_of
 from jsjobs.model.checks import checked_text, problems
 from jsjobs.model.errors import JobError
-from jsjobs.model.job import Priority, Status, random_token, utc_now
+from jsjobs.model.job import Status, random_token, utc_now
+from jsjobs.model.lanes import Queue
 from jsjobs.model.payload import BATCH_ID
 
 RUNS_PER_PART = 5_000
@@ -255,10 +256,10 @@ class Batches:
             there |= (await fired_entries(self._connection, self._names, fired)).keys()
         return there
 
-    def _place(self, place: tuple[Priority, int]) -> tuple[str, MessageRequest]:
+    def _place(self, place: tuple[Queue, int]) -> tuple[str, MessageRequest]:
         """Return the request for a job's message."""
-        priority, sequence = place
-        return self._names.stream(priority), {"seq": sequence}
+        queue, sequence = place
+        return self._names.queue(queue), {"seq": sequence}
 
     async def _read_all(self, requests: Sequence[tuple[str, MessageRequest]]) -> list[Reply]:
         asked = [read_one(self._connection, *request, timeout=self._timeout) for request in requests]
