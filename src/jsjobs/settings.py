@@ -105,6 +105,8 @@ class Config(BaseSettings):
     """Seconds that running jobs get at a shutdown before they are released."""
     concurrency: int = Field(default=100, ge=1, le=100_000)
     """The most jobs that a worker process runs at once, ordered and parallel ones together."""
+    priorities: tuple[Priority, ...] = Field(default=tuple(Priority), min_length=1)
+    """The priorities that a worker takes jobs of."""
     processes: int = Field(default_factory=_processors, ge=1, le=1024)
     """The most processes that a worker has at once, for handlers with `run_in="process"`."""
     timeout: float = Field(default=5.0, gt=0)

@@ -203,6 +203,8 @@ class JobStatusResponse(BaseModel):
     max_attempts: int = Field(default=DEFAULT_MAX_ATTEMPTS, ge=1)
     """The number its submit gave, else that of its handler's policy, known once a worker has begun it; 3 until then."""
     carrier: Carrier | None = None
+    deliveries: int | None = None
+    """How often the server had delivered its message when an attempt began, if more than once; in the parallel lane."""
     retry: RetryState | None = None
 
     def to_json(self, result: bytes | None = None) -> bytes:

@@ -14,8 +14,8 @@ from jsjobs.jetstream.jobs.delivery import Delivery
 from jsjobs.jetstream.jobs.lease_time import LeaseTime
 from jsjobs.jetstream.jobs.state_store import Conflict, Found, StateStore
 from jsjobs.model.entry_text import text_of
-from jsjobs.model.errors import JobError
-from jsjobs.model.job import Status
+from jsjobs.model.errors import JobError, Reason
+from jsjobs.model.job import JobStatusResponse, Status
 from jsjobs.safe_log import get_logger
 from jsjobs.worker.claim_decision import (
     Cancelled,
@@ -31,11 +31,11 @@ from jsjobs.worker.claim_decision import (
     decide,
     taken_over,
 )
+from jsjobs.worker.intake.slots import Slot
 from jsjobs.worker.job_run import JobRun
 from jsjobs.worker.result import Outcome
 from jsjobs.worker.run_state import State, Stop
 from jsjobs.worker.settlement import Claim, Settlement
-from jsjobs.worker.slots import Slot
 
 if TYPE_CHECKING:
     from jsjobs.telemetry.recorder import Telemetry
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 logger = get_logger("jsjobs.worker")
 _LOOK_AGAIN = 0.02  # seconds after a lost race
 _SLOT_WITHIN = 0.1  # seconds; then another process may have a slot sooner
+_EARLY = 0.5  # seconds by which a job that waits for its next attempt may come back early
+MAX_BOUNCES = 1_000
+"""Deliveries of a job of the parallel lane, since its entry was last written, after which it is dead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +73,7 @@ class Claims:
         # A first delivery usually has no entry. A write that expects none finds out, and saves one round trip.
         certain_new = not after and delivery.attempt == 1 and job.headers.given_id is None
         found: Found | None = None
-        while run.asked is None and (slot is None or slot.is_taken or await self._regain(run, slot)):
+        while run.asked is None and (slot.is_taken or await self._regain(run, slot)):
             if not certain_new:
                 found = await self.state.read(job.job_id)
                 if found is not None and found.revision <= after:
@@ -82,6 +85,10 @@ class Claims:
             else:
                 decision = await self._judge(run, found, took_over=took_over)
             try:
+                if run.delivery.is_parallel and isinstance(decision, Wait | Sleep):
+                    # It holds up nobody while it is away.
+                    self._send_away(run, decision)
+                    return None
                 if isinstance(decision, Wait):
                     await self._hold(run, asyncio.ensure_future(asyncio.sleep(decision.seconds)))
                 elif isinstance(decision, Sleep):
@@ -95,6 +102,12 @@ class Claims:
                 await asyncio.sleep(_LOOK_AGAIN if found else 0)
         self.settlement.give_back(job.job_id, delivery, run.left)
         return None
+
+    def _send_away(self, run: JobRun, decision: Wait | Sleep) -> None:
+        if isinstance(decision, Sleep):
+            self.settlement.give_back(run.job_id, run.delivery, decision.seconds)
+        else:
+            logger.debug("job %s: another worker may run it; it comes back after ack_wait", run.job_id)
 
     async def _outlive(self, run: JobRun, earlier: JobRun) -> bool:
         """End the run that has the job here, since the server delivered it again: its lease is over. Return True."""
@@ -114,10 +127,32 @@ class Claims:
         if is_leased or has_no_entry or run.job.headers.expires is not None:
             server_now = await self.server_now()
         decision = self._decide(run, found, server_now)
+        if run.delivery.is_parallel:
+            return await self._judge_parallel(run.delivery, entry, decision)
         if isinstance(decision, Dead) or (isinstance(decision, Start) and decision.after_loss):
             # The job may run where a newer delivery went, however old its entry is. Or it may run where an earlier
             # delivery went that a recreated consumer does not know of: that worker's heartbeats count for this one too.
             return Ignore() if run.delivery.attempt == 1 or not await _is_newest(run.delivery) else decision
+        return decision
+
+    async def _judge_parallel(
+        self, delivery: Delivery, entry: JobStatusResponse | None, decision: Decision
+    ) -> Decision:
+        """Correct a decision where the parallel lane differs: many jobs of a partition are under way at once."""
+        written_at = 0 if entry is None else entry.deliveries or 1
+        if isinstance(decision, Start) and delivery.attempt - written_at > MAX_BOUNCES:
+            error = f"it was given back {MAX_BOUNCES:,} times, and no worker began it"
+            return Dead(decision.entry, decision.expected, Reason.RUNNER_UNAVAILABLE, error)
+        if (isinstance(decision, Start) and decision.after_loss) or isinstance(decision, Dead):
+            # A delivery from before the attempt that is lost waited in a buffer: that worker may live.
+            is_older = entry is not None and delivery.attempt <= written_at
+            if is_older and not await _is_of_new_consumer(delivery, entry):
+                return Ignore()
+        if isinstance(decision, Start) and entry is not None and entry.status is Status.QUEUED:
+            due = entry.next_attempt_at
+            if due is not None and (due - self.clock()).total_seconds() > _EARLY:
+                left = (due - await self.server_now()).total_seconds()  # a new consumer knows of no delay
+                return Sleep(left, decision.expected) if left > _EARLY else decision
         return decision
 
     def _decide(self, run: JobRun, found: Found | None, server_now: datetime) -> Decision:
@@ -141,20 +176,28 @@ class Claims:
         job, run.left = run.job, 0.0
         if found is not None and found.is_deleted:
             logger.warning("job %s: its entry was deleted; nothing is known of earlier attempts", job.job_id)
-        text = text_of(decision.entry)
-        revision = await self.state.write(text, expected=decision.expected, delivery=run.delivery)
+        entry, delivery = decision.entry, run.delivery
+        if delivery.attempt > 1 and delivery.is_parallel:
+            entry = entry.model_copy(update={"deliveries": delivery.attempt})
+        text = text_of(entry)
+        revision = await self.state.write(text, expected=decision.expected, delivery=delivery)
         if job.headers.expires is not None and (late := await self._expired_meanwhile(run, found)):
             await self._end(run, replace(late, expected=revision))
             return None
-        claim = Claim(decision.entry, revision, run.delivery, text)
-        if (decision.after_snooze or run.has_waited) and not run.is_cancelled and await _is_paused(run.delivery):
+        claim = Claim(entry, revision, delivery, text)
+        if (
+            decision.after_snooze
+            and not run.is_cancelled
+            and not run.delivery.is_parallel
+            and await _is_paused(run.delivery)
+        ):
             # Checked after the write: either this sees the pause, or the pausing side sees the entry.
-            logger.debug("job %s: it has waited here, and its priority is paused meanwhile", job.job_id)
+            logger.debug("job %s: it snoozed here, and its priority is paused meanwhile", job.job_id)
             await self.settlement.put_off(claim)
             return None
         if self.telemetry is not None and decision.after_loss:
             self.telemetry.settled(job.type, job.priority, Outcome.RETRY)
-        run.revision, run.has_waited = revision, False
+        run.revision = revision
         run.to(State.STARTING)
         return claim
 
@@ -169,8 +212,7 @@ class Claims:
         """Keep the delivery alive until another run of the job has ended or its lease is over, or the worker stops."""
         third = self.lease_time.ack_wait / 3
         run.to(State.HELD, until)
-        if run.slot is not None:
-            run.slot.leave()
+        run.slot.leave()
         # A lost delivery goes on waiting too: the newer run takes the end of this one for the end of all before it.
         while not until.done() and run.asked in {None, Stop.LOST}:
             await asyncio.wait({until}, timeout=third)
@@ -185,8 +227,7 @@ class Claims:
         due = time.monotonic() + sleep.seconds
         until: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         run.to(State.SNOOZED, until)
-        if run.slot is not None:
-            run.slot.leave()
+        run.slot.leave()
         while run.asked is None and not run.is_cancelled and (left := due - time.monotonic()) > 0:
             run.left = left
             if delivery.age() >= ack_wait / 3 and not await self._is_untouched(run, sleep.revision):
@@ -196,27 +237,15 @@ class Claims:
         run.to(State.CLAIMING)
 
     async def _regain(self, run: JobRun, slot: Slot) -> bool:
-        """Keep the delivery alive until it gets a slot again, or give it up; return whether it may go on."""
-        delivery, time, run.left = run.delivery, self.lease_time, 0.0
+        """Wait a moment for a slot; return whether it has one."""
+        run.left = 0.0
         if run.is_cancelled:
             return True  # no handler is to begin
         waiting = slot.wait()
         run.to(State.WAITING, waiting)
         await asyncio.wait({waiting}, timeout=_SLOT_WITHIN)
-        while not waiting.done():
-            run.has_waited = True
-            if delivery.age() >= time.lease:
-                run.lose("it waited for a slot for too long")
-            elif slot.make_way(delivery.attempt) or (
-                # A pause waits until it is known, for every job that a worker has, whether that job begins.
-                delivery.age() >= time.ack_wait / 3 and await _is_paused(delivery)
-            ):
-                run.asked = Stop.RELEASE
-                break
-            elif delivery.age() >= time.ack_wait / 3:
-                with suppress(JobError):  # tried again, until the lease is over
-                    await delivery.renew(max(0.1, time.lease - delivery.age()))
-            await asyncio.wait({waiting}, timeout=time.ack_wait / 24)
+        if not waiting.done():
+            run.asked = Stop.RELEASE  # another worker may have a slot
         run.to(State.CLAIMING)
         return run.asked is None
 
@@ -262,6 +291,14 @@ async def _is_newest(delivery: Delivery) -> bool:
     with suppress(JobError):  # if the server cannot be asked, it is taken for the newest
         return await delivery.is_newest()
     return True
+
+
+async def _is_of_new_consumer(delivery: Delivery, entry: JobStatusResponse | None) -> bool:
+    """Return whether its consumer was created since the entry's last attempt began, so that it counts anew."""
+    began = entry.history[-1].timestamp if entry is not None and entry.history else None
+    with suppress(JobError):  # if the server cannot be asked, the job comes back
+        return began is not None and await delivery.consumer_created() > began
+    return False
 
 
 async def _is_paused(delivery: Delivery) -> bool:

@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from jsjobs.jetstream.jobs.delivery import Delivery
 from jsjobs.jetstream.jobs.message import IncomingJob
-from jsjobs.model.job import Priority
 from jsjobs.worker.run_state import ENDED_BY, HAS_BEGUN, MOVES, State, Stop
 
 if TYPE_CHECKING:
     from jsjobs.handlers.registry import Registration
     from jsjobs.worker.executor import Handling
-    from jsjobs.worker.slots import Slot
+    from jsjobs.worker.intake.slots import Slot
 
-RunKey = tuple[Priority, int]
-"""Priority and stream sequence: the message that a run belongs to."""
+RunKey = tuple[str, int]
+"""Stream and sequence: the message that a run belongs to."""
 
 
 class JobRun:
@@ -30,7 +29,7 @@ class JobRun:
         delivery: Delivery,
         job: IncomingJob,
         registration: Registration | None,
-        slot: Slot | None,
+        slot: Slot,
         earlier: JobRun | None,
     ) -> None:
         """Take a delivery in hand.
@@ -39,7 +38,7 @@ class JobRun:
             delivery: The delivery.
             job: Its job, with its handler's terms.
             registration: The job's handler; None if this worker has none.
-            slot: Its slot, if the worker has a bound.
+            slot: Its slot.
             earlier: The run of the same message that this worker has in hand; it must end first.
         """
         self.delivery = delivery
@@ -49,7 +48,7 @@ class JobRun:
         self.earlier = earlier
         self.job_id = job.job_id
         # The key is the message, not the job's id: another copy of a given id is no redelivery of this one.
-        self.key: RunKey = (job.priority, delivery.sequence)
+        self.key: RunKey = (job.carrier.stream, delivery.sequence)
         self.context = job.context()
         self.state = State.CLAIMING
         self.asked: Stop | None = None
@@ -62,8 +61,6 @@ class JobRun:
         self.renewing = False
         self.left = 0.0
         """Seconds that are left of its snooze."""
-        self.has_waited = False
-        """Whether it had to wait for a slot."""
         self._until: asyncio.Future[Any] | None = None
         self._ended: asyncio.Event | None = None
 

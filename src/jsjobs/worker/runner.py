@@ -25,11 +25,11 @@ from jsjobs.model.retry import Retry
 from jsjobs.safe_log import get_logger
 from jsjobs.worker.claim import Claims
 from jsjobs.worker.executor import Handling, Pools, execute
+from jsjobs.worker.intake.slots import Slot
 from jsjobs.worker.job_run import JobRun, RunKey
 from jsjobs.worker.result import Outcome, SnoozeFor, Verdict
 from jsjobs.worker.run_state import State
 from jsjobs.worker.settlement import Claim, Settlement
-from jsjobs.worker.slots import Slot
 from jsjobs.worker.timeouts import TimeLimits
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class Attempts:
         finally:
             if attempt is not None:
                 attempt.end(outcome, verdict)
-        if outcome is not Outcome.SNOOZED or not isinstance(verdict, SnoozeFor):
+        if outcome is not Outcome.SNOOZED or not isinstance(verdict, SnoozeFor) or claim.delivery.is_parallel:
             return False
         run.left = verdict.delay
         run.to(State.SNOOZED)
@@ -150,19 +150,19 @@ class JobRunner:
         self.loop = attempts.limits.loop
         """The worker's event loop, for the tasks of `run`."""
 
-    def take(self, delivery: Delivery, slot: Slot | None, runs: Mapping[RunKey, JobRun]) -> JobRun | None:
+    def take(self, delivery: Delivery, slot: Slot, runs: Mapping[RunKey, JobRun]) -> JobRun | None:
         """Take a delivery in hand.
 
         Args:
             delivery: The delivery.
-            slot: Its slot, if the worker has a bound.
+            slot: Its slot.
             runs: The runs that the worker has in hand.
 
         Returns:
             Its run, for `run`; None if another run of the same message goes on with the delivery.
         """
         job = delivery.job(self._names)
-        earlier = runs.get((job.priority, delivery.sequence))
+        earlier = runs.get((job.carrier.stream, delivery.sequence))
         if earlier is not None and earlier.goes_on_with(delivery, self._attempts.lease_time.lease):
             return None
         registration = self._registry.get(job.type)

@@ -122,9 +122,11 @@ class Settlement:
                 self.give_back(entry.job_id, claim.delivery, delay)
                 return Outcome.RETRY
             case SnoozeFor(delay):
-                # Nothing is sent: the delivery is kept, since a new one would count against `max_deliver`.
+                # An ordered job's delivery is kept: a new one would count against `max_deliver`.
                 due = now + timedelta(seconds=delay)
                 await self._state.write(entry.snoozed(now, due), expected=claim.revision, delivery=claim.delivery)
+                if claim.delivery.is_parallel:
+                    self.give_back(entry.job_id, claim.delivery, delay if self.sleeps else 0)
                 return Outcome.SNOOZED
             case DeadLetter(reason, error):
                 await self.dead_letter(claim, reason, error)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
@@ -17,11 +16,9 @@ from jsjobs.jetstream.topology.declaration import is_plausible, shard_faults
 from jsjobs.jetstream.topology.generations import LastLive, Shards, live_shards
 from jsjobs.jetstream.topology.stalled_consumers import Stalls, wake
 from jsjobs.model.errors import JobError
-from jsjobs.model.job import Priority
 from jsjobs.poller import Poller
 from jsjobs.safe_log import get_logger
 from jsjobs.settings import Config
-from jsjobs.worker.bounded_subscriptions import tell_busy
 
 logger = get_logger("jsjobs.worker")
 
@@ -43,10 +40,6 @@ class ShardSubscriptions(Protocol):
         """Return the shards that this worker works."""
         ...
 
-    def listens_to(self, shard: Shard) -> bool:
-        """Return whether it is subscribed to a shard; a worker at its bound may not be, on purpose."""
-        ...
-
     async def take(self, shard: Shard) -> None:
         """Start working a shard."""
         ...
@@ -65,14 +58,14 @@ class ShardMonitor:
         names: Names,
         config: Config,
         subscriptions: ShardSubscriptions,
-        limits_are: Callable[[float, int], None],
+        ack_wait_is: Callable[[float], None],
     ) -> None:
         self._config = config
         self._connection = connection
         self._names = names
         self._live = LastLive(connection, names, logger)
         self._subscriptions = subscriptions
-        self._limits_are = limits_are
+        self._ack_wait_is = ack_wait_is
         self._poller = Poller(self._look_again, lambda: INTERVAL if self._is_calm else FAST)
         # A router checks sooner, and may do more: if one runs, a worker finds nothing to wake.
         self._stalls = Stalls(looks=2)
@@ -89,12 +82,17 @@ class ShardMonitor:
         """Return whether every declared shard has a consumer that delivers to this worker."""
         return not self.why_not_ready
 
-    async def start(self, shards: Shards | None) -> None:
-        """Subscribe to the given shards, or check for them if there are none, then go on checking."""
+    async def start(self, shards: Shards | None, on_change: Callable[[], None]) -> None:
+        """Subscribe to the given shards, or check for them if there are none, then go on checking.
+
+        Args:
+            shards: The shards, as far as they are known.
+            on_change: Called when somebody announces a change of shards or partitions.
+        """
         await self._try(shards)
         # A change of the shards is written here first. It is a hint to check, and may be missed.
         lists = f"$KV.{self._names.bucket}.{self._names.topology_key('*')}".encode()
-        self._changes = await self._connection.receive(lists, lambda *_: self.look_soon())
+        self._changes = await self._connection.receive(lists, lambda *_: on_change())
         self._poller.start()
 
     def look_soon(self) -> None:
@@ -113,7 +111,7 @@ class ShardMonitor:
 
     async def _try(self, shards: Shards | None = None) -> None:
         try:
-            await self._look(await live_shards(self._connection, self._names) if shards is None else shards)
+            await self._look(await self._found() if shards is None else shards)
         except IncompleteList as error:
             # Nothing is known to be missing: subscriptions stay as they are until the whole list is known.
             self._untold += 1
@@ -125,6 +123,9 @@ class ShardMonitor:
             logger.exception("the check of the shards failed; it is repeated")
             self._say("the check of the shards failed")
 
+    async def _found(self) -> Shards:
+        return await live_shards(self._connection, self._names, self._config.priorities)
+
     async def _look(self, shards: Shards) -> None:
         subscriptions = self._subscriptions
         self._untold = 0
@@ -135,8 +136,6 @@ class ShardMonitor:
             await subscriptions.take(shard)
         for shard, info in shards.items():
             await self._listen_again(shard, info)
-        if not all(map(subscriptions.listens_to, shards)):
-            tell_busy(self._connection, self._names)
         await self._wake(shards)
         first, waiting = await self._declared()
         # Shards that are about to run are not missed yet, and those that are being removed are missed only once.
@@ -156,11 +155,10 @@ class ShardMonitor:
             self._say("")
 
     def _take_limits(self, configs: list[ConsumerConfig]) -> None:
-        """Use the server's limits, except for implausible ones."""
+        """Use the server's `ack_wait`, except for an implausible one."""
         waits = [wait for one in configs if is_plausible("ack_wait", wait := one.ack_wait)]
-        counted = [most for one in configs if (most := one.max_deliver) > 0]
         if waits:
-            self._limits_are(min(waits) / 1e9, min(counted, default=sys.maxsize))
+            self._ack_wait_is(min(waits) / 1e9)
 
     def _faults(self, shard: Shard, info: ConsumerInfo) -> list[str]:
         return shard_faults(self._config, self._names, shard, info.config.as_told)
@@ -169,7 +167,7 @@ class ShardMonitor:
         """Return the shards that should run, and those that wait until the first ones are drained."""
         first: list[Shard] = []
         waiting: list[Shard] = []
-        for priority in Priority:
+        for priority in self._config.priorities:
             live = await self._live.read(priority)
             for place, generation in enumerate(live.generations):
                 shards = waiting if place else first
@@ -184,7 +182,7 @@ class ShardMonitor:
 
     async def _listen_again(self, shard: Shard, info: ConsumerInfo) -> None:
         """Subscribe anew to a shard in which jobs wait and the server has lost our subscription."""
-        unheard = info.num_pending > 0 and not info.push_bound and self._subscriptions.listens_to(shard)
+        unheard = info.num_pending > 0 and not info.push_bound
         if unheard and shard in self._deaf:
             logger.warning("shard %s: jobs wait and the server knows of no worker; subscribing again", shard.consumer)
             await self._subscriptions.drop(shard)
@@ -197,9 +195,7 @@ class ShardMonitor:
 
     async def _wake(self, shards: Shards) -> None:
         """Wake the shards that stall, if this user may: a worker's own permissions leave it to routers."""
-        for place in self._stalls.stalled(
-            info for shard, info in shards.items() if self._subscriptions.listens_to(shard)
-        ):
+        for place in self._stalls.stalled(shards.values()):
             if self._may_wake:
                 try:
                     await wake(self._connection, self._names, place, logger)

@@ -15,30 +15,30 @@ from jsjobs.handlers.registry import Registry
 from jsjobs.jetstream.api.server_clock import ServerClock
 from jsjobs.jetstream.client.connection import Connection
 from jsjobs.jetstream.jobs.blocked_writes import BlockedWrites
-from jsjobs.jetstream.jobs.delivery import Delivery, read_delivery
+from jsjobs.jetstream.jobs.delivery import Delivery
 from jsjobs.jetstream.jobs.lease_time import LeaseTime
 from jsjobs.jetstream.jobs.progress import ProgressSender
 from jsjobs.jetstream.jobs.state_store import StateStore
-from jsjobs.jetstream.protocol.names import Names, Shard
+from jsjobs.jetstream.protocol.names import Names, Partition, Shard
 from jsjobs.jetstream.topology.generations import Shards, live_shards
 from jsjobs.model.errors import JobError
-from jsjobs.model.job import Priority, random_token, utc_now
+from jsjobs.model.job import random_token, utc_now
 from jsjobs.safe_log import get_logger
-from jsjobs.settings import MAX_SHARDS, Config
-from jsjobs.worker.bounded_subscriptions import BoundedSubscriptions
+from jsjobs.settings import Config
 from jsjobs.worker.cancel_counts import CancelCounts
 from jsjobs.worker.cancel_requests import CancelRequests
 from jsjobs.worker.claim import Claims
 from jsjobs.worker.executor import Pools
+from jsjobs.worker.intake.intake import Intake
+from jsjobs.worker.intake.slots import Slot, Slots
 from jsjobs.worker.job_run import JobRun, RunKey
+from jsjobs.worker.lane_monitor import LaneMonitor
 from jsjobs.worker.lease import LeaseKeeper
 from jsjobs.worker.processes.pool import Processes
 from jsjobs.worker.run_state import State
 from jsjobs.worker.runner import Attempts, JobRunner
 from jsjobs.worker.settlement import Settlement
 from jsjobs.worker.shard_monitor import ShardMonitor, compare
-from jsjobs.worker.slots import Slot
-from jsjobs.worker.subscriptions import Subscriptions
 from jsjobs.worker.timeouts import TimeLimits
 
 if TYPE_CHECKING:
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
 
 logger = get_logger("jsjobs.worker")
 
-MAX_THREADS = len(Priority) * MAX_SHARDS
-"""One thread for each possible shard: a plain handler never waits for a thread while its time limit runs."""
 _LAST_WORD = 5.0  # seconds that interrupted handlers get to end before the worker stops waiting for them
 
 
@@ -85,8 +83,16 @@ class Worker:
         self._cancel_counts = counts
         self._starting: Shared | None = None
         self._keeping: asyncio.Task[None] | None = None
-        self._taking = self._how_to_take()
-        self._shard_monitor = ShardMonitor(connection, self._names, config, self._taking, self.limits_are)
+        self._intake = Intake(
+            connection,
+            self._names,
+            Slots(config.concurrency),
+            priorities=config.priorities,
+            begin=self._begin,
+            on_missing=self._look_soon,
+        )
+        self._shard_monitor = ShardMonitor(connection, self._names, config, self._intake.shards, self._time.set)
+        self._lane_monitor = LaneMonitor(connection, self._names, config, self._intake, self._time.set)
         self._server_clock = ServerClock(connection, self._names)
         self._ending: asyncio.Task[None] | None = None
         self._stopping = False
@@ -112,7 +118,7 @@ class Worker:
         functions = self._registry.for_processes()
         shards: Shards | None = None
         try:
-            shards = await live_shards(self._connection, self._names)
+            shards = await live_shards(self._connection, self._names, self._config.priorities)
             compare(shards, self._config)
         except JobError as error:
             if not error.is_transient:
@@ -121,19 +127,21 @@ class Worker:
         if self._telemetry is not None:
             self._telemetry.expect(self._registry.types)
         self._pools = Pools(
-            ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="jsjobs-handler"),
+            ThreadPoolExecutor(self._config.concurrency, thread_name_prefix="jsjobs-handler"),
             Processes(self._config.processes, functions),
         )
         self._limits = TimeLimits()
         self._runner = self._make_runner(self._pools, self._limits)
         self._keeper = LeaseKeeper(self._state, self._time)
         self._keeping = asyncio.ensure_future(self._keep())
-        self._connection.on_reconnect.append(self._shard_monitor.look_soon)
+        self._connection.on_reconnect.append(self._after_reconnect)
         try:
             await self._cancels.start()
             if self._cancel_counts is not None:
                 await self._cancel_counts.start()
-            await self._shard_monitor.start(shards)
+            self._intake.open()
+            await self._lane_monitor.start()
+            await self._shard_monitor.start(shards, self._look_soon)
             self._aside = [asyncio.create_task(work()) for work in self.beside]
         except BaseException:
             await self.stop(0)  # cancelled on the way: nobody would stop a worker that never started
@@ -190,11 +198,11 @@ class Worker:
 
     async def _end(self, pools: Pools, limits: TimeLimits, keeping: asyncio.Task[None], grace: float | None) -> None:
         self._stopping = True
-        self._connection.on_reconnect.remove(self._shard_monitor.look_soon)
-        await self._shard_monitor.stop()
+        self._connection.on_reconnect.remove(self._after_reconnect)
+        await asyncio.gather(self._shard_monitor.stop(), self._lane_monitor.stop())
         for task in self._aside:
             task.cancel()
-        await self._taking.close()
+        await self._intake.close()
         for run in list(self._runs.values()):
             run.wind_down()
         await self._wait_for_runs(self._config.grace if grace is None else grace)
@@ -228,12 +236,12 @@ class Worker:
 
     @property
     def ready(self) -> bool:
-        """Return whether jobs of every shard reach this worker."""
+        """Return whether the jobs of all queues reach this worker."""
         return not self.why_not_ready
 
     @property
     def why_not_ready(self) -> str:
-        """Return why jobs of some shard do not reach this worker, or cannot begin or end; empty while they do.
+        """Return why some jobs do not reach this worker, or cannot begin or end; empty while they do.
 
         Any thread may read it.
         """
@@ -241,7 +249,7 @@ class Worker:
             return "the worker is stopping"
         if self._keeping is not None and not self._connection.is_connected:
             return "there is no connection to NATS"
-        return self._shard_monitor.why_not_ready or self._state.blocked.why
+        return self._shard_monitor.why_not_ready or self._lane_monitor.why_not_ready or self._state.blocked.why
 
     @property
     def running(self) -> int:
@@ -250,41 +258,26 @@ class Worker:
 
     # -- deliveries
 
-    def limits_are(self, ack_wait: float, max_deliver: int) -> None:
-        """Use the server's own settings, whatever this process was given."""
-        self._time.set(ack_wait)
-        if isinstance(self._taking, BoundedSubscriptions):
-            self._taking.deliveries_are(max_deliver)
-
     @property
-    def taken(self) -> set[Shard]:
-        """Return the shards that this worker works."""
-        return self._taking.taken
+    def taken(self) -> set[Shard | Partition]:
+        """Return the shards and partitions that this worker works."""
+        return {*self._intake.shards.taken, *self._intake.partitions}
 
-    def _how_to_take(self) -> Subscriptions | BoundedSubscriptions:
-        if self._config.concurrency is None:
-            return Subscriptions(self._connection, self._names, self._on_delivery)
-        return BoundedSubscriptions(
-            self._connection,
-            self._names,
-            self._config.concurrency,
-            lease_time=self._time,
-            running=self._runs,
-            begin=self._begin,
-        )
+    def _look_soon(self) -> None:
+        self._shard_monitor.look_soon()
+        self._lane_monitor.look_soon()
 
-    def _on_delivery(self, subject: bytes, reply: bytes, header: bytes, data: bytes) -> None:
-        if delivery := read_delivery(self._connection, subject, reply, header, data):
-            self._begin(delivery)
+    def _after_reconnect(self) -> None:
+        self._intake.open()
+        self._look_soon()
 
-    def _begin(self, delivery: Delivery, slot: Slot | None = None) -> None:
+    def _begin(self, delivery: Delivery, slot: Slot) -> None:
         assert self._runner is not None
         run = self._runner.take(delivery, slot, self._runs)
         if run is None or self._stopping:
             if run is not None:
                 delivery.nak()
-            if slot is not None:
-                slot.leave()
+            slot.leave()
             return
         self._runs[run.key] = run
         self._run(self._runner, run)
@@ -302,8 +295,7 @@ class Worker:
             return
         if self._runs.get(run.key) is run:
             del self._runs[run.key]
-        if run.slot is not None:
-            run.slot.leave()
+        run.slot.leave()
 
     # -- helpers
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from jsjobs.doctor.deployment import Deployment
 from jsjobs.doctor.finding import Finding, Severity, how_full
 from jsjobs.jetstream.monitoring.backlog import look_at_mailboxes
+from jsjobs.model.lanes import Lane
 
 _UNHEARD = 5.0
 """Seconds of silence after which a server counts as away; servers report every second. The server's own judgement
@@ -15,6 +16,8 @@ comes later: docs/server-quirks.md#a-server-that-was-killed-is-called-current.""
 _MANY_TYPES = 1_000
 """The most job types in a queue; a normal number is hundreds, and a queue with many more drains ever more slowly."""
 _SHOWN = 3
+_BYTES_SETTING = {Lane.ORDERED: "JSJOBS_QUEUE_BYTES", Lane.PARALLEL: "JSJOBS_LANE_BYTES"}
+_PART = {Lane.ORDERED: "shard", Lane.PARALLEL: "partition"}
 _SHORT_WINDOW = 60.0
 """Seconds; a publisher that repeats what an outage left unanswered usually does so within a minute."""
 

@@ -65,6 +65,11 @@ def consumer_info(*consumer: str) -> str:
     return ".".join(("CONSUMER.INFO", *consumer))
 
 
+def next_messages(stream: str, consumer: str) -> str:
+    """Return the endpoint that delivers a pull consumer's next messages."""
+    return f"CONSUMER.MSG.NEXT.{stream}.{consumer}"
+
+
 def consumer_create(stream: str, consumer: str) -> str:
     """Return the endpoint that creates or changes a durable consumer."""
     return f"CONSUMER.DURABLE.CREATE.{stream}.{consumer}"

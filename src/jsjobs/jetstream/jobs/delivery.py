@@ -12,6 +12,7 @@ from jsjobs.jetstream.client.errors import ConnectionLost
 from jsjobs.jetstream.jobs.message import IncomingJob, read_job
 from jsjobs.jetstream.protocol.names import Names
 from jsjobs.model.errors import JobError, Reason
+from jsjobs.model.job import Priority
 from jsjobs.safe_log import get_logger
 
 logger = get_logger("jsjobs.connection")
@@ -21,6 +22,7 @@ _V1_WORDS = 9  # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer 
 _ASKED = 2.0  # seconds to wait for an answer about the consumer
 _V2_EXTRA = 2  # later servers put a domain and an account hash before the stream
 _ACKNOWLEDGES = b"$JS.ACK."
+_PRIORITIES = {priority.encode(): priority for priority in Priority}
 
 
 class NoDelivery(JobError):  # noqa: N818 - it is a JobError, and reads as what happened
@@ -95,6 +97,21 @@ class Delivery:
         self.lost = False
         """Whether a newer delivery of the message is known: an answer here would act on that one."""
 
+    @property
+    def consumer(self) -> bytes:
+        """Return the name of the consumer that delivered it."""
+        return self._consumer[1]
+
+    @property
+    def priority(self) -> Priority:
+        """Return the priority of its queue, as its consumer's name tells it."""
+        return _PRIORITIES.get(self._consumer[1].partition(b"-")[0], Priority.NORMAL)
+
+    @property
+    def is_parallel(self) -> bool:
+        """Return whether it comes from a parallel lane, whose jobs hold up nobody while they wait."""
+        return b"-parallel-" in self._consumer[1]
+
     def job(self, names: Names) -> IncomingJob:
         """Read the message."""
         return read_job(names, self.subject, self.header, self.data, sequence=self.sequence, stored_at=self.stored_at)
@@ -143,6 +160,15 @@ class Delivery:
         """
         info = await self._consumer_info()
         return info is None or info.delivered.consumer_seq <= self._number
+
+    async def consumer_created(self) -> datetime:
+        """Return when its consumer was created.
+
+        Raises:
+            JobError: If the server cannot be asked.
+        """
+        info = await self._consumer_info()
+        return _EPOCH if info is None else info.created
 
     async def _consumer_info(self) -> ConsumerInfo | None:
         stream, consumer = (word.decode() for word in self._consumer)

@@ -1,7 +1,7 @@
 """Read what waits in a queue: since when, how full the fullest mailbox is, and which messages the server gave up.
 
-A mailbox holds the jobs of one type and one shard or partition. A message that was given up was delivered as often as allowed, and is
-still in its queue.
+A mailbox holds the jobs of one type and one shard or partition. A message that was given up was delivered as often as
+allowed, and is still in its queue.
 """
 
 from __future__ import annotations

@@ -170,6 +170,12 @@ def shard_faults(config: Config, names: Names, shard: Shard, actual: Declared) -
     return sorted(name for name, (found, wanted) in changes.items() if not is_plausible(name, found, wanted))
 
 
+def partition_faults(config: Config, names: Names, partition: Partition, actual: Declared) -> list[str]:
+    """Return the settings of a partition's consumer that keep jobs from being delivered, as `shard_faults` does."""
+    changes = consumer_differences(partition_consumer(config, names, partition), actual)
+    return sorted(name for name, (found, wanted) in changes.items() if not is_plausible(name, found, wanted))
+
+
 def router_faults(names: Names, actual: Declared) -> list[str]:
     """Return the settings of the routers' consumer that keep letters from being delivered as they should."""
     changes = consumer_differences(router_consumer(names), actual)

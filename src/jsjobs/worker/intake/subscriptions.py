@@ -26,10 +26,6 @@ class Subscriptions:
         """Return the shards that this worker works."""
         return set(self._subscriptions)
 
-    def listens_to(self, shard: Shard) -> bool:
-        """Return whether the server may give a job of this shard to this worker now."""
-        return shard in self._subscriptions
-
     async def take(self, shard: Shard) -> None:
         """Work a shard from now on."""
         subject = self._names.deliver(shard).encode()

@@ -1,0 +1,192 @@
+"""Give each delivery a slot: pushed jobs of the shards, and jobs of the parallel lanes, as many as there is room for.
+
+A delivery for which no slot is free waits here for a moment, then goes back: another worker may have room. One that was
+given back often waits twice as long each time, so that a job which only full workers listen to is not sent in circles.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from jsjobs.jetstream.client.connection import Connection
+from jsjobs.jetstream.jobs.delivery import Delivery, read_delivery
+from jsjobs.jetstream.protocol.names import Names, Partition
+from jsjobs.model.job import Priority
+from jsjobs.worker.intake.lane_requests import LaneRequests
+from jsjobs.worker.intake.partition_requests import PartitionRequests
+from jsjobs.worker.intake.slots import Slot, SlotRequest, Slots, Turns
+from jsjobs.worker.intake.subscriptions import Subscriptions
+
+LINGER = 0.01
+"""Seconds that a job without a slot waits here before it goes back."""
+_BOUNCES = 20
+"""Deliveries of a job after which it waits longer each time."""
+_LONGEST = 2.0
+_DOUBLINGS = 8
+
+
+class Intake:
+    """Take jobs of both lanes for as long as the worker runs."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        names: Names,
+        slots: Slots,
+        *,
+        priorities: Iterable[Priority],
+        begin: Callable[[Delivery, Slot], None],
+        on_missing: Callable[[], None],
+    ) -> None:
+        """Take nothing yet.
+
+        Args:
+            connection: The connection to the server.
+            names: The namespace.
+            slots: The worker's slots.
+            priorities: The priorities that are worked.
+            begin: Takes a delivery, with its slot.
+            on_missing: Called when a partition's consumer may be gone.
+        """
+        self._connection = connection
+        self._slots = slots
+        self._priorities = tuple(priorities)
+        self._begin = begin
+        self._turns = Turns()
+        self._filling = False
+        self._is_closed = False
+        self.shards = Subscriptions(connection, names, self._on_push)
+        self.lanes = LaneRequests(
+            connection, names, on_delivery=self._arrived, on_answer=self._soon, on_missing=on_missing
+        )
+        slots.on_free = self._soon
+
+    def open(self) -> None:
+        """Begin to request jobs; call it again after a reconnect."""
+        self.lanes.open()
+        self._soon()
+
+    async def close(self) -> None:
+        """Take no more; what arrives meanwhile is given back."""
+        self._is_closed = True
+        for waiting in self._slots.waiting.values():
+            for request in list(waiting):
+                if isinstance(request, _Parked):
+                    self._give_back(request)
+        await asyncio.gather(self.shards.close(), self.lanes.close())
+
+    @property
+    def partitions(self) -> set[Partition]:
+        """Return the partitions that this worker works."""
+        return self.lanes.partitions
+
+    def take_partition(self, partition: Partition) -> None:
+        """Work a partition from now on."""
+        self.lanes.take(partition)
+        self._soon()
+
+    def drop_partition(self, partition: Partition) -> None:
+        """Work a partition no more."""
+        self.lanes.drop(partition)
+
+    def note_work(self, partition: Partition) -> None:
+        """Note that a partition has jobs that wait."""
+        self.lanes.note_work(partition)
+        self._soon()
+
+    # -- deliveries
+
+    def _on_push(self, subject: bytes, reply: bytes, header: bytes, data: bytes) -> None:
+        if delivery := read_delivery(self._connection, subject, reply, header, data):
+            self._arrived(delivery)
+
+    def _arrived(self, delivery: Delivery) -> None:
+        if self._is_closed:
+            delivery.nak()
+            return
+        priority = delivery.priority
+        slots = self._slots
+        if slots.free > 0 and not slots.count_waiting:
+            self._begin(delivery, slots.take(priority))
+            if slots.free > 0 and not self._filling:
+                self._soon()
+            return
+        parked = _Parked(delivery, priority, self)
+        parked.timer = asyncio.get_running_loop().call_later(_patience(delivery.attempt), self._give_back, parked)
+        slots.put(parked)
+
+    def _give_back(self, parked: _Parked) -> None:
+        """Give back a job for which no slot became free."""
+        parked.timer.cancel()
+        self._slots.withdraw(parked)
+        delivery = parked.delivery
+        delivery.nak()
+        if (partition := Partition.of(delivery.consumer.decode())) is not None:
+            self.lanes.note_work(partition)
+
+    def start(self, parked: _Parked) -> None:
+        """Begin a delivery that waited, now that a slot is free."""
+        parked.timer.cancel()
+        self._begin(parked.delivery, self._slots.take(parked.priority))
+
+    # -- turns
+
+    def _soon(self) -> None:
+        """Use free slots once everything that is under way in this turn of the event loop is done."""
+        if not self._filling and not self._is_closed:
+            self._filling = True
+            asyncio.get_running_loop().call_soon(self._fill)
+
+    def _fill(self) -> None:
+        self._filling = False
+        if self._is_closed:
+            return
+        slots, lanes = self._slots, self.lanes
+        if slots.free <= 0:
+            return
+        in_lanes = lanes.busy()
+        # Jobs in hand come before those that are still to be asked for.
+        while slots.count_waiting and slots.free > 0:
+            waiting = {priority for priority, requests in slots.waiting.items() if requests}
+            priority = self._turns.next(waiting)
+            self._turns.took(priority, waiting | in_lanes)
+            slots.serve(priority)
+        if in_lanes:
+            self._ask(slots.free - lanes.asked, in_lanes)
+        if slots.free > 0:
+            lanes.ring(self._priorities)
+
+    def _ask(self, left: int, busy: set[Priority]) -> None:
+        """Ask for as many jobs as there is room for."""
+        wishes: Counter[PartitionRequests] = Counter()
+        while left > 0 and busy:
+            priority = self._turns.next(busy)
+            has_wish = self.lanes.wish(priority, wishes)
+            if has_wish is None:  # its turn is kept until its ask has ended
+                asyncio.get_running_loop().call_later(LINGER, self._soon)
+                break
+            if has_wish:
+                self._turns.took(priority, busy)
+                left -= 1
+            else:
+                busy.discard(priority)
+        self.lanes.ask(wishes)
+
+
+class _Parked(SlotRequest):
+    """A delivery that waits here for a slot."""
+
+    __slots__ = ("delivery", "timer")
+
+    timer: asyncio.TimerHandle
+
+    def __init__(self, delivery: Delivery, priority: Priority, intake: Intake) -> None:
+        super().__init__(priority, lambda: intake.start(self))
+        self.delivery = delivery
+
+
+def _patience(attempt: int) -> float:
+    """Return the seconds that a delivery waits for a slot before it goes back."""
+    return min(_LONGEST, LINGER * (1 << min(_DOUBLINGS, max(0, attempt - _BOUNCES))))
