@@ -81,7 +81,7 @@ class Claims:
                     await asyncio.sleep(_LOOK_AGAIN)  # a replica that lags behind
                     continue
             certain_new = False
-            if found is None and job.headers.expires is None:
+            if found is None and job.headers.expires is None and delivery.attempt <= MAX_BOUNCES:
                 decision: Decision = Start(job.begun(self.clock(), self.worker), 0)
             else:
                 decision = await self._judge(run, found, took_over=took_over)
