@@ -109,7 +109,7 @@ async def test_a_shard_works_again_by_itself_where_a_router_runs(as_user: Settin
         job = await operator.submit("echo", name, priority="low")
         async with routers.router():
             # What was delivered in the very moment of the mend comes back after `ack_wait`, 30 s.
-            assert await operator.result(job, timeout=60) == name
+            assert await operator.result(job, timeout=45) == name
             await eventually(lambda: _is_as_declared(operator, config))
 
 
