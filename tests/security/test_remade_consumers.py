@@ -93,6 +93,7 @@ async def test_a_shard_works_again_after_one_apply(as_user: Settings) -> None:
             await eventually(lambda: at_work.ready)
 
 
+@pytest.mark.timeout(150)
 @pytest.mark.parametrize("name", ["to where a wildcard listens", "to who asks", "other jobs", "slowly", "for no time"])
 async def test_a_shard_works_again_by_itself_where_a_router_runs(as_user: Settings, name: str) -> None:
     config = as_user("operator")
