@@ -5,21 +5,18 @@ from __future__ import annotations
 import time
 
 from jsjobs.dead_letters.recorder import DeadLetterRecorder
-from jsjobs.jetstream.api.consumers import create_consumer
 from jsjobs.jetstream.api.types import ConsumerInfo
 from jsjobs.jetstream.client.connection import Connection
 from jsjobs.jetstream.monitoring.backlog import given_up
-from jsjobs.jetstream.protocol.names import Names, Shard
+from jsjobs.jetstream.protocol.names import Names
 from jsjobs.jetstream.topology.consumer_repair import differing, gentle, take_consumer_step
-from jsjobs.jetstream.topology.consumers import resume
-from jsjobs.jetstream.topology.generations import live_shards, read_live
+from jsjobs.jetstream.topology.generations import live_shards
 from jsjobs.jetstream.topology.plan import Action, Step
 from jsjobs.jetstream.topology.reconciler import TopologyReconciler
 from jsjobs.maintenance.schedule_cleaner import ScheduleCleaner
 from jsjobs.maintenance.stranded import NOT_TAKEN, StrandedMessages
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
-from jsjobs.model.times import parse_rfc3339
 from jsjobs.postgres.errors import DatabaseError
 from jsjobs.safe_log import get_logger
 from jsjobs.settings import Config
@@ -128,8 +125,7 @@ class Sweep:
     async def _make(self, step: Step) -> str:
         """Create a missing consumer; return why that is left to an operator, in words; empty if it is not."""
         if step.stream != self._names.schedule_stream:
-            await create_consumer(self._connection, step.stream, step.config)
-            await self._catch_up(step)
+            await take_consumer_step(self._connection, self._names, step)
         elif not await self._topology.restore_source(step):
             return f"{step.stream}: its consumer {step.name} is missing: run `jsjobs streams apply`"
         return ""
@@ -152,12 +148,3 @@ class Sweep:
         for news in set(left) - set(self.left):
             logger.warning("%s", news)
         self.left = left
-
-    async def _catch_up(self, step: Step) -> None:
-        """Apply an operator's decision since the plan to a shard just created, which the operator did not find."""
-        if step.priority is None or Shard.of(step.name) is None:
-            return
-        planned = step.config.get("pause_until")
-        noted = (await read_live(self._connection, self._names, step.priority)).operators_pause
-        if noted != (None if planned is None else parse_rfc3339(planned)):
-            await resume(self._connection, step.stream, step.name, operators_pause=noted)

@@ -20,7 +20,8 @@ from jsjobs.jetstream.protocol.names import Generation, Names, Shard
 from jsjobs.jetstream.topology import declaration
 from jsjobs.jetstream.topology.generations import live_shards, read_live
 from jsjobs.jetstream.topology.plan import Action, Step
-from jsjobs.jetstream.topology.reconciler import TopologyReconciler, clock_sequence
+from jsjobs.jetstream.topology.reconciler import TopologyReconciler
+from jsjobs.jetstream.topology.stream_steps import clock_sequence
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import JobStatusResponse, Priority, Status
 from jsjobs.resources import shipped
