@@ -31,6 +31,7 @@ _MOST_BYTES = 32 * 2**20
 class DeliveredJob(NamedTuple):
     """A job whose message is still stored in its lane."""
 
+    message: StoredMessage
     job: IncomingJob
     found: Found | None
     """Its entry, as some server of the cluster has it; None if it has none."""
@@ -61,10 +62,10 @@ async def delivered_jobs(
             return
         left, after = left - len(messages), messages[-1].sequence
         size += sum(len(each.header) + len(each.data) for each in messages)
-        jobs = [job for each in messages if each.sequence <= until and (job := _job(names, each)) is not None]
-        entries = await asyncio.gather(*(state.read(job.job_id) for job in jobs))
-        for each in map(DeliveredJob, jobs, entries):
-            yield each
+        jobs = [(each, job) for each in messages if each.sequence <= until and (job := _job(names, each)) is not None]
+        entries = await asyncio.gather(*(state.read(job.job_id) for _, job in jobs))
+        for (message, job), found in zip(jobs, entries, strict=True):
+            yield DeliveredJob(message, job, found)
 
 
 async def _read(connection: Connection, stream: str, after: int, count: int) -> list[StoredMessage]:

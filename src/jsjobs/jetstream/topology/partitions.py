@@ -19,7 +19,7 @@ from jsjobs.jetstream.client.connection import Connection
 from jsjobs.jetstream.jobs.state_store import Conflict
 from jsjobs.jetstream.protocol.names import Names, Partition
 from jsjobs.jetstream.topology import declaration
-from jsjobs.jetstream.topology.consumer_repair import consumer_step, foreign_step
+from jsjobs.jetstream.topology.consumer_repair import consumer_step
 from jsjobs.jetstream.topology.generations import read_live, write_live
 from jsjobs.jetstream.topology.plan import Action, Step
 from jsjobs.jetstream.topology.reshard import POLL, set_copies
@@ -72,13 +72,10 @@ def partition_count(names: Names, priority: Priority, lane: StreamInfo) -> int |
 
 async def partitions_with_jobs(connection: Connection, names: Names, priority: Priority) -> set[int]:
     """Return the numbers of a lane's partitions on whose subjects messages are stored."""
-    prefix = f"{names.lane(priority)}."
-    numbers = set[int]()
-    async for info in stream_pages(connection, names.queue(Queue(priority, Lane.PARALLEL)), f"{prefix}>"):
-        for subject in info.state.subjects:
-            number = subject.removeprefix(prefix).partition(".")[0]
-            if number.isascii() and number.isdigit() and int(number) < MAX_PARTITIONS:
-                numbers.add(int(number))
+    numbers, subjects = set[int](), f"{names.lane(priority)}.>"
+    async for info in stream_pages(connection, names.queue(Queue(priority, Lane.PARALLEL)), subjects):
+        partitions = {names.partition_of(subject.encode(), priority) for subject in info.state.subjects}
+        numbers |= {one.number for one in partitions if one is not None}
     return numbers
 
 
@@ -170,4 +167,11 @@ def partition_steps(
             after.append(Step(Action.KEEP, "consumer", partition.consumer, reason=jobs, priority=priority))
         else:
             idle.append(partition.consumer)
-    return before, [*after, *foreign_step(stream, idle)]
+    return before, [*after, *_removal(stream, idle)]
+
+
+def _removal(stream: str, idle: list[str]) -> list[Step]:
+    if not idle:
+        return []
+    reason = f"no jobs are left in what new ones do not go to: {', '.join(idle)}"
+    return [Step(Action.DELETE, "consumers", stream, reason=reason, foreign=tuple(idle))]

@@ -198,7 +198,7 @@ class Pausing:
             return begun
         last = max(info.delivered.stream_seq for info in partitions)
         queue = Queue(priority, Lane.PARALLEL)
-        async for job, found in delivered_jobs(self._connection, self._names, queue, until=last, most=_MOST_READ):
+        async for _, job, found in delivered_jobs(self._connection, self._names, queue, until=last, most=_MOST_READ):
             if found is not None and found.problem is None:
                 entry = None if found.entry is None else job.own(found.entry)
                 if entry is not None and entry.status is Status.PROCESSING:

@@ -173,8 +173,7 @@ class TopologyReconciler:
                 if step.action is not Action.KEEP:
                     taken[step.kind, step.name] = step
             else:
-                for priority in self._changed_lanes(taken.values()):
-                    await announce(self._connection, self._names, priority)
+                await self.announce(taken.values())
                 return steps
         step, refusal = why
         what = f"{step.kind} {step.name} differs from its declaration ({differing(step) or 'it is missing'})"
@@ -183,13 +182,18 @@ class TopologyReconciler:
             f"{refusal.message}"
         )
 
-    def _changed_lanes(self, taken: Iterable[Step]) -> list[Priority]:
-        """Return the priorities of lanes that had workers' partitions before, and whose partitions were changed."""
+    async def announce(self, taken: Iterable[Step]) -> None:
+        """Tell the workers of each lane whose partitions these steps changed.
+
+        Raises:
+            JobError: If the server cannot be reached.
+        """
         steps = list(taken)
-        lanes = {self._names.queue(queue): queue.priority for queue in PARALLEL}
         created = {step.name for step in steps if step.action is Action.CREATE}
-        changed = {step.stream or step.name for step in steps} - created
-        return [priority for stream, priority in lanes.items() if stream in changed]
+        changed = {step.stream or step.name for step in steps} - created  # a new lane has no workers yet
+        for queue in PARALLEL:
+            if self._names.queue(queue) in changed:
+                await announce(self._connection, self._names, queue.priority)
 
     async def finish(self, *, tell: Tell = lambda _: None, wait: bool = True) -> list[str]:
         """Finish the changes of shard counts that are under way; start none.
