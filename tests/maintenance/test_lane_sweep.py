@@ -80,8 +80,8 @@ async def test_stranded_messages_are_buried_and_jobs_that_wait_are_not(
     # A pull consumer may come across this one, and then a worker says so; no handler has such a type.
     assert reasons.pop("a\x7fb") in {"Validation", "HandlerMissing"}
     assert set(reasons.values()) == {"Validation"}
-    [echo] = [letter for letter in letters if letter.type == "echo"]
-    status = await jobs.status(echo.original_job_id)
+    [first] = [letter for letter in letters if letter.type == "echo"]
+    status = await jobs.status(first.original_job_id)
     assert status.status == "failed"
     assert "no partition takes" in (status.last_error or "")
 
