@@ -116,15 +116,15 @@ async def test_jobs_that_run_while_their_partition_is_created_again_run_once(
         await asyncio.sleep(3)  # `ack_wait` is two seconds
         more = await jobs.submit("held", list(range(10, 20)), priority="low", duration="long")
         await eventually(lambda: len(began) == 20)
-        await delete_all(connection, names)
-        # At once: a lease of two seconds is over before a router has looked twice.
-        await TopologyReconciler(connection, names, jobs.config).apply()
-
-        async def are_delivered_again() -> bool:
-            return sum(info.num_ack_pending for info in (await partitions(connection, names)).values()) == 20
-
-        await eventually(are_delivered_again)
         async with jobs.worker():  # another one, which has none of them in hand
+            await delete_all(connection, names)
+            # At once: a lease of two seconds is over before a router has looked twice.
+            await TopologyReconciler(connection, names, jobs.config).apply()
+
+            async def are_delivered_again() -> bool:
+                return sum(info.num_ack_pending for info in (await partitions(connection, names)).values()) == 20
+
+            await eventually(are_delivered_again)
             await asyncio.sleep(7)  # three times `ack_wait`
         assert set(began.values()) == {1}
         go_on.set()
