@@ -128,17 +128,16 @@ class Claims:
             server_now = await self.server_now()
         decision = self._decide(run, found, server_now)
         if run.delivery.is_parallel:
-            return await self._judge_parallel(run.delivery, entry, decision)
+            return await self._judge_parallel(run, entry, decision)
         if isinstance(decision, Dead) or (isinstance(decision, Start) and decision.after_loss):
             # The job may run where a newer delivery went, however old its entry is. Or it may run where an earlier
             # delivery went that a recreated consumer does not know of: that worker's heartbeats count for this one too.
             return Ignore() if run.delivery.attempt == 1 or not await _is_newest(run.delivery) else decision
         return decision
 
-    async def _judge_parallel(
-        self, delivery: Delivery, entry: JobStatusResponse | None, decision: Decision
-    ) -> Decision:
+    async def _judge_parallel(self, run: JobRun, entry: JobStatusResponse | None, decision: Decision) -> Decision:
         """Correct a decision where the parallel lane differs: many jobs of a partition are under way at once."""
+        delivery = run.delivery
         written_at = 0 if entry is None else entry.deliveries or 1
         if isinstance(decision, Start) and delivery.attempt - written_at > MAX_BOUNCES:
             error = f"it was given back {MAX_BOUNCES:,} times, and no worker began it"
@@ -148,7 +147,7 @@ class Claims:
             is_older = entry is not None and delivery.attempt <= written_at
             if is_older and not await _is_of_new_consumer(delivery, entry):
                 return Ignore()
-        if isinstance(decision, Start) and entry is not None and entry.status is Status.QUEUED:
+        if self._sleeps(run) and isinstance(decision, Start) and entry is not None and entry.status is Status.QUEUED:
             due = entry.next_attempt_at
             if due is not None and (due - self.clock()).total_seconds() > _EARLY:
                 left = (due - await self.server_now()).total_seconds()  # a new consumer knows of no delay
@@ -164,8 +163,11 @@ class Claims:
             server_now=server_now,
             ack_wait=self.lease_time.ack_wait,
             margin=self.lease_time.margin,
-            sleeps=self.settlement.sleeps and not run.is_cancelled,
+            sleeps=self._sleeps(run),
         )
+
+    def _sleeps(self, run: JobRun) -> bool:
+        return self.settlement.sleeps and not run.is_cancelled
 
     async def _start(self, run: JobRun, decision: Start, found: Found | None) -> Claim | None:
         """Write that an attempt begins.

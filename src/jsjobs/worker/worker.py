@@ -259,6 +259,11 @@ class Worker:
     # -- deliveries
 
     @property
+    def intake(self) -> Intake:
+        """Return the part that takes jobs from the server; a test may hold some of them back there."""
+        return self._intake
+
+    @property
     def taken(self) -> set[Shard | Partition]:
         """Return the shards and partitions that this worker works."""
         return {*self._intake.shards.taken, *self._intake.partitions}

@@ -57,6 +57,8 @@ class Intake:
         self._turns = Turns()
         self._filling = False
         self._is_closed = False
+        self.on_arrival: Callable[[Delivery], None] = self.admit
+        """Takes each delivery that arrives; a test may hold some back, and admit them later."""
         self.shards = Subscriptions(connection, names, self._on_push)
         self.lanes = LaneRequests(
             connection, names, on_delivery=self._arrived, on_answer=self._soon, on_missing=on_missing
@@ -103,6 +105,10 @@ class Intake:
             self._arrived(delivery)
 
     def _arrived(self, delivery: Delivery) -> None:
+        self.on_arrival(delivery)
+
+    def admit(self, delivery: Delivery) -> None:
+        """Give a delivery a slot, now or in a moment; without a slot by then it goes back."""
         if self._is_closed:
             delivery.nak()
             return
