@@ -167,12 +167,10 @@ async def test_with_a_concurrency_jobs_run_beside_each_other_and_may_wait_for_ea
 
         @jobs.handler("doubles")
         async def doubles(number: int) -> int:
-            met.add(number)
-            while len(met) < 4:  # all of them run at once, beside the one that waits for them
-                await asyncio.sleep(0.001)
+            await all_of_them.wait()  # they run at once, beside the one that waits for them
             return number * 2
 
-        met: set[int] = set()
+        all_of_them = asyncio.Barrier(4)
         await jobs.submit("adds.up", [[1, 2, 3, 4]])
         ended = await harness.run_all()
     assert ended[-1].result == 20
