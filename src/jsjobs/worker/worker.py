@@ -89,6 +89,7 @@ class Worker:
             Slots(config.concurrency),
             priorities=config.priorities,
             begin=self._begin,
+            goes_on=self._goes_on,
             on_missing=self._look_soon,
         )
         self._shard_monitor = ShardMonitor(connection, self._names, config, self._intake.shards, self._time.set)
@@ -286,6 +287,10 @@ class Worker:
             return
         self._runs[run.key] = run
         self._run(self._runner, run)
+
+    def _goes_on(self, delivery: Delivery) -> bool:
+        run = self._runs.get((delivery.stream, delivery.sequence))
+        return run is not None and run.goes_on_with(delivery, self._time.lease)
 
     def _run(self, runner: JobRunner, run: JobRun) -> None:
         task = runner.loop.create_task(runner.run(run), name=run.job_id)

@@ -38,6 +38,7 @@ class Intake:
         *,
         priorities: Iterable[Priority],
         begin: Callable[[Delivery, Slot], None],
+        goes_on: Callable[[Delivery], bool],
         on_missing: Callable[[], None],
     ) -> None:
         """Take nothing yet.
@@ -48,12 +49,14 @@ class Intake:
             slots: The worker's slots.
             priorities: The priorities that are worked.
             begin: Takes a delivery, with its slot.
+            goes_on: Gives a delivery to the run that its message has here, if that run goes on with it.
             on_missing: Called when a partition's consumer may be gone.
         """
         self._connection = connection
         self._slots = slots
         self._priorities = tuple(priorities)
         self._begin = begin
+        self._goes_on = goes_on
         self._turns = Turns()
         self._filling = False
         self._is_closed = False
@@ -109,11 +112,13 @@ class Intake:
 
     def admit(self, delivery: Delivery) -> None:
         """Give a delivery a slot, now or in a moment; without a slot by then it goes back."""
+        slots = self._slots
+        if (self._is_closed or slots.free <= 0) and self._goes_on(delivery):
+            return  # its run has a slot
         if self._is_closed:
             delivery.nak()
             return
         priority = delivery.priority
-        slots = self._slots
         if slots.free > 0 and not slots.count_waiting:
             self._begin(delivery, slots.take(priority))
             if slots.free > 0 and not self._filling:
