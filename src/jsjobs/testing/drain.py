@@ -78,7 +78,7 @@ async def drain(connection: Connection, service: JobService, timeout: float, *, 
 
 
 async def _until_quiet(connection: Connection, names: Names, worker: Worker, order: InOrder) -> None:
-    """Let jobs begin until all queues are empty at the same moment; a running job stays in its queue until it has ended.
+    """Let jobs begin until all queues are empty at the same moment; a running job stays in its queue until it ends.
 
     Queues are asked one by one, and a job may submit another into a queue that was asked already. But if all queues
     were empty in two rounds, and none took a message in between, all of them were empty between the two rounds.
