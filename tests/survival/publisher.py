@@ -20,7 +20,7 @@ from nats.errors import Error as NatsError
 from nats.js.errors import APIError
 
 from jsjobs import JobService
-from jsjobs.jetstream.protocol.names import name_token
+from jsjobs.jetstream.protocol.names import entity_token
 from survival.journal import Journal
 from survival.workload import Order, orders
 
@@ -92,7 +92,7 @@ class Desk:
 
     async def _publish_raw(self, order: Order) -> str:
         self._spread += 1
-        token = f"_{self._name}{self._spread}".replace(".", "_") if order.entity is None else name_token(order.entity)
+        token = f"_{self._name}{self._spread}".replace(".", "_") if order.entity is None else entity_token(order.entity)
         headers = {"Jsjobs-Max-Attempts": str(order.max_attempts)}
         for name, value in order.options.items():
             headers[f"Jsjobs-{name.capitalize()}"] = str(value)
