@@ -10,7 +10,7 @@ from nats.aio.client import Client
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.jetstream.client.connection import Connection
-from jsjobs.jetstream.monitoring.overview import Observer
+from jsjobs.jetstream.monitoring.observer import Observer
 from jsjobs.jetstream.protocol.names import Generation, Names, Shard
 from jsjobs.jetstream.schedules.store import Schedules
 from jsjobs.model.job import Priority, Status
