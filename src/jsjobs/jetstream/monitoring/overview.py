@@ -178,21 +178,22 @@ def _priority(now: PriorityLook, before: PriorityLook | None) -> PriorityLook:
     if before is None:
         return now
     earlier = {look.queue: look for look in before.queues}
-    consumers: dict[str, ConsumerLook] = {look.name: look for look in before.shards}
-    consumers |= {look.name: look for look in before.partitions}
+    kept = {look.queue for look in now.queues if _is_same(look, earlier.get(look.queue))}
+    shards = {look.shard: look for look in before.shards if look.shard.queue in kept}
+    partitions = {look.partition: look for look in before.partitions if look.partition.queue in kept}
     queues = tuple(_queue(look, earlier.get(look.queue)) for look in now.queues)
     return replace(
         now,
         queues=queues,
         submitted_per_second=_total([look.submitted_per_second for look in queues]),
         finished_per_second=_total([look.finished_per_second for look in queues]),
-        shards=tuple(_consumer(look, consumers.get(look.name)) for look in now.shards),
-        partitions=tuple(_consumer(look, consumers.get(look.name)) for look in now.partitions),
+        shards=tuple(_consumer(look, shards.get(look.shard)) for look in now.shards),
+        partitions=tuple(_consumer(look, partitions.get(look.partition)) for look in now.partitions),
     )
 
 
 def _queue(now: QueueLook, before: QueueLook | None) -> QueueLook:
-    if before is None or now.created_at != before.created_at:
+    if before is None or not _is_same(now, before):
         return now
     moments = (now.seen_at, before.seen_at)
     return replace(
@@ -203,10 +204,15 @@ def _queue(now: QueueLook, before: QueueLook | None) -> QueueLook:
 
 
 def _consumer(now: L, before: ConsumerLook | None) -> L:
-    if before is None or now.created_at != before.created_at:
+    if before is None or not _is_same(now, before):
         return now
     rate = per_second(now.deliveries, before.deliveries, now.seen_at, before.seen_at)
     return replace(now, deliveries_per_second=rate)
+
+
+def _is_same(now: QueueLook | ConsumerLook, before: QueueLook | ConsumerLook | None) -> bool:
+    """Return whether the stream or consumer was there before, and was not recreated since."""
+    return before is not None and now.created_at == before.created_at
 
 
 def _total(rates: list[float | None]) -> float | None:
