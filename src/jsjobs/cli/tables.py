@@ -41,7 +41,7 @@ def state_of(look: PriorityLook | QueueStatus, *, paused_how: str = "paused") ->
         return Text(", ".join(missing), "bold red")
     trouble = trouble_of([*shards, *partitions], waiting=look.waiting, paused_how=paused_how)
     whole = f"{things(len(shards), 'shard')}, {things(len(partitions), 'partition')}"
-    return trouble or Text(whole, "dim")
+    return trouble or cropped(Text(whole, "dim"))
 
 
 def state_of_shard(shard: ShardLook | ShardStatus, now: datetime, *, paused_how: str = "paused") -> Text:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
 from jsjobs.model.job import Priority, Status
-from jsjobs.model.lanes import Lane
+from jsjobs.model.lanes import Lane, Queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,16 @@ class RunningJob:
     """The same time, if its handler snoozed and it does not wait for a retry."""
     begun_at: datetime | None = None
     """When its first attempt began; None if none has begun."""
+
+
+class Depth(NamedTuple):
+    """A place in which jobs are counted."""
+
+    queue: Queue
+    number: int
+    """The number of the shard or partition."""
+    state: str
+    """`waiting` or `running`."""
 
 
 class _Load(BaseModel):
