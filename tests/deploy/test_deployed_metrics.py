@@ -11,8 +11,8 @@ import pytest
 from deployed import ALERTS, BOARD, SCALERS, panels, queries
 from prometheus_client.parser import text_string_to_metric_families
 
-from jsjobs.jetstream.protocol.names import Generation, Names, Shard
-from jsjobs.jetstream.topology.declaration import queue_stream, shard_consumer
+from jsjobs.jetstream.protocol.names import Generation, Names, Partition, Shard
+from jsjobs.jetstream.topology.declaration import lane_stream, partition_consumer, queue_stream, shard_consumer
 from jsjobs.model.job import Priority
 from jsjobs.settings import Config
 
@@ -139,6 +139,9 @@ def test_the_scaler_on_lag_has_one_trigger_for_each_declared_consumer() -> None:
         for priority in Priority
         for generation in [Generation(1, config.shards(priority))]
         for number in range(config.shards(priority))
+    } | {
+        (lane_stream(config, names, partition.priority)["name"], partition_consumer(config, names, partition)["name"])
+        for partition in (Partition(priority, number) for priority in Priority for number in range(config.partitions))
     }
     triggers = SCALERS["keda-jetstream.yaml"]["spec"]["triggers"]
     assert [trigger["type"] for trigger in triggers] == ["nats-jetstream"] * len(declared)

@@ -4,6 +4,7 @@ Nobody is to share it, says docs/security.md: these tests put a stream beside th
 """
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -15,7 +16,7 @@ from nats.errors import TimeoutError as NoAnswer
 from nats.js.api import StreamConfig
 from nats.js.client import JetStreamContext
 from nats.js.errors import NotFoundError
-from secured import api, plain_client
+from secured import api, plain_client, wire
 
 from facts import eventually
 from jsjobs import JobService
@@ -23,6 +24,7 @@ from jsjobs import JobService
 Settings = Callable[..., JobService.Config]
 DELETE = "$JS.API.STREAM.DELETE.OTHERS"
 FORGED = "forged.by.the.server"
+NEXT = "$JS.API.CONSUMER.MSG.NEXT.JOBS_LOW_PARALLEL.low-parallel-"
 
 
 async def try_api(client: Client, endpoint: str, body: object = None) -> dict[str, Any]:
@@ -73,7 +75,16 @@ async def deliver(client: Client, js: JetStreamContext) -> None:
         await js.publish(subject, b"")
 
 
-ATTACKS = {each.__name__: each for each in (republish, copy, answer, deliver)}
+async def ask(client: Client, js: JetStreamContext) -> None:
+    """Ask for jobs of a parallel lane with a request to the server as the reply subject: by a job, or by its "none"."""
+    await js.publish("jobs.parallel.low.-.OTHERS", b"")
+    for reply in (FORGED, DELETE):
+        for number in range(4):
+            await client.publish(f"{NEXT}{number}", b'{"batch": 1, "no_wait": true}', reply=reply)
+
+
+ATTACKS = {each.__name__: each for each in (republish, copy, answer, deliver, ask)}
+BY_ANSWERS = {"answer", "ask"}
 
 
 @asynccontextmanager
@@ -135,9 +146,38 @@ async def test_a_worker_reaches_them_by_the_servers_answers_alone(as_user: Setti
     url = as_user("operator").nats_url
     async with beside(url) as (js, forged), plain_client(url, "worker") as client:
         await ATTACKS[attack](client, js)
-        if attack == "answer":
+        if attack in BY_ANSWERS:
             await eventually(lambda: forged)
-        assert await is_untouched(js) is (attack != "answer")
+        assert await is_untouched(js) is (attack not in BY_ANSWERS)
+
+
+async def test_a_worker_has_the_server_publish_a_job_where_it_may_not_publish_itself(as_user: Settings) -> None:
+    """Which is why a worker is trusted with the whole account. The job itself comes back, and runs."""
+    url, topology = as_user("operator").nats_url, "$KV.jobs.topology.low"
+    worker = JobService(as_user("worker"))
+    worker.register_handler("echo", lambda payload: payload)
+    async with (
+        JobService(as_user("operator")) as operator,
+        plain_client(url, "worker") as hostile,
+        plain_client(url, "root") as root,
+        wire(url, "worker") as plain,
+    ):
+        assert await plain.is_refused(topology)
+        job = await operator.submit("echo", "written by a worker", priority="low")
+
+        partitions = itertools.cycle(range(4))
+
+        async def is_written() -> bool:
+            if (await root.jetstream().get_last_msg("KV_jobs", topology)).data == b'"written by a worker"':
+                return True
+            # One after the other: that a partition has no job is written there too.
+            await hostile.publish(f"{NEXT}{next(partitions)}", b'{"batch": 1, "no_wait": true}', reply=topology)
+            await hostile.flush()
+            return False
+
+        await eventually(is_written)
+        async with worker, worker.worker():
+            assert await operator.result(job, timeout=20) == "written by a worker"
 
 
 @pytest.mark.parametrize(("subject", "who"), [("jobs.deliver.high.1x3.0", "worker"), (DELETE, "root")])

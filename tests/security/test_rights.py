@@ -176,8 +176,8 @@ async def test_an_account_is_a_wall_without_any_permissions(as_user: Callable[[s
         for subject, request in (
             ("$JS.API.DIRECT.GET.KV_jobs", body),
             ("$JS.API.STREAM.MSG.GET.KV_jobs", body),
-            ("$JS.API.DIRECT.GET.JOBS_NORMAL", json.dumps({"seq": int(job_id.split("-")[1])}).encode()),
-            ("$JS.API.STREAM.INFO.JOBS_NORMAL", b""),
+            ("$JS.API.DIRECT.GET.JOBS_NORMAL_PARALLEL", json.dumps({"seq": int(job_id.split("-")[-1])}).encode()),
+            ("$JS.API.STREAM.INFO.JOBS_NORMAL_PARALLEL", b""),
         ):
             assert (await root.request(subject, request)).data
             with suppress(NoRespondersError, TimeoutError):
@@ -195,5 +195,6 @@ async def test_an_account_is_a_wall_without_any_permissions(as_user: Callable[[s
         assert (await root.jetstream().stream_info("JOBS_DEAD")).state.messages == 0
         await operator.submit("t", "another secret")
         await stranger.flush()
-        assert not [subject for subject in heard if subject.startswith("jobs.normal")]
+        assert not [subject for subject in heard if subject.startswith(("jobs.normal", "jobs.parallel", "jobs.lane"))]
         assert (await stranger.jetstream().publish("jobs.normal.e.t", b"1")).stream == "JOBS_NORMAL"
+        assert (await stranger.jetstream().publish("jobs.parallel.normal.-.t", b"1")).stream == "JOBS_NORMAL_PARALLEL"
