@@ -20,6 +20,8 @@ from harness.side import Place
 from jsjobs import JobService
 
 _OURS = f"{Path(jsjobs.__file__).parent}/"
+LANES = {"ordered": "one", "parallel": None}
+"""The entity of each lane's jobs."""
 _WARM = 100
 """Jobs that fill caches first."""
 
@@ -51,7 +53,15 @@ class Calls:
 
 
 async def count(place: Place) -> dict[str, float]:
-    """Per job: calls of a submit, calls of a worker's run of it, and blocks of memory that stay behind in the worker."""
+    """Per job of each lane: calls of a submit, calls of a worker's run, blocks of memory that stay behind in the worker."""
+    found: dict[str, float] = {}
+    for lane, entity in LANES.items():
+        counts = await _count(place, entity)
+        found |= {f"{lane} {what}": value for what, value in counts.items()}
+    return found
+
+
+async def _count(place: Place, entity: str | None) -> dict[str, float]:
     service = JobService(settings(place))
     seen, done, calls, kept = 0, asyncio.Event(), Calls(), [0, 0]
 
@@ -71,7 +81,7 @@ async def count(place: Place) -> dict[str, float]:
         return payload
 
     async with service:
-        submits = await _submits(service, place)
+        submits = await _submits(service, place, entity)
         async with service.worker():
             await done.wait()
     return {
@@ -83,11 +93,11 @@ async def count(place: Place) -> dict[str, float]:
     }
 
 
-async def _submits(service: JobService, place: Place) -> Calls:
+async def _submits(service: JobService, place: Place, entity: str | None) -> Calls:
     calls = Calls()
     for number in range(_WARM + place.jobs):
         if number == _WARM:
             calls.start()
-        await service.submit("noop", place.payload, priority="low")
+        await service.submit("noop", place.payload, priority="low", entity=entity)
     calls.stop()
     return calls
