@@ -1,7 +1,8 @@
 """Give each delivery a slot: pushed jobs of the shards, and jobs of the parallel lanes, as many as there is room for.
 
-A delivery for which no slot is free waits here for a moment, then goes back: another worker may have room. One that was
-given back often waits twice as long each time, so that a job which only full workers listen to is not sent in circles.
+A delivery for which no slot is free waits here for a moment, then goes back: another worker may have room. So that a
+job for which no worker has room is not sent in circles, one that was given back often waits twice as long each time;
+and its shard, if it has one, is listened to again only once a slot is free.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterable
 
 from jsjobs.jetstream.client.connection import Connection
 from jsjobs.jetstream.jobs.delivery import Delivery, read_delivery
-from jsjobs.jetstream.protocol.names import Names, Partition
+from jsjobs.jetstream.protocol.names import Names, Partition, Shard
 from jsjobs.model.job import Priority
 from jsjobs.worker.intake.lane_requests import LaneRequests
 from jsjobs.worker.intake.partition_requests import PartitionRequests
@@ -21,7 +22,7 @@ from jsjobs.worker.intake.subscriptions import Subscriptions
 
 LINGER = 0.01
 """Seconds that a job without a slot waits here before it goes back."""
-_BOUNCES = 20
+BOUNCES = 20
 """Deliveries of a job after which it waits longer each time."""
 _LONGEST = 2.0
 _DOUBLINGS = 8
@@ -56,6 +57,7 @@ class Intake:
         self._begin = begin
         self._turns = Turns()
         self._filling = False
+        self._later: asyncio.TimerHandle | None = None
         self._is_closed = False
         self.shards = Subscriptions(connection, names, self._on_push)
         self.lanes = LaneRequests(
@@ -71,6 +73,8 @@ class Intake:
     async def close(self) -> None:
         """Take no more; what arrives meanwhile is given back."""
         self._is_closed = True
+        if self._later is not None:
+            self._later.cancel()
         for waiting in self._slots.waiting.values():
             for request in list(waiting):
                 if isinstance(request, _Parked):
@@ -122,9 +126,12 @@ class Intake:
         parked.timer.cancel()
         self._slots.withdraw(parked)
         delivery = parked.delivery
-        delivery.nak()
-        if (partition := Partition.of(delivery.consumer.decode())) is not None:
+        consumer = delivery.consumer.decode()
+        if (partition := Partition.of(consumer)) is not None:
             self.lanes.note_work(partition)
+        elif delivery.attempt > BOUNCES and (shard := Shard.of(consumer)) is not None:
+            self.shards.rest(shard)
+        delivery.nak()
 
     def start(self, parked: _Parked) -> None:
         """Begin a delivery that waited, now that a slot is free."""
@@ -138,6 +145,10 @@ class Intake:
         if not self._filling and not self._is_closed:
             self._filling = True
             asyncio.get_running_loop().call_soon(self._fill)
+
+    def _after_a_while(self) -> None:
+        self._later = None
+        self._soon()
 
     def _fill(self) -> None:
         self._filling = False
@@ -154,9 +165,12 @@ class Intake:
             self._turns.took(priority, waiting | in_lanes)
             slots.serve(priority)
         if in_lanes:
-            self._ask(slots.free - lanes.asked, in_lanes)
+            prompt, silent = lanes.asked()
+            # A server that does not answer in time must not keep the slots; nor is ever more asked of it.
+            self._ask(slots.free - prompt if silent < slots.limit else 0, in_lanes)
         if slots.free > 0:
             lanes.ring(self._priorities)
+            self.shards.listen_again()
 
     def _ask(self, left: int, busy: set[Priority]) -> None:
         """Ask for as many jobs as there is room for."""
@@ -165,7 +179,8 @@ class Intake:
             priority = self._turns.next(busy)
             has_wish = self.lanes.wish(priority, wishes)
             if has_wish is None:  # its turn is kept until its ask has ended
-                asyncio.get_running_loop().call_later(LINGER, self._soon)
+                if self._later is None:
+                    self._later = asyncio.get_running_loop().call_later(LINGER, self._after_a_while)
                 break
             if has_wish:
                 self._turns.took(priority, busy)
@@ -189,4 +204,4 @@ class _Parked(SlotRequest):
 
 def _patience(attempt: int) -> float:
     """Return the seconds that a delivery waits for a slot before it goes back."""
-    return min(_LONGEST, LINGER * (1 << min(_DOUBLINGS, max(0, attempt - _BOUNCES))))
+    return min(_LONGEST, LINGER * (1 << min(_DOUBLINGS, max(0, attempt - BOUNCES))))
