@@ -53,7 +53,7 @@ class Calls:
 
 
 async def count(place: Place) -> dict[str, float]:
-    """Per job of each lane: calls of a submit, calls of a worker's run, blocks of memory that stay behind in the worker."""
+    """Return for a job of each lane: calls of a submit, calls of a worker's run, blocks of memory that stay behind in the worker."""
     found: dict[str, float] = {}
     for lane, entity in LANES.items():
         counts = await _count(place, entity)
@@ -63,11 +63,13 @@ async def count(place: Place) -> dict[str, float]:
 
 async def _count(place: Place, entity: str | None) -> dict[str, float]:
     service = JobService(settings(place))
-    seen, done, calls, kept = 0, asyncio.Event(), Calls(), [0, 0]
+    seen, started, done, calls, kept = 0, asyncio.Event(), asyncio.Event(), Calls(), [0, 0]
 
     @service.handler("noop")
     async def noop(payload: dict[str, Any]) -> dict[str, Any]:
         nonlocal seen
+        if seen < _WARM:
+            await started.wait()
         seen += 1
         if seen == _WARM:
             gc.collect()
@@ -83,6 +85,7 @@ async def _count(place: Place, entity: str | None) -> dict[str, float]:
     async with service:
         submits = await _submits(service, place, entity)
         async with service.worker():
+            started.set()
             await done.wait()
     return {
         "submit calls": submits.count / place.jobs,

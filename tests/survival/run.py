@@ -80,7 +80,7 @@ def config_of(settings: Settings, servers: Servers) -> Config:
         scale=2,
         ack_wait=settings.ack_wait,
         queue_bytes=256 * 2**20,
-        lane_bytes=256 * 2**20,
+        lane_bytes=128 * 2**20,
         grace=2,
         retry=Retry(initial=0.02),
     )

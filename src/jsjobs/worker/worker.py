@@ -87,7 +87,6 @@ class Worker:
             connection,
             self._names,
             Slots(config.concurrency),
-            priorities=config.priorities,
             begin=self._begin,
             on_missing=self._look_soon,
         )
