@@ -24,6 +24,8 @@ LINGER = 0.01
 """Seconds that a job without a slot waits here before it goes back."""
 BOUNCES = 20
 """Deliveries of a job after which it waits longer each time."""
+RESTS_AFTER = 5
+"""Deliveries of an ordered job after which a worker that has no room for it leaves its shard to others."""
 _LONGEST = 2.0
 _DOUBLINGS = 8
 
@@ -126,7 +128,7 @@ class Intake:
         consumer = delivery.consumer.decode()
         if (partition := Partition.of(consumer)) is not None:
             self.lanes.note_work(partition)
-        elif delivery.attempt > BOUNCES and (shard := Shard.of(consumer)) is not None:
+        elif delivery.attempt > RESTS_AFTER and (shard := Shard.of(consumer)) is not None:
             self.shards.rest(shard)
         delivery.nak()
 
