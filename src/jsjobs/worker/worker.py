@@ -89,7 +89,6 @@ class Worker:
             connection,
             self._names,
             Slots(config.concurrency),
-            priorities=config.priorities,
             begin=self._begin,
             goes_on=self._goes_on,
             on_missing=self._look_soon,
