@@ -171,11 +171,12 @@ class Claims:
             error = f"it was given back {MAX_BOUNCES:,} times, and no worker began it"
             return Dead(entry or run.job.entry(), decision.expected, Reason.RUNNER_UNAVAILABLE, error)
         if (isinstance(decision, Start) and decision.after_loss) or isinstance(decision, Dead):
-            # A delivery from before the attempt that is lost waited in a buffer: that worker may live.
+            # The first delivery of a consumer that was created since: if that worker lives, its renewals count for this
+            # one from now on. A delivery from before the lost attempt waited in a buffer: that worker may live too.
             is_older = entry is not None and delivery.attempt <= written_at
-            if is_older and not await _is_of_new_consumer(delivery, entry):
+            if is_older and (delivery.attempt == 1 or not await _is_of_new_consumer(delivery, entry)):
                 return Ignore()
-        if isinstance(decision, Start) and entry is not None and entry.status is Status.QUEUED:
+        if self._sleeps(run) and isinstance(decision, Start) and entry is not None and entry.status is Status.QUEUED:
             due = entry.next_attempt_at
             if due is not None and (due - self.clock()).total_seconds() > _EARLY:
                 left = (due - await self.server_now()).total_seconds()  # a new consumer knows of no delay
@@ -191,8 +192,11 @@ class Claims:
             server_now=server_now,
             ack_wait=self.lease_time.ack_wait,
             margin=self.lease_time.margin,
-            sleeps=self.settlement.sleeps and not run.is_cancelled,
+            sleeps=self._sleeps(run),
         )
+
+    def _sleeps(self, run: JobRun) -> bool:
+        return self.settlement.sleeps and not run.is_cancelled
 
     async def _start(self, run: JobRun, decision: Start, found: Found | None) -> Claim | None:
         """Write that an attempt begins.

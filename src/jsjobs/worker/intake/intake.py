@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from jsjobs.jetstream.client.connection import Connection
 from jsjobs.jetstream.jobs.delivery import Delivery, read_delivery
@@ -39,8 +39,8 @@ class Intake:
         names: Names,
         slots: Slots,
         *,
-        priorities: Iterable[Priority],
         begin: Callable[[Delivery, Slot], None],
+        goes_on: Callable[[Delivery], bool],
         on_missing: Callable[[], None],
     ) -> None:
         """Take nothing yet.
@@ -49,23 +49,25 @@ class Intake:
             connection: The connection to the server.
             names: The namespace.
             slots: The worker's slots.
-            priorities: The priorities that are worked.
             begin: Takes a delivery, with its slot.
+            goes_on: Gives a delivery to the run that its message has here, if that run goes on with it.
             on_missing: Called when a partition's consumer may be gone.
         """
         self._connection = connection
         self._slots = slots
-        self._priorities = tuple(priorities)
         self._begin = begin
+        self._goes_on = goes_on
         self._turns = Turns()
         self._filling = False
         self._later: asyncio.TimerHandle | None = None
         self._is_closed = False
+        self.on_arrival: Callable[[Delivery], None] = self.admit
+        """Takes each delivery that arrives; a test may hold some back, and admit them later."""
         self.shards = Subscriptions(connection, names, self._on_push)
         self.lanes = LaneRequests(
             connection, names, on_delivery=self._arrived, on_answer=self._soon, on_missing=on_missing
         )
-        slots.on_free = self._soon
+        slots.on_free = self._use_free
 
     def open(self) -> None:
         """Begin to request jobs; call it again after a reconnect."""
@@ -109,14 +111,20 @@ class Intake:
             self._arrived(delivery)
 
     def _arrived(self, delivery: Delivery) -> None:
+        self.on_arrival(delivery)
+
+    def admit(self, delivery: Delivery) -> None:
+        """Give a delivery a slot, now or in a moment; without a slot by then it goes back."""
+        slots = self._slots
+        if (self._is_closed or slots.free <= 0) and self._goes_on(delivery):
+            return  # its run has a slot
         if self._is_closed:
             delivery.nak()
             return
         priority = delivery.priority
-        slots = self._slots
         if slots.free > 0 and not slots.count_waiting:
             self._begin(delivery, slots.take(priority))
-            if slots.free > 0 and not self._filling:
+            if slots.free > 0 and not self.lanes.is_settled:
                 self._soon()
             return
         parked = _Parked(delivery, priority, self)
@@ -148,6 +156,11 @@ class Intake:
             self._filling = True
             asyncio.get_running_loop().call_soon(self._fill)
 
+    def _use_free(self) -> None:
+        """Use free slots, unless nothing wants them."""
+        if self._slots.count_waiting or not self.lanes.is_settled or self.shards.resting:
+            self._soon()
+
     def _after_a_while(self) -> None:
         self._later = None
         self._soon()
@@ -171,7 +184,7 @@ class Intake:
             # A server that does not answer in time must not keep the slots; nor is ever more asked of it.
             self._ask(slots.free - prompt if silent < slots.limit else 0, in_lanes)
         if slots.free > 0:
-            lanes.ring(self._priorities)
+            lanes.ring()
             self.shards.listen_again()
 
     def _ask(self, left: int, busy: set[Priority]) -> None:
@@ -179,14 +192,15 @@ class Intake:
         wishes: Counter[PartitionRequests] = Counter()
         while left > 0 and busy:
             priority = self._turns.next(busy)
-            has_wish = self.lanes.wish(priority, wishes)
+            count = left if len(busy) == 1 else 1
+            has_wish = self.lanes.wish(priority, count, wishes)
             if has_wish is None:  # its turn is kept until its ask has ended
                 if self._later is None:
                     self._later = asyncio.get_running_loop().call_later(LINGER, self._after_a_while)
                 break
             if has_wish:
                 self._turns.took(priority, busy)
-                left -= 1
+                left -= count
             else:
                 busy.discard(priority)
         self.lanes.ask(wishes)

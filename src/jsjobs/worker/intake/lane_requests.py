@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 
 from jsjobs.jetstream.api import endpoints
@@ -72,6 +72,8 @@ class LaneRequests:
         """The inbox for answers to new requests; empty if none may be sent."""
         self._sids: dict[bytes, list[int]] = {}
         """The subscriptions of each inbox. Bells that were rung on an older one may still bring a job."""
+        self.is_settled = False
+        """Whether there is nothing to request: a bell waits for each partition, and none is known to have jobs."""
         self._timer: asyncio.TimerHandle | None = None
         self._drained: asyncio.Future[None] | None = None
 
@@ -84,6 +86,8 @@ class LaneRequests:
         """Return for how many jobs asks are under way: those that are answered in time, and those that are silent."""
         now, prompt, silent = time.monotonic(), 0, 0
         for each in self._partitions.values():
+            if not each.asked:
+                continue
             if each.asking_for(now) < ASK_SILENT:
                 prompt += each.asked
             else:
@@ -102,6 +106,7 @@ class LaneRequests:
         ]
         for each in self._partitions.values():
             each.forget()
+        self.is_settled = False
         if self._timer is None:
             self._check_again()
 
@@ -118,22 +123,22 @@ class LaneRequests:
         self._inbox = b""
         # What an ask takes after its inbox is gone would come back only after `ack_wait`.
         self._drained = asyncio.get_running_loop().create_future()
-        self._see_whether_drained()
+        self._see_whether_drained(self._drained)
         await asyncio.wait({self._drained}, timeout=_DRAINED_WITHIN if self._connection.is_connected else 0)
         sids = [sid for sids in self._sids.values() for sid in sids]
         self._sids.clear()
         await asyncio.gather(*map(self._connection.stop_receiving, sids))
 
-    def _see_whether_drained(self) -> None:
-        waiting = self._drained
-        if waiting is not None and not waiting.done() and not any(map(_is_asking, self._partitions.values())):
-            waiting.set_result(None)
+    def _see_whether_drained(self, drained: asyncio.Future[None]) -> None:
+        if not drained.done() and not any(each.ask_number for each in self._partitions.values()):
+            drained.set_result(None)
 
     def take(self, partition: Partition) -> None:
         """Work a partition from now on."""
         requests = PartitionRequests(partition, self._send)
         self._partitions[partition.consumer.encode()] = requests
         self._of_priority[partition.priority].append(requests)
+        self.is_settled = False
 
     def drop(self, partition: Partition) -> None:
         """Work a partition no more; jobs that were requested still come."""
@@ -146,6 +151,7 @@ class LaneRequests:
         requests = self._partitions.get(partition.consumer.encode())
         if requests is not None:
             requests.has_work = True
+            self.is_settled = False
 
     # -- turns
 
@@ -153,29 +159,34 @@ class LaneRequests:
         """Return the priorities that are known to have jobs."""
         now = time.monotonic()
         return {
-            priority
-            for priority, all_of_it in self._of_priority.items()
-            if any(each.has_work and now >= each.not_before for each in all_of_it)
+            each.partition.priority for each in self._partitions.values() if each.has_work and now >= each.not_before
         }
 
-    def wish(self, priority: Priority, wishes: Counter[PartitionRequests]) -> bool | None:
-        """Count one slot for the next partition of a priority that has jobs.
+    def wish(self, priority: Priority, count: int, wishes: Counter[PartitionRequests]) -> bool | None:
+        """Share slots among the partitions of a priority that have jobs.
 
         Returns:
-            Whether one could take it. None: it must wait, since asks of this priority are under way.
+            Whether one could take them. None: they must wait, since asks of this priority are under way.
         """
         waiting = self._of_priority[priority]
-        now, must_wait = time.monotonic(), False
-        for _ in range(len(waiting)):
-            each = waiting[0]
-            waiting.rotate(-1)
+        now, must_wait, ready = time.monotonic(), False, list[PartitionRequests]()
+        for each in waiting:
             if not each.has_work or now < each.not_before:
                 continue
-            if not each.is_asking:
-                wishes[each] += 1
-                return True
-            must_wait = must_wait or each.asking_for(now) < _HELD_FOR
-        return None if must_wait else False
+            if each.ask_number is None:
+                ready.append(each)
+            else:
+                must_wait = must_wait or each.asking_for(now) < _HELD_FOR
+        if not ready:
+            return None if must_wait else False
+        share, rest = divmod(count, len(ready))
+        for place, each in enumerate(ready):
+            if place < rest:
+                waiting.remove(each)
+                waiting.append(each)
+            if share or place < rest:
+                wishes[each] += share + (place < rest)
+        return True
 
     def ask(self, wishes: Counter[PartitionRequests]) -> None:
         """Send the asks that were wished for."""
@@ -183,13 +194,17 @@ class LaneRequests:
         for each, count in wishes.items():
             each.ask(count, now)
 
-    def ring(self, priorities: Iterable[Priority]) -> None:
+    def ring(self) -> None:
         """See that a bell waits for each partition that is not known to have jobs."""
-        now = time.monotonic()
-        for priority in priorities:
-            for each in self._of_priority[priority]:
-                if not (each.has_work or each.has_bell or each.is_asking) and now >= each.not_before:
+        now, is_settled = time.monotonic(), True
+        for each in self._partitions.values():
+            if each.has_work or each.ask_number is not None:
+                is_settled = False
+            elif each.bell_number is None:
+                if now >= each.not_before:
                     each.ring(now)
+                is_settled = is_settled and each.bell_number is not None
+        self.is_settled = is_settled
 
     # -- messages
 
@@ -208,15 +223,17 @@ class LaneRequests:
 
     def _receive(self, inbox: bytes, kind: Kind, subject: bytes, reply: bytes, header: bytes, data: bytes) -> None:
         is_present = inbox == self._inbox or not self._inbox
+        self.is_settled = False
         if subject.startswith(inbox):
             if is_present:
                 self._told(subject, header)
         elif (delivery := read_delivery(self._connection, subject, reply, header, data)) is not None:
             requests = self._partitions.get(delivery.consumer)
             if requests is not None and is_present:
-                requests.took(delivery, kind, time.monotonic())
+                requests.took(delivery, kind, delivery.taken_at)
             self._on_delivery(delivery)
-        self._see_whether_drained()
+        if self._drained is not None:
+            self._see_whether_drained(self._drained)
 
     def _told(self, subject: bytes, header: bytes) -> None:
         _, consumer, number = subject.rsplit(b".", 2)
@@ -230,9 +247,6 @@ class LaneRequests:
         now = time.monotonic()
         for each in self._partitions.values():
             each.check(now)
+        self.is_settled = False
         self._timer = asyncio.get_running_loop().call_later(_CHECK_EVERY, self._check_again)
         self._on_answer()
-
-
-def _is_asking(requests: PartitionRequests) -> bool:
-    return requests.is_asking

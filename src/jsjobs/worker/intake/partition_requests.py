@@ -61,37 +61,29 @@ class PartitionRequests:
         """The jobs that the present ask may still bring."""
         self.not_before = 0.0
         """The time before which nothing is requested: the last request was refused."""
+        self.ask_number: int | None = None
+        """The number of the ask that is under way; None if none is."""
+        self.bell_number: int | None = None
+        """The number of the bell that waits on the server; None if none does."""
         self._refusals = 0
-        self._ask: int | None = None
         self._ask_at = 0.0
         self._has_brought = False
-        self._bell: int | None = None
         self._bell_at = 0.0
-
-    @property
-    def is_asking(self) -> bool:
-        """Return whether an ask is under way."""
-        return self._ask is not None
-
-    @property
-    def has_bell(self) -> bool:
-        """Return whether a bell waits on the server."""
-        return self._bell is not None
 
     def asking_for(self, now: float) -> float:
         """Return for how many seconds the present ask has brought nothing."""
-        return now - self._ask_at if self._ask is not None else 0.0
+        return now - self._ask_at if self.ask_number is not None else 0.0
 
     def ring(self, now: float) -> None:
         """Wait for the next job."""
-        self._bell, self._bell_at = self._send(self.partition, Kind.BELL, _BELL), now
+        self.bell_number, self._bell_at = self._send(self.partition, Kind.BELL, _BELL), now
 
     def ask(self, count: int, now: float) -> None:
         """Ask for jobs that are there now."""
         body = b'{"batch": %d, "max_bytes": %d, "no_wait": true}' % (count, ASK_BYTES)
-        self._ask, self._ask_at = self._send(self.partition, Kind.ASK, body), now
+        self.ask_number, self._ask_at = self._send(self.partition, Kind.ASK, body), now
         self._has_brought = False
-        self.asked = count if self._ask is not None else 0
+        self.asked = count if self.ask_number is not None else 0
 
     def took(self, delivery: Delivery, kind: Kind, now: float) -> None:
         """Note a job that a request of some kind brought."""
@@ -99,8 +91,8 @@ class PartitionRequests:
         # A redelivered job may be one of many that came back together: the server counts only new ones as pending.
         self.has_work = delivery.pending > 0 or delivery.attempt > 1
         if kind is Kind.BELL:
-            self._bell = None
-        elif self._ask is not None:
+            self.bell_number = None
+        elif self.ask_number is not None:
             self._has_brought = True
             self.asked -= 1
             self._ask_at = now
@@ -113,14 +105,14 @@ class PartitionRequests:
         Returns:
             Whether the partition's consumer may be gone.
         """
-        if number == self._ask:
+        if number == self.ask_number:
             return self._told_of_ask(status, text, now)
-        if number != self._bell:
+        if number != self.bell_number:
             return False  # of a request that counts as lost, or has brought its jobs
         if status == HEARTBEAT:
             self._refusals, self._bell_at = 0, now
             return False
-        self._bell = None
+        self.bell_number = None
         return status != TIMEOUT and self._refused(status, text, now)
 
     def _told_of_ask(self, status: int, text: bytes, now: float) -> bool:
@@ -145,21 +137,21 @@ class PartitionRequests:
 
     def check(self, now: float) -> None:
         """Forget requests that were lost."""
-        if self._ask is not None and now - self._ask_at >= ASK_LOST:
+        if self.ask_number is not None and now - self._ask_at >= ASK_LOST:
             # It is answered at once unless the server was killed: a bell finds out.
             self._end_ask()
             self.has_work = False
-        if self._bell is not None and now - self._bell_at >= 2 * BELL_HEARTBEAT + ASK_LOST:
-            self._bell = None
+        if self.bell_number is not None and now - self._bell_at >= 2 * BELL_HEARTBEAT + ASK_LOST:
+            self.bell_number = None
 
     def forget(self) -> None:
         """Forget all requests: the connection that they were sent on is gone."""
         self._end_ask()
-        self._bell = None
+        self.bell_number = None
         self.not_before = 0.0
 
     def _end_ask(self) -> None:
-        self._ask, self.asked = None, 0
+        self.ask_number, self.asked = None, 0
 
 
 def read_status(header: bytes) -> tuple[int, bytes]:

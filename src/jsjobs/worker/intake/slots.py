@@ -49,22 +49,17 @@ class Slots:
             limit: The most jobs that run at once.
         """
         self.limit = limit
-        self.taken = 0
-        """The number of slots with a job; a job pushed at the wrong moment never makes it exceed the limit."""
+        self.free = limit
+        """The number of slots without a job; a job pushed at the wrong moment never makes it fall below zero."""
         self.waiting: dict[Priority, deque[SlotRequest]] = {priority: deque() for priority in Priority}
         """What waits for a slot in this process, by priority, in the order of arrival."""
         self.count_waiting = 0
         self.on_free: Callable[[], None] = lambda: None
         """Called when a slot becomes free, or somebody asks for one."""
 
-    @property
-    def free(self) -> int:
-        """Return the number of free slots."""
-        return self.limit - self.taken
-
     def take(self, priority: Priority) -> Slot:
         """Take a free slot."""
-        self.taken += 1
+        self.free -= 1
         return Slot(self, priority)
 
     def ask(self, priority: Priority, begin: Callable[[], None]) -> SlotRequest:
@@ -93,7 +88,7 @@ class Slots:
 
     def left(self) -> None:
         """Note that a slot is free again."""
-        self.taken -= 1
+        self.free += 1
         self.on_free()
 
 
@@ -167,7 +162,7 @@ class Slot:
             had.cancel()
         else:
             self.is_taken = True
-            self._slots.taken += 1
+            self._slots.free -= 1
             had.set_result(None)
 
 
