@@ -117,6 +117,11 @@ class Delivery:
         """Return whether it comes from a parallel lane, whose jobs hold up nobody while they wait."""
         return b"-parallel-" in self._consumer[1]
 
+    @property
+    def wake(self) -> str | None:
+        """Return the subject on which a bare NAK ends the delay of this delivery's NAK; None in an ordered shard."""
+        return self.reply.decode() if self.is_parallel else None
+
     def job(self, names: Names) -> IncomingJob:
         """Read the message."""
         return read_job(names, self.subject, self.header, self.data, sequence=self.sequence, stored_at=self.stored_at)
