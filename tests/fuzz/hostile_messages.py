@@ -30,7 +30,11 @@ class Hostile:
         self._schedules = Mutator((seed, "schedules"), schedules, HEADER_NAMES)
 
     def next(self) -> tuple[str, bytes, bytes, bytes, bytes]:
-        kinds = [self._queue] * 4 + [self._lane] * 3 + [self._delivery, self._letter, self._advised, self._request, self._request]
+        kinds = (
+            [self._queue] * 4
+            + [self._lane] * 3
+            + [self._delivery, self._letter, self._advised, self._request, self._request]
+        )
         kinds += [self._cancel, self._progress, self._schedule, self._due, self._entry, self._discovery]
         return self._rng.choice(kinds)()
 
