@@ -8,13 +8,13 @@ from functools import cache
 from harness.side import Side
 
 OURS = "jsjobs"
-SCALED = "jsjobs-scaled"
+ORDERED = "jsjobs-ordered"
 ACK_ONLY = "ack-only"
 BARE = "bare"
 PEERS = ("taskiq-nats", "taskiq-nats-results", "faststream", "saq", "arq", "procrastinate", "pgqueuer")
 _CLASSES = {
     OURS: "sides.ours:Ours",
-    SCALED: "sides.ours:Scaled",
+    ORDERED: "sides.ours:Ordered",
     ACK_ONLY: "sides.raw:AckOnly",
     BARE: "sides.raw:Bare",
     "taskiq-nats": "peers.taskiq_nats:TaskiqNats",
@@ -49,4 +49,4 @@ def is_peer(name: str) -> bool:
 
 def is_ours(name: str) -> bool:
     """Whether it is jsjobs, however it is set."""
-    return name in {OURS, SCALED}
+    return name in {OURS, ORDERED}

@@ -20,6 +20,8 @@ from harness.side import Place
 from jsjobs import JobService
 
 _OURS = f"{Path(jsjobs.__file__).parent}/"
+LANES = {"ordered": "one", "parallel": None}
+"""The entity of each lane's jobs."""
 _WARM = 100
 """Jobs that fill caches first."""
 
@@ -51,13 +53,23 @@ class Calls:
 
 
 async def count(place: Place) -> dict[str, float]:
-    """Per job: calls of a submit, calls of a worker's run of it, and blocks of memory that stay behind in the worker."""
+    """Return for a job of each lane: calls of a submit, calls of a worker's run, blocks of memory that stay behind in the worker."""
+    found: dict[str, float] = {}
+    for lane, entity in LANES.items():
+        counts = await _count(place, entity)
+        found |= {f"{lane} {what}": value for what, value in counts.items()}
+    return found
+
+
+async def _count(place: Place, entity: str | None) -> dict[str, float]:
     service = JobService(settings(place))
-    seen, done, calls, kept = 0, asyncio.Event(), Calls(), [0, 0]
+    seen, started, done, calls, kept = 0, asyncio.Event(), asyncio.Event(), Calls(), [0, 0]
 
     @service.handler("noop")
     async def noop(payload: dict[str, Any]) -> dict[str, Any]:
         nonlocal seen
+        if seen < _WARM:
+            await started.wait()
         seen += 1
         if seen == _WARM:
             gc.collect()
@@ -71,8 +83,9 @@ async def count(place: Place) -> dict[str, float]:
         return payload
 
     async with service:
-        submits = await _submits(service, place)
+        submits = await _submits(service, place, entity)
         async with service.worker():
+            started.set()
             await done.wait()
     return {
         "submit calls": submits.count / place.jobs,
@@ -83,11 +96,11 @@ async def count(place: Place) -> dict[str, float]:
     }
 
 
-async def _submits(service: JobService, place: Place) -> Calls:
+async def _submits(service: JobService, place: Place, entity: str | None) -> Calls:
     calls = Calls()
     for number in range(_WARM + place.jobs):
         if number == _WARM:
             calls.start()
-        await service.submit("noop", place.payload, priority="low")
+        await service.submit("noop", place.payload, priority="low", entity=entity)
     calls.stop()
     return calls

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 CONCURRENCY = 10
-"""Jobs at once in a worker: as many as jsjobs has shards."""
+"""Jobs at once in the worker of a peer that has to be told: what most have by default, and as many as jsjobs has shards."""
 WINDOW = 1000
 """Submits under way together where they are pipelined, and jobs in one batch."""
 RESULT = {"done": True}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from harness import catalogue, figures
-from harness.catalogue import BARE, OURS
+from harness.catalogue import BARE, ORDERED
 from harness.figures import Rounds, count
 from harness.rounds import take_turns
 
@@ -15,8 +15,8 @@ Found = dict[str, Rounds]
 
 
 def sweep(what: str, quantities: Sequence[int], rounds: int, drain: Callable[[str, int], dict[str, Any]]) -> Found:
-    """jsjobs and the floor with the same state writes at each quantity, all of them in turn."""
-    names = [f"{name} {quantity}" for quantity in quantities for name in (OURS, BARE)]
+    """jsjobs' ordered shards and the floor with the same state writes at each quantity, all of them in turn."""
+    names = [f"{name} {quantity}" for quantity in quantities for name in (ORDERED, BARE)]
 
     def one(name: str) -> dict[str, Any]:
         which, _, quantity = name.rpartition(" ")
@@ -29,8 +29,8 @@ def rows(found: Found, head: str, shown: Callable[[int], str] = str) -> list[str
     """A table: a row for each quantity."""
     quantities = sorted({int(name.rpartition(" ")[2]) for name in found})
     return figures.table(
-        (head, "jsjobs, jobs/s", "rounds", catalogue.side(BARE).title, "ratio", "jsjobs' worker, peak MB"),
-        [_row(found[f"{OURS} {quantity}"], found[f"{BARE} {quantity}"], shown(quantity)) for quantity in quantities],
+        (head, "jsjobs, ordered, jobs/s", "rounds", catalogue.side(BARE).title, "ratio", "jsjobs' worker, peak MB"),
+        [_row(found[f"{ORDERED} {quantity}"], found[f"{BARE} {quantity}"], shown(quantity)) for quantity in quantities],
     )
 
 
@@ -48,7 +48,7 @@ def _row(ours: Rounds, bare: Rounds, shown: str) -> tuple[str, ...]:
 
 def series(found: Found) -> Mapping[str, Mapping[float, Sequence[float]]]:
     """For a plot."""
-    titles = {OURS: "jsjobs", BARE: catalogue.side(BARE).title}
+    titles = {ORDERED: catalogue.side(ORDERED).title, BARE: catalogue.side(BARE).title}
     lines: dict[str, dict[float, Sequence[float]]] = {title: {} for title in titles.values()}
     for name, rounds in found.items():
         which, _, quantity = name.rpartition(" ")

@@ -16,7 +16,7 @@ from nats.aio.client import Client as Connection
 from nats.aio.msg import Msg
 
 from jsjobs.model.job import Priority
-from sides.ours import NAMESPACE, Ours, settings
+from sides.ours import NAMESPACE, Ordered, settings
 
 
 class _Client(Client):
@@ -30,7 +30,7 @@ class _Client(Client):
         self._numbers = itertools.count(int.from_bytes(os.urandom(4)))
 
     def _subject(self) -> str:
-        # As jsjobs spreads jobs without an entity.
+        # An entity of its own for each job, so that jobs cycle over the shards.
         return f"{NAMESPACE}.normal._{next(self._numbers):x}.noop"
 
     async def submit(self, payload: Any) -> Any:
@@ -65,10 +65,10 @@ class AckOnly(Side):
     ways = ("one by one", "pipelined", "batches")
 
     async def prepare(self, place: Place) -> None:
-        await Ours().prepare(place)
+        await Ordered().prepare(place)
 
     async def fill(self, place: Place) -> None:
-        await Ours().fill(place)
+        await Ordered().fill(place)
 
     @asynccontextmanager
     async def client(self, place: Place) -> AsyncIterator[Client]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness import catalogue, figures, plots, taking_part
-from harness.catalogue import ACK_ONLY, BARE, OURS, SCALED
+from harness.catalogue import ACK_ONLY, BARE, ORDERED, OURS
 from harness.figures import Ratio, Rounds, count, megabytes
 from harness.rounds import Plan, one_drain, take_turns
 
@@ -18,7 +18,7 @@ Found = dict[str, Rounds]
 
 def measure(plan: Plan) -> Found:
     """Measure every side in turn."""
-    names = taking_part.installed((OURS, SCALED, BARE, ACK_ONLY, *plan.peers))
+    names = taking_part.installed((OURS, ORDERED, BARE, ACK_ONLY, *plan.peers))
     return take_turns(
         names,
         plan.rounds,
@@ -29,10 +29,11 @@ def measure(plan: Plan) -> Found:
 
 def ratios(found: Found) -> list[Ratio]:
     """Return the comparisons that are asked for, with their bounds."""
-    ours = found[OURS]
+    ours, ordered = found[OURS], found[ORDERED]
     asked = [
-        figures.ratio("drain: jsjobs / nats-py with the same two state writes", ours, found[BARE], 0.75),
-        figures.ratio("drain: jsjobs / nats-py that only acknowledges", ours, found[ACK_ONLY], 0.18),
+        figures.ratio("drain: jsjobs, ordered / nats-py with the same two state writes", ordered, found[BARE], 0.75),
+        figures.ratio("drain: jsjobs, ordered / nats-py that only acknowledges", ordered, found[ACK_ONLY], 0.18),
+        figures.ratio("drain: jsjobs / jsjobs, ordered", ours, ordered, 1),
     ]
     keeping = [name for name in found if catalogue.is_peer(name) and catalogue.side(name).results]
     if keeping:
@@ -44,9 +45,6 @@ def ratios(found: Found) -> list[Ratio]:
         if name in found:
             what = f"drain: jsjobs / {catalogue.side(name).title}, which keeps no results"
             asked.append(figures.ratio(what, ours, found[name], 1))
-    if LAST[0] in found and SCALED in found:
-        what = f"drain: jsjobs at scale 4 / {catalogue.side(LAST[0]).title}, which runs a hundred at once"
-        asked.append(figures.ratio(what, found[SCALED], found[LAST[0]], 1))
     return asked
 
 
@@ -121,5 +119,5 @@ def plot(found: Found, folder: Any) -> None:
 def _label(name: str) -> str:
     side = catalogue.side(name)
     if catalogue.is_ours(name):
-        return f"{side.title} (history, results, order)"
+        return f"{side.title} (history, results)"
     return f"{side.title}{' (results)' if side.results and 'results' not in side.title else ''}"

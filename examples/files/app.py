@@ -11,8 +11,9 @@ and submit something in a second terminal, in the same folder:
     jsjobs dlq list                                       # there it is, with its three errors; `jsjobs dlq replay ID`
     jsjobs submit archive.build '{"packed": "packed", "archive": "all.zip"}' --duration long --wait
 
-A folder's files are one entity, so they are packed one at a time and in order, however many workers run. `jsjobs demo`
-runs this same app on every file of a folder. Paths are as the worker sees them.
+A folder's files are one entity, so they are packed one at a time and in order, however many workers run. Jobs without
+an entity run side by side. `jsjobs demo` runs this same app on every file of a folder. Paths are as the worker sees
+them.
 """
 
 import asyncio
@@ -115,6 +116,13 @@ async def upload(payload: OneFile, ctx: JobService.Context) -> Uploaded:
     if ctx.attempt < 3:  # noqa: PLR2004 - the third time lucky
         raise ConnectionError(f"the server is busy (attempt {ctx.attempt})")
     return Uploaded(size=payload.file.stat().st_size, attempts=ctx.attempt)
+
+
+@jobs.handler("upload.slow")
+async def upload_slowly(payload: OneFile) -> Uploaded:
+    """Upload a file to a slow server. Submitted without an entity, many of these run side by side."""
+    await asyncio.sleep(0.5)
+    return Uploaded(size=payload.file.stat().st_size, attempts=1)
 
 
 @jobs.handler("upload.stuck")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from jsjobs.model.checks import problems
 from jsjobs.model.errors import JobError
@@ -18,6 +18,7 @@ from jsjobs.model.retry import ATTEMPTS_LIMIT, Retry
 
 DEFAULT_POOLS = {Priority.CRITICAL: 4, Priority.HIGH: 3, Priority.NORMAL: 2, Priority.LOW: 1}
 MAX_SHARDS = 64
+MAX_CONCURRENCY = 100_000
 MAX_PARTITIONS = 32
 """Each is a consumer that every worker asks: with 32 the rate falls by a fifth (measured)."""
 HOUR = 3600.0
@@ -26,6 +27,16 @@ HOUR = 3600.0
 def _processors() -> int:
     # Count the processors that this process may use, if the system tells.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _read_priorities(value: Any) -> Any:
+    """Read a list of priorities, or words with commas between them."""
+    words = [word.strip() for word in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(words, list | tuple) or not words:
+        return words
+    if not all(word in tuple(Priority) for word in words):
+        raise ValueError(f"each must be one of {', '.join(Priority)}, with commas between them")
+    return tuple(priority for priority in Priority if priority in words)
 
 
 class Config(BaseSettings):
@@ -103,10 +114,12 @@ class Config(BaseSettings):
     submitted without `max_attempts`."""
     grace: float = Field(default=10.0, ge=0)
     """Seconds that running jobs get at a shutdown before they are released."""
-    concurrency: int = Field(default=100, ge=1, le=100_000)
+    concurrency: int = Field(default=100, ge=1, le=MAX_CONCURRENCY)
     """The most jobs that a worker process runs at once, ordered and parallel ones together."""
-    priorities: tuple[Priority, ...] = Field(default=tuple(Priority), min_length=1)
-    """The priorities that a worker takes jobs of."""
+    priorities: Annotated[tuple[Priority, ...], NoDecode, BeforeValidator(_read_priorities)] = Field(
+        default=tuple(Priority), min_length=1
+    )
+    """The priorities that a worker takes jobs of; in the environment words with commas: `critical,high`."""
     processes: int = Field(default_factory=_processors, ge=1, le=1024)
     """The most processes that a worker has at once, for handlers with `run_in="process"`."""
     timeout: float = Field(default=5.0, gt=0)

@@ -42,7 +42,7 @@ class TestCheckSpeed:
         assert not good
         assert [line for line in lines if line.startswith("BAD")] == [lines[0]]
 
-    @pytest.mark.parametrize("what", ["submit calls", "run calls", "blocks kept"])
+    @pytest.mark.parametrize("what", ["ordered submit calls", "parallel run calls", "ordered blocks kept"])
     def test_a_count_above_its_bound_fails(self, check_speed, what: str) -> None:
         counts = {**check_speed.COUNTS, what: check_speed.COUNTS[what] * 1.01}
         assert not check_speed.judge(check_speed.counted(counts))[1]
@@ -52,7 +52,7 @@ class TestCheckSpeed:
 
     def test_a_missing_count_is_an_error(self, check_speed) -> None:
         with pytest.raises(KeyError):
-            check_speed.counted({"submit calls": 1.0})
+            check_speed.counted({"ordered submit calls": 1.0})
 
     @staticmethod
     def _counts(check_speed, share: float) -> list:

@@ -94,6 +94,7 @@ async def test_a_shard_works_again_after_one_apply(as_user: Settings) -> None:
             await eventually(lambda: at_work.ready)
 
 
+@pytest.mark.timeout(150)
 @pytest.mark.parametrize("name", ["to where a wildcard listens", "to who asks", "other jobs", "slowly", "for no time"])
 async def test_a_shard_works_again_by_itself_where_a_router_runs(as_user: Settings, name: str) -> None:
     config = as_user("operator")
@@ -110,7 +111,7 @@ async def test_a_shard_works_again_by_itself_where_a_router_runs(as_user: Settin
         job = await operator.submit("echo", name, priority="low", entity="e")
         async with routers.router():
             # What was delivered in the very moment of the mend comes back after `ack_wait`, 30 s.
-            assert await operator.result(job, timeout=60) == name
+            assert await operator.result(job, timeout=45) == name
             await eventually(lambda: _is_as_declared(operator, config))
 
 

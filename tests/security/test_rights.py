@@ -91,7 +91,6 @@ PUBLISH = {
     "jobs.progress.normal-1": {"worker"},
     "jobs.dead.normal-1": {"worker", "router"},
     "jobs.cancel.normal-1": {"service", "operator"},
-    "$KV.jobs.workers.busy": {"worker"},
     "jobs.at.at-1": {"service", "operator"},
     "jobs.at.schedule.x": {"service", "operator"},
     "jobs.due.normal.e.t": {"service", "operator"},

@@ -83,6 +83,9 @@ def good() -> History:
     history.asked = {"normal-4", "normal-1"}
     history.letters = [Letter("normal-3", 1, "MaxRetries")]
     history.leftovers = {"JOBS_NORMAL": 0}
+    history.gathered = 40, 40
+    history.missed_turns = {"normal-parallel-0": 8.9}
+    history.unanswered = {"normal-parallel-0": 4.9}
     return history
 
 

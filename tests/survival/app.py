@@ -16,6 +16,7 @@ from jsjobs import JobService
 from survival.journal import Journal
 from survival.register import RegisterClient, StaleFenceError
 from survival.unfenced import take_fencing_out
+from survival.workload import GATHERED
 
 LOOKS_EVERY = 0.05
 STALLED = 0.3
@@ -106,13 +107,16 @@ async def perform(payload: dict[str, Any], ctx: JobService.Context) -> None:
                 await asyncio.sleep(payload["seconds"] / 3)
         case "snooze" if snoozes < payload["snoozes"]:
             await register.effect(ctx.job_id, ctx.fence, "snooze")
-            raise JobService.Snooze(0.2)
+            raise JobService.Snooze(payload["snooze"])
         case "flaky" if ctx.attempt <= payload["fails"]:
             raise RuntimeError("it was planned to fail")
         case "dies":
             raise RuntimeError("it was planned to die")
         case "invalid":
             raise JobService.Error.from_validation("it was planned to be invalid")
+        case "gather":  # until all are there
+            while not (folder / GATHERED).exists():  # noqa: ASYNC110 - another process makes it
+                await asyncio.sleep(LOOKS_EVERY)
         case "careless":  # it will not be stopped, and does not care for what the register says
             with suppress(asyncio.CancelledError):
                 await asyncio.sleep(payload["seconds"])

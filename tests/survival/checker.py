@@ -16,6 +16,7 @@ from survival.checks.lanes import (
 from survival.checks.leftovers import nothing_is_left
 from survival.checks.letters import dead_jobs_have_one_letter
 from survival.checks.receipts import receipts_are_true
+from survival.checks.slots import partitions_take_turns, requests_are_answered, slots_come_back
 from survival.checks.violation import Violation
 from survival.history import History
 
@@ -36,6 +37,9 @@ RULES: tuple[Callable[[History], Iterator[Violation]], ...] = (
     receipts_are_true,
     cancels_are_true,
     dead_jobs_have_one_letter,
+    slots_come_back,
+    partitions_take_turns,
+    requests_are_answered,
     nothing_is_left,
 )
 

@@ -128,6 +128,12 @@ class History:
     absences: dict[int, list[Absence]] = field(default_factory=dict)
     letters: list[Letter] = field(default_factory=list)
     leftovers: dict[str, int] = field(default_factory=dict)
+    gathered: tuple[int, int] = (0, 0)
+    """The jobs that ran at once at the end, and the slots of all workers."""
+    missed_turns: dict[str, float] = field(default_factory=dict)
+    """Seconds for which a partition had jobs and was not served while others of its lane were, at most."""
+    unanswered: dict[str, float] = field(default_factory=dict)
+    """Seconds for which, at the end, a partition had both a request and jobs, at most."""
     stuck: list[str] = field(default_factory=list)
     """Processes that did not end when they were told to."""
     deleted: Counter[str] = field(default_factory=Counter)
@@ -170,6 +176,10 @@ def _read_processes(folder: Path, history: History) -> None:
                 _add_absence(history, line["pid"], frozen.pop(line["pid"]), line["at"])
             case "stuck":
                 history.stuck.append(line["name"])
+            case "gathered":
+                history.gathered = line["begun"], line["slots"]
+            case "turns":
+                history.missed_turns, history.unanswered = line["missed"], line["unanswered"]
             case "leftovers":
                 history.leftovers = line["left"]
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 import signal
+import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,9 +18,9 @@ from jsjobs.embedded.postgres import PostgresServer
 from jsjobs.jetstream.api.errors import ApiError
 from jsjobs.jetstream.api.requests import call, find
 from jsjobs.jetstream.client.connection import Connection
-from jsjobs.jetstream.protocol.names import Names, Shard
+from jsjobs.jetstream.protocol.names import Names, Partition, Shard
 from jsjobs.model.errors import JobError
-from jsjobs.model.job import Priority
+from jsjobs.model.lanes import QUEUES
 from survival.journal import Journal, Tail
 from survival.network import Network
 from survival.plan import Fault
@@ -191,12 +192,12 @@ class Nemesis:
         self._is_over(fault, role.name)
 
     async def _consumer(self, fault: Fault, how: str) -> None:
-        """The consumer of a shard is deleted; the routers are to bring it back."""
-        names, priority = self._stage.names, list(Priority)[fault.target % len(Priority)]
-        stream = names.stream(priority)
+        """The consumer of a shard or a partition is deleted; the routers are to bring it back."""
+        queue = QUEUES[fault.target % 4]
+        stream = self._stage.names.queue(queue)
         found = await self._insist(f"CONSUMER.NAMES.{stream}")
-        consumers = [name for name in found["consumers"] if Shard.of(name) is not None]
-        consumer = consumers[fault.target // len(Priority) % len(consumers)]
+        consumers = [name for name in found["consumers"] if Shard.of(name) or Partition.of(name)]
+        consumer = consumers[fault.target // len(QUEUES) % len(consumers)]
         with suppress(ApiError):  # deleted, and the answer was lost
             await self._insist(f"CONSUMER.{how.upper()}.{stream}.{consumer}")
         self._took_effect(fault, consumer)
@@ -234,7 +235,7 @@ class Nemesis:
 
     async def _leader(self, fault: Fault, how: str) -> None:
         stage = self._stage
-        streams = [*(stage.names.stream(priority) for priority in Priority), stage.names.state_stream]
+        streams = [*map(stage.names.queue, QUEUES), stage.names.state_stream]
         streams += [stage.names.dead_stream, stage.names.schedule_stream]
         stream = streams[fault.target % len(streams)]
         if how == "kill":
@@ -253,7 +254,7 @@ class Nemesis:
     async def _full(self, fault: Fault, how: str) -> None:
         """A stream takes nothing more, as where the disk is full: its limit is below what it holds."""
         names = self._stage.names
-        queue = names.stream(list(Priority)[fault.target % len(Priority)])
+        queue = names.queue(QUEUES[fault.target % len(QUEUES)])
         stream = {"queue": queue, "state": names.state_stream, "dead": names.dead_stream}[how]
         before = (await self._insist(f"STREAM.INFO.{stream}"))["config"]
         await self._insist(f"STREAM.UPDATE.{stream}", {**before, "max_bytes": 1})
@@ -283,16 +284,14 @@ class Nemesis:
 
     async def _insist(self, endpoint: str, body: dict[str, object] | None = None) -> dict[str, object]:
         """Ask until there is an answer: other faults go on meanwhile."""
-        async with asyncio.timeout(RESTORED_WITHIN):
-            while True:
-                try:
-                    return await call(self._stage.connection, endpoint, body, timeout=3)
-                except ApiError as error:
-                    if not error.is_transient:
-                        raise
-                except JobError:
-                    pass
-                await asyncio.sleep(0.2)
+        until = time.monotonic() + RESTORED_WITHIN
+        while True:
+            try:
+                return await call(self._stage.connection, endpoint, body, timeout=3)
+            except JobError as error:
+                if (isinstance(error, ApiError) and not error.is_transient) or time.monotonic() > until:
+                    raise
+            await asyncio.sleep(0.2)
 
     # -- Postgres
 

@@ -20,7 +20,7 @@ from nats.errors import Error as NatsError
 from nats.js.errors import APIError
 
 from jsjobs import JobService
-from jsjobs.jetstream.protocol.names import entity_token
+from jsjobs.jetstream.protocol.names import name_token
 from survival.journal import Journal
 from survival.workload import Order, orders
 
@@ -41,7 +41,6 @@ class Desk:
         self._service = service
         self._stream = plain.jetstream(timeout=WAIT)
         self._ack_wait = ack_wait
-        self._spread = 0
 
     async def run(self, seed: int, rate: float, stop: asyncio.Event, *, quick: bool) -> None:
         """Submit so many jobs a second; after an outage, as fast as it goes until it has caught up."""
@@ -84,6 +83,10 @@ class Desk:
         order = drawn[0]
         if order.door == "raw":
             return [await self._publish_raw(order)]
+        with self._service.request_context(tenant_id=order.tenant):
+            return await self._submit_all(drawn, order)
+
+    async def _submit_all(self, drawn: list[Order], order: Order) -> list[str]:
         options = {"priority": order.priority, "entity": order.entity, **order.options}
         if order.door == "list":
             return await self._service.submit(order.type, [one.payload for one in drawn], **options)
@@ -91,15 +94,19 @@ class Desk:
         return [await self._service.submit(order.type, order.payload, **options)]
 
     async def _publish_raw(self, order: Order) -> str:
-        self._spread += 1
-        token = f"_{self._name}{self._spread}".replace(".", "_") if order.entity is None else entity_token(order.entity)
         headers = {"Jsjobs-Max-Attempts": str(order.max_attempts)}
         for name, value in order.options.items():
             headers[f"Jsjobs-{name.capitalize()}"] = str(value)
-        if order.entity is not None:
-            headers["Jsjobs-Entity"] = order.entity
-        subject = f"{self._service.config.namespace}.{order.priority}.{token}.{order.type}"
-        ack = await self._stream.publish(subject, json.dumps(order.payload).encode(), headers=headers)
+        if order.tenant is not None:
+            headers["Jsjobs-Tenant"] = order.tenant
+        namespace, body = self._service.config.namespace, json.dumps(order.payload).encode()
+        if order.entity is None:
+            subject = f"{namespace}.parallel.{order.priority}.{order.tenant or '-'}.{order.type}"
+            ack = await self._stream.publish(subject, body, headers=headers)
+            return f"{order.priority}-parallel-{ack.seq}"
+        headers["Jsjobs-Entity"] = order.entity
+        subject = f"{namespace}.{order.priority}.{name_token(order.entity)}.{order.type}"
+        ack = await self._stream.publish(subject, body, headers=headers)
         return f"{order.priority}-{ack.seq}"
 
 

@@ -21,13 +21,13 @@ from pathlib import Path
 from jsjobs.jetstream.api.consumers import list_consumers
 from jsjobs.jetstream.api.types import ConsumerInfo
 from jsjobs.model.errors import JobError
-from jsjobs.model.job import Priority
+from jsjobs.model.lanes import QUEUES
 from survival.checker import check
 from survival.history import read_history
 from survival.interrupted import CODE, run_until_told
 from survival.nemesis import Stage, kill_at_once
-from survival.recording import record_letters, record_versions
-from survival.run import Accepted, Settings, drained, staged, woken
+from survival.run import Accepted, Settings, drained, staged, to_its_end, woken
+from survival.turns import Turns
 
 KILLS = 6
 JOBS = 3000
@@ -76,7 +76,7 @@ class Told:
 
 
 class Stillness:
-    """How long each shard stood still though it had jobs, of which the longest time counts."""
+    """How long each shard or partition stood still though it had jobs, of which the longest time counts."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
@@ -89,8 +89,8 @@ class Stillness:
         names, connection = self._stage.names, self._stage.connection
         while True:
             with suppress(JobError):
-                for priority in Priority:
-                    async for info in list_consumers(connection, names.stream(priority)):
+                for queue in QUEUES:
+                    async for info in list_consumers(connection, names.queue(queue)):
                         self._see(info)
             await asyncio.sleep(LOOKS_EVERY)
 
@@ -130,14 +130,12 @@ async def run_quiet(seed: int, folder: Path, say: Callable[[str], None], *, serv
                     seen[what] = time.monotonic() - last
 
         stillness = Stillness(stage)
-        watching = asyncio.create_task(stillness.watch())
+        turns = Turns(stage)
+        watching = [asyncio.create_task(one.watch()) for one in (stillness, turns)]
         left = await drained(stage.connection, stage.names, 60, on_look=note)
-        watching.cancel()
-        for kind in ("worker", "router"):
-            await stage.processes.stop(kind)
-        stage.journal.note("leftovers", left=left)
-        await record_versions(stage.servers.url, stage.names, folder)
-        await record_letters(stage.servers.postgres.url, stage.names, folder)
+        watching[0].cancel()
+        await to_its_end(stage, turns, settings)
+        watching[1].cancel()
         jobs = accepted.count()
         accepted.close()
     broken = {rule: [asdict(one) for one in found] for rule, found in check(read_history(folder)).items() if found}

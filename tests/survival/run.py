@@ -16,9 +16,10 @@ from jsjobs.jetstream.api.requests import call
 from jsjobs.jetstream.client.connection import Connection
 from jsjobs.jetstream.protocol.names import Names
 from jsjobs.model.errors import JobError
-from jsjobs.model.job import Priority
+from jsjobs.model.lanes import QUEUES
 from jsjobs.model.retry import Retry
 from jsjobs.settings import Config
+from survival.gathering import gather
 from survival.journal import Journal, Tail
 from survival.nemesis import Nemesis, Stage, kill_at_once
 from survival.network import Network
@@ -27,10 +28,13 @@ from survival.processes import JSJOBS, Processes
 from survival.recording import record_letters, record_versions
 from survival.register import Register
 from survival.servers import Servers, declare, leftovers
+from survival.turns import Turns
 
 NAMESPACE = "survival"
 PUBLISHERS = 2
 EMPTY_LOOKS = 2
+SLOTS = {"worker-0": 10, "worker-1": 30, "worker-2": 60}
+"""Of each worker: the first one is often full."""
 _WOKEN = re.compile(r"(\S+): messages waited and none was delivered; it was woken")
 LONGER = 2.0
 """How often its planned time a run may take until all faults are done and all jobs accepted."""
@@ -76,6 +80,7 @@ def config_of(settings: Settings, servers: Servers) -> Config:
         scale=2,
         ack_wait=settings.ack_wait,
         queue_bytes=256 * 2**20,
+        lane_bytes=128 * 2**20,
         grace=2,
         retry=Retry(initial=0.02),
     )
@@ -125,9 +130,10 @@ async def staged(settings: Settings, folder: Path) -> AsyncIterator[Stage]:
 def _start_processes(stage: Stage, settings: Settings) -> None:
     of_workers, of_publishers = ({"JSJOBS_NATS_URL": network.url} for network in stage.networks)
     worker, add = [JSJOBS, "worker", "survival.app:jobs"], stage.processes.add
-    add("worker-0", "worker", worker, {})
-    add("worker-1", "worker", [*worker, "--no-router"], {})
-    add("worker-2", "worker", worker, {**of_workers, "SURVIVAL_RAISING_LOGS": "1"})
+    commands = {"worker-0": worker, "worker-1": [*worker, "--no-router"], "worker-2": worker}
+    more = {"worker-2": {**of_workers, "SURVIVAL_RAISING_LOGS": "1"}}
+    for name, command in commands.items():
+        add(name, "worker", command, {**more.get(name, {}), "JSJOBS_CONCURRENCY": str(SLOTS[name])})
     add("router-0", "router", [JSJOBS, "router"], of_workers)
     rate = str(settings.jobs / settings.seconds / PUBLISHERS * 1.03)
     for number in range(PUBLISHERS):
@@ -151,6 +157,8 @@ async def run(settings: Settings, folder: Path, say: Callable[[str], None]) -> O
     async with staged(settings, folder) as stage:
         accepted = Accepted(folder)
         telling = asyncio.create_task(_tell(stage, accepted, began, say))
+        turns = Turns(stage)
+        watching = asyncio.create_task(turns.watch())
         load_began = time.monotonic()
         async with asyncio.timeout(settings.seconds * LONGER + 120):
             await Nemesis(stage).run(faults)
@@ -161,19 +169,29 @@ async def run(settings: Settings, folder: Path, say: Callable[[str], None]) -> O
         await stage.processes.stop("publisher")
         # The last fault comes when nobody publishes any more: what a publish would heal shows now.
         await kill_at_once(stage, random.Random(f"{settings.seed}/last"))
+        turns.begin_silence()
         drain_began = time.monotonic()
-        left = await drained(stage.connection, stage.names, settings.patience)
+        await drained(stage.connection, stage.names, settings.patience)
         drained_within = time.monotonic() - drain_began
         telling.cancel()
-        for kind in ("canceller", "worker", "router"):
-            await stage.processes.stop(kind)
-        stage.journal.note("leftovers", left=left)
-        await record_versions(stage.servers.url, stage.names, folder)
-        await record_letters(stage.servers.postgres.url, stage.names, folder)
+        await to_its_end(stage, turns, settings)
+        watching.cancel()
         ended = stage.processes.ended_by_themselves
         jobs = accepted.count()
         accepted.close()
         return Outcome(dict(stage.done), jobs, time.monotonic() - began, drained_within, ended, woken(folder))
+
+
+async def to_its_end(stage: Stage, turns: Turns, settings: Settings) -> None:
+    """Once all is drained: see that all slots are there, end every process, and record what there is."""
+    await gather(stage, config_of(settings, stage.servers), sum(SLOTS.values()))
+    left = await drained(stage.connection, stage.names, settings.patience)
+    turns.note()
+    for kind in ("canceller", "worker", "router"):
+        await stage.processes.stop(kind)
+    stage.journal.note("leftovers", left=left)
+    await record_versions(stage.servers.url, stage.names, stage.folder)
+    await record_letters(stage.servers.postgres.url, stage.names, stage.folder)
 
 
 def woken(folder: Path) -> dict[str, int]:
@@ -186,7 +204,7 @@ async def drained(
     connection: Connection, names: Names, patience: float, *, on_look: Callable[[dict[str, int]], None] | None = None
 ) -> dict[str, int]:
     """What is left once all jobs had time to end: nothing, twice in a row, as it should be."""
-    queues = [names.stream(priority) for priority in Priority]
+    queues = [names.queue(queue) for queue in QUEUES]
     left: dict[str, int] = {}
     fewest, since, empty = sys.maxsize, time.monotonic(), 0
     while empty < EMPTY_LOOKS and time.monotonic() - since < patience:
@@ -229,7 +247,7 @@ async def _tell(stage: Stage, accepted: Accepted, began: float, say: Callable[[s
 
 async def _waiting(connection: Connection, names: Names) -> Any:
     try:
-        streams = [names.stream(priority) for priority in Priority]
+        streams = [names.queue(queue) for queue in QUEUES]
         infos = [await call(connection, f"STREAM.INFO.{stream}", timeout=2) for stream in streams]
     except JobError:
         return "?"

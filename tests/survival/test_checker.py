@@ -201,6 +201,23 @@ def look_at_nothing(history: History) -> None:
     history.leftovers.clear()
 
 
+def lose_a_slot(history: History) -> None:
+    history.gathered = 39, 40
+
+
+def forget_a_partition(history: History) -> None:
+    history.missed_turns["normal-parallel-0"] = 9.1
+
+
+def leave_a_request_unanswered(history: History) -> None:
+    history.unanswered["normal-parallel-0"] = 5.1
+
+
+def overlap_two_attempts_of_a_job_without_an_entity(history: History) -> None:
+    history.runs = [replace(one, lane=("normal", None)) if one.job == "normal-2" else one for one in history.runs]
+    history.runs[2] = replace(history.runs[2], ended=6.5)
+
+
 def hang_at_the_end(history: History) -> None:
     history.stuck.append("worker-0")
 
@@ -242,6 +259,10 @@ BREAKS: list[tuple[Break, set[str]]] = [
     (tell_other_attempts, {"dead_jobs_have_one_letter"}),
     (leave_a_message, {"nothing_is_left"}),
     (look_at_nothing, {"nothing_is_left"}),
+    (lose_a_slot, {"slots_come_back"}),
+    (forget_a_partition, {"partitions_take_turns"}),
+    (leave_a_request_unanswered, {"requests_are_answered"}),
+    (overlap_two_attempts_of_a_job_without_an_entity, {"runs_do_not_overlap"}),
     (hang_at_the_end, {"nothing_is_left"}),
 ]
 

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 PRIORITIES = {"critical": 38, "high": 30, "normal": 21, "low": 11}
@@ -20,15 +20,25 @@ KINDS = {
 }
 QUICK_KINDS = {"ok": 900, "flaky": 50, "dies": 20, "invalid": 30}
 """Of a run in which all jobs are to end soon after the last fault."""
+PARALLEL_KINDS = {**KINDS, "flaky": 100, "snooze": 60, "slow": 40, "long": 20}
+"""Of jobs without an entity: what takes long, or waits, holds up nobody."""
 LIST_KINDS = ("ok", "flaky", "dies", "invalid", "progress")
 """A list's items have one type and one set of options."""
 DOORS = {"submit": 600, "keyed": 120, "raw": 180, "delayed": 60, "list": 20}
 """Ways to submit a job; `raw` is one message of plain NATS, `keyed` has a dedupe key and is submitted until it is in."""
 LONGEST_DELAY = 8.0
 QUICK_DELAY = 2.0
+PARALLEL = 0.45
+"""The share of jobs that have no entity."""
+MANY = 50
+"""Items of a list without an entity, at most; with one, they are at most:"""
+FEW = 12
+TENANTS = (None, None, *(f"tenant-{number}" for number in range(8)))
 SHARED_ENTITIES = 12
 OWN_ENTITIES = 10
 CANCELLED = 0.04
+GATHERED = "gathered"
+"""The file that lets the last jobs of a run end, once all of them have begun (`survival.gathering`)."""
 SKEW = 10 * 365 * 86400.0
 """Seconds by which a publisher's clock is wrong, at most."""
 
@@ -42,7 +52,9 @@ class Order:
     door: str
     priority: str
     entity: str | None
+    """None for a job of the parallel lane."""
     payload: dict[str, Any]
+    tenant: str | None = None
     key: str | None = None
     delay: float | None = None
     max_attempts: int = 3
@@ -57,18 +69,21 @@ class Order:
 
 def orders(seed: int, publisher: str, ack_wait: float, *, quick: bool = False) -> Iterator[list[Order]]:
     """What a publisher submits, one after the other: single jobs, and lists of several for one entity."""
-    kinds, longest_delay = (QUICK_KINDS, QUICK_DELAY) if quick else (KINDS, LONGEST_DELAY)
+    longest_delay = QUICK_DELAY if quick else LONGEST_DELAY
     draw = random.Random(f"{seed}/{publisher}")
     number = 0
     while True:
         door = _one_of(draw, DOORS)
         priority = _one_of(draw, PRIORITIES)
         entity = _entity(draw, publisher)
-        count = draw.randint(2, 12) if door == "list" else 1
+        tenant = draw.choice(TENANTS)
+        kinds = QUICK_KINDS if quick else KINDS if entity else PARALLEL_KINDS
+        count = draw.randint(2, FEW if entity else MANY) if door == "list" else 1
         drawn = []
         for _ in range(count):
             kind = _one_of(draw, {one: kinds[one] for one in LIST_KINDS if one in kinds} if door == "list" else kinds)
-            drawn.append(_order(draw, f"{publisher}.{number}", kind, door, priority, entity, ack_wait, longest_delay))
+            order = _order(draw, f"{publisher}.{number}", kind, door, priority, entity, ack_wait, longest_delay)
+            drawn.append(replace(order, tenant=tenant))
             number += 1
         yield drawn
 
@@ -78,10 +93,9 @@ def _one_of(draw: random.Random, weights: dict[str, int]) -> str:
 
 
 def _entity(draw: random.Random, publisher: str) -> str | None:
-    where = draw.random()
-    if where < 0.1:
+    if draw.random() < PARALLEL:
         return None
-    if where < 0.5:
+    if draw.random() < 0.45:
         return f"shared-{draw.randrange(SHARED_ENTITIES)}"
     return f"{publisher}-{draw.randrange(OWN_ENTITIES)}"
 
@@ -104,6 +118,7 @@ def _order(
         "seconds": _seconds(draw, kind, ack_wait),
         "fails": draw.randint(1, max_attempts - 1),
         "snoozes": draw.randint(1, 2),
+        "snooze": 0.2 if entity else draw.choice([0.2, 1.0, 1.2 * ack_wait]),
         "made_at": draw.uniform(-SKEW, SKEW),
     }
     return Order(

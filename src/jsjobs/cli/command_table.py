@@ -71,7 +71,7 @@ COMMANDS = {
     "reschedule": Entry(
         "commands.reschedule",
         _JOBS,
-        "Move a delayed job that is not due yet to another time, or run it now.",
+        "Move a delayed job that is not due yet to another time, or run it, or a job that backs off, now.",
     ),
     "schedule": Entry(
         "commands.schedule", _JOBS, "Manage schedules, by which the server submits jobs again and again."

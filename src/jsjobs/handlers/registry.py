@@ -46,6 +46,8 @@ class Registration:
     """The attempts, by its own policy, of jobs whose publisher set none; None if it has no policy."""
     in_process: bool = False
     """Whether it runs in another process."""
+    concurrency: int | None = None
+    """The most of its jobs that a worker process runs at once; None: as many as the worker has slots."""
 
     def read_payload(self, data: bytes) -> Any:
         """Return the payload as the handler takes it.
@@ -103,21 +105,29 @@ class Registry:
         """The look-up of a type's handler, or None: the table's own method, since it is called for each job."""
 
     def register(
-        self, job_type: str, function: Handler, *, retry: Retry | None = None, run_in: RunIn | None = None
+        self,
+        job_type: str,
+        function: Handler,
+        *,
+        retry: Retry | None = None,
+        run_in: RunIn | None = None,
+        concurrency: int | None = None,
     ) -> Registration:
         """Make a function the handler of a type.
 
         Raises:
             JobError: `Validation`, if the type is not a valid name, already has a handler, or the function cannot be a
-                handler, or cannot run in a process.
+                handler, or cannot run in a process, or its concurrency is no number above 0.
         """
         checked_type(job_type)
         checked_kind("retry", retry, Retry)
+        _check_concurrency(job_type, concurrency)
         if job_type in self._handlers:
             raise JobError.from_validation(
                 f"{job_type} already has a handler: {_place(self._handlers[job_type].function)}"
             )
-        registration = read_handler(job_type, function, retry=retry, in_process=_is_for_process(job_type, run_in))
+        in_process = _is_for_process(job_type, run_in)
+        registration = read_handler(job_type, function, retry=retry, in_process=in_process, concurrency=concurrency)
         if registration.is_async and run_in is not None:
             raise JobError.from_validation(
                 f"the handler of {job_type} is async and runs in the event loop: run_in is for plain functions"
@@ -158,8 +168,20 @@ def _is_for_process(job_type: str, run_in: RunIn | None) -> bool:
     return run_in == "process"
 
 
+def _check_concurrency(job_type: str, concurrency: object) -> None:
+    if concurrency is None or (type(concurrency) is int and concurrency >= 1):
+        return
+    text = f"the concurrency of {job_type} must be a whole number of 1 or more, not {str(concurrency)[:40]!r}"
+    raise JobError.from_validation(text)
+
+
 def read_handler(
-    job_type: str, function: Handler, *, retry: Retry | None = None, in_process: bool = False
+    job_type: str,
+    function: Handler,
+    *,
+    retry: Retry | None = None,
+    in_process: bool = False,
+    concurrency: int | None = None,
 ) -> Registration:
     """Read a handler's registration from its signature.
 
@@ -180,6 +202,7 @@ def read_handler(
         retry=retry,
         max_attempts=None if retry is None else retry.attempts,
         in_process=in_process,
+        concurrency=concurrency,
     )
 
 

@@ -205,6 +205,9 @@ class JobStatusResponse(BaseModel):
     carrier: Carrier | None = None
     deliveries: int | None = None
     """How often the server had delivered its message when an attempt began, if more than once; in the parallel lane."""
+    wake: str | None = None
+    """The subject on which the server is asked to deliver its message now; set in the parallel lane while it waits for
+    a retry, or because its handler snoozed."""
     retry: RetryState | None = None
 
     def to_json(self, result: bytes | None = None) -> bytes:
@@ -221,24 +224,27 @@ class JobStatusResponse(BaseModel):
     def started(self, now: datetime, worker: str) -> JobStatusResponse:
         """Return the entry of a job whose next attempt begins."""
         attempt = self.attempts + 1
-        return self._next(Status.PROCESSING, now, attempt, attempts=attempt, worker=worker, snoozed_until=None)
+        return self._next(
+            Status.PROCESSING, now, attempt, attempts=attempt, worker=worker, snoozed_until=None, wake=None
+        )
 
     def completed(self, now: datetime) -> JobStatusResponse:
         """Return the entry of a job whose handler returned; the result is added where the entry is written."""
         return self._next(Status.COMPLETE, now, self.attempts, completed_at=now, next_attempt_at=None)
 
-    def retried(self, now: datetime, error: str, *, due: datetime, retry: RetryState | None) -> JobStatusResponse:
+    def retried(
+        self, now: datetime, error: str, *, due: datetime, retry: RetryState | None, wake: str | None = None
+    ) -> JobStatusResponse:
         """Return the entry of a job whose attempt failed and will be retried: `queued`, with the error."""
         text = clipped(error)
-        return self._next(
-            Status.QUEUED, now, self.attempts, error=text, last_error=text, next_attempt_at=due, retry=retry
-        )
+        changes = {"last_error": text, "next_attempt_at": due, "retry": retry, "wake": wake}
+        return self._next(Status.QUEUED, now, self.attempts, error=text, **changes)
 
     def released(self, now: datetime) -> JobStatusResponse:
         """Return the entry of a job that its worker released: `queued` without an error; the attempt does not count."""
         return self._next(Status.QUEUED, now, self.attempts, attempts=self.attempts - 1)
 
-    def snoozed(self, now: datetime, due: datetime) -> JobStatusResponse:
+    def snoozed(self, now: datetime, due: datetime, wake: str | None = None) -> JobStatusResponse:
         """Return the entry of a job whose handler snoozed: `queued` without an error; the attempt does not count."""
         retry = self.retry
         if retry is not None and retry.due is None:
@@ -251,7 +257,12 @@ class JobStatusResponse(BaseModel):
             next_attempt_at=due,
             snoozed_until=due,
             retry=retry,
+            wake=wake,
         )
+
+    def woken(self) -> JobStatusResponse:
+        """Return the entry of a sleeping job that is to begin its next attempt now."""
+        return self.model_copy(update={"next_attempt_at": None, "snoozed_until": None})
 
     def failed(self, now: datetime, reason: Reason, error: str) -> JobStatusResponse:
         """Return the entry of a job that is dead."""
@@ -266,13 +277,13 @@ class JobStatusResponse(BaseModel):
             completed_at=now,
             next_attempt_at=None,
             snoozed_until=None,
+            wake=None,
         )
 
     def cancelled(self, now: datetime) -> JobStatusResponse:
         """Return the entry of a job that was cancelled."""
-        return self._next(
-            Status.CANCELLED, now, self.attempts, completed_at=now, next_attempt_at=None, snoozed_until=None
-        )
+        nothing = dict.fromkeys(("next_attempt_at", "snoozed_until", "wake"))
+        return self._next(Status.CANCELLED, now, self.attempts, completed_at=now, **nothing)
 
     def without_failures(self) -> JobStatusResponse:
         """Return the entry with the failures of its history left out and counted, to make room for a result."""

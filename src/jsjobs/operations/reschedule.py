@@ -1,8 +1,14 @@
-"""Move delayed jobs to another time, or to now. The schedule decides: once it has fired, the job cannot be moved."""
+"""Move delayed jobs to another time, or to now; wake jobs of the parallel lane that sleep.
+
+For a delayed job the schedule decides: once it has fired, the job cannot be moved. A job that sleeps, because it backs
+off or its handler snoozed, is woken in two steps, each of which may be repeated: its entry says that it is due, then
+the server is asked to deliver its message.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import suppress
 from datetime import datetime
 
@@ -22,6 +28,7 @@ from jsjobs.model.job import JobStatusResponse, Status, utc_now
 from jsjobs.model.times import parse_rfc3339, rfc3339
 from jsjobs.settings import Config
 
+_ACK_SUBJECT = re.compile(r"\$JS\.ACK(\.[^\s.*>]+){7,9}")
 _MORE_LOOKS = (0.05, 0.25)
 """Seconds before each further read of a schedule that is not found: a replica may lag behind."""
 
@@ -29,7 +36,7 @@ _MORE_LOOKS = (0.05, 0.25)
 async def reschedule_job(
     connection: Connection, config: Config, job_id: str, due: datetime | None
 ) -> JobStatusResponse:
-    """Move a delayed job; see `JobService.reschedule` and `JobService.run_now`.
+    """Move a delayed job, or wake one that sleeps; see `JobService.reschedule` and `JobService.run_now`.
 
     Args:
         connection: The connection to the server.
@@ -54,10 +61,42 @@ class _Rescheduling:
         self._connection = connection
 
     async def run(self, due: datetime | None) -> JobStatusResponse:
+        if due is None:
+            text = f"others keep changing the entry of {self._job_id}: try again"
+            woken = await settled(self._wake, within=self._timeout, else_say=text, job_id=self._job_id)
+            if woken is not None:
+                return woken
         text = f"others keep changing the schedule of {self._job_id}: try again"
         moving = settled(lambda: self._move(due), within=self._timeout, else_say=text, job_id=self._job_id)
         schedule, moved_to = await moving, due or utc_now()
         return await settled(lambda: self._tell(schedule, moved_to))
+
+    async def _wake(self) -> JobStatusResponse | None:
+        """Let a job that sleeps in the parallel lane begin its next attempt; return its entry, or None if none sleeps.
+
+        A wake that comes too late, or twice, makes one more delivery, which finds the entry and does no harm.
+
+        Raises:
+            Conflict: If somebody else wrote the entry first.
+            JobError: `RunnerUnavailable`, if the server cannot be asked to deliver it: trying again is harmless.
+        """
+        found = await self._state.read(self._job_id)
+        entry = None if found is None else found.entry
+        if found is None or entry is None or entry.status is not Status.QUEUED:
+            return None
+        if entry.wake is None or not _ACK_SUBJECT.fullmatch(entry.wake):  # an entry may be anything
+            return None
+        woken = entry.woken()
+        if woken != entry:  # otherwise somebody was here before, and may have died before the next step
+            await self._state.write(woken, expected=found.revision, within=self._timeout)
+        try:
+            await self._connection.ask(entry.wake.encode(), b"-NAK", timeout=self._timeout)
+        except ConnectionLost as error:
+            raise JobError.from_runner_unavailable(
+                f"{error.message}: {self._job_id} may or may not have been woken; trying again is harmless",
+                job_id=self._job_id,
+            ) from error
+        return woken
 
     async def _move(self, due: datetime | None) -> Schedule:
         """Read the schedule and move it; return the schedule as it was before.
@@ -110,6 +149,11 @@ class _Rescheduling:
             return JobError.from_already_cancelled(f"job {job_id} was cancelled", job_id=job_id)
         if entry.status.is_terminal:
             return AlreadyEnded(f"job {job_id} cannot be moved: it has ended, as {entry.status}", job_id=job_id)
+        if entry.status is Status.QUEUED and entry.history and entry.history[-1].attempt:
+            text = f"job {job_id} cannot be moved: it was due already, and waits for its next attempt"
+            if entry.wake is None:
+                text += "; a job of an entity waits it out, since the entity's other jobs must stay behind it"
+            return AlreadyDue(text, job_id=job_id)
         return AlreadyDue(f"job {job_id} cannot be moved: it is due already, and {entry.status}", job_id=job_id)
 
     async def _check(self, schedule: Schedule, due: datetime | None) -> None:

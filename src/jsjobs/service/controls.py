@@ -74,12 +74,14 @@ class Controls(Connections):
         return await reschedule_job(self.connection, self.config, job_id, due)
 
     async def run_now(self, job_id: str) -> JobStatusResponse:
-        """Let a delayed job that is not due yet begin now.
+        """Let a delayed job that is not due yet begin now, or wake a job that waits for its next attempt.
 
-        The job still takes its turn among the jobs of its entity, and still runs only once.
+        A delayed job still takes its turn among the jobs of its entity, and still runs only once. A job without an
+        entity that backs off, or whose handler snoozed, begins its next attempt within a moment. One of an entity
+        cannot be woken: it waits at the head of its shard until it is due.
 
         Args:
-            job_id: The job's id, `at-…`.
+            job_id: The job's id: `at-…`, or any id of a job that waits for its next attempt.
 
         Returns:
             The job's status.
@@ -132,7 +134,7 @@ class Controls(Connections):
 
     @property
     def queues(self) -> Queues:
-        """Return the queues, to see what waits and runs in them, what is paused, and which shards have workers.
+        """Return the queues, to see what waits and runs in them, what is paused, and what holds a shard.
 
             for queue in await jobs.queues.list():
                 print(queue.priority, queue.waiting, queue.running, queue.paused)

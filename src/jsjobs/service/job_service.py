@@ -16,7 +16,7 @@ from jsjobs.model.errors import JobError
 from jsjobs.model.job import JobId, JobStatusResponse, Priority, ProgressUpdate, Status
 from jsjobs.model.payload import JobPayload
 from jsjobs.model.periodic import ScheduleStatus
-from jsjobs.model.queues import QueueStatus, ShardStatus
+from jsjobs.model.queues import PartitionStatus, QueueStatus, RunningJob, ShardStatus
 from jsjobs.model.retry import Retry, Snooze
 from jsjobs.service.controls import Controls
 from jsjobs.service.follows import Follows
@@ -75,10 +75,19 @@ class JobService(Submits, Follows, Controls):
     BatchStatus: TypeAlias = BatchStatus
     QueueStatus: TypeAlias = QueueStatus
     ShardStatus: TypeAlias = ShardStatus
+    PartitionStatus: TypeAlias = PartitionStatus
+    RunningJob: TypeAlias = RunningJob
 
     # -- handlers
 
-    def handler(self, job_type: str, *, retry: Retry | None = None, run_in: RunIn | None = None) -> Callable[[H], H]:
+    def handler(
+        self,
+        job_type: str,
+        *,
+        retry: Retry | None = None,
+        run_in: RunIn | None = None,
+        concurrency: int | None = None,
+    ) -> Callable[[H], H]:
         """Make the decorated function the handler of a job type.
 
             @jobs.handler("email.send", retry=JobService.Retry(max_retries=8))
@@ -88,13 +97,19 @@ class JobService(Submits, Follows, Controls):
         """
 
         def register(function: H) -> H:
-            self.register_handler(job_type, function, retry=retry, run_in=run_in)
+            self.register_handler(job_type, function, retry=retry, run_in=run_in, concurrency=concurrency)
             return function
 
         return register
 
     def register_handler(
-        self, job_type: str, function: Handler, *, retry: Retry | None = None, run_in: RunIn | None = None
+        self,
+        job_type: str,
+        function: Handler,
+        *,
+        retry: Retry | None = None,
+        run_in: RunIn | None = None,
+        concurrency: int | None = None,
     ) -> None:
         """Make a function the handler of a job type.
 
@@ -111,13 +126,15 @@ class JobService(Submits, Follows, Controls):
                 `max_attempts` has one attempt more than its `max_retries`.
             run_in: `thread` (the default) or `process`, for a plain function that computes for long; a process must be
                 able to import the function.
+            concurrency: The most jobs of this type that one worker process runs at once; None: as many as it has slots.
+                A job for which there is no room waits without a slot, and is delivered again 0.1 to 1 s later.
 
         Raises:
-            JobError: `Validation`, if the type already has a handler, or the function cannot be a handler or cannot run
-                there: a generator, for example, or a function whose signature does not tell which parameter is the
-                payload.
+            JobError: `Validation`, if the type already has a handler, `concurrency` is no number above 0, or the
+                function cannot be a handler or cannot run there: a generator, for example, or a function whose
+                signature does not tell which parameter is the payload.
         """
-        self._registry.register(job_type, function, retry=retry, run_in=run_in)
+        self._registry.register(job_type, function, retry=retry, run_in=run_in, concurrency=concurrency)
 
     def periodic(
         self,

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 logger = get_logger("jsjobs.worker")
 _LOOK_AGAIN = 0.02  # seconds after a lost race
 _SLOT_WITHIN = 0.1  # seconds; then another process may have a slot sooner
+_AFTER_LEASE = 0.05  # seconds after another worker's lease, so that it is surely over
 _EARLY = 0.5  # seconds by which a job that waits for its next attempt may come back early
 MAX_BOUNCES = 1_000
 """Deliveries of a job of the parallel lane, since its entry was last written, after which it is dead."""
@@ -80,14 +81,14 @@ class Claims:
                     await asyncio.sleep(_LOOK_AGAIN)  # a replica that lags behind
                     continue
             certain_new = False
-            if found is None and job.headers.expires is None:
+            if found is None and job.headers.expires is None and delivery.attempt <= MAX_BOUNCES:
                 decision: Decision = Start(job.begun(self.clock(), self.worker), 0)
             else:
                 decision = await self._judge(run, found, took_over=took_over)
             try:
                 if run.delivery.is_parallel and isinstance(decision, Wait | Sleep):
                     # It holds up nobody while it is away.
-                    self._send_away(run, decision)
+                    await self._send_away(run, decision, found)
                     return None
                 if isinstance(decision, Wait):
                     await self._hold(run, asyncio.ensure_future(asyncio.sleep(decision.seconds)))
@@ -103,9 +104,36 @@ class Claims:
         self.settlement.give_back(job.job_id, delivery, run.left)
         return None
 
-    def _send_away(self, run: JobRun, decision: Wait | Sleep) -> None:
+    async def note_return(self, run: JobRun) -> None:
+        """Write into a waiting job's entry how often it was delivered: it becomes dead if nobody ever writes it.
+
+        Raises:
+            JobError: If it cannot be written.
+        """
+        found = await self.state.read(run.job_id)
+        entry = run.job.entry() if found is None else found.entry
+        if entry is not None and entry.status is Status.QUEUED and run.job.own(entry) is entry:
+            noted = entry.model_copy(update={"deliveries": run.delivery.attempt})
+            with suppress(Conflict):  # somebody has written it, then
+                await self.state.write(noted, expected=found.revision if found else 0, delivery=run.delivery)
+
+    async def _send_away(self, run: JobRun, decision: Wait | Sleep, found: Found | None) -> None:
+        """Let a job of the parallel lane come back later.
+
+        Raises:
+            Conflict: If somebody else wrote the entry first.
+        """
+        delivery = run.delivery
         if isinstance(decision, Sleep):
-            self.settlement.give_back(run.job_id, run.delivery, decision.seconds)
+            if found is not None and found.entry is not None and found.entry.wake != delivery.wake:
+                # Only this delivery can be woken now; and what was read may be old: somebody may have woken the job.
+                update = {"wake": delivery.wake, "deliveries": delivery.attempt}
+                slept = found.entry.model_copy(update=update)
+                await self.state.write(slept, expected=decision.revision, delivery=delivery)
+            self.settlement.give_back(run.job_id, delivery, decision.seconds)
+        elif decision.seconds <= self.lease_time.margin:
+            # The other worker's lease is over: nothing that it sends now would be undone by this.
+            self.settlement.give_back(run.job_id, delivery, decision.seconds + _AFTER_LEASE)
         else:
             logger.debug("job %s: another worker may run it; it comes back after ack_wait", run.job_id)
 
@@ -128,27 +156,27 @@ class Claims:
             server_now = await self.server_now()
         decision = self._decide(run, found, server_now)
         if run.delivery.is_parallel:
-            return await self._judge_parallel(run.delivery, entry, decision)
+            return await self._judge_parallel(run, entry, decision)
         if isinstance(decision, Dead) or (isinstance(decision, Start) and decision.after_loss):
             # The job may run where a newer delivery went, however old its entry is. Or it may run where an earlier
             # delivery went that a recreated consumer does not know of: that worker's heartbeats count for this one too.
             return Ignore() if run.delivery.attempt == 1 or not await _is_newest(run.delivery) else decision
         return decision
 
-    async def _judge_parallel(
-        self, delivery: Delivery, entry: JobStatusResponse | None, decision: Decision
-    ) -> Decision:
+    async def _judge_parallel(self, run: JobRun, entry: JobStatusResponse | None, decision: Decision) -> Decision:
         """Correct a decision where the parallel lane differs: many jobs of a partition are under way at once."""
+        delivery = run.delivery
         written_at = 0 if entry is None else entry.deliveries or 1
         if isinstance(decision, Start) and delivery.attempt - written_at > MAX_BOUNCES:
             error = f"it was given back {MAX_BOUNCES:,} times, and no worker began it"
-            return Dead(decision.entry, decision.expected, Reason.RUNNER_UNAVAILABLE, error)
+            return Dead(entry or run.job.entry(), decision.expected, Reason.RUNNER_UNAVAILABLE, error)
         if (isinstance(decision, Start) and decision.after_loss) or isinstance(decision, Dead):
-            # A delivery from before the attempt that is lost waited in a buffer: that worker may live.
+            # The first delivery of a consumer that was created since: if that worker lives, its renewals count for this
+            # one from now on. A delivery from before the lost attempt waited in a buffer: that worker may live too.
             is_older = entry is not None and delivery.attempt <= written_at
-            if is_older and not await _is_of_new_consumer(delivery, entry):
+            if is_older and (delivery.attempt == 1 or not await _is_of_new_consumer(delivery, entry)):
                 return Ignore()
-        if isinstance(decision, Start) and entry is not None and entry.status is Status.QUEUED:
+        if self._sleeps(run) and isinstance(decision, Start) and entry is not None and entry.status is Status.QUEUED:
             due = entry.next_attempt_at
             if due is not None and (due - self.clock()).total_seconds() > _EARLY:
                 left = (due - await self.server_now()).total_seconds()  # a new consumer knows of no delay
@@ -164,8 +192,11 @@ class Claims:
             server_now=server_now,
             ack_wait=self.lease_time.ack_wait,
             margin=self.lease_time.margin,
-            sleeps=self.settlement.sleeps and not run.is_cancelled,
+            sleeps=self._sleeps(run),
         )
+
+    def _sleeps(self, run: JobRun) -> bool:
+        return self.settlement.sleeps and not run.is_cancelled
 
     async def _start(self, run: JobRun, decision: Start, found: Found | None) -> Claim | None:
         """Write that an attempt begins.
@@ -244,8 +275,8 @@ class Claims:
         waiting = slot.wait()
         run.to(State.WAITING, waiting)
         await asyncio.wait({waiting}, timeout=_SLOT_WITHIN)
-        if not waiting.done():
-            run.asked = Stop.RELEASE  # another worker may have a slot
+        if not (slot.is_taken or run.is_cancelled):
+            run.asked = run.asked or Stop.RELEASE  # another worker may have a slot, or room
         run.to(State.CLAIMING)
         return run.asked is None
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from jsjobs.jetstream.api.errors import IncompleteList
-from jsjobs.jetstream.api.types import ConsumerInfo
 from jsjobs.jetstream.client.connection import Connection
 from jsjobs.jetstream.protocol.names import Names, Partition
 from jsjobs.jetstream.topology.declaration import is_plausible, partition_faults
@@ -110,8 +109,9 @@ class LaneMonitor:
         for partition in sorted(set(found) - self._intake.partitions, key=lambda one: one.consumer):
             self._intake.take_partition(partition)
         for partition, info in found.items():
-            # A request made while a consumer was paused, or before its server was killed, may stand there unanswered.
-            if info.num_pending and not info.paused:
+            # A request that was made before its server was killed is forgotten there. Jobs that come back do not count
+            # as pending, but as unacknowledged.
+            if (info.num_pending or info.num_ack_pending) and not info.paused:
                 self._intake.note_work(partition)
         faults = {
             one.consumer: partition_faults(self._config, self._names, one, found[one].config.as_told) for one in found
@@ -124,9 +124,6 @@ class LaneMonitor:
             self._say(f"consumers are missing, or differ from their declaration: {told}; run `jsjobs streams apply`")
         elif not at_fault:
             self._say("")
-
-    def _faults(self, partition: Partition, info: ConsumerInfo) -> list[str]:
-        return partition_faults(self._config, self._names, partition, info.config.as_told)
 
     def _missing(self, found: Iterable[Partition]) -> Iterable[str]:
         """Yield the partitions that should be there: all below the highest one of each priority."""

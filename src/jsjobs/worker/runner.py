@@ -168,6 +168,16 @@ class JobRunner:
         registration = self._registry.get(job.type)
         return JobRun(delivery, self._attempts.terms(job, registration), registration, slot, earlier)
 
+    async def note_return(self, run: JobRun, delay: float) -> None:
+        """Write that a job was given back for want of room, then give it back; see `Claims.note_return`."""
+        try:
+            await self._claims.note_return(run)
+        except JobError as error:
+            logger.warning("job %s: that it waits for room is not noted: %s", run.job_id, error)
+        except Exception:
+            logger.exception("job %s: that it waits for room is not noted", run.job_id)
+        run.delivery.nak(delay)
+
     async def run(self, run: JobRun) -> None:
         """Claim the job, run its handler, settle it; whatever goes wrong, the server redelivers the job.
 

@@ -117,14 +117,15 @@ class Settlement:
         match verdict:
             case RetryAfter(delay, error, retry):
                 due = now + timedelta(seconds=delay)
-                queued = entry.retried(now, error, due=due, retry=retry)
+                queued = entry.retried(now, error, due=due, retry=retry, wake=claim.delivery.wake)
                 await self._state.write(queued, expected=claim.revision, delivery=claim.delivery)
                 self.give_back(entry.job_id, claim.delivery, delay)
                 return Outcome.RETRY
             case SnoozeFor(delay):
                 # An ordered job's delivery is kept: a new one would count against `max_deliver`.
                 due = now + timedelta(seconds=delay)
-                await self._state.write(entry.snoozed(now, due), expected=claim.revision, delivery=claim.delivery)
+                asleep = entry.snoozed(now, due, claim.delivery.wake)
+                await self._state.write(asleep, expected=claim.revision, delivery=claim.delivery)
                 if claim.delivery.is_parallel:
                     self.give_back(entry.job_id, claim.delivery, delay if self.sleeps else 0)
                 return Outcome.SNOOZED

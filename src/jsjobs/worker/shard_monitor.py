@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Protocol
 
 from jsjobs.jetstream.api.errors import IncompleteList
@@ -38,6 +38,11 @@ class ShardSubscriptions(Protocol):
     @property
     def taken(self) -> set[Shard]:
         """Return the shards that this worker works."""
+        ...
+
+    @property
+    def resting(self) -> Collection[Shard]:
+        """Return those of them that it does not listen to, since it has no room for their next job."""
         ...
 
     async def take(self, shard: Shard) -> None:
@@ -182,7 +187,7 @@ class ShardMonitor:
 
     async def _listen_again(self, shard: Shard, info: ConsumerInfo) -> None:
         """Subscribe anew to a shard in which jobs wait and the server has lost our subscription."""
-        unheard = info.num_pending > 0 and not info.push_bound
+        unheard = info.num_pending > 0 and not info.push_bound and shard not in self._subscriptions.resting
         if unheard and shard in self._deaf:
             logger.warning("shard %s: jobs wait and the server knows of no worker; subscribing again", shard.consumer)
             await self._subscriptions.drop(shard)

@@ -30,6 +30,7 @@ from jsjobs.worker.cancel_requests import CancelRequests
 from jsjobs.worker.claim import Claims
 from jsjobs.worker.executor import Pools
 from jsjobs.worker.intake.intake import Intake
+from jsjobs.worker.intake.rooms import NOTED_EVERY, Rooms, delay_without_room
 from jsjobs.worker.intake.slots import Slot, Slots
 from jsjobs.worker.job_run import JobRun, RunKey
 from jsjobs.worker.lane_monitor import LaneMonitor
@@ -74,6 +75,7 @@ class Worker:
         self._state = StateStore(connection, self._names, blocked=blocked, is_torn_down=self._is_torn_down)
         self._runs: dict[RunKey, JobRun] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._rooms = Rooms()
         self._pools: Pools | None = None
         self._limits: TimeLimits | None = None
         self._runner: JobRunner | None = None
@@ -87,8 +89,8 @@ class Worker:
             connection,
             self._names,
             Slots(config.concurrency),
-            priorities=config.priorities,
             begin=self._begin,
+            goes_on=self._goes_on,
             on_missing=self._look_soon,
         )
         self._shard_monitor = ShardMonitor(connection, self._names, config, self._intake.shards, self._time.set)
@@ -259,6 +261,11 @@ class Worker:
     # -- deliveries
 
     @property
+    def intake(self) -> Intake:
+        """Return the part that takes jobs from the server; a test may hold some of them back there."""
+        return self._intake
+
+    @property
     def taken(self) -> set[Shard | Partition]:
         """Return the shards and partitions that this worker works."""
         return {*self._intake.shards.taken, *self._intake.partitions}
@@ -273,14 +280,36 @@ class Worker:
 
     def _begin(self, delivery: Delivery, slot: Slot) -> None:
         assert self._runner is not None
-        run = self._runner.take(delivery, slot, self._runs)
-        if run is None or self._stopping:
-            if run is not None:
-                delivery.nak()
+        try:
+            run = self._runner.take(delivery, slot, self._runs)
+        except BaseException:
             slot.leave()
-            return
-        self._runs[run.key] = run
-        self._run(self._runner, run)
+            raise
+        if run is None:
+            slot.leave()
+        elif self._stopping:
+            slot.leave()
+            delivery.nak()
+        elif self._rooms.enter(run):
+            self._runs[run.key] = run
+            self._run(self._runner, run)
+        else:
+            slot.leave()
+            self._give_back(self._runner, run)
+
+    def _give_back(self, runner: JobRunner, run: JobRun) -> None:
+        """Give back a job whose handler has no room."""
+        delay = delay_without_room(run.delivery.attempt)
+        if run.delivery.attempt % NOTED_EVERY:
+            run.delivery.nak(delay)
+        else:
+            task = runner.loop.create_task(runner.note_return(run, delay))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _goes_on(self, delivery: Delivery) -> bool:
+        run = self._runs.get((delivery.stream, delivery.sequence))
+        return run is not None and run.goes_on_with(delivery, self._time.lease)
 
     def _run(self, runner: JobRunner, run: JobRun) -> None:
         task = runner.loop.create_task(runner.run(run), name=run.job_id)

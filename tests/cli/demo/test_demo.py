@@ -25,6 +25,7 @@ VERIFIED = [
     "jobs ended, each exactly as expected",
     "each with the sha256 of the original",
     "their files kept their order",
+    "of 50 ran at the same time",
     "the flaky job failed twice and succeeded at attempt 3",
     "the poison job has one row in job_dlq with its 3 errors, and its replay succeeded",
     "the delayed job and 2 firings of the periodic one: none before it was due",

@@ -48,6 +48,16 @@ def test_order(record: DemoRecord) -> None:
     assert checks.check_order(record).wrong == "critical-2 began before critical-1 had ended"
 
 
+def test_side_by_side(record: DemoRecord) -> None:
+    record.uploads = [JobId(f"normal-parallel-{number + 1}") for number in range(50)]
+    for number, job_id in enumerate(record.uploads):
+        record.entries[job_id] = ran(job_id, number / 20, number / 20 + 0.5)
+    assert checks.check_side_by_side(record).wrong == ""
+    for number, job_id in enumerate(record.uploads):
+        record.entries[job_id] = ran(job_id, number / 2, number / 2 + 0.5)
+    assert checks.check_side_by_side(record).wrong == "at most 1 did"
+
+
 def test_statuses(record: DemoRecord) -> None:
     assert checks.check_statuses(record).wrong == ""
     record.poison = "critical-1"

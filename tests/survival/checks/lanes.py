@@ -1,4 +1,4 @@
-"""Jobs of one entity at one priority run one at a time, in the order in which they are stored."""
+"""Jobs of one entity at one priority run one at a time, in the order in which they are stored; any other job by itself."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -13,11 +13,10 @@ CLOCKS = 0.05
 
 
 def runs_do_not_overlap(history: History) -> Iterator[Violation]:
-    """No two handlers of a lane run at once, unless one lost its lease while its process stood still."""
-    lanes: dict[Lane, list[Run]] = defaultdict(list)
+    """No two handlers of an entity, or of one job, run at once, unless one lost its lease while its process stood still."""
+    lanes: dict[Lane | str, list[Run]] = defaultdict(list)
     for run in history.runs:
-        if run.lane[1] is not None:
-            lanes[run.lane].append(run)
+        lanes[run.job if run.lane[1] is None else run.lane].append(run)
     for runs in lanes.values():
         yield from _overlaps(history, runs)
 

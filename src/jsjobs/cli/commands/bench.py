@@ -24,6 +24,8 @@ app = typer.Typer()
 _EXAMPLES = examples("jsjobs bench", "jsjobs bench --jobs 20000 --size 1000 --json")
 
 _BATCH = 1000
+_PER_ENTITY = 50
+"""The jobs of one entity, which are queued in one list: few, so that every shard has its share."""
 _OVERHEAD = 2048
 """The most bytes that a queue holds for a job beside its payload."""
 _PERCENT = 100
@@ -35,22 +37,27 @@ Row = dict[str, Any]
 @with_servers
 def bench(
     *,
-    jobs: Annotated[int, typer.Option(min=100, max=1_000_000, help="How many jobs to queue and drain.")] = 5000,
+    jobs: Annotated[
+        int, typer.Option(min=100, max=1_000_000, help="How many jobs of each lane to queue and drain.")
+    ] = 5000,
     singles: Annotated[int, typer.Option(min=10, max=100_000, help="How many jobs to run one at a time.")] = 500,
     size: Annotated[int, typer.Option(min=1, max=800_000, help="Size of each payload, in bytes.")] = 100,
     as_json: Json = False,
 ) -> None:
     """Measure your servers: how fast jobs are queued, drained by a worker in this process, and run one at a time.
 
-    It works in a namespace of its own, with as many shards and copies as the settings say, and deletes it afterwards.
+    Jobs without an entity run side by side, jobs with one in order. It works in a namespace of its own, with as many
+    shards and copies as the settings say, and deletes it afterwards.
     """
     own = settings()
     room = max(2**20, (jobs + singles) * (size + _OVERHEAD))
-    config = own.model_copy(update={"namespace": f"bench{random_token()}", "queue_bytes": room, "database_url": None})
+    namespace = f"bench{random_token()}"
+    changes = {"namespace": namespace, "queue_bytes": room, "lane_bytes": room, "database_url": None}
+    config = own.model_copy(update=changes)
 
     async def go() -> list[Row]:
         async with _namespace(config):
-            with bar(4 * _PERCENT, "") as shown:
+            with bar(6 * _PERCENT, "") as shown:
                 return await _measure(config, "x" * size, jobs, singles, shown)
 
     rows = run(go())
@@ -63,7 +70,7 @@ def bench(
         table.add_row(plain(row["what"]), *map(plain, numbers), plain(_shown(row["p99_ms"])))
     display(table)
     shards = sum(config.shards(priority) for priority in Priority)
-    how_many = f"{things(shards, 'shard')}, payloads of {things(size, 'byte')}"
+    how_many = f"{things(config.concurrency, 'slot')}, {things(shards, 'shard')}, payloads of {things(size, 'byte')}"
     facts = f"one worker process, {how_many}, copies of each stream: {config.replicas}"
     talk(facts, style="dim")
 
@@ -88,17 +95,23 @@ async def _measure(config: Config, payload: str, jobs: int, singles: int, shown:
     async with service:
         rows = [
             await _rate(shown, 0, "queued one by one", singles, lambda: service.submit("noop", payload)),
-            await _lists(shown, 1, service, payload, shares := _shares(config, jobs)),
+            await _lists(shown, 1, service, payload, jobs),
+            await _drain(shown, 2, "drained side by side", service, ended, jobs + singles),
         ]
-        total = sum(shares.values()) + singles
-        begin = time.perf_counter()
+        ordered = await _queue_ordered(shown, 3, service, payload, _shares(config, jobs))
+        rows.append(await _drain(shown, 4, "drained in order", service, ended, ordered))
         async with service.worker():
-            for number in range(total):
-                await ended.get()
-                _show(shown, 2, "drained, with history and results", number + 1, total)
-            rows.append(_row("drained", total, time.perf_counter() - begin))
-            rows += await _one_at_a_time(shown, 3, service, payload, singles, started)
+            rows += await _one_at_a_time(shown, 5, service, payload, singles, started)
     return rows
+
+
+async def _drain(shown: Bar, part: int, what: str, service: JobService, ended: asyncio.Queue[None], total: int) -> Row:
+    begin = time.perf_counter()
+    async with service.worker():
+        for number in range(total):
+            await ended.get()
+            _show(shown, part, f"{what}, with history and results", number + 1, total)
+        return _row(what, total, time.perf_counter() - begin)
 
 
 async def _rate(shown: Bar, part: int, what: str, count: int, do: Callable[[], Awaitable[object]]) -> Row:
@@ -117,15 +130,23 @@ def _shares(config: Config, jobs: int) -> dict[Priority, int]:
     return {priority: max(1, jobs * count // sum(shards.values())) for priority, count in shards.items()}
 
 
-async def _lists(shown: Bar, part: int, service: JobService, payload: str, shares: dict[Priority, int]) -> Row:
-    begin, what, total = time.perf_counter(), f"queued in lists of {_BATCH:,}", sum(shares.values())
-    done = 0
-    for priority, count in shares.items():
-        for start in range(0, count, _BATCH):
-            ids = await service.submit("noop", [payload] * min(_BATCH, count - start), priority=priority)
-            done += len(ids)
-            _show(shown, part, what, done, total)
+async def _lists(shown: Bar, part: int, service: JobService, payload: str, total: int) -> Row:
+    begin, what = time.perf_counter(), f"queued in lists of {_BATCH:,}"
+    for start in range(0, total, _BATCH):
+        await service.submit("noop", [payload] * min(_BATCH, total - start))
+        _show(shown, part, what, start + _BATCH, total)
     return _row(what, total, time.perf_counter() - begin)
+
+
+async def _queue_ordered(shown: Bar, part: int, service: JobService, payload: str, shares: dict[Priority, int]) -> int:
+    """Queue jobs of many entities; return how many."""
+    done, total = 0, sum(shares.values())
+    for priority, count in shares.items():
+        for start in range(0, count, _PER_ENTITY):
+            jobs = [payload] * min(_PER_ENTITY, count - start)
+            done += len(await service.submit("noop", jobs, priority=priority, entity=f"e{start}"))
+            _show(shown, part, "queued, with entities", done, total)
+    return total
 
 
 async def _one_at_a_time(

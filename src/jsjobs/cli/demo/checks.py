@@ -19,9 +19,12 @@ from jsjobs.cli.demo.screen import counted
 from jsjobs.cli.demo.story import FIRINGS, DemoRecord
 from jsjobs.jetstream.api.streams import stream_info
 from jsjobs.model.job import JobStatusResponse, Priority, Status
+from jsjobs.model.lanes import QUEUES
 
 FLAKY = ["processing", "queued", "processing", "queued", "processing", "complete"]
 ATTEMPTS = 3
+SIDE_BY_SIDE = 10
+"""Uploads that must have run at the same time, at least; a busy machine takes its time to begin them."""
 EMPTY_WITHIN_S = 5.0
 NAMED = 3
 CHUNK = 1 << 16
@@ -44,6 +47,7 @@ async def check(
         check_statuses(record),
         await asyncio.to_thread(check_archive, chosen, record, archive),
         check_order(record),
+        check_side_by_side(record),
         check_flaky(record),
         await _dead_letter(record, jobs),
         await check_scheduled(record, jobs),
@@ -112,6 +116,14 @@ def check_order(record: DemoRecord) -> Check:
     return Check(text, _few(wrong))
 
 
+def check_side_by_side(record: DemoRecord) -> Check:
+    """Check that jobs without an entity ran at the same time."""
+    spans = [(started(record.entries[job_id]), ended(record.entries[job_id])) for job_id in record.uploads]
+    most = max(sum(begin <= moment < end for begin, end in spans) for moment, _ in spans)
+    text = f"the uploads have no entity: up to {most} of {len(spans)} ran at the same time"
+    return Check(text, "" if most >= SIDE_BY_SIDE else f"at most {most} did")
+
+
 def check_flaky(record: DemoRecord) -> Check:
     """Check that the flaky job failed at first and succeeded later."""
     entry = record.entries[record.flaky]
@@ -164,7 +176,7 @@ async def _queues(environment: DemoEnvironment) -> Check:
     deadline = asyncio.get_running_loop().time() + EMPTY_WITHIN_S
     while True:
         left = 0
-        for name in (*(environment.names.stream(priority) for priority in Priority), environment.names.dead_stream):
+        for name in (*map(environment.names.queue, QUEUES), environment.names.dead_stream):
             left += (await stream_info(environment.connection, name)).state.messages
         if not left or asyncio.get_running_loop().time() > deadline:
             return Check("nothing is left in any queue", f"{counted(left, 'message')} left" if left else "")

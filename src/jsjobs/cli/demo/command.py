@@ -14,7 +14,7 @@ from jsjobs.cli.demo.checks import Check, check
 from jsjobs.cli.demo.environment import DemoEnvironment, DemoError
 from jsjobs.cli.demo.fixtures import DemoFiles, choose_files
 from jsjobs.cli.demo.screen import Screen, counted
-from jsjobs.cli.demo.story import Story
+from jsjobs.cli.demo.story import UPLOADS, Story
 from jsjobs.cli.demo.summary import next_steps, summarise
 from jsjobs.cli.errors import Failed
 from jsjobs.cli.output import talk
@@ -41,9 +41,9 @@ def demo(
 ) -> None:
     """Show jsjobs at work on real files and servers, in under a minute; needs no setup, leaves nothing behind.
 
-    Every file of the folder is packed by a job; one job fails and succeeds, one dies and is replayed, one hangs and is
-    cancelled, one is delayed, one runs every second, a long one builds an archive. Everything is verified at the end:
-    exit code 0 means that all of it ended so.
+    Every file of the folder is packed by a job, those of a subfolder in order; many uploads run side by side; one job
+    fails and succeeds, one dies and is replayed, one hangs and is cancelled, one is delayed, one runs every second, a
+    long one builds an archive. Everything is verified at the end: exit code 0 means that all of it ended so.
     """
     began = time.monotonic()
     chosen = choose_files(folder or Path(jsjobs.__file__).parent)
@@ -132,6 +132,8 @@ class _Show:
             for what in chosen.left_out:
                 screen.say(f"left out: {what}")
             await story.files()
+            screen.act(f"{UPLOADS} uploads, side by side")
+            await story.side_by_side()
             await story.quiet()
             screen.act("One job is dead: it failed three times")
             await story.letter()

@@ -1,4 +1,4 @@
-"""Run the parts of the demo: files, a dead letter and its replay, a cancel, delayed and periodic jobs, one archive.
+"""Run the parts of the demo, from files in order and uploads side by side to one archive at the end.
 
 What they claim is verified in `checks`.
 """
@@ -35,6 +35,9 @@ FIRED_WITHIN_S = 15.0
 FIRINGS = 2
 DELAY_S = 1.0
 ONE_BY_ONE = 20
+UPLOADS = 50
+UPLOAD_S = 0.5
+"""Seconds that the handler of `upload.slow` takes."""
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -44,6 +47,8 @@ class DemoRecord:
 
     files: dict[JobId, Source] = field(default_factory=dict)
     """The job of each file, in the order submitted."""
+    uploads: list[JobId] = field(default_factory=list)
+    """The jobs that were submitted together, without an entity."""
     raw: str = ""
     flaky: str = ""
     poison: str = ""
@@ -77,6 +82,9 @@ class Story:
         """Submit a job for each file, one job over a bare socket in between, and two jobs that will fail at the end."""
         self._hello.write_text("Any client that can publish can submit a job.\n", encoding="utf-8")
         self._poison.write_bytes(PNG)
+        self._screen.say(
+            "a file's folder is its job's entity: the files of one folder are packed in order, one at a time"
+        )
         await self._counts.follow(self._environment.connection, self._environment.names)
         files = list(self._chosen.files)
         middle = len(files) // 2
@@ -90,6 +98,21 @@ class Story:
         flaky = self.record.entries[self.record.flaky]
         errors = [item.error for item in flaky.history if item.error]
         self._screen.say(f"upload.flaky is {flaky.status} after {counted(len(errors), 'error')}: {', '.join(errors)}")
+
+    async def side_by_side(self) -> None:
+        """Submit many jobs at once that name no entity, and wait for all of them."""
+        began = time.monotonic()
+        file = {"file": str(self._hello)}
+        ids = self.record.uploads = await self._jobs.submit("upload.slow", [file] * UPLOADS)
+        await asyncio.gather(*map(self._jobs.result, ids))
+        took = time.monotonic() - began
+        for job_id in ids:
+            self.record.entries[job_id] = await self._jobs.status(job_id)
+        uploads = f"{UPLOADS} uploads of {UPLOAD_S:g} s each"
+        self._screen.say(
+            f"`jsjobs submit upload.slow …`, {UPLOADS} times without `--entity`; nothing waits for its neighbour:"
+        )
+        self._screen.good(f"{uploads}, {UPLOADS * UPLOAD_S:g} s of work, took {took:.1f} s")
 
     async def quiet(self) -> None:
         """Run a few jobs one by one, to measure how long a job takes that waits for no other."""

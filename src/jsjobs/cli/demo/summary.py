@@ -53,10 +53,11 @@ def _table(record: DemoRecord) -> Table:
     for name in ("complete", "failed", "start p50", "p99", "end p50", "p99"):
         table.add_column(name, justify="right", no_wrap=True)
     timed = [record.delayed, *record.firings]
-    apart = {*record.quiet, *timed, record.archive, record.replay}
+    apart = {*record.uploads, *record.quiet, *timed, record.archive, record.replay}
     burst = [entry for job_id, entry in record.entries.items() if job_id not in apart]
     for priority in Priority:
         _row(table, priority, [entry for entry in burst if entry.priority is priority])
+    _row(table, "side by side", [record.entries[job_id] for job_id in record.uploads])
     _row(table, "one by one", [record.entries[job_id] for job_id in record.quiet])
     _row(table, "scheduled", [record.entries[job_id] for job_id in timed])
     _row(table, "replay", [record.entries[record.replay]])

@@ -6,12 +6,16 @@ from typing import Annotated
 import typer
 
 from jsjobs.cli.app_loader import check_target, load_application, say_what_is_ignored
+from jsjobs.cli.errors import WrongUse
 from jsjobs.cli.options import TARGET, examples, is_verbose, with_servers
 from jsjobs.cli.run.health import HealthHost, HealthPlace, HealthPort
 from jsjobs.cli.run.serving import Serving, introduce, run_until_stopped, say_without_database, start_logging
 from jsjobs.cli.run.supervisor import Supervisor
 from jsjobs.cli.run.worker_child import NO_ROUTER, QUEUE_METRICS, VERBOSE
 from jsjobs.cli.runtime import find_servers, service, service_with_database
+from jsjobs.model.errors import JobError
+from jsjobs.model.job import checked_priority
+from jsjobs.settings import MAX_CONCURRENCY
 
 app = typer.Typer()
 
@@ -25,7 +29,8 @@ QueueMetrics = Annotated[
     epilog=examples(
         "jsjobs worker app:jobs",
         "jsjobs worker src/shop/tasks.py:jobs --no-router",
-        "jsjobs worker app:jobs --processes 4 --concurrency 2",
+        "jsjobs worker app:jobs --processes 4 --concurrency 50",
+        "jsjobs worker app:jobs --priorities critical,high",
     )
 )
 @with_servers
@@ -40,9 +45,18 @@ def worker(
         int | None,
         typer.Option(
             "--concurrency",
-            help="Run at most this many jobs at once in each process. [dim](JSJOBS_CONCURRENCY, else no limit)[/]",
+            help="Run at most this many jobs at once in each process. [dim](JSJOBS_CONCURRENCY, else 100)[/]",
             min=1,
+            max=MAX_CONCURRENCY,
             metavar="N",
+        ),
+    ] = None,
+    priorities: Annotated[
+        str | None,
+        typer.Option(
+            "--priorities",
+            help="Take jobs of these priorities only, such as critical,high. [dim](JSJOBS_PRIORITIES, else all)[/]",
+            metavar="NAMES",
         ),
     ] = None,
     no_router: Annotated[
@@ -63,6 +77,8 @@ def worker(
     if concurrency is not None:
         # As with the servers: the application, and its processes, make their own settings.
         os.environ["JSJOBS_CONCURRENCY"] = str(concurrency)
+    if priorities is not None:
+        os.environ["JSJOBS_PRIORITIES"] = ",".join(_checked_priorities(priorities))
     health = HealthPlace(health_host, health_port)
     if processes is not None:
         flags = {NO_ROUTER: no_router, QUEUE_METRICS: queue_metrics, VERBOSE: is_verbose()}
@@ -77,6 +93,14 @@ def worker(
         say_without_database()
     serving = Serving(service, works=True, routes=routes, answers=True, health=health, measures=queue_metrics)
     run_until_stopped(serving.run())
+
+
+def _checked_priorities(words: str) -> list[str]:
+    """Return the priorities in words with commas between them."""
+    try:
+        return [checked_priority(word.strip()) for word in words.split(",")]
+    except JobError as error:
+        raise WrongUse(f"--priorities: {error.message}") from None
 
 
 def supervise(target: str, processes: int, flags: list[str], health: HealthPlace) -> None:

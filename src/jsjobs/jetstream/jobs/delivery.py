@@ -98,6 +98,11 @@ class Delivery:
         """Whether a newer delivery of the message is known: an answer here would act on that one."""
 
     @property
+    def stream(self) -> str:
+        """Return the stream that holds its message."""
+        return self._consumer[0].decode()
+
+    @property
     def consumer(self) -> bytes:
         """Return the name of the consumer that delivered it."""
         return self._consumer[1]
@@ -111,6 +116,11 @@ class Delivery:
     def is_parallel(self) -> bool:
         """Return whether it comes from a parallel lane, whose jobs hold up nobody while they wait."""
         return b"-parallel-" in self._consumer[1]
+
+    @property
+    def wake(self) -> str | None:
+        """Return the subject on which a bare NAK ends the delay of this delivery's NAK; None in an ordered shard."""
+        return self.reply.decode() if self.is_parallel else None
 
     def job(self, names: Names) -> IncomingJob:
         """Read the message."""

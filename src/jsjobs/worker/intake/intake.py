@@ -1,18 +1,19 @@
 """Give each delivery a slot: pushed jobs of the shards, and jobs of the parallel lanes, as many as there is room for.
 
-A delivery for which no slot is free waits here for a moment, then goes back: another worker may have room. One that was
-given back often waits twice as long each time, so that a job which only full workers listen to is not sent in circles.
+A delivery for which no slot is free waits here for a moment, then goes back: another worker may have room. So that a
+job for which no worker has room is not sent in circles, one that was given back often waits twice as long each time;
+and its shard, if it has one, is listened to again only once a slot is free.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from jsjobs.jetstream.client.connection import Connection
 from jsjobs.jetstream.jobs.delivery import Delivery, read_delivery
-from jsjobs.jetstream.protocol.names import Names, Partition
+from jsjobs.jetstream.protocol.names import Names, Partition, Shard
 from jsjobs.model.job import Priority
 from jsjobs.worker.intake.lane_requests import LaneRequests
 from jsjobs.worker.intake.partition_requests import PartitionRequests
@@ -21,8 +22,10 @@ from jsjobs.worker.intake.subscriptions import Subscriptions
 
 LINGER = 0.01
 """Seconds that a job without a slot waits here before it goes back."""
-_BOUNCES = 20
+BOUNCES = 20
 """Deliveries of a job after which it waits longer each time."""
+RESTS_AFTER = 5
+"""Deliveries of an ordered job after which a worker that has no room for it leaves its shard to others."""
 _LONGEST = 2.0
 _DOUBLINGS = 8
 
@@ -36,8 +39,8 @@ class Intake:
         names: Names,
         slots: Slots,
         *,
-        priorities: Iterable[Priority],
         begin: Callable[[Delivery, Slot], None],
+        goes_on: Callable[[Delivery], bool],
         on_missing: Callable[[], None],
     ) -> None:
         """Take nothing yet.
@@ -46,22 +49,25 @@ class Intake:
             connection: The connection to the server.
             names: The namespace.
             slots: The worker's slots.
-            priorities: The priorities that are worked.
             begin: Takes a delivery, with its slot.
+            goes_on: Gives a delivery to the run that its message has here, if that run goes on with it.
             on_missing: Called when a partition's consumer may be gone.
         """
         self._connection = connection
         self._slots = slots
-        self._priorities = tuple(priorities)
         self._begin = begin
+        self._goes_on = goes_on
         self._turns = Turns()
         self._filling = False
+        self._later: asyncio.TimerHandle | None = None
         self._is_closed = False
+        self.on_arrival: Callable[[Delivery], None] = self.admit
+        """Takes each delivery that arrives; a test may hold some back, and admit them later."""
         self.shards = Subscriptions(connection, names, self._on_push)
         self.lanes = LaneRequests(
             connection, names, on_delivery=self._arrived, on_answer=self._soon, on_missing=on_missing
         )
-        slots.on_free = self._soon
+        slots.on_free = self._use_free
 
     def open(self) -> None:
         """Begin to request jobs; call it again after a reconnect."""
@@ -71,6 +77,8 @@ class Intake:
     async def close(self) -> None:
         """Take no more; what arrives meanwhile is given back."""
         self._is_closed = True
+        if self._later is not None:
+            self._later.cancel()
         for waiting in self._slots.waiting.values():
             for request in list(waiting):
                 if isinstance(request, _Parked):
@@ -103,14 +111,20 @@ class Intake:
             self._arrived(delivery)
 
     def _arrived(self, delivery: Delivery) -> None:
+        self.on_arrival(delivery)
+
+    def admit(self, delivery: Delivery) -> None:
+        """Give a delivery a slot, now or in a moment; without a slot by then it goes back."""
+        slots = self._slots
+        if (self._is_closed or slots.free <= 0) and self._goes_on(delivery):
+            return  # its run has a slot
         if self._is_closed:
             delivery.nak()
             return
         priority = delivery.priority
-        slots = self._slots
         if slots.free > 0 and not slots.count_waiting:
             self._begin(delivery, slots.take(priority))
-            if slots.free > 0 and not self._filling:
+            if slots.free > 0 and not self.lanes.is_settled:
                 self._soon()
             return
         parked = _Parked(delivery, priority, self)
@@ -122,9 +136,12 @@ class Intake:
         parked.timer.cancel()
         self._slots.withdraw(parked)
         delivery = parked.delivery
-        delivery.nak()
-        if (partition := Partition.of(delivery.consumer.decode())) is not None:
+        consumer = delivery.consumer.decode()
+        if (partition := Partition.of(consumer)) is not None:
             self.lanes.note_work(partition)
+        elif delivery.attempt > RESTS_AFTER and (shard := Shard.of(consumer)) is not None:
+            self.shards.rest(shard)
+        delivery.nak()
 
     def start(self, parked: _Parked) -> None:
         """Begin a delivery that waited, now that a slot is free."""
@@ -138,6 +155,15 @@ class Intake:
         if not self._filling and not self._is_closed:
             self._filling = True
             asyncio.get_running_loop().call_soon(self._fill)
+
+    def _use_free(self) -> None:
+        """Use free slots, unless nothing wants them."""
+        if self._slots.count_waiting or not self.lanes.is_settled or self.shards.resting:
+            self._soon()
+
+    def _after_a_while(self) -> None:
+        self._later = None
+        self._soon()
 
     def _fill(self) -> None:
         self._filling = False
@@ -154,22 +180,27 @@ class Intake:
             self._turns.took(priority, waiting | in_lanes)
             slots.serve(priority)
         if in_lanes:
-            self._ask(slots.free - lanes.asked, in_lanes)
+            prompt, silent = lanes.asked()
+            # A server that does not answer in time must not keep the slots; nor is ever more asked of it.
+            self._ask(slots.free - prompt if silent < slots.limit else 0, in_lanes)
         if slots.free > 0:
-            lanes.ring(self._priorities)
+            lanes.ring()
+            self.shards.listen_again()
 
     def _ask(self, left: int, busy: set[Priority]) -> None:
         """Ask for as many jobs as there is room for."""
         wishes: Counter[PartitionRequests] = Counter()
         while left > 0 and busy:
             priority = self._turns.next(busy)
-            has_wish = self.lanes.wish(priority, wishes)
+            count = left if len(busy) == 1 else 1
+            has_wish = self.lanes.wish(priority, count, wishes)
             if has_wish is None:  # its turn is kept until its ask has ended
-                asyncio.get_running_loop().call_later(LINGER, self._soon)
+                if self._later is None:
+                    self._later = asyncio.get_running_loop().call_later(LINGER, self._after_a_while)
                 break
             if has_wish:
                 self._turns.took(priority, busy)
-                left -= 1
+                left -= count
             else:
                 busy.discard(priority)
         self.lanes.ask(wishes)
@@ -189,4 +220,4 @@ class _Parked(SlotRequest):
 
 def _patience(attempt: int) -> float:
     """Return the seconds that a delivery waits for a slot before it goes back."""
-    return min(_LONGEST, LINGER * (1 << min(_DOUBLINGS, max(0, attempt - _BOUNCES))))
+    return min(_LONGEST, LINGER * (1 << min(_DOUBLINGS, max(0, attempt - BOUNCES))))

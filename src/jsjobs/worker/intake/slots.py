@@ -49,22 +49,17 @@ class Slots:
             limit: The most jobs that run at once.
         """
         self.limit = limit
-        self.taken = 0
-        """The number of slots with a job; a job pushed at the wrong moment never makes it exceed the limit."""
+        self.free = limit
+        """The number of slots without a job; a job pushed at the wrong moment never makes it fall below zero."""
         self.waiting: dict[Priority, deque[SlotRequest]] = {priority: deque() for priority in Priority}
         """What waits for a slot in this process, by priority, in the order of arrival."""
         self.count_waiting = 0
         self.on_free: Callable[[], None] = lambda: None
         """Called when a slot becomes free, or somebody asks for one."""
 
-    @property
-    def free(self) -> int:
-        """Return the number of free slots."""
-        return self.limit - self.taken
-
     def take(self, priority: Priority) -> Slot:
         """Take a free slot."""
-        self.taken += 1
+        self.free -= 1
         return Slot(self, priority)
 
     def ask(self, priority: Priority, begin: Callable[[], None]) -> SlotRequest:
@@ -93,41 +88,81 @@ class Slots:
 
     def left(self) -> None:
         """Note that a slot is free again."""
-        self.taken -= 1
+        self.free += 1
         self.on_free()
+
+
+class Room:
+    """The room of one handler that has a limit of its own."""
+
+    __slots__ = ("free",)
+
+    def __init__(self, limit: int) -> None:
+        """Start empty.
+
+        Args:
+            limit: The most jobs of the handler that run at once.
+        """
+        self.free = limit
+
+    def enter(self) -> bool:
+        """Take a place; return False if there is none."""
+        if self.free <= 0:
+            return False
+        self.free -= 1
+        return True
 
 
 class Slot:
     """The right of one delivery to have its handler run, which it may leave for a while."""
 
-    __slots__ = ("_priority", "_request", "_slots", "is_taken")
+    __slots__ = ("_priority", "_request", "_room", "_slots", "is_taken")
 
     def __init__(self, slots: Slots, priority: Priority) -> None:
         self._slots = slots
         self._priority = priority
         self._request: SlotRequest | None = None
+        self._room: Room | None = None
         self.is_taken = True
+
+    def enter(self, room: Room) -> bool:
+        """Take a place in a handler's room, which is left and taken again with the slot; return False if it is full."""
+        if not room.enter():
+            return False
+        self._room = room
+        return True
 
     def leave(self) -> None:
         """Give up the slot, or the request for it: the delivery waits for something else, or is done with."""
         if self.is_taken:
             self.is_taken = False
+            if self._room is not None:
+                self._room.free += 1
             self._slots.left()
         elif self._request is not None:
             self._slots.withdraw(self._request)
             self._request = None
 
     def wait(self) -> asyncio.Future[None]:
-        """Ask for the slot again; the future is done once it is taken, and takes none if it was cancelled."""
+        """Ask for the slot again.
+
+        The future is done once it is taken, and takes none if it was cancelled. If its handler has no room by then, the
+        future is cancelled.
+        """
         had: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._request = self._slots.ask(self._priority, partial(self._take, had))
         return had
 
     def _take(self, had: asyncio.Future[None]) -> None:
         self._request = None
-        if not had.done():
+        if had.done():
+            return
+        if self._room is not None and not self._room.enter():
+            self._slots.on_free()
+            had.cancel()
+        else:
             self.is_taken = True
-            self._slots.taken += 1
+            self._slots.free -= 1
             had.set_result(None)
 
 
