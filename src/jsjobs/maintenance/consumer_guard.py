@@ -1,4 +1,4 @@
-"""Keep the consumers of shards and letters working: wake those that stall, and restore missing ones."""
+"""Keep the consumers of shards, partitions and letters working: wake those that stall, and restore missing ones."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 from jsjobs.jetstream.api.consumers import find_consumer
+from jsjobs.jetstream.api.streams import find_stream
 from jsjobs.jetstream.api.types import ConsumerInfo
 from jsjobs.jetstream.client.connection import Connection
-from jsjobs.jetstream.protocol.names import Names, Shard
-from jsjobs.jetstream.topology.declaration import router_faults, shard_faults
+from jsjobs.jetstream.protocol.names import Names, Partition, Shard
+from jsjobs.jetstream.topology.declaration import partition_faults, router_faults, shard_faults
 from jsjobs.jetstream.topology.generations import LastLive, live_shards
+from jsjobs.jetstream.topology.partitions import live_partitions, partition_count
 from jsjobs.jetstream.topology.stalled_consumers import LOOK_AGAIN, LOOK_EVERY, Stalls, wake
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
+from jsjobs.model.lanes import Lane, Queue
 from jsjobs.safe_log import get_logger
 from jsjobs.settings import Config
 
@@ -70,6 +73,8 @@ class ConsumerGuard:
                 infos += shards.values()
                 missing |= {one.consumer for one in shards if self._is_at_fault(one, shards[one])}
                 missing |= {one.consumer for one in await self._first(priority) - set(shards)}
+            with self._whatever_fails():
+                missing |= await self._missing_partitions(priority)
         with self._whatever_fails():
             letters = await find_consumer(self._connection, self._names.dead_stream, self._names.router)
             if letters is None or router_faults(self._names, letters.config.as_told):
@@ -83,6 +88,19 @@ class ConsumerGuard:
 
     def _is_at_fault(self, shard: Shard, info: ConsumerInfo) -> bool:
         return bool(shard_faults(self._config, self._names, shard, info.config.as_told))
+
+    async def _missing_partitions(self, priority: Priority) -> set[str]:
+        """Return the consumers of a parallel lane that are missing or faulty: jobs are sent to their partitions."""
+        lane = await find_stream(self._connection, self._names.queue(Queue(priority, Lane.PARALLEL)))
+        if lane is None:
+            return set()
+        found = await live_partitions(self._connection, self._names, (priority,))
+        count = partition_count(self._names, priority, lane) or 0
+        missing = {Partition(priority, number) for number in range(count)} - set(found)
+        faults = {
+            one for one, info in found.items() if partition_faults(self._config, self._names, one, info.config.as_told)
+        }
+        return {one.consumer for one in missing | faults}
 
     async def _first(self, priority: Priority) -> set[Shard]:
         """Return the shards of the first generation; those of waiting generations may not exist yet."""

@@ -1,6 +1,7 @@
-"""Find messages in a queue that no shard ever takes. Only strangers publish them; jsjobs publishes none.
+"""Find messages in an ordered queue that no shard ever takes. Only strangers publish them; jsjobs publishes none.
 
-Their subjects have a wildcard as a token, or the character DEL: docs/server-quirks.md#a-subject-with-a-wildcard-in-it.
+The sweep of a parallel lane finds those there (`maintenance/lane_sweep.py`). Their subjects have a wildcard as a token,
+or the character DEL: docs/server-quirks.md#a-subject-with-a-wildcard-in-it.
 """
 
 from __future__ import annotations
@@ -14,13 +15,18 @@ from jsjobs.jetstream.client.connection import Connection
 from jsjobs.jetstream.protocol.names import Names
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
+from jsjobs.model.lanes import Lane
 
-NOT_TAKEN = JobError.from_validation(
-    "no shard takes a job from such a subject: it contains a wildcard or the character DEL"
-)
+NOT_TAKEN = {
+    lane: JobError.from_validation(
+        f"no {part} takes a job from such a subject: it contains a wildcard or the character DEL"
+    )
+    for lane, part in ((Lane.ORDERED, "shard"), (Lane.PARALLEL, "partition"))
+}
 _MOST = 1000
 """Stranded messages of a priority that one search finds, at most; the next one finds others."""
-_NOT_FOUND_AGAIN = b"\x7f"
+NOT_FOUND_AGAIN = b"\x7f"
+"""The character DEL: the server does not deliver from a subject that contains it."""
 
 
 class StrandedMessages:
@@ -68,7 +74,7 @@ class StrandedMessages:
             if message is None or message.sequence > until:
                 break
             sequence = message.sequence + 1
-            is_taken = message.subject.startswith(taken) and _NOT_FOUND_AGAIN not in message.subject
+            is_taken = message.subject.startswith(taken) and NOT_FOUND_AGAIN not in message.subject
             if not is_taken and message.sequence not in in_flight:
                 found.append(message.sequence)
         return found

@@ -5,21 +5,20 @@ from __future__ import annotations
 import time
 
 from jsjobs.dead_letters.recorder import DeadLetterRecorder
-from jsjobs.jetstream.api.consumers import create_consumer
 from jsjobs.jetstream.api.types import ConsumerInfo
 from jsjobs.jetstream.client.connection import Connection
 from jsjobs.jetstream.monitoring.backlog import given_up
-from jsjobs.jetstream.protocol.names import Names, Shard
+from jsjobs.jetstream.protocol.names import Names
 from jsjobs.jetstream.topology.consumer_repair import differing, gentle, take_consumer_step
-from jsjobs.jetstream.topology.consumers import resume
-from jsjobs.jetstream.topology.generations import live_shards, read_live
+from jsjobs.jetstream.topology.generations import live_shards
 from jsjobs.jetstream.topology.plan import Action, Step
 from jsjobs.jetstream.topology.reconciler import TopologyReconciler
+from jsjobs.maintenance.lane_sweep import LaneSweep
 from jsjobs.maintenance.schedule_cleaner import ScheduleCleaner
 from jsjobs.maintenance.stranded import NOT_TAKEN, StrandedMessages
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
-from jsjobs.model.times import parse_rfc3339
+from jsjobs.model.lanes import Lane
 from jsjobs.postgres.errors import DatabaseError
 from jsjobs.safe_log import get_logger
 from jsjobs.settings import Config
@@ -40,6 +39,7 @@ class Sweep:
         self._recorder = recorder
         self._fired = ScheduleCleaner(connection, names, recorder)
         self._stranded = StrandedMessages(connection, names)
+        self._lanes = [LaneSweep(connection, names, recorder, priority) for priority in Priority]
         self._seen: dict[tuple[str, int], float] = {}
         """When each message was first found, for those that this sweep has found so far."""
         self._before: dict[tuple[str, int], float] = {}
@@ -69,7 +69,7 @@ class Sweep:
             raise failed
 
     async def _dead_letter_all_given_up(self) -> None:
-        """End messages that the server gave up, and those that no shard takes."""
+        """End messages that the server gave up, those that no shard takes, and those that are left in a lane."""
         self._before, self._seen = self._seen, {}
         await self._stranded.begin()
         shards = await live_shards(self._connection, self._names)
@@ -81,12 +81,14 @@ class Sweep:
         for priority in Priority:
             infos = [info for shard, info in shards.items() if shard.priority is priority]
             await self._dead_letter_given_up(priority, infos)
+        for lane in self._lanes:
+            await lane.once()
 
     async def _dead_letter_given_up(self, priority: Priority, infos: list[ConsumerInfo]) -> None:
         stream = self._names.stream(priority)
         for sequence in await self._stranded.of(priority, infos):
             if self._stays(stream, sequence, max(info.config.ack_wait for info in infos)):
-                await self._recorder.dead_letter_if_possible(stream, sequence, ">", NOT_TAKEN)
+                await self._recorder.dead_letter_if_possible(stream, sequence, ">", NOT_TAKEN[Lane.ORDERED])
 
     def _stays(self, stream: str, sequence: int, ack_wait: int) -> bool:
         """Note a message that this sweep found; return whether sweeps have found it for `ack_wait` nanoseconds."""
@@ -98,7 +100,8 @@ class Sweep:
         """Recreate missing consumers; their jobs are delivered then, and need not become dead letters.
 
         Consumers whose settings keep messages from being delivered as they should are repaired. None is created while
-        the shard count is being changed, or if the streams do not exist.
+        the shard count is being changed, or if the streams do not exist. Partitions that new jobs no longer go to are
+        removed once they are empty.
 
         Returns:
             The names of the consumers that were created or repaired.
@@ -106,30 +109,36 @@ class Sweep:
         Raises:
             JobError: If the server cannot be asked.
         """
-        steps, made, left = await self._topology.plan(foreign=False), list[str](), list[str]()
+        steps, left = await self._topology.plan(foreign=False), list[str]()
         # Generations that were never applied are for `streams apply` to decide.
         undecided = {step.priority for step in steps if step.kind == "generations" and step.action is not Action.KEEP}
         absent = {step.name for step in steps if step.kind == "stream" and step.action is Action.CREATE}
+        taken = list[Step]()
         for step in steps:
-            if step.kind != "consumer" or step.action is Action.KEEP:
+            if step.kind not in {"consumer", "consumers"} or step.action is Action.KEEP:
                 continue
             if step.priority in undecided or step.stream in absent:
                 continue
-            if step.action is Action.CREATE:
+            if step.action is Action.DELETE:
+                why_left = await self._remove(step)
+            elif step.action is Action.CREATE:
                 why_left = await self._make(step)
             elif (mended := gentle(step)) is None:
                 continue
             else:
                 why_left = await self._mend(mended)
-            (left if why_left else made).append(why_left or step.name)
+            if why_left:
+                left.append(why_left)
+            else:
+                taken.append(step)
         self._note_left(consumers=left)
-        return made
+        await self._topology.announce(taken)
+        return [step.name for step in taken if step.action is not Action.DELETE]
 
     async def _make(self, step: Step) -> str:
         """Create a missing consumer; return why that is left to an operator, in words; empty if it is not."""
         if step.stream != self._names.schedule_stream:
-            await create_consumer(self._connection, step.stream, step.config)
-            await self._catch_up(step)
+            await take_consumer_step(self._connection, self._names, step)
         elif not await self._topology.restore_source(step):
             return f"{step.stream}: its consumer {step.name} is missing: run `jsjobs streams apply`"
         return ""
@@ -145,6 +154,17 @@ class Sweep:
             return f"{what}, and this user may not change it: run `jsjobs streams apply` ({error.message})"
         return ""
 
+    async def _remove(self, step: Step) -> str:
+        """Remove partitions that are no longer needed; return why that is left to an operator, in words."""
+        try:
+            await take_consumer_step(self._connection, self._names, step)
+        except JobError as error:
+            if error.is_transient:
+                raise
+            return f"{step.name}: {step.reason}; this user may not remove that: run `jsjobs streams apply`"
+        logger.info("%s: removed, since %s", step.name, step.reason)
+        return ""
+
     def _note_left(self, *, consumers: list[str] | None = None, changes: list[str] | None = None) -> None:
         self._left_of_consumers = self._left_of_consumers if consumers is None else consumers
         self._left_of_changes = self._left_of_changes if changes is None else changes
@@ -152,12 +172,3 @@ class Sweep:
         for news in set(left) - set(self.left):
             logger.warning("%s", news)
         self.left = left
-
-    async def _catch_up(self, step: Step) -> None:
-        """Apply an operator's decision since the plan to a shard just created, which the operator did not find."""
-        if step.priority is None or Shard.of(step.name) is None:
-            return
-        planned = step.config.get("pause_until")
-        noted = (await read_live(self._connection, self._names, step.priority)).operators_pause
-        if noted != (None if planned is None else parse_rfc3339(planned)):
-            await resume(self._connection, step.stream, step.name, operators_pause=noted)

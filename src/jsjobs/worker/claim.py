@@ -173,9 +173,10 @@ class Claims:
             error = f"it was given back {MAX_BOUNCES:,} times, and no worker began it"
             return Dead(entry or run.job.entry(), decision.expected, Reason.RUNNER_UNAVAILABLE, error)
         if (isinstance(decision, Start) and decision.after_loss) or isinstance(decision, Dead):
-            # A delivery from before the attempt that is lost waited in a buffer: that worker may live.
+            # The first delivery of a consumer that was created since: if that worker lives, its renewals count for this
+            # one from now on. A delivery from before the lost attempt waited in a buffer: that worker may live too.
             is_older = entry is not None and delivery.attempt <= written_at
-            if is_older and not await _is_of_new_consumer(delivery, entry):
+            if is_older and (delivery.attempt == 1 or not await _is_of_new_consumer(delivery, entry)):
                 return Ignore()
         is_queued = found is not None and entry is not None and entry.status is Status.QUEUED
         if isinstance(decision, Start) and is_queued and self.settlement.sleeps and not run.is_cancelled:

@@ -47,7 +47,7 @@ async def test_jobs_behind_a_pause_hold_a_change_up_and_a_resume_in_its_middle_e
     pausing: Pausing, connection: Connection, names: Names, config: Config, submit: Callable[..., Awaitable[Any]]
 ) -> None:
     told: list[Draining] = []
-    await submit("t", list(range(9)), priority="high")
+    await submit("t", list(range(9)), priority="high", entity="e")
     await pausing.pause(HIGH)
     changing = asyncio.ensure_future(Reshard(connection, names, config, HIGH, told.append).run(5))
     await eventually(lambda: told and told[-1].waits_for == "paused until `jsjobs resume`")
@@ -66,7 +66,7 @@ async def test_a_pause_in_the_middle_of_a_change_goes_over_to_the_new_shards(
     pausing: Pausing, connection: Connection, names: Names, config: Config, submit: Callable[..., Awaitable[Any]]
 ) -> None:
     told: list[Draining] = []
-    await submit("t", list(range(9)), priority="high")
+    await submit("t", list(range(9)), priority="high", entity="e")
     changing = asyncio.ensure_future(Reshard(connection, names, config, HIGH, told.append).run(5))
     await eventually(lambda: told)
     await pausing.pause(HIGH, 3)  # the old jobs run when it is over
@@ -85,7 +85,7 @@ async def test_a_pause_in_the_middle_of_a_change_goes_over_to_the_new_shards(
         assert set(shards) == {f"high-2x5-{number}" for number in range(5)}
         (until,) = set(shards.values())
         assert until == (await read_live(connection, names, HIGH)).operators_pause
-        await submit("t", list(range(9)), priority="high")
+        await submit("t", list(range(9)), priority="high", entity="e")
         assert await pausing.resume(HIGH)
         await eventually(lambda: len(answered) == 18)
 

@@ -36,8 +36,9 @@ async def test_a_paused_priority_delivers_nothing_until_it_is_resumed(
     assert (paused.priority, paused.until, paused.running) == (HIGH, None, ())
     assert set((await shards_of(connection, names, HIGH)).values()) == {UNTIL_RESUMED}
     async with holding(connection, names, *await live_shards(connection, names)) as taken:
-        await submit("t", list(range(30)), priority="high")
-        await submit("t", 1, priority="low")
+        for number in range(30):
+            await submit("t", number, priority="high", entity=f"e-{number}")
+        await submit("t", 1, priority="low", entity="e")
         # What another priority delivers came after what this one would have.
         await eventually(lambda: len(taken) == 1)
         assert b".low-" in taken[0]
@@ -60,7 +61,7 @@ async def test_a_resumed_priority_delivers_at_once(
     monkeypatch.setattr(consumers, "MOMENT", moment)
     async with holding(connection, names, *await live_shards(connection, names, (LOW,))) as taken:
         await pausing.pause(LOW)
-        await submit("t", 1, priority="low")
+        await submit("t", 1, priority="low", entity="e")
         assert await pausing.resume(LOW)
         await eventually(lambda: taken, within=10)
 
@@ -68,7 +69,7 @@ async def test_a_resumed_priority_delivers_at_once(
 async def test_a_pause_ends_by_itself(
     pausing: Pausing, connection: Connection, names: Names, submit: Callable[..., Awaitable[Any]]
 ) -> None:
-    await submit("t", 1, priority="low")
+    await submit("t", 1, priority="low", entity="e")
     begun = datetime.now(UTC)
     paused = await pausing.pause(LOW, 1.5)
     assert paused.until is not None
@@ -139,7 +140,7 @@ async def test_a_delivery_that_nobody_began_is_waited_for_until_its_lease_is_ove
     pausing: Pausing, connection: Connection, names: Names, submit: Callable[..., Awaitable[Any]]
 ) -> None:
     """Whoever has it may begin it at any moment before that; afterwards the server keeps it back."""
-    await submit("t", 1, priority="low")
+    await submit("t", 1, priority="low", entity="e")
     async with holding(connection, names, *await live_shards(connection, names)) as taken:
         await eventually(lambda: taken)
         delivered = asyncio.get_running_loop().time()
@@ -154,7 +155,7 @@ async def test_a_delivery_that_nobody_began_is_waited_for_until_its_lease_is_ove
 async def test_a_delivery_that_is_acknowledged_is_waited_for_no_longer(
     pausing: Pausing, connection: Connection, names: Names, submit: Callable[..., Awaitable[Any]]
 ) -> None:
-    await submit("t", 1, priority="low")
+    await submit("t", 1, priority="low", entity="e")
     async with holding(connection, names, *await live_shards(connection, names)) as taken:
         await eventually(lambda: taken)
         waiting = asyncio.ensure_future(pausing.pause(LOW))
@@ -174,7 +175,7 @@ async def test_a_lost_worker_s_entry_is_not_taken_for_a_running_job(
 ) -> None:
     """Its job was delivered again: what counts is what the next worker, which waits for the lease's end, makes of it."""
     pausing = Pausing(connection, names)
-    job_id = await submit("t", 1, priority="low")
+    job_id = await submit("t", 1, priority="low", entity="e")
     async with holding(connection, names, *await live_shards(connection, names)) as taken:
         await eventually(lambda: taken)
         lost = JobStatusResponse(job_id=job_id, status=Status.QUEUED, type="t").started(utc_now(), "lost")
@@ -199,7 +200,7 @@ async def test_a_lost_worker_s_entry_holds_up_no_pause_for_longer_than_its_lease
     connection: Connection, names: Names, state: StateStore, submit: Callable[..., Awaitable[Any]]
 ) -> None:
     """No other worker is there to make anything of it."""
-    job_id = await submit("t", 1, priority="low")
+    job_id = await submit("t", 1, priority="low", entity="e")
     async with holding(connection, names, *await live_shards(connection, names)) as taken:
         await eventually(lambda: taken)
         lost = JobStatusResponse(job_id=job_id, status=Status.QUEUED, type="t").started(utc_now(), "lost")

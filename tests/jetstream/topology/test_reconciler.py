@@ -16,15 +16,19 @@ from jsjobs.embedded.nats import NatsServer
 from jsjobs.jetstream.api.requests import call, find
 from jsjobs.jetstream.client.connection import Connection
 from jsjobs.jetstream.jobs.queue import JobQueue
-from jsjobs.jetstream.protocol.names import Generation, Names, Shard
+from jsjobs.jetstream.protocol.names import Generation, Names, Partition, Shard
 from jsjobs.jetstream.topology import declaration
 from jsjobs.jetstream.topology.generations import live_shards, read_live
+from jsjobs.jetstream.topology.partitions import live_partitions
 from jsjobs.jetstream.topology.plan import Action, Step
-from jsjobs.jetstream.topology.reconciler import TopologyReconciler, clock_sequence
+from jsjobs.jetstream.topology.reconciler import TopologyReconciler
+from jsjobs.jetstream.topology.stream_steps import clock_sequence
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import JobStatusResponse, Priority, Status
+from jsjobs.model.lanes import QUEUES, Lane, Queue
 from jsjobs.resources import shipped
 from jsjobs.settings import Config
+from stream_facts import messages_in
 
 Deploy = Callable[[Config], Awaitable[None]]
 FILES = sorted(path.relative_to(shipped("streams")).as_posix() for path in shipped("streams").rglob("*.json"))
@@ -51,7 +55,8 @@ async def test_the_plan_on_an_empty_server_creates_all_andchanges_nothing(
     steps = await fresh.plan()
     assert actions(steps) == {"create"}
     kinds = [step.kind for step in steps]
-    assert (kinds.count("stream"), kinds.count("consumer"), kinds.count("generations")) == (8, 4 + 3 + 2 + 1 + 4 + 1, 4)
+    consumers = 4 + 3 + 2 + 1 + 4 * 4 + 8 + 1  # shards, partitions, sources, and that of the router
+    assert (kinds.count("stream"), kinds.count("consumer"), kinds.count("generations")) == (12, consumers, 4)
     assert await find(connection, f"STREAM.INFO.KV_{config.namespace}") is None
 
 
@@ -68,6 +73,10 @@ async def test_apply_does_what_was_planned_and_then_nothing(
     assert {shard.consumer for shard in shards} == {
         f"{priority}-1x{count}-{number}" for priority, count in config.pools.items() for number in range(count)
     }
+    partitions = await live_partitions(connection, names)
+    assert {one.consumer for one in partitions} == {
+        f"{priority}-parallel-{n}" for priority in Priority for n in range(4)
+    }
 
 
 async def test_ten_applies_at_once_are_fine(fresh: TopologyReconciler) -> None:
@@ -82,6 +91,7 @@ async def test_ten_applies_at_once_are_fine(fresh: TopologyReconciler) -> None:
         ({"capacity": 77}, "stream", "max_msgs_per_subject", 77),
         ({"duplicate_window": 60}, "stream", "duplicate_window", 60 * 10**9),
         ({"queue_bytes": 2**24}, "stream", "max_bytes", 2**24),
+        ({"lane_bytes": 2**24}, "stream", "max_bytes", 2**24),
         ({"ack_wait": 7}, "consumer", "ack_wait", 7 * 10**9),
         ({"max_deliver": 9000}, "consumer", "max_deliver", 9000),
     ],
@@ -98,16 +108,16 @@ async def test_a_changed_setting_is_updated_and_no_job_is_lost(
     await deploy(settings_of())
     config = settings_of(**given)
     names, queue = Names(config.namespace), JobQueue(connection, Names(config.namespace))
+    await queue.publish_batch([queue.job(Priority.HIGH, "e", "t", b"1")] * 20)
     await queue.publish_batch([queue.job(Priority.HIGH, None, "t", b"1")] * 20)
     steps = [step for step in await topology(connection, config).apply() if step.action is not Action.KEEP]
     assert {(step.action, step.kind, *step.changes) for step in steps} == {(Action.UPDATE, kind, key)}
-    endpoint = (
-        f"STREAM.INFO.{names.stream('high')}"
-        if kind == "stream"
-        else f"CONSUMER.INFO.{names.stream('high')}.high-1x3-0"
-    )
+    lane = names.queue(Queue(Priority.HIGH, Lane.PARALLEL))
+    stream = lane if "lane_bytes" in given else names.stream("high")
+    endpoint = f"STREAM.INFO.{stream}" if kind == "stream" else f"CONSUMER.INFO.{stream}.high-1x3-0"
     assert (await call(connection, endpoint))["config"][key] == actual
-    assert (await call(connection, f"STREAM.INFO.{names.stream('high')}"))["state"]["messages"] == 20
+    for queue_of_it in (names.stream("high"), lane):
+        assert await messages_in(connection, queue_of_it) == 20
     assert actions(await topology(connection, config).plan()) == {"keep"}
 
 
@@ -174,13 +184,20 @@ async def test_namespaces_do_not_mix(
     for config in (one, other):
         await deploy(config)
         queue = JobQueue(connection, Names(config.namespace))
-        ids = await queue.publish_batch([queue.job(Priority.LOW, None, "t", b"1")] * 3)
+        ids = await queue.publish_batch([queue.job(Priority.LOW, "e", "t", b"1")] * 3)
+        await queue.publish(queue.job(Priority.LOW, None, "t", b"1"))
         assert len(ids) == 3
     for config in (one, other):
         names = Names(config.namespace)
         info = await call(connection, f"STREAM.INFO.{names.stream('low')}", {"subjects_filter": ">"})
         assert info["state"]["subjects"] == {f"{config.namespace}.work.low.1x1.0.t": 3}
+        lane = names.queue(Queue(Priority.LOW, Lane.PARALLEL))
+        info = await call(connection, f"STREAM.INFO.{lane}", {"subjects_filter": ">"})
+        assert [subject.rpartition(".low.")[0] for subject in info["state"]["subjects"]] == [f"{config.namespace}.lane"]
         assert actions(await topology(connection, config).plan()) == {"keep"}
+
+
+QUEUE_OF = {queue.name: queue for queue in QUEUES}
 
 
 def derived(name: str, names: Names, config: Config) -> dict[str, Any]:
@@ -189,14 +206,18 @@ def derived(name: str, names: Names, config: Config) -> dict[str, Any]:
     if base == "router":
         return declaration.router_consumer(names)
     if base.startswith("source-"):
-        return declaration.source_consumer(names, Priority(base.removeprefix("source-")))
+        return declaration.source_consumer(names, QUEUE_OF[base.removeprefix("source-")])
+    if name.startswith("consumers/") and (partition := Partition.of(base)):
+        return declaration.partition_consumer(config, names, partition)
     if name.startswith("consumers/"):
         priority, generation, number = base.split("-")
         return declaration.shard_consumer(
             config, names, Shard(Priority(priority), Generation.parse(generation), int(number))
         )
-    if base.removeprefix("JOBS_").lower() in set(Priority):
-        priority = Priority(base.removeprefix("JOBS_").lower())
+    if queue := QUEUE_OF.get(base.removeprefix("JOBS_").lower().replace("_", "-")):
+        priority = queue.priority
+        if queue.lane is Lane.PARALLEL:
+            return declaration.lane_stream(config, names, priority)
         return declaration.queue_stream(config, names, priority, Generation(1, config.shards(priority)))
     side = {
         "KV_jobs": names.state_stream,
@@ -223,24 +244,32 @@ def test_in_another_namespace_no_name_of_the_default_one_is_left(name: str) -> N
 def test_every_shard_has_its_file() -> None:
     config = Config(nats_url="nats://x")
     expected = {f"consumers/{p}-1x{config.shards(p)}-{n}.json" for p in Priority for n in range(config.shards(p))}
-    shared = {"consumers/router.json", *(f"consumers/source-{priority}.json" for priority in Priority)}
-    assert {name for name in FILES if name.startswith("consumers/")} == expected | shared
+    lanes = {f"consumers/{p}-parallel-{n}.json" for p in Priority for n in range(config.partitions)}
+    shared = {"consumers/router.json", *(f"consumers/source-{queue}.json" for queue in QUEUE_OF)}
+    assert {name for name in FILES if name.startswith("consumers/")} == expected | lanes | shared
     for name in expected:  # what the order of jobs and their backoff rest on
         shard = json.loads((shipped("streams") / name).read_text())
         assert (shard["max_ack_pending"], shard["ack_policy"], shard["backoff"]) == (1, "explicit", [])
+    for name in lanes:  # the server gives up none of their jobs, and bounds none
+        one = json.loads((shipped("streams") / name).read_text())
+        assert (one["max_ack_pending"], one["max_deliver"], one["ack_policy"]) == (-1, -1, "explicit")
+        assert "deliver_subject" not in one
 
 
-@pytest.mark.parametrize("priority", Priority)
-def test_a_queue_takes_what_is_due_through_a_consumer_that_forgets_nothing(priority: Priority) -> None:
+@pytest.mark.parametrize("queue", QUEUES, ids=QUEUE_OF)
+def test_a_queue_takes_what_is_due_through_a_consumer_that_forgets_nothing(queue: Queue) -> None:
     """With one of the server's own making, what fired and waited for a full queue was lost at a restart."""
-    queue = declaration.queue_stream(Config(nats_url="nats://x"), Names(), priority, Generation(1, 3))
-    [source] = queue["sources"]
-    consumer = declaration.source_consumer(Names(), priority)
+    config, priority = Config(nats_url="nats://x"), queue.priority
+    ordered = declaration.queue_stream(config, Names(), priority, Generation(1, 3))
+    stream = ordered if queue.lane is Lane.ORDERED else declaration.lane_stream(config, Names(), priority)
+    [source] = stream["sources"]
+    consumer = declaration.source_consumer(Names(), queue)
     own = {"name": consumer["durable_name"], "deliver_subject": consumer["deliver_subject"]}
     assert (source["name"], source["consumer"]) == (Names().schedule_stream, own)
     assert [one["src"] for one in source["subject_transforms"]] == [consumer["filter_subject"]]
     # Into the queue's own subjects, which it partitions itself: a changed shard count would source all of it again.
-    assert [one["dest"] for one in source["subject_transforms"]] == [f"jobs.{priority}.{{{{wildcard(1)}}}}.>"]
+    prefix = f"jobs.{priority}" if queue.lane is Lane.ORDERED else f"jobs.parallel.{priority}"
+    assert [one["dest"] for one in source["subject_transforms"]] == [f"{prefix}.{{{{wildcard(1)}}}}.>"]
     kept = {key: consumer[key] for key in ("ack_policy", "flow_control", "deliver_policy", "max_deliver")}
     assert kept == {"ack_policy": "flow_control", "flow_control": True, "deliver_policy": "all", "max_deliver": -1}
     assert consumer["idle_heartbeat"] > 0
@@ -257,8 +286,9 @@ async def test_the_shipped_files_make_a_server_as_they_stand(tmp_path: Path) -> 
             assert "error" not in json.loads(reply.data), name
         for name in (name for name in FILES if name.startswith("consumers/")):
             body = json.loads((shipped("streams") / name).read_text())
-            first = body["name"].split("-")[0]
-            stream = {"router": "JOBS_DEAD", "source": "JOBS_SCHEDULE"}.get(first, f"JOBS_{first.upper()}")
+            first, second = f"{body['name']}-".split("-")[:2]
+            queue = f"JOBS_{first.upper()}{'_PARALLEL' if second == 'parallel' else ''}"
+            stream = {"router": "JOBS_DEAD", "source": "JOBS_SCHEDULE"}.get(first, queue)
             request = json.dumps({"stream_name": stream, "config": body}).encode()
             reply = await client.request(f"$JS.API.CONSUMER.CREATE.{stream}.{body['name']}", request, timeout=5)
             answer = json.loads(reply.data)
@@ -279,20 +309,23 @@ async def test_a_recreated_queue_gives_no_id_twice(
 ) -> None:
     bucket = await plain.jetstream().key_value(names.bucket)
     known = clock_sequence() + 10**12
-    for job_id in (f"high-{known}", "high-5", f"low-{known + 7}", f"at-{known + 9}"):
+    for job_id in (f"high-{known}", "high-5", f"high-parallel-{known + 3}", f"low-{known + 7}", f"at-{known + 9}"):
         await bucket.put(job_id, JobStatusResponse(job_id=job_id, status=Status.COMPLETE).to_json())
     first = {}
-    for floor in ({}, {Priority.HIGH: known + 10**6}):
-        for name in ("high", "critical"):
+    lane = Queue(Priority.HIGH, Lane.PARALLEL)
+    for floor in ({}, {Queue(Priority.HIGH): known + 10**6, lane: known + 10**6}):
+        for name in ("high", "critical", "high_parallel"):
             await call(connection, f"STREAM.DELETE.{names.stream(name)}")
         await topology(connection, config).apply(floor)
         queue = JobQueue(connection, names)
-        for priority in (Priority.HIGH, Priority.CRITICAL):
-            job_id = await queue.publish(queue.job(priority, None, "t", b"1"))
-            first[priority, bool(floor)] = int(job_id.rpartition("-")[2])
-    assert first[Priority.HIGH, False] == known + 1
-    assert first[Priority.HIGH, True] == known + 10**6 + 1
-    assert first[Priority.CRITICAL, False] < first[Priority.CRITICAL, True] < known
+        for priority, entity in ((Priority.HIGH, "e"), (Priority.HIGH, None), (Priority.CRITICAL, "e")):
+            job_id = await queue.publish(queue.job(priority, entity, "t", b"1"))
+            first[job_id.rpartition("-")[0], bool(floor)] = int(job_id.rpartition("-")[2])
+    assert first["high", False] == known + 1
+    assert first["high", True] == known + 10**6 + 1
+    assert first["high-parallel", False] == known + 3 + 1
+    assert first["high-parallel", True] == known + 10**6 + 1
+    assert first["critical", False] < first["critical", True] < known
 
 
 async def test_a_bucket_that_was_lost_is_made_again_beside_the_living_queues(
@@ -301,7 +334,7 @@ async def test_a_bucket_that_was_lost_is_made_again_beside_the_living_queues(
     config = settings_of()
     await deploy(config)
     names, queue = Names(config.namespace), JobQueue(connection, Names(config.namespace))
-    await queue.publish(queue.job(Priority.HIGH, None, "t", b"1"))
+    await queue.publish(queue.job(Priority.HIGH, "e", "t", b"1"))
     await call(connection, f"STREAM.DELETE.{names.state_stream}")
     steps = await topology(connection, config).apply()
     assert {step.name for step in steps if step.action is Action.CREATE} == {
@@ -324,7 +357,7 @@ async def test_jobs_published_while_a_consumer_is_missing_are_delivered_once_it_
     await connection.receive(names.deliver(shard).encode(), take, queue="workers")
     await call(connection, f"CONSUMER.DELETE.{names.stream('low')}.{shard.consumer}")
     queue = JobQueue(connection, names)
-    await queue.publish_batch([queue.job(Priority.LOW, None, "t", b"%d" % n) for n in range(10)])
+    await queue.publish_batch([queue.job(Priority.LOW, "e", "t", b"%d" % n) for n in range(10)])
     assert taken == []
     steps = await topology(connection, config).apply()
     assert [step.name for step in steps if step.action is Action.CREATE] == [shard.consumer]
@@ -350,7 +383,7 @@ async def test_a_queue_whose_jobs_can_expire_is_told_and_loses_none(
     config = settings_of()
     await deploy(config)
     names, queue = Names(config.namespace), JobQueue(connection, Names(config.namespace))
-    await queue.publish(queue.job(Priority.LOW, None, "t", b"1"))
+    await queue.publish(queue.job(Priority.LOW, "e", "t", b"1"))
     stream = names.stream("low")
     info = await call(connection, f"STREAM.INFO.{stream}")
     await call(connection, f"STREAM.UPDATE.{stream}", {**info["config"], "allow_msg_ttl": True})

@@ -192,6 +192,12 @@ class Names:
         """Return the prefix of the subjects under which the jobs of a parallel lane are stored."""
         return f"{self.namespace}.lane.{priority}"
 
+    def partition_of(self, subject: bytes, priority: Priority) -> Partition | None:
+        """Return the partition under which a lane stores a message, or None if it is in none."""
+        begin = f"{self.lane(priority)}.".encode()
+        number = subject[len(begin) :].partition(b".")[0] if subject.startswith(begin) else b""
+        return Partition.of(f"{priority}-parallel-{number.decode('ascii', 'replace')}")
+
     def stored(self, priority: Priority, generation: Generation) -> str:
         """Return the prefix of the subjects under which a generation's jobs are stored."""
         return f"{self.namespace}.work.{priority}.{generation}"

@@ -12,12 +12,13 @@ from jsjobs.jetstream.api.errors import ApiError
 from jsjobs.jetstream.api.streams import find_stream, stream_info
 from jsjobs.jetstream.api.types import ConsumerInfo, Declared
 from jsjobs.jetstream.client.connection import Connection
-from jsjobs.jetstream.protocol.names import Names, Shard
+from jsjobs.jetstream.protocol.names import Names, Partition, Shard
 from jsjobs.jetstream.topology.consumers import later, resume
 from jsjobs.jetstream.topology.declaration import consumer_differences, is_plausible
 from jsjobs.jetstream.topology.generations import read_live
 from jsjobs.jetstream.topology.plan import Action, Step
 from jsjobs.model.job import Priority
+from jsjobs.model.times import parse_rfc3339
 
 _IN_PLACE = frozenset(
     {
@@ -134,20 +135,35 @@ async def take_consumer_step(connection: Connection, names: Names, step: Step) -
     else:
         if "pause_until" in step.changes:
             await resume(connection, step.stream, step.name)
+        if step.action is Action.CREATE:
+            await _catch_up(connection, names, step)
+
+
+async def _catch_up(connection: Connection, names: Names, step: Step) -> None:
+    """Apply an operator's decision since the plan to a consumer just created, which the operator did not find."""
+    if step.priority is None:
+        return
+    planned = step.config.get("pause_until")
+    noted = (await read_live(connection, names, step.priority)).operators_pause
+    if noted != (None if planned is None else parse_rfc3339(planned)):
+        await resume(connection, step.stream, step.name, operators_pause=noted)
 
 
 async def _replace(connection: Connection, names: Names, step: Step) -> None:
     """Delete a consumer and create it anew: it redelivers messages that were delivered and never settled.
 
     A shard that holds jobs starts only once any lease on its last job is over, since the worker cannot renew that lease
-    any more. A consumer that was tampered with does not tell whether a job is in flight.
+    any more. A consumer that was tampered with does not tell whether a job is in flight. A partition starts at once:
+    the workers leave a job alone that another one may run.
     """
-    stream, shard, config = step.stream, Shard.of(step.name), step.config
+    stream, config = step.stream, step.config
+    place = Shard.of(step.name) or Partition.of(step.name)
     info = await find_consumer(connection, stream, step.name)
     until = None
-    if info is not None and shard is not None:
+    if info is not None and place is not None:
         until = info.paused_until
-        if until is None and await _holds_jobs(connection, stream, config["filter_subject"]):
+        is_shard = isinstance(place, Shard)
+        if until is None and is_shard and await _holds_jobs(connection, stream, config["filter_subject"]):
             before = info.config.ack_wait
             lease = max(before if is_plausible("ack_wait", before) else 0, config["ack_wait"])
             until = info.ts + timedelta(microseconds=lease / 1000)
@@ -155,9 +171,9 @@ async def _replace(connection: Connection, names: Names, step: Step) -> None:
         config = {**config, "pause_until": until.isoformat()}
     await delete_consumer(connection, stream, step.name)
     await create_consumer(connection, stream, config)
-    if shard is not None:
+    if place is not None:
         # An operator who paused the priority meanwhile did not find this consumer.
-        noted = (await read_live(connection, names, shard.priority)).operators_pause
+        noted = (await read_live(connection, names, place.priority)).operators_pause
         if noted is not None and later(noted, until) == noted != until:
             await pause_consumer(connection, stream, step.name, noted)
 

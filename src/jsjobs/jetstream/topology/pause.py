@@ -1,7 +1,7 @@
-"""Pause a priority and resume it: while it is paused, no further job of it starts.
+"""Pause a priority and resume it: while it is paused, no further job of it starts, in neither lane.
 
-The pause is written into the priority's list of generations first, then set on its shards. Shards that start later,
-because their count changes or a lost one is created again, take it over from the list.
+The pause is written into the priority's list of generations first, then set on its shards and partitions. Those that
+are created later, because their number changes or a lost one is created again, take it over from the list.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ from jsjobs.jetstream.api.lost_race import settled
 from jsjobs.jetstream.api.streams import find_stream
 from jsjobs.jetstream.api.types import ConsumerInfo
 from jsjobs.jetstream.client.connection import Connection
+from jsjobs.jetstream.jobs.lane_jobs import delivered_jobs
 from jsjobs.jetstream.jobs.message import fetch_job
 from jsjobs.jetstream.jobs.state_store import Found, StateStore
-from jsjobs.jetstream.protocol.names import Names, Shard
+from jsjobs.jetstream.protocol.names import Names, Partition, Shard
 from jsjobs.jetstream.topology import consumers
 from jsjobs.jetstream.topology.consumers import FOR_GOOD, UNTIL_RESUMED
-from jsjobs.jetstream.topology.generations import Shards, live_shards, read_live, write_live
+from jsjobs.jetstream.topology.generations import live_shards, read_live, write_live
+from jsjobs.jetstream.topology.partitions import live_partitions
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority, Status, utc_now
-from jsjobs.model.lanes import Queue
+from jsjobs.model.lanes import Lane, Queue
 
 MAX_SECONDS = 10 * 365 * 86_400
 """Ten years: the longest pause that has an end."""
@@ -34,6 +36,8 @@ _SOON = timedelta(seconds=5)
 """A pause that ends within this time was lifted: to resume a shard is to end its pause in a moment."""
 _LATE = timedelta(seconds=1)
 """The time after the end of its lease in which a worker may still begin a job that it was given before the pause."""
+_MOST_READ = 10_000
+"""Jobs of the parallel lane that are looked at for running ones, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,9 @@ class Paused:
     """The ids of the jobs that had begun before the pause and go on, as far as their entries tell."""
 
 
+_Consumers = dict[Shard | Partition, ConsumerInfo]
+
+
 class Pausing:
     """Pause and resume the priorities of one namespace; anybody may repeat both."""
 
@@ -58,9 +65,10 @@ class Pausing:
     async def pause(self, priority: Priority, seconds: float | None = None) -> Paused:
         """Let no further attempt start, neither first attempts nor retries; running jobs go on and end as usual.
 
-        It returns once it is known, for every job delivered before, whether that job runs. This is usually at once; it
-        takes `ack_wait` if the job's worker died a moment ago. Calling it again sets another end. If two callers pause
-        at the same time, both return the end that was written last.
+        It returns once it is known, for every ordered job delivered before, whether that job runs. This is usually at
+        once; it takes `ack_wait` if the job's worker died a moment ago. A parallel job that was delivered a moment
+        before may still begin within `ack_wait`. Calling it again sets another end. If two callers pause at the same
+        time, both return the end that was written last.
 
         Args:
             priority: The priority to pause.
@@ -88,18 +96,12 @@ class Pausing:
             if noted is None:
                 await self._lift(priority)
                 raise JobError.from_runner_unavailable(f"{priority} was resumed by another process meanwhile")
-            shards = await self._shards(priority)
-            running = [shard for shard, info in shards.items() if not _is_paused(info, noted)]
+            found = await self._consumers(priority)
+            running = [place for place, info in found.items() if not _is_paused(info, noted)]
             if not running:
                 break
             await self._each(running, noted)
-        looks = [asyncio.ensure_future(self._begun(shard, info)) for shard, info in shards.items()]
-        try:
-            begun = await asyncio.gather(*looks)
-        finally:
-            for look in looks:
-                look.cancel()  # once one has failed, the others need not go on
-        jobs = tuple(job_id for job_id in begun if job_id is not None)
+        jobs = await self._running(priority, found)
         return Paused(priority, None if noted == UNTIL_RESUMED else noted, jobs)
 
     async def resume(self, priority: Priority) -> bool:
@@ -119,7 +121,7 @@ class Pausing:
         return lifted or (noted is not None and noted > utc_now())
 
     async def _lift(self, priority: Priority) -> bool:
-        """End the pauses of all shards unless somebody pauses the priority anew; return whether there were any."""
+        """End the pauses of both lanes unless somebody pauses the priority anew; return whether there were any."""
         was_paused = False
         while True:
             live = await read_live(self._connection, self._names, priority)
@@ -128,12 +130,12 @@ class Pausing:
             if live.paused_until is not None:
                 # It was found on shards that a change of the count just removed.
                 await settled(lambda: self._note(priority, None))
-            shards = await self._shards(priority)
-            pauses = {shard: until for shard, info in shards.items() if (until := info.paused_until) is not None}
+            found = await self._consumers(priority)
+            pauses = {place: until for place, info in found.items() if (until := info.paused_until) is not None}
             if not pauses:
                 return was_paused
             was_paused = True
-            lasting = [shard for shard, until in pauses.items() if until - shards[shard].ts > _SOON]
+            lasting = [place for place, until in pauses.items() if until - found[place].ts > _SOON]
             await self._each(lasting, None)
             await asyncio.sleep(_POLL)
 
@@ -148,26 +150,62 @@ class Pausing:
             await write_live(self._connection, self._names, priority, noted)
         return live.operators_pause or live.paused_until
 
-    async def _shards(self, priority: Priority) -> Shards:
-        """Return the shards that run or have run: all but those of waiting generations."""
-        shards = await live_shards(self._connection, self._names, (priority,))
-        return {shard: info for shard, info in shards.items() if info.paused_until != FOR_GOOD}
+    async def _consumers(self, priority: Priority) -> _Consumers:
+        """Return the partitions, and the shards that run or have run: all but those of waiting generations."""
+        shards, partitions = await asyncio.gather(
+            live_shards(self._connection, self._names, (priority,)),
+            live_partitions(self._connection, self._names, (priority,)),
+        )
+        found: _Consumers = {shard: info for shard, info in shards.items() if info.paused_until != FOR_GOOD}
+        return found | dict[Shard | Partition, ConsumerInfo](partitions.items())
 
-    async def _each(self, shards: list[Shard], until: datetime | None) -> None:
-        """Pause shards, or resume them; skip those that were removed meanwhile."""
-        stream = self._names.stream(shards[0].priority) if shards else ""
+    async def _each(self, places: list[Shard | Partition], until: datetime | None) -> None:
+        """Pause shards and partitions, or resume them; skip those that were removed meanwhile."""
 
-        async def one(shard: Shard) -> None:
+        async def one(place: Shard | Partition) -> None:
+            stream = self._names.queue(place.queue)
             try:
                 if until is None:
-                    await consumers.resume(self._connection, stream, shard.consumer)
+                    await consumers.resume(self._connection, stream, place.consumer)
                 else:
-                    await pause_consumer(self._connection, stream, shard.consumer, until)
+                    await pause_consumer(self._connection, stream, place.consumer, until)
             except ApiError as error:
                 if error.err_code != CONSUMER_NOT_FOUND:
                     raise
 
-        await asyncio.gather(*(one(shard) for shard in shards))
+        await asyncio.gather(*(one(place) for place in places))
+
+    async def _running(self, priority: Priority, found: _Consumers) -> tuple[str, ...]:
+        """Return the ids of the jobs that run in the paused shards and partitions: the ordered ones first."""
+        looks = [
+            asyncio.ensure_future(self._begun(place, info)) for place, info in found.items() if isinstance(place, Shard)
+        ]
+        lane = asyncio.ensure_future(
+            self._begun_in_lane(priority, [info for place, info in found.items() if isinstance(place, Partition)])
+        )
+        try:
+            begun = await asyncio.gather(*looks)
+            return (*(job_id for job_id in begun if job_id is not None), *await lane)
+        finally:
+            for look in (*looks, lane):
+                look.cancel()  # once one has failed, the others need not go on
+
+    async def _begun_in_lane(self, priority: Priority, partitions: list[ConsumerInfo]) -> list[str]:
+        """Return the ids of the jobs that run in a paused lane, as their entries tell at this moment."""
+        in_flight = sum(info.num_ack_pending for info in partitions)
+        begun = list[str]()
+        if not in_flight:
+            return begun
+        last = max(info.delivered.stream_seq for info in partitions)
+        queue = Queue(priority, Lane.PARALLEL)
+        async for _, job, found in delivered_jobs(self._connection, self._names, queue, until=last, most=_MOST_READ):
+            if found is not None and found.problem is None:
+                entry = None if found.entry is None else job.own(found.entry)
+                if entry is not None and entry.status is Status.PROCESSING:
+                    begun.append(entry.job_id)
+            if len(begun) >= in_flight:
+                break
+        return begun
 
     async def _begun(self, shard: Shard, info: ConsumerInfo | None) -> str | None:
         """Return the id of the job that runs in a paused shard, once that is known; None if none does."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -15,7 +15,7 @@ from jsjobs.model.job import Priority
 
 UNLIMITED = -1
 _AFTERWARDS = "shards afterwards"
-_AMOUNTS = {"shards", _AFTERWARDS, "num_replicas", "max_bytes", "max_msgs", "max_msgs_per_subject"}
+_AMOUNTS = {"shards", _AFTERWARDS, "partitions", "num_replicas", "max_bytes", "max_msgs", "max_msgs_per_subject"}
 """Settings that, when lowered, leave less room for jobs or run fewer of them at a time."""
 
 
@@ -111,3 +111,19 @@ def shards_step(
         reason = "an unfinished change is finished" + (", then another is made" if _AFTERWARDS in changes else "")
         return Step(Action.UPDATE, "shards", priority, changes, reason, priority=priority)
     return None
+
+
+def partitions_step(step: Step, partitions: tuple[int | None, int], copies: int, *, one_copy: bool) -> Step:
+    """Return the step of a lane's stream that sends its new jobs to another number of partitions.
+
+    Args:
+        step: The step as it follows from the settings of the stream.
+        partitions: The number of partitions that new jobs go to now, and the wanted one.
+        copies: How many copies the stream has.
+        one_copy: Whether it may have a single copy meanwhile.
+    """
+    changes = {"partitions": partitions, **step.changes}
+    del changes["subject_transform"]
+    if copies > 1 and not one_copy and step.action is not Action.REFUSE:
+        return replace(step, action=Action.REFUSE, changes=changes, reason=needs_one_copy(copies))
+    return replace(step, changes=changes)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
 
 from jsjobs.jetstream.api.consumers import find_consumer, list_consumers
 from jsjobs.jetstream.api.errors import CONSUMER_NOT_FOUND, ApiError
@@ -13,16 +11,13 @@ from jsjobs.jetstream.api.streams import (
     create_stream,
     delete_stream,
     find_stream,
-    stream_info,
-    stream_pages,
     update_stream,
 )
-from jsjobs.jetstream.api.types import Declared, StreamInfo
+from jsjobs.jetstream.api.types import Declared
 from jsjobs.jetstream.client.connect import connected
 from jsjobs.jetstream.client.connection import Connection
 from jsjobs.jetstream.client.permissions import NotPermitted
 from jsjobs.jetstream.jobs.state_store import Conflict
-from jsjobs.jetstream.protocol.job_ids import parse_plain_id
 from jsjobs.jetstream.protocol.names import Generation, Names, Shard
 from jsjobs.jetstream.topology import declaration
 from jsjobs.jetstream.topology.consumer_repair import (
@@ -33,7 +28,7 @@ from jsjobs.jetstream.topology.consumer_repair import (
     take_consumer_step,
 )
 from jsjobs.jetstream.topology.consumers import common_pause
-from jsjobs.jetstream.topology.declaration import side_streams, stream_differences
+from jsjobs.jetstream.topology.declaration import side_streams
 from jsjobs.jetstream.topology.generations import (
     Live,
     Stored,
@@ -44,19 +39,25 @@ from jsjobs.jetstream.topology.generations import (
     shards_and_others,
     write_live,
 )
-from jsjobs.jetstream.topology.partitions import partition_count, partition_steps, partitions_and_others
-from jsjobs.jetstream.topology.plan import Action, Step, shards_step, still_expires
+from jsjobs.jetstream.topology.partitions import (
+    announce,
+    partition_count,
+    partition_steps,
+    partitions_and_others,
+    partitions_with_jobs,
+    redirect,
+)
+from jsjobs.jetstream.topology.plan import Action, Step, partitions_step, shards_step
 from jsjobs.jetstream.topology.reshard import Draining, Reshard, update_queue
 from jsjobs.jetstream.topology.source_recovery import after_more_copies
+from jsjobs.jetstream.topology.stream_steps import creation, first_sequence, stream_step
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
-from jsjobs.model.lanes import QUEUES, Lane, Queue
+from jsjobs.model.lanes import PARALLEL, QUEUES, Lane, Queue
 from jsjobs.settings import Config
 
 _MEANWHILE = {10058, 10013, 10105, 10148, 10149, CONSUMER_NOT_FOUND}
 """Error codes for a stream or consumer that exists with other settings, or is gone: another process was first."""
-_FOR_GOOD = ("mirror", "sealed", "deny_purge", "deny_delete")
-"""Settings that a stream cannot lose again."""
 _TRIES = 12
 """The number of plans that are made while other processes interfere; ten seconds in all."""
 Tell = Callable[[Draining], None]
@@ -77,21 +78,21 @@ class TopologyReconciler:
 
         Args:
             floor: The highest sequence ever given to a job of each priority, as the dead-letter table knows it.
-            one_copy: Whether a replicated queue may have a single copy while its shard count is changed.
+            one_copy: Whether a replicated queue may have a single copy while its shards or partitions are changed.
             foreign: Whether to look for undeclared consumers, too.
 
         Raises:
             JobError: `RunnerUnavailable`, if the server cannot be reached.
         """
         side_streams = declaration.side_streams(self._config, self._names)
-        steps = [await self._stream_step(stream) for stream in side_streams]
+        steps = [await stream_step(self._connection, self._names, stream) for stream in side_streams]
         for priority in Priority:
             for lane in Lane:
                 # The source comes before the queue that uses it.
                 source = declaration.source_consumer(self._names, Queue(priority, lane))
                 steps.append(await self._side_consumer_step(self._names.schedule_stream, source))
             steps += await self._queue_steps(priority, floor or {}, one_copy=one_copy)
-            steps += await self._lane_steps(priority, floor or {}, as_routed=not foreign)
+            steps += await self._lane_steps(priority, floor or {}, one_copy=one_copy, as_routed=not foreign)
         steps.append(await self._side_consumer_step(self._names.dead_stream, declaration.router_consumer(self._names)))
         # Removals come first: what they remove may have used up the account's limits.
         return [*(await self._foreign_steps() if foreign else []), *steps]
@@ -172,6 +173,7 @@ class TopologyReconciler:
                 if step.action is not Action.KEEP:
                     taken[step.kind, step.name] = step
             else:
+                await self.announce(taken.values())
                 return steps
         step, refusal = why
         what = f"{step.kind} {step.name} differs from its declaration ({differing(step) or 'it is missing'})"
@@ -179,6 +181,19 @@ class TopologyReconciler:
             f"{what}, and {_TRIES} attempts to change that failed, perhaps since another process changes it too: "
             f"{refusal.message}"
         )
+
+    async def announce(self, taken: Iterable[Step]) -> None:
+        """Tell the workers of each lane whose partitions these steps changed.
+
+        Raises:
+            JobError: If the server cannot be reached.
+        """
+        steps = list(taken)
+        created = {step.name for step in steps if step.action is Action.CREATE}
+        changed = {step.stream or step.name for step in steps} - created  # a new lane has no workers yet
+        for queue in PARALLEL:
+            if self._names.queue(queue) in changed:
+                await announce(self._connection, self._names, queue.priority)
 
     async def finish(self, *, tell: Tell = lambda _: None, wait: bool = True) -> list[str]:
         """Finish the changes of shard counts that are under way; start none.
@@ -225,6 +240,9 @@ class TopologyReconciler:
                 await self._source_anew(step.name)
         elif step.kind == "stream" and step.action is Action.CREATE:
             await create_stream(self._connection, step.config)
+        elif step.kind == "stream" and "partitions" in step.changes:
+            await redirect(self._connection, self._names, step.config)
+            return
         elif step.kind == "stream" and step.action is Action.UPDATE:
             await update_stream(self._connection, step.config)
         if step.adds_copies:
@@ -281,7 +299,11 @@ class TopologyReconciler:
         steps = [Step(action, "generations", entry, reason=live.problem, live=decided, priority=priority)]
         stream = declaration.queue_stream(config, names, priority, generations[-1])
         if stored is None:
-            steps.append(_creation(stream, {"first_seq": await self._first_sequence(Queue(priority), floor)}))
+            steps.append(
+                creation(
+                    stream, {"first_seq": await first_sequence(self._connection, self._names, Queue(priority), floor)}
+                )
+            )
         else:
             if live.copies is not None:
                 stream.pop("num_replicas")  # a change is under way, which restores the copies itself
@@ -297,12 +319,15 @@ class TopologyReconciler:
         change = stored and shards_step(priority, generations, live, stored, shards, wanted, one_copy=one_copy)
         return [*steps, change] if change else steps
 
-    async def _lane_steps(self, priority: Priority, floor: Mapping[Queue, int], *, as_routed: bool) -> list[Step]:
+    async def _lane_steps(
+        self, priority: Priority, floor: Mapping[Queue, int], *, one_copy: bool, as_routed: bool
+    ) -> list[Step]:
         """Return the steps of a priority's parallel lane.
 
         Args:
             priority: The priority.
             floor: See `plan`.
+            one_copy: See `plan`.
             as_routed: Whether it keeps the number of partitions that its stream has, whatever the settings say.
         """
         names, queue = self._names, Queue(priority, Lane.PARALLEL)
@@ -318,16 +343,20 @@ class TopologyReconciler:
             found,
             count=count,
             routed=routed,
+            holding=await partitions_with_jobs(self._connection, names, priority),
             last=0 if info is None else info.state.last_seq,
             paused_until=(await read_live(self._connection, names, priority)).operators_pause,
         )
         if info is None:
-            creation = _creation(stream, {"first_seq": await self._first_sequence(queue, floor)})
-            return [creation, *before, *after]
+            created = creation(stream, {"first_seq": await first_sequence(self._connection, names, queue, floor)})
+            return [created, *before, *after]
         if count == routed:
             stream["subject_transform"] = info.config.as_told["subject_transform"]
+        step = await stream_step(self._connection, self._names, stream)
+        if "subject_transform" in step.changes:
+            step = partitions_step(step, (routed, count), info.config.num_replicas, one_copy=one_copy)
         # A new partition has its consumer before jobs are sent there.
-        return [*before, await self._stream_step(stream), *after]
+        return [*before, step, *after]
 
     async def _queue_step(self, stream: Declared, priority: Priority, stored: Stored) -> Step:
         """Return the step of an existing queue; generations, not its settings, decide where its new jobs go."""
@@ -337,64 +366,7 @@ class TopologyReconciler:
         elif stored.jobs[None]:
             reason = f"{stored.jobs[None]} jobs wait on other subjects, where no shard would find them"
             return Step(Action.REFUSE, "stream", stream["name"], reason=reason)
-        return await self._stream_step(stream, priority)
-
-    async def _stream_step(self, stream: Declared, priority: Priority | None = None) -> Step:
-        name = stream["name"]
-        info = await find_stream(self._connection, name)
-        if info is None:
-            # A fence must never go back, and a queue takes nothing below the last sequence of an earlier stream.
-            lasting = {self._names.state_stream, self._names.schedule_stream}
-            return _creation(stream, {"first_seq": clock_sequence()} if name in lasting else {})
-        changes, reason = stream_differences(stream, info.config.as_told), ""
-        if priority is not None and info.config.num_replicas > 1:
-            changes.pop("subject_transform", None)  # see `update_queue`
-        if changes.get("allow_msg_ttl") == (True, False):
-            del changes["allow_msg_ttl"]
-            stream, reason = {**stream, "allow_msg_ttl": True}, still_expires(name)
-        if not changes:
-            return Step(Action.KEEP, "stream", name, reason=reason, priority=priority)
-        refused = await self._would_lose(stream, info, changes)
-        if refused:
-            return Step(Action.REFUSE, "stream", name, changes, refused)
-        foreign = {key: None for key in changes if key not in stream}
-        config = {**info.config.as_told, **stream, **foreign}
-        return Step(Action.UPDATE, "stream", name, changes, reason, config=config, priority=priority)
-
-    async def _would_lose(self, stream: Declared, info: StreamInfo, changes: Mapping[str, Any]) -> str:
-        for key in ("retention", "storage", "subjects", *_FOR_GOOD):
-            if key in changes and not (key == "subjects" and set(stream[key]) <= set(changes[key][0] or ())):
-                return (
-                    f"its {key} is {changes[key][0]!r} and must be {changes[key][1]!r}, which the server cannot change"
-                )
-        if "max_bytes" in changes and 0 < stream["max_bytes"] < info.state.bytes:
-            return f"it holds {info.state.bytes} bytes, more than the {stream['max_bytes']} asked for"
-        if "max_msgs_per_subject" in changes and stream["retention"] == "workqueue":
-            detail = await stream_info(self._connection, stream["name"], subjects=">")
-            fullest = max(detail.state.subjects.values(), default=0)
-            if fullest > stream["max_msgs_per_subject"]:
-                return f"{fullest} jobs wait in one mailbox, more than the {stream['max_msgs_per_subject']} asked for"
-        return ""
-
-    async def _first_sequence(self, queue: Queue, floor: Mapping[Queue, int]) -> int:
-        """Return a first sequence that no job of this queue ever had, even if the clock went back."""
-        highest, keys = floor.get(queue, 0), f"$KV.{self._names.bucket}.*"
-        async for info in stream_pages(self._connection, self._names.state_stream, keys):
-            for subject in info.state.subjects:
-                place = parse_plain_id(subject.rsplit(".", 1)[-1])
-                if place is not None and place[0] == queue:
-                    highest = max(highest, place[1])
-        return max(clock_sequence(), highest + 1)
-
-
-def _creation(stream: Declared, overlay: Declared) -> Step:
-    name = stream["name"]
-    return Step(Action.CREATE, "stream", name, config={**stream, **overlay})
-
-
-def clock_sequence() -> int:
-    """Return the clock in microseconds: a first sequence that no earlier stream reached, and below 2^53."""
-    return time.time_ns() // 1000
+        return await stream_step(self._connection, self._names, stream, priority)
 
 
 async def deploy(config: Config) -> None:
