@@ -105,6 +105,7 @@ def settings_of(nats_server: NatsServer, database_url: str, namespace: str) -> C
             "namespace": namespace,
             "ack_wait": 2,
             "queue_bytes": 64 * 2**20,
+            "lane_bytes": 64 * 2**20,
             "grace": 2,
             **given,
         }

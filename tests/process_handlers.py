@@ -246,6 +246,10 @@ def submit_more(payload: dict[str, str]) -> str:
     return asyncio.run(submit())
 
 
+def lane(payload: object, ctx: JobContext) -> list[object]:
+    return [ctx.lane, ctx.shard, ctx.entity]
+
+
 def slow(payload: float, ctx: JobContext) -> int:
     ctx.report_progress(10, "begun")
     spin(payload)

@@ -89,7 +89,7 @@ class Deliveries:
             self._heard[subject] = sid, receiver
             return sid
 
-        def listening(subject: bytes, receiver: Receiver, *, queue: str) -> int:
+        def listening(subject: bytes, receiver: Receiver, *, queue: str = "") -> int:
             sid = listen(subject, receiver, queue=queue)
             self._heard[subject] = sid, receiver
             return sid

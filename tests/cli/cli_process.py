@@ -149,5 +149,6 @@ def environment_of(config: JobService.Config) -> dict[str, str]:
         "JSJOBS_NAMESPACE": config.namespace,
         "JSJOBS_ACK_WAIT": str(config.ack_wait),
         "JSJOBS_QUEUE_BYTES": str(config.queue_bytes),
+        "JSJOBS_LANE_BYTES": str(config.lane_bytes),
         "JSJOBS_GRACE": str(config.grace),
     }

@@ -98,7 +98,7 @@ async def test_a_buried_jobs_late_completion_is_refused(
     async with JobService(config) as jobs, jobs.router():
         store = StateStore(jobs.connection, Names(config.namespace))
         await plain.subscribe(f"{config.namespace}.deliver.low.1x1.0", queue="workers", cb=take)
-        job_id = await jobs.submit("slow", 6, priority="low")
+        job_id = await jobs.submit("slow", 6, priority="low", entity="e")
 
         async def is_taken() -> bool:
             return bool(taken)
@@ -166,7 +166,7 @@ async def test_a_job_that_ended_as_the_server_gave_it_up_is_only_removed(
     async with JobService(config) as jobs, jobs.router():
         store = StateStore(jobs.connection, Names(config.namespace))
         await plain.subscribe(f"{config.namespace}.deliver.low.1x1.0", queue="workers", cb=ignore)
-        job_id = await jobs.submit("slow", 6, priority="low")
+        job_id = await jobs.submit("slow", 6, priority="low", entity="e")
         running = (await jobs.status(job_id)).started(utc_now(), "it lost its connection after this")
         revision = await store.write(running, expected=0)
         await store.write(text_of(running.completed(utc_now()), b"7"), expected=revision, ttl=3600)

@@ -10,9 +10,12 @@ from nats.aio.client import Client
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.jetstream.protocol.names import Names
+from jsjobs.model.job import Priority
+from jsjobs.model.lanes import Lane, Queue
 from jsjobs.postgres.errors import DatabaseUnavailable
 from router_parts import cleaner_of, recorder_of
 
+LANE = Queue(Priority.NORMAL, Lane.PARALLEL)
 Deploy = Callable[[JobService.Config], Awaitable[None]]
 
 
@@ -61,7 +64,7 @@ async def test_a_dead_job_s_message_stays_until_its_letter_is_stored(
     deployment: Deployment, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, logger="jsjobs.letters")
-    jobs, queue, letters = deployment.jobs, deployment.names.stream("normal"), deployment.names.dead_stream
+    jobs, queue, letters = deployment.jobs, deployment.names.queue(LANE), deployment.names.dead_stream
     await deployment.take_letters_away()
     async with jobs.worker():
         job_id = await jobs.submit("dies")
@@ -80,7 +83,7 @@ async def test_a_dead_job_s_message_stays_until_its_letter_is_stored(
 async def test_a_dead_job_s_message_stays_while_there_is_no_room_for_its_letter(
     deployment: Deployment, plain: Client
 ) -> None:
-    jobs, queue, letters = deployment.jobs, deployment.names.stream("normal"), deployment.names.dead_stream
+    jobs, queue, letters = deployment.jobs, deployment.names.queue(LANE), deployment.names.dead_stream
     stream = plain.jetstream()
     declared = (await stream.stream_info(letters)).config
     await stream.update_stream(declared.evolve(max_bytes=1))
@@ -119,7 +122,7 @@ async def test_a_given_up_message_stays_until_its_row_is_stored(
     deployment: Deployment, without_postgres: JobService
 ) -> None:
     jobs, queue = deployment.jobs, deployment.names.stream("low")
-    job_id = await jobs.submit("dies", priority="low")
+    job_id = await jobs.submit("dies", priority="low", entity="e")
     given_up = queue, int(job_id.partition("-")[2]), f"{jobs.config.namespace}.work.low.>"
     async with without_postgres:
         with pytest.raises(DatabaseUnavailable):

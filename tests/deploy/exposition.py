@@ -5,6 +5,9 @@ from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
 from prometheus_client import CollectorRegistry, generate_latest
 
+from jsjobs.model.job import Priority
+from jsjobs.model.lanes import Lane, Queue
+from jsjobs.model.queues import Depth
 from jsjobs.telemetry.metrics import Measures, QueueLook
 
 COUNTED = (
@@ -28,8 +31,9 @@ def main() -> None:
         measures.count(name, labels)
     measures.run.record(0.2, measures.attributes(labels))
     measures.wait.record(0.2, measures.attributes(labels))
-    depths = {("high", 0, "waiting"): 3, ("high", 0, "running"): 1}
-    measures.queues("jobs", QueueLook(depths, {"high": 7}, letters=2))
+    ordered, parallel = Queue(Priority.HIGH), Queue(Priority.HIGH, Lane.PARALLEL)
+    depths = {Depth(queue, 0, state): 3 for queue in (ordered, parallel) for state in ("waiting", "running")}
+    measures.queues("jobs", QueueLook(depths, {ordered: 7, parallel: 9}, letters=2))
     print(generate_latest(registry).decode())  # noqa: T201 - its whole purpose
 
 

@@ -7,6 +7,8 @@ import pytest
 import yaml
 from deployed import DEPLOY, MANIFESTS, ROOT, SCALERS, containers, instruction, pods, secrets
 
+from jsjobs import JobService
+
 POLICIES = [manifest for manifest in MANIFESTS.values() if manifest["kind"] == "NetworkPolicy"]
 KUBERNETES = ("1.31", "1.37")
 SCALED_OBJECT = {
@@ -116,12 +118,22 @@ def test_a_scaler_has_the_fields_that_keda_reads(name: str) -> None:
 
 
 def test_no_numbers_are_not_taken_for_idle_shards() -> None:
-    (trigger,) = SCALERS["keda-prometheus.yaml"]["spec"]["triggers"]
+    shards, lanes = SCALERS["keda-prometheus.yaml"]["spec"]["triggers"]
     # A router that is gone leaves no series. Then the answer must be empty, which is an error and means `fallback`.
-    assert trigger["metadata"]["ignoreNullValues"] == "false"
-    assert not re.search(r"\b(or|vector|absent)\b", trigger["metadata"]["query"])
+    for trigger in (shards, lanes):
+        assert trigger["metadata"]["ignoreNullValues"] == "false"
+        assert not re.search(r"\b(or|vector|absent)\b", trigger["metadata"]["query"])
     # And where all are idle it must be 0, not empty.
-    assert "> bool 0" in trigger["metadata"]["query"]
+    assert "> bool 0" in shards["metadata"]["query"]
+    assert ">" not in lanes["metadata"]["query"]
+
+
+def test_a_worker_of_the_parallel_lanes_is_as_large_as_declared() -> None:
+    slots = str(JobService.Config().concurrency)
+    lanes = SCALERS["keda-prometheus.yaml"]["spec"]["triggers"][1]["metadata"]
+    assert lanes["threshold"] == slots
+    lagging = [trigger["metadata"] for trigger in SCALERS["keda-jetstream.yaml"]["spec"]["triggers"]]
+    assert {each["lagThreshold"] for each in lagging if "-parallel-" in each["consumer"]} == {slots}
 
 
 # --- who gets what

@@ -11,9 +11,10 @@ import pytest
 from deployed import ALERTS, BOARD, SCALERS, panels, queries
 from prometheus_client.parser import text_string_to_metric_families
 
-from jsjobs.jetstream.protocol.names import Generation, Names, Shard
-from jsjobs.jetstream.topology.declaration import queue_stream, shard_consumer
+from jsjobs.jetstream.protocol.names import Generation, Names, Partition, Shard
+from jsjobs.jetstream.topology.declaration import lane_stream, partition_consumer, queue_stream, shard_consumer
 from jsjobs.model.job import Priority
+from jsjobs.model.lanes import Lane
 from jsjobs.settings import Config
 
 EXPOSITION = Path(__file__).with_name("exposition.py")
@@ -26,11 +27,11 @@ def exported() -> dict[str, set[str]]:
     """Every sample's name in Prometheus, and its labels."""
     done = subprocess.run([sys.executable, str(EXPOSITION)], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    return {
-        sample.name: set(sample.labels) | ADDED
-        for family in text_string_to_metric_families(done.stdout)
-        for sample in family.samples
-    }
+    labels: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(done.stdout):
+        for sample in family.samples:  # those of one name need not have the same labels: a shard has no partition
+            labels.setdefault(sample.name, set(ADDED)).update(sample.labels)
+    return labels
 
 
 def parse(text: str) -> promql_parser.Expr:
@@ -115,6 +116,8 @@ def test_states_and_priorities_in_selectors_exist(exported: dict[str, set[str]])
             for matcher in selector.matchers.matchers:
                 if matcher.name == "state":
                     assert matcher.value in {"waiting", "running"}, where
+                elif matcher.name == "lane":
+                    assert matcher.value in set(Lane), where
                 else:
                     assert matcher.value == f"${matcher.name}", where
 
@@ -129,6 +132,28 @@ def test_an_alerts_text_names_labels_that_its_result_has() -> None:
         assert rule["labels"]["severity"] in {"warning", "critical"}
 
 
+_NAMED_BY = {
+    "": {"priority", "lane", "shard", "partition", "state"},
+    "ordered": {"priority", "shard", "state"},
+    "parallel": {"priority", "partition", "state"},
+}
+
+
+def test_depths_are_told_apart_by_all_that_names_them() -> None:
+    """The largest of what several processes tell is taken of each number, and not of different ones."""
+    checked = 0
+    for where, text in queries().items():
+        for aggregate, by in grouped(parse(text)):
+            if str(aggregate.op) != "max":
+                continue
+            for selector in selectors(aggregate):
+                if selector.name == "jobs_queue_depth":
+                    given = {matcher.name: matcher.value for matcher in selector.matchers.matchers}
+                    assert _NAMED_BY[given.get("lane", "")] <= by | set(given), where
+                    checked += 1
+    assert checked == sum(text.count("max by") for text in queries().values() if "jobs_queue_depth" in text)
+
+
 def test_the_scaler_on_lag_has_one_trigger_for_each_declared_consumer() -> None:
     config, names = Config(), Names("jobs")
     declared = {
@@ -139,6 +164,13 @@ def test_the_scaler_on_lag_has_one_trigger_for_each_declared_consumer() -> None:
         for priority in Priority
         for generation in [Generation(1, config.shards(priority))]
         for number in range(config.shards(priority))
+    } | {
+        (
+            lane_stream(config, names, priority)["name"],
+            partition_consumer(config, names, Partition(priority, number))["durable_name"],
+        )
+        for priority in Priority
+        for number in range(config.partitions)
     }
     triggers = SCALERS["keda-jetstream.yaml"]["spec"]["triggers"]
     assert [trigger["type"] for trigger in triggers] == ["nats-jetstream"] * len(declared)

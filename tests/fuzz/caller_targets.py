@@ -15,7 +15,7 @@ from jsjobs.jetstream.client.errors import without_secrets
 from jsjobs.jetstream.protocol.headers import parse_attempts, parse_timeout
 from jsjobs.jetstream.protocol.headers import parse_duration as parse_duration_word
 from jsjobs.jetstream.protocol.job_ids import checked_id, digest_of, is_given_id, parse_plain_id
-from jsjobs.jetstream.protocol.names import Names, checked_type, entity_token
+from jsjobs.jetstream.protocol.names import Names, checked_type, name_token
 from jsjobs.logs import JobFields, JsonFormatter, TextFormatter
 from jsjobs.model.batch import ids_of, runs_of
 from jsjobs.model.context import RequestContext, checked_name, enter_context
@@ -33,7 +33,7 @@ from jsjobs.settings import load
 def names(data: bytes) -> bool:
     """Job ids, types, entities, tenants, namespaces: whatever a caller names things."""
     text, taken = text_of(data), 0
-    for check in (checked_id, checked_type, entity_token, lambda each: checked_name("it", each), Names):
+    for check in (checked_id, checked_type, name_token, lambda each: checked_name("it", each), Names):
         try:
             check(text)
             taken += 1

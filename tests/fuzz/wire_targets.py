@@ -20,7 +20,7 @@ from jsjobs.jetstream.protocol.headers import (
     parse_job_headers,
     value_of,
 )
-from jsjobs.jetstream.protocol.names import Generation, Shard, entity_token
+from jsjobs.jetstream.protocol.names import Generation, Shard, name_token
 from jsjobs.model.errors import JobError
 from jsjobs.postgres import sanitise
 
@@ -88,7 +88,7 @@ def header(data: bytes) -> bool:
     if headers.entity is not None:
         header_block({"Jsjobs-Entity": headers.entity})
         try:
-            assert entity_token(headers.entity).isascii()
+            assert name_token(headers.entity).isascii()
         except JobError:
             assert len(headers.entity.encode()) > 256 / 3
     if headers.firing is not None:

@@ -16,6 +16,7 @@ from jsjobs.jetstream.jobs.message import IncomingJob
 from jsjobs.jetstream.protocol.headers import JobHeaders
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Carrier, Duration, Priority
+from jsjobs.model.lanes import Queue
 
 QUICK = {"initial": 0.001, "jitter": (1, 1)}
 CARRIER = Carrier(stream="JOBS_NORMAL", sequence=7, stored_at=datetime(2026, 11, 22, 12, tzinfo=UTC))
@@ -23,7 +24,7 @@ Service = Callable[..., Any]
 
 
 def job(**headers: Any) -> IncomingJob:
-    return IncomingJob("normal-7", "t", Priority.NORMAL, 0, JobHeaders(**headers), None, CARRIER, b"null")
+    return IncomingJob("normal-7", "t", Queue(Priority.NORMAL), 0, JobHeaders(**headers), None, CARRIER, b"null")
 
 
 @pytest.mark.parametrize(

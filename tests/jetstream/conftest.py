@@ -20,7 +20,13 @@ def settings_of(nats_server: NatsServer, namespace: str) -> Callable[..., Config
     """As everywhere, but without a database: nothing here asks for one."""
 
     def make(**given: object) -> Config:
-        values = {"nats_url": nats_server.url, "namespace": namespace, "ack_wait": 2, "queue_bytes": 64 * 2**20}
+        values = {
+            "nats_url": nats_server.url,
+            "namespace": namespace,
+            "ack_wait": 2,
+            "queue_bytes": 64 * 2**20,
+            "lane_bytes": 64 * 2**20,
+        }
         return Config(**{**values, **given})
 
     return make

@@ -55,7 +55,7 @@ async def test_concurrent_tasks_never_see_each_others_context() -> None:
 
     async def child(number: int) -> None:
         assert current_context().tenant_id == f"t{number}", "a task begins in its parent's context"
-        enter_context(RequestContext(tenant_id="mine", shard_id=0))
+        enter_context(RequestContext(tenant_id="mine", job_id="normal-parallel-1"))
         await asyncio.sleep(0)
         assert current_context().within_worker
 

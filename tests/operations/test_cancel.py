@@ -17,6 +17,7 @@ from jsjobs.jetstream.jobs.state_store import StateStore
 from jsjobs.jetstream.protocol.names import Names
 from jsjobs.model.errors import AlreadyEnded
 from jsjobs.model.job import Priority, utc_now
+from jsjobs.model.lanes import Queue
 
 Status = JobService.Status
 
@@ -208,10 +209,10 @@ async def test_a_cancel_deletes_no_other_job_at_the_same_place_of_a_stream_made_
     """An entry outlived its queue, whose next job has its place: it is known by the time when it was stored."""
     names, ran = Names(jobs.config.namespace), list[object]()
     jobs.register_handler("note", ran.append)
-    before = await jobs.submit("note", "before", priority="low")
+    before = await jobs.submit("note", "before", priority="low", entity="e")
     sequence, state = int(before.partition("-")[2]), StateStore(jobs.connection, names)
     queue = names.stream("low")
-    job = await fetch_job(jobs.connection, names, Priority.LOW, sequence)
+    job = await fetch_job(jobs.connection, names, Queue(Priority.LOW), sequence)
     assert job is not None
     await state.write(job.begun(utc_now(), "w").retried(utc_now(), "bad", due=utc_now(), retry=None), expected=0)
     config = (await call(jobs.connection, f"STREAM.INFO.{queue}"))["config"]
@@ -220,7 +221,7 @@ async def test_a_cancel_deletes_no_other_job_at_the_same_place_of_a_stream_made_
     await call(jobs.connection, f"STREAM.CREATE.{queue}", {**config, "first_seq": sequence})
     request = {"stream_name": queue, "config": shard}
     await call(jobs.connection, f"CONSUMER.DURABLE.CREATE.{queue}.{shard['durable_name']}", request)
-    after = await jobs.submit("note", "after", priority="low")
+    after = await jobs.submit("note", "after", priority="low", entity="e")
     assert after == before
     assert (await jobs.cancel(before)).status is JobService.Status.CANCELLED
     assert (await call(jobs.connection, f"STREAM.INFO.{queue}"))["state"]["messages"] == 1

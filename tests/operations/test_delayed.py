@@ -19,6 +19,7 @@ from jsjobs.jetstream.jobs.state_store import StateStore
 from jsjobs.jetstream.protocol.names import Names
 from jsjobs.jetstream.schedules.store import Schedules
 from jsjobs.model.job import JobStatusResponse
+from jsjobs.model.lanes import Lane, Queue
 from jsjobs.model.times import rfc3339
 
 Status = JobService.Status
@@ -355,7 +356,7 @@ async def test_a_cancelled_delayed_job_never_fires_and_its_entry_ages(
     behind, names = await jobs.submit("note", "behind", delay=1), Names(jobs.config.namespace)
 
     async def fired() -> list[str]:
-        messages = stored(connection, names.stream(JobService.Priority.NORMAL))
+        messages = stored(connection, names.queue(Queue(JobService.Priority.NORMAL, Lane.PARALLEL)))
         return [read_stored_job(names, message).job_id async for message in messages]
 
     assert await eventually(fired) == [behind]
@@ -371,7 +372,7 @@ async def test_a_job_that_fired_and_waits_is_cancelled_too(jobs: JobService, ran
     job_id = await jobs.submit("note", "x", delay=0.1)
 
     async def fired() -> bool:
-        return (await state_of(connection, jobs, "NORMAL"))["messages"] == 1
+        return (await state_of(connection, jobs, "NORMAL_PARALLEL"))["messages"] == 1
 
     await eventually(fired)
     await jobs.cancel(job_id)
@@ -448,7 +449,7 @@ async def test_an_unknown_id_costs_no_look_through_a_whole_queue(jobs: JobServic
 
 
 async def _is_empty(connection: Connection, jobs: JobService) -> bool:
-    return (await state_of(connection, jobs, "NORMAL"))["messages"] == 0
+    return (await state_of(connection, jobs, "NORMAL_PARALLEL"))["messages"] == 0
 
 
 # -- moving
@@ -516,7 +517,7 @@ async def test_what_is_not_delayed_any_more_is_not_moved(jobs: JobService, ran: 
     job_id = await jobs.submit("note", "x", delay=0.1)
 
     async def fired() -> bool:
-        return (await state_of(connection, jobs, "NORMAL"))["messages"] == 1
+        return (await state_of(connection, jobs, "NORMAL_PARALLEL"))["messages"] == 1
 
     await eventually(fired)
     for moving in (jobs.reschedule(job_id, delay=5), jobs.run_now(job_id)):

@@ -13,6 +13,8 @@ from rpc_client import Asking
 from jsjobs import JobService
 from jsjobs.embedded.nats import NatsServer
 from jsjobs.jetstream.api.requests import call
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.model.lanes import QUEUES
 from jsjobs.rpc import Rpc
 from stream_facts import messages_in
 
@@ -55,7 +57,8 @@ async def test_bodies_that_cannot_be_read(jobs: JobService, rpc: Rpc, ask: Askin
 
 
 async def queued(jobs: JobService) -> int:
-    streams = [f"{jobs.config.namespace.upper()}_{each.upper()}" for each in JobService.Priority]
+    names = Names(jobs.config.namespace)
+    streams = [names.queue(queue) for queue in QUEUES]
     return sum([await messages_in(jobs.connection, stream) for stream in streams])
 
 
@@ -226,13 +229,19 @@ async def test_who_asks_to_be_answered_on_a_subject_of_ours_is_not_served(
 ) -> None:
     name = jobs.config.namespace
     job_id = await jobs.submit("echo")
-    hostile = [f"{name}.normal.e.echo", f"{name}.cancel.{job_id}", f"$KV.{name}.{job_id}", "$JS.API.STREAM.NAMES"]
+    hostile = [
+        f"{name}.normal.e.echo",
+        f"{name}.parallel.normal.-.echo",
+        f"{name}.cancel.{job_id}",
+        f"$KV.{name}.{job_id}",
+        "$JS.API.STREAM.NAMES",
+    ]
     heard = []
 
     async def hear(message: Any) -> None:
         heard.append(message.subject)
 
-    for subject in (f"{name}.normal.>", f"{name}.cancel.>", f"$KV.{name}.>"):
+    for subject in (f"{name}.normal.>", f"{name}.parallel.>", f"{name}.cancel.>", f"$KV.{name}.>"):
         await plain.subscribe(subject, cb=hear)
     for reply in (*hostile, ""):
         for endpoint in ENDPOINTS:

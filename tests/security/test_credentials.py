@@ -125,7 +125,7 @@ async def test_credentials_file_of_an_operators_account(start: Start, tmp_path: 
     rights = {
         name: {"allow": re.findall(r'"([^"]+)"', line)}
         for name, line in re.findall(
-            r"^(publish|subscribe): (.+)$", (AUTH / "publisher.conf").read_text(), re.MULTILINE
+            r"^(publish|subscribe): \[(.+?)\]$", (AUTH / "publisher.conf").read_text(), re.MULTILINE | re.DOTALL
         )
     }
     few = operator.creds(tmp_path / "few.creds", pub=rights["publish"], sub=rights["subscribe"])

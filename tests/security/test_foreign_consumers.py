@@ -39,7 +39,7 @@ async def test_a_router_that_uses_up_the_accounts_consumers_is_cleared_away(as_u
         await delete_consumer(hostile, "JOBS_LOW", "low-1x1-0")
         last = {"filter_subject": "jobs.work.low.9x9.x"}
         assert "error" not in await make_consumer(hostile, "JOBS_LOW", "fill-last", last)
-        job = await operator.submit("echo", 1, priority="low")
+        job = await operator.submit("echo", 1, priority="low", entity="e")
         env = environment(config)
         examined, planned = await commands((env, ("doctor", "--json")), (env, ("streams", "plan", "--json")))
         findings = json.loads(examined.out)["findings"]
@@ -74,7 +74,7 @@ async def test_one_that_holds_the_place_of_a_shard_gives_it_back(as_user: Settin
             await delete_consumer(hostile, "JOBS_LOW", "low-1x1-0")
             its_place = {"filter_subject": "jobs.work.low.1x1.0.>", "max_ack_pending": 1}
             assert "error" not in await make_consumer(hostile, "JOBS_LOW", name, its_place)
-            job = await operator.submit("echo", name, priority="low")
+            job = await operator.submit("echo", name, priority="low", entity="e")
             await asyncio.wait_for(TopologyReconciler(operator.connection, NAMES, config).apply(), 20)
             assert await operator.result(job, timeout=20) == name
 
@@ -87,7 +87,7 @@ async def test_who_only_looks_on_is_left_alone(as_user: Settings) -> None:
         watcher = await (await js.key_value("jobs")).watchall()
         await js.subscribe("jobs.progress.*", stream="JOBS_PROGRESS", durable="follower")
         await js.subscribe("$KV.jobs.>", stream="KV_jobs", durable="indexer")
-        waits = await operator.submit("echo", 1)
+        waits = await operator.submit("echo", 1, entity="e")
         more = as_user("operator", pools={"normal": 3})
         await TopologyReconciler(operator.connection, NAMES, more).apply(wait=False)
         kept = {stream: await _names(root, stream) for stream in ("KV_jobs", "JOBS_PROGRESS", "JOBS_NORMAL")}

@@ -62,7 +62,7 @@ async def test_apply_takes_it_back(as_user: Settings) -> None:
             assert {step.action for step in await topology.plan()} == {Action.KEEP}, foreign
             now = await api(hostile, f"STREAM.INFO.{stream}")
             assert {key: now["config"].get(key) for key in foreign} == {key: info["config"].get(key) for key in foreign}
-        job = await operator.submit("echo", 1, priority="low")
+        job = await operator.submit("echo", 1, priority="low", entity="e")
         assert await operator.result(job, timeout=20) == 1
 
 

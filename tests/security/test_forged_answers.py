@@ -59,7 +59,7 @@ async def forging(client: Client, *subjects: str, bodies: tuple[bytes, ...]) -> 
 async def test_who_sees_a_cancel_request_answers_nothing_else(as_user: Settings, forger: str) -> None:
     """A worker lacks the right; whoever has every right in the account cannot guess."""
     url = as_user("operator").nats_url
-    receipt = json.dumps({"stream": "JOBS_NORMAL", "seq": 7}).encode()
+    receipt = json.dumps({"stream": "JOBS_NORMAL_PARALLEL", "seq": 7}).encode()
     async with JobService(as_user("operator")) as operator, plain_client(url, forger) as client:
         job_id = await operator.submit("echo", 1)
         status = json.dumps({**STATUS, "job_id": job_id, "created_at": "2026-01-01T00:00:00Z"}).encode()
@@ -73,7 +73,7 @@ async def test_who_sees_a_cancel_request_answers_nothing_else(as_user: Settings,
                 ids.append(await operator.submit("echo", 1))
         assert seen
         assert told == ["queued"] * 25
-        assert "normal-7" not in ids
+        assert "normal-parallel-7" not in ids
         assert {(await operator.status(each)).status for each in ids} == {"queued"}
 
 
@@ -82,7 +82,7 @@ async def test_who_sees_a_write_to_a_state_answers_no_question_and_gives_no_rece
     as_user: Settings, forger: str
 ) -> None:
     url = as_user("operator").nats_url
-    receipt = json.dumps({"stream": "JOBS_NORMAL", "seq": 7}).encode()
+    receipt = json.dumps({"stream": "JOBS_NORMAL_PARALLEL", "seq": 7}).encode()
     async with JobService(as_user("operator")) as operator, plain_client(url, forger) as client:
         waits = await operator.submit("echo", 1)
         async with forging(client, "$KV.jobs.*", bodies=(receipt,)) as seen:
@@ -93,7 +93,7 @@ async def test_who_sees_a_write_to_a_state_answers_no_question_and_gives_no_rece
                 ids.append(await operator.submit("echo", 1))
                 assert (await operator.status(waits)).status == "queued"
         assert seen
-        assert "normal-7" not in ids
+        assert "normal-parallel-7" not in ids
 
 
 async def test_a_worker_answers_what_it_is_asked_and_cannot_ask_itself(as_user: Settings) -> None:

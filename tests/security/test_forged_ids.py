@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 import pytest
 from secured import inbox_of, plain_client, wire
@@ -15,7 +16,30 @@ from jsjobs.jetstream.api.requests import call
 from jsjobs.model.job import JobStatusResponse
 
 Settings = Callable[..., JobService.Config]
-SOURCE = "JOBS_SCHEDULE:C=x 1 jobs.due.normal.*.> jobs.normal.{{wildcard(1)}}.> jobs.due.normal.e.t"
+
+
+class Place(NamedTuple):
+    """Where a publisher may publish, and what its ids begin with."""
+
+    publish: str = "jobs.{priority}.e.echo"
+    due: str = "jobs.due.{priority}.e.echo"
+    stream: str = "JOBS_{priority}"
+    prefix: str = "{priority}"
+    source: str = "JOBS_SCHEDULE:C=x 1 jobs.due.normal.*.> jobs.normal.{{wildcard(1)}}.> jobs.due.normal.e.t"
+
+    def id_of(self, sequence: int, priority: str = "normal") -> str:
+        return f"{self.prefix.format(priority=priority)}-{sequence}"
+
+
+ORDERED = Place()
+PARALLEL = Place(
+    "jobs.parallel.{priority}.-.echo",
+    "jobs.due.parallel.{priority}.-.echo",
+    "JOBS_{priority}_PARALLEL",
+    "{priority}-parallel",
+    "JOBS_SCHEDULE:C=x 1 jobs.due.parallel.normal.*.> jobs.parallel.normal.{{wildcard(1)}}.> "
+    "jobs.due.parallel.normal.-.t",
+)
 # Each of them gets by the server's own check of the two headers.
 HIDDEN = {
     "without any mark": "",
@@ -28,6 +52,12 @@ HIDDEN = {
     "Nats-Stream-Source: {source}\r\n",
     "behind a bare carriage return": "X: y\rNats-Stream-Source: {source}\r\nX: y\rNats-Scheduler: {scheduler}\r\n",
 }
+
+
+@pytest.fixture(params=[ORDERED, PARALLEL], ids=["ordered", "parallel"])
+def lane(request: pytest.FixtureRequest) -> Place:
+    place: Place = request.param
+    return place
 
 
 class Ran:
@@ -85,35 +115,35 @@ async def _ended(service: JobService, job_id: str) -> JobStatusResponse | None:
 
 
 @pytest.mark.parametrize("hidden", HIDDEN)
-async def test_a_publisher_takes_over_no_delayed_job(as_user: Settings, hidden: str) -> None:
+async def test_a_publisher_takes_over_no_delayed_job(as_user: Settings, lane: Place, hidden: str) -> None:
     url = as_user("operator").nats_url
     async with JobService(as_user("operator")) as operator, running(as_user) as ran:
         job_id = await operator.submit("echo", "mine", delay=1.2)
-        marks = HIDDEN[hidden].format(source=SOURCE, scheduler=f"jobs.at.{job_id}")
-        place = await forge(url, "jobs.normal.e.echo", f"Jsjobs-Id: {job_id}\r\n{marks}")
-        await is_refused(operator, f"normal-{place}", "Jsjobs-Id")
+        marks = HIDDEN[hidden].format(source=lane.source, scheduler=f"jobs.at.{job_id}")
+        place = await forge(url, lane.publish.format(priority="normal"), f"Jsjobs-Id: {job_id}\r\n{marks}")
+        await is_refused(operator, lane.id_of(place), "Jsjobs-Id")
         assert (await operator.status(job_id)).status == "queued"
         assert await operator.result(job_id, timeout=20) == "mine"
         assert ran.seen == [(job_id, "mine", None)]
 
 
 @pytest.mark.parametrize("hidden", HIDDEN)
-async def test_a_publisher_takes_over_no_firing_of_a_schedule(as_user: Settings, hidden: str) -> None:
+async def test_a_publisher_takes_over_no_firing_of_a_schedule(as_user: Settings, lane: Place, hidden: str) -> None:
     url = as_user("operator").nats_url
     due = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
     name = "Nats-Schedule-Next"
     next_at = f"X: {name}{name}\r\n{name}: {due:%Y-%m-%dT%H:%M:%SZ}\r\n"
     async with JobService(as_user("operator")) as operator, running(as_user) as ran:
         await operator.schedules.add("beat", "echo", "mine", every=3600)
-        marks = HIDDEN[hidden].format(source=SOURCE, scheduler="jobs.at.schedule.beat")
+        marks = HIDDEN[hidden].format(source=lane.source, scheduler="jobs.at.schedule.beat")
         lines = f"Jsjobs-Schedule: beat\r\nJsjobs-Timetable: every 3600s\r\n{next_at}{marks}"
-        place = await forge(url, "jobs.normal.e.echo", lines)
-        await is_refused(operator, f"normal-{place}", "Jsjobs-Schedule")
+        place = await forge(url, lane.publish.format(priority="normal"), lines)
+        await is_refused(operator, lane.id_of(place), "Jsjobs-Schedule")
         assert ran.seen == []
 
 
 @pytest.mark.parametrize("hidden", ["without any mark", "the source alone, behind the name twice in a row"])
-async def test_a_publisher_takes_over_no_replay_and_swallows_none(as_user: Settings, hidden: str) -> None:
+async def test_a_publisher_takes_over_no_replay_and_swallows_none(as_user: Settings, lane: Place, hidden: str) -> None:
     url = as_user("operator").nats_url
     async with JobService(as_user("operator")) as operator, running(as_user) as ran:
         async with JobService(as_user("router")) as router, router.router():
@@ -122,16 +152,20 @@ async def test_a_publisher_takes_over_no_replay_and_swallows_none(as_user: Setti
         await operator.dlq.edit(letter.id, b'"mended"')
         job_id = f"replay-1-{letter.id}"
         # A queue drops what it sources, too, as a duplicate of what had the same message id.
-        await forge(url, "jobs.normal.e.echo", f"Nats-Msg-Id: {job_id}\r\n", b'"first"')
-        place = await forge(url, "jobs.normal.e.echo", f"Jsjobs-Id: {job_id}\r\n{HIDDEN[hidden].format(source=SOURCE)}")
-        await is_refused(operator, f"normal-{place}", "Jsjobs-Id")
+        await forge(url, lane.publish.format(priority="normal"), f"Nats-Msg-Id: {job_id}\r\n", b'"first"')
+        place = await forge(
+            url,
+            lane.publish.format(priority="normal"),
+            f"Jsjobs-Id: {job_id}\r\n{HIDDEN[hidden].format(source=lane.source)}",
+        )
+        await is_refused(operator, lane.id_of(place), "Jsjobs-Id")
         assert await operator.replay(str(letter.id)) == job_id
         assert await operator.result(job_id, timeout=20) == "mended"
         assert (job_id, "mended", "acme") in ran.seen
         assert "theirs" not in [payload for _, payload, _ in ran.seen]
 
 
-async def test_a_schedule_carries_no_other_schedules_id(as_user: Settings) -> None:
+async def test_a_schedule_carries_no_other_schedules_id(as_user: Settings, lane: Place) -> None:
     """Who may write its own schedule, and only that, has its firing named by no other id."""
     url = as_user("operator").nats_url
     async with JobService(as_user("operator")) as operator, running(as_user) as ran:
@@ -141,13 +175,15 @@ async def test_a_schedule_carries_no_other_schedules_id(as_user: Settings) -> No
             ("jobs.at.at-own-2", "Jsjobs-Id: replay-1-x\r\n"),
             ("jobs.at.at-own-3", f"Jsjobs-Id: {job_id}\r\nNats-Scheduler:\r\nNats-Scheduler: jobs.at.{job_id}\r\n"),
         )
-        timing = "Nats-Schedule: @at 2020-01-01T00:00:00Z\r\nNats-Schedule-Target: jobs.due.low.e.echo\r\n"
+        target = lane.due.format(priority="low")
+        timing = f"Nats-Schedule: @at 2020-01-01T00:00:00Z\r\nNats-Schedule-Target: {target}\r\n"
         for subject, lines in forged:
             await forge(url, subject, timing + lines, user="delaying")
 
         async def refused() -> bool:
-            last = (await call(operator.connection, "STREAM.INFO.JOBS_LOW"))["state"]["last_seq"]
-            ids = [f"low-{last - back}" for back in range(len(forged))]
+            stream = lane.stream.format(priority="LOW")
+            last = (await call(operator.connection, f"STREAM.INFO.{stream}"))["state"]["last_seq"]
+            ids = [lane.id_of(last - back, "low") for back in range(len(forged))]
             return [(await operator.status(each)).error_reason for each in ids] == ["Validation"] * len(forged)
 
         await eventually(refused)
@@ -155,13 +191,14 @@ async def test_a_schedule_carries_no_other_schedules_id(as_user: Settings) -> No
         assert ran.seen == [(job_id, "mine", None)]
 
 
-async def test_a_forged_copy_is_cancelled_as_the_job_that_it_is(as_user: Settings) -> None:
+async def test_a_forged_copy_is_cancelled_as_the_job_that_it_is(as_user: Settings, lane: Place) -> None:
     """Neither `cancel` nor `status` of the true job meets the copy, nor the other way round."""
     url = as_user("operator").nats_url
     async with JobService(as_user("operator")) as operator:
         job_id = await operator.submit("echo", "mine", delay=3600)
-        marks = HIDDEN["behind the name twice in a row"].format(source=SOURCE, scheduler=f"jobs.at.{job_id}")
-        copy = f"normal-{await forge(url, 'jobs.normal.e.echo', f'Jsjobs-Id: {job_id}{chr(13)}{chr(10)}{marks}')}"
+        marks = HIDDEN["behind the name twice in a row"].format(source=lane.source, scheduler=f"jobs.at.{job_id}")
+        lines = f"Jsjobs-Id: {job_id}\r\n{marks}"
+        copy = lane.id_of(await forge(url, lane.publish.format(priority="normal"), lines))
         assert (await operator.status(copy)).job_id == copy
         assert (await operator.cancel(copy)).job_id == copy
         status = await operator.status(job_id)

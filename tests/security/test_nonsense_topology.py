@@ -69,7 +69,7 @@ async def test_it_changes_nothing_and_apply_repairs_it(as_user: Settings, caplog
             for name, nonsense in UNREADABLE.items():
                 await hostile.request(SUBJECT, nonsense, timeout=5)
                 await eventually(lambda: told_by("jsjobs.worker", caplog))
-                job = await operator.submit("echo", name)
+                job = await operator.submit("echo", name, entity="e")
                 assert await operator.result(job, timeout=10) == name
                 await router.sweep()  # of all priorities, and all else that it looks at
                 assert at_work.ready, at_work.why_not_ready
@@ -112,7 +112,7 @@ async def test_a_list_that_can_be_read_makes_no_consumers_for_shards_without_job
     """What others carry out for a router stays small; an operator's apply ends it."""
     listed = ["1x2", *(f"{number}x64" for number in range(2, MAX_GENERATIONS + 1))]
     async with JobService(as_user("operator")) as operator, JobService(as_user("router")) as routers:
-        waits = await operator.submit("echo", 1)
+        waits = await operator.submit("echo", 1, entity="e")
         async with plain_client(as_user("router").nats_url, "router") as hostile:
             await hostile.request(SUBJECT, json.dumps({"generations": listed}).encode(), timeout=5)
         await routers.router().sweep()
@@ -168,5 +168,5 @@ async def test_lists_that_are_written_all_the_time_leave_workers_their_time(as_u
             await hostile.flush()
         # A look asks eight times, ten times a second at most.
         assert await asked_of_the_server(operator) - before < 8 * 60
-        job = await operator.submit("echo", 1)
+        job = await operator.submit("echo", 1, entity="e")
         assert await operator.result(job, timeout=10) == 1

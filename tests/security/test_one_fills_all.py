@@ -194,7 +194,7 @@ async def open_batches(client: Client, count: int = 50) -> None:
     """Begin lists, and leave them open: each is one message that says that more will come."""
     for number in range(count):
         headers = {"Nats-Batch-Id": f"left-open-{number}", "Nats-Batch-Sequence": "1"}
-        await client.publish("jobs.normal.e.echo", b"1", headers=headers)
+        await client.publish("jobs.parallel.normal.-.echo", b"1", headers=headers)
     await client.flush()
 
 
@@ -212,7 +212,7 @@ async def test_a_list_that_is_refused_is_not_said_to_be_queued_perhaps(
 ) -> None:
     """On a server with its own defaults, which keeps open lists for ten seconds."""
     name = jobs.config.namespace
-    subject = f"{name}.normal.e.echo" if delay is None else f"{name}.at.at-x"
+    subject = f"{name}.parallel.normal.-.echo" if delay is None else f"{name}.at.at-x"
     quick = JobService(jobs.config.model_copy(update={"timeout": 1.0}))
     for number in range(50):
         headers = {"Nats-Batch-Id": f"left-open-{number}", "Nats-Batch-Sequence": "1"}
@@ -225,7 +225,7 @@ async def test_a_list_that_is_refused_is_not_said_to_be_queued_perhaps(
     assert raised.value.reason == "RunnerUnavailable"
     assert "may or may not" not in raised.value.message
     js = plain.jetstream()
-    for stream in ("NORMAL", "SCHEDULE"):
+    for stream in ("NORMAL_PARALLEL", "SCHEDULE"):
         assert (await js.stream_info(f"{name.upper()}_{stream}")).state.messages == 0
 
 
@@ -252,10 +252,10 @@ async def test_requests_are_not_counted(as_user: Settings, user: str, subject: s
 async def test_the_account_of_the_namespace_is_bounded(as_user: Settings) -> None:
     async with plain_client(as_user("operator").nats_url, "root") as root:
         limits = json.loads((await root.request("$JS.API.INFO")).data)["limits"]
-        assert limits["max_storage"] == 16 * 2**30
+        assert limits["max_storage"] == 20 * 2**30
         assert 0 < limits["max_streams"] <= 16
         assert 0 < limits["max_consumers"] <= 1000
-        whole = {"name": "OTHERS", "subjects": ["others"], "max_bytes": 16 * 2**30}
+        whole = {"name": "OTHERS", "subjects": ["others"], "max_bytes": 20 * 2**30}
         answer = json.loads((await root.request("$JS.API.STREAM.CREATE.OTHERS", json.dumps(whole).encode())).data)
         assert answer["error"]["err_code"] == 10047
 

@@ -15,7 +15,7 @@ from nats.errors import TimeoutError as NoAnswer
 from nats.js.api import StreamConfig
 from nats.js.client import JetStreamContext
 from nats.js.errors import NotFoundError
-from secured import api, plain_client
+from secured import api, plain_client, wire
 
 from facts import eventually
 from jsjobs import JobService
@@ -23,6 +23,7 @@ from jsjobs import JobService
 Settings = Callable[..., JobService.Config]
 DELETE = "$JS.API.STREAM.DELETE.OTHERS"
 FORGED = "forged.by.the.server"
+NEXT = "$JS.API.CONSUMER.MSG.NEXT.JOBS_LOW_PARALLEL.low-parallel-"
 
 
 async def try_api(client: Client, endpoint: str, body: object = None) -> dict[str, Any]:
@@ -73,7 +74,16 @@ async def deliver(client: Client, js: JetStreamContext) -> None:
         await js.publish(subject, b"")
 
 
-ATTACKS = {each.__name__: each for each in (republish, copy, answer, deliver)}
+async def ask(client: Client, js: JetStreamContext) -> None:
+    """Ask for jobs of a parallel lane with a request to the server as the reply subject: by a job, or by its "none"."""
+    await js.publish("jobs.parallel.low.-.OTHERS", b"")
+    for reply in (FORGED, DELETE):
+        for number in range(4):
+            await client.publish(f"{NEXT}{number}", b'{"batch": 1, "no_wait": true}', reply=reply)
+
+
+ATTACKS = {each.__name__: each for each in (republish, copy, answer, deliver, ask)}
+BY_ANSWERS = {"answer", "ask"}
 
 
 @asynccontextmanager
@@ -135,9 +145,37 @@ async def test_a_worker_reaches_them_by_the_servers_answers_alone(as_user: Setti
     url = as_user("operator").nats_url
     async with beside(url) as (js, forged), plain_client(url, "worker") as client:
         await ATTACKS[attack](client, js)
-        if attack == "answer":
+        if attack in BY_ANSWERS:
             await eventually(lambda: forged)
-        assert await is_untouched(js) is (attack != "answer")
+        assert await is_untouched(js) is (attack not in BY_ANSWERS)
+
+
+async def test_a_worker_has_the_server_publish_where_it_may_not_publish_itself(as_user: Settings) -> None:
+    """Which is why a worker is trusted with the whole account. The job itself comes back, and runs."""
+    url, topology, others = as_user("operator").nats_url, "$KV.jobs.topology.low", "others.stored"
+    worker = JobService(as_user("worker"))
+    worker.register_handler("echo", lambda payload: payload)
+    async with (
+        JobService(as_user("operator")) as operator,
+        beside(url) as (js, _),
+        plain_client(url, "worker") as hostile,
+        wire(url, "worker") as plain,
+    ):
+        assert await plain.is_refused(topology)
+        assert await plain.is_refused(others)
+        job = await operator.submit("echo", 1, priority="low")
+        for number in range(4):
+            await hostile.publish(f"{NEXT}{number}", b'{"batch": 1, "no_wait": true}', reply=others)
+            await hostile.publish(f"{NEXT}{number}", b'{"batch": 1, "no_wait": true}', reply=topology)
+
+        async def is_written() -> bool:
+            """The job in one stream, under the subject that it has in its own; in the other that there is no more."""
+            in_others = (await js.stream_info("OTHERS", subjects_filter="jobs.lane.>")).state.subjects
+            return bool(in_others) and not (await js.get_last_msg("KV_jobs", topology)).data
+
+        await eventually(is_written)
+        async with worker, worker.worker():
+            assert await operator.result(job, timeout=20) == 1
 
 
 @pytest.mark.parametrize(("subject", "who"), [("jobs.deliver.high.1x3.0", "worker"), (DELETE, "root")])

@@ -20,6 +20,7 @@ from jsjobs.jetstream.topology.plan import Action, Step
 from jsjobs.jetstream.topology.reconciler import TopologyReconciler
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
+from jsjobs.model.lanes import Queue
 
 Settings = Callable[..., JobService.Config]
 NAMES = Names("jobs")
@@ -83,7 +84,7 @@ async def test_a_shard_works_again_after_one_apply(as_user: Settings) -> None:
         topology = TopologyReconciler(operator.connection, NAMES, config)
         for name, wrong in WRONG.items():
             await remake(hostile, "JOBS_LOW", shard(config), wrong)
-            job = await operator.submit("echo", name, priority="low")
+            job = await operator.submit("echo", name, priority="low", entity="e")
             [step] = await to_do(topology)
             assert step.name == "low-1x1-0", name
             assert set(wrong) <= set(step.changes) | {"name"}, (name, step.changes)
@@ -107,7 +108,7 @@ async def test_a_shard_works_again_by_itself_where_a_router_runs(as_user: Settin
         worker.worker(),
     ):
         await remake(hostile, "JOBS_LOW", shard(config), WRONG[name])
-        job = await operator.submit("echo", name, priority="low")
+        job = await operator.submit("echo", name, priority="low", entity="e")
         async with routers.router():
             # What was delivered in the very moment of the mend comes back after `ack_wait`, 30 s.
             assert await operator.result(job, timeout=45) == name
@@ -164,7 +165,7 @@ async def test_one_shard_with_a_short_ack_wait_costs_no_other_job_its_lease(as_u
     ):
         await remake(hostile, "JOBS_LOW", shard(config), WRONG["for no time"])
         await eventually(lambda: "low-1x1-0 (ack_wait)" in at_work.why_not_ready)
-        job = await operator.submit("slow", 1, priority="high")
+        job = await operator.submit("slow", 1, priority="high", entity="e")
         assert await operator.result(job, timeout=20) == 1
         assert (await operator.status(job)).attempts == 1
 
@@ -242,15 +243,15 @@ async def test_what_is_due_reaches_its_queue_again_after_one_apply(as_user: Sett
         worker,
         worker.worker(),
     ):
-        before = await operator.submit("echo", 0, priority="low", delay=0.1)
+        before = await operator.submit("echo", 0, priority="low", entity="e", delay=0.1)
         assert await operator.result(before, timeout=20) == 0
-        await remake(hostile, "JOBS_SCHEDULE", declaration.source_consumer(NAMES, Priority.LOW), wrong)
-        job = await operator.submit("echo", 1, priority="low", delay=0.1)
+        await remake(hostile, "JOBS_SCHEDULE", declaration.source_consumer(NAMES, Queue(Priority.LOW)), wrong)
+        job = await operator.submit("echo", 1, priority="low", entity="e", delay=0.1)
         topology = TopologyReconciler(operator.connection, NAMES, config)
         assert "source-low" in [step.name for step in await to_do(topology)]
         await asyncio.wait_for(topology.apply(), 20)
         if "headers_only" in wrong:  # what went by meanwhile may have lost its body; what comes now has it
-            job = await operator.submit("echo", 1, priority="low", delay=0.1)
+            job = await operator.submit("echo", 1, priority="low", entity="e", delay=0.1)
         assert await operator.result(job, timeout=30) == 1
         assert set(ran) == {0, 1}
 
@@ -267,7 +268,7 @@ async def test_a_pause_for_a_hundred_years_is_named_and_lifted(as_user: Settings
     ):
         for place in ("JOBS_LOW.low-1x1-0", "JOBS_DEAD.router"):
             await api(hostile, f"CONSUMER.PAUSE.{place}", {"pause_until": "2126-01-01T00:00:00Z"})
-        job = await operator.submit("echo", 1, priority="low")
+        job = await operator.submit("echo", 1, priority="low", entity="e")
         env = environment(config)
         [examined] = await commands((env, ("doctor", "--json")))
         findings = {one["check"]: one for one in json.loads(examined.out)["findings"] if one["severity"] != "ok"}

@@ -55,16 +55,16 @@ async def test_a_source_that_was_reset_loses_no_due_job(as_user: Settings) -> No
         worker,
         worker.worker(),
     ):
-        before = await operator.submit("echo", 0, delay=0.1)
+        before = await operator.submit("echo", 0, entity="e", delay=0.1)
         assert await operator.result(before, timeout=20) == 0
-        await operator.submit("echo", {"seq": FAR}, priority="low")
+        await operator.submit("echo", {"seq": FAR}, priority="low", entity="e")
         await reset_by_a_delivery(hostile, "JOBS_SCHEDULE.source-normal")
 
         async def is_reset() -> bool:
             return await position(operator, "JOBS_SCHEDULE.source-normal") == FAR - 1
 
         await eventually(is_reset)
-        job = await operator.submit("echo", 1, delay=0.1)
+        job = await operator.submit("echo", 1, entity="e", delay=0.1)
 
         async def is_due() -> bool:
             info = await call(operator.connection, "STREAM.INFO.JOBS_SCHEDULE", {"subjects_filter": "jobs.due.>"})
@@ -88,9 +88,9 @@ async def test_what_its_queue_has_not_taken_is_not_cleared_away_though_its_sourc
     worker.register_handler("echo", lambda payload: payload)
     async with JobService(config) as operator, JobService(as_user("router")) as routers, worker:
         async with worker.worker():
-            assert await operator.result(await operator.submit("echo", 0, delay=0.1), timeout=20) == 0
+            assert await operator.result(await operator.submit("echo", 0, entity="e", delay=0.1), timeout=20) == 0
         await call(operator.connection, "CONSUMER.RESET.JOBS_SCHEDULE.source-normal", {"seq": FAR})
-        job = await operator.submit("echo", 1, delay=0.1)
+        job = await operator.submit("echo", 1, entity="e", delay=0.1)
 
         async def fired() -> bool:
             due = await call(operator.connection, "STREAM.INFO.JOBS_SCHEDULE", {"subjects_filter": "jobs.due.>"})
@@ -119,14 +119,14 @@ async def test_a_shard_that_was_reset_delivers_again(as_user: Settings, who: str
         plain_client(config.nats_url, "router") as hostile,
         worker,
     ):
-        await operator.submit("echo", {"seq": FAR}, priority="low")
+        await operator.submit("echo", {"seq": FAR}, priority="low", entity="e")
         await reset_by_a_delivery(hostile, place)
 
         async def is_reset() -> bool:
             return await position(operator, place) == FAR - 1
 
         await eventually(is_reset)
-        jobs = await operator.submit("echo", list(range(8)))
+        jobs = [await operator.submit("echo", number, entity=f"e{number}") for number in range(8)]
         assert await doctor_names(config, "normal-1x2-0")
         if who == "router":
             for _ in range(3):
@@ -152,9 +152,9 @@ async def test_jobs_that_a_shard_was_made_to_pass_over_are_letters_that_say_so_a
         worker,
     ):
         await TopologyReconciler(operator.connection, NAMES, config).apply()
-        jobs = await operator.submit("echo", list(range(8)))
+        jobs = [await operator.submit("echo", number, entity=f"e{number}") for number in range(8)]
         beyond = (await call(operator.connection, "STREAM.INFO.JOBS_NORMAL"))["state"]["last_seq"] + 1
-        await operator.submit("echo", {"seq": beyond}, priority="low")
+        await operator.submit("echo", {"seq": beyond}, priority="low", entity="e")
         await reset_by_a_delivery(hostile, place)
 
         async def is_passed() -> bool:
@@ -190,7 +190,7 @@ async def test_the_consumer_of_letters_that_was_reset_is_made_again_by_apply(as_
         plain_client(config.nats_url, "router") as hostile,
         worker,
     ):
-        await operator.submit("echo", {"seq": FAR}, priority="low")
+        await operator.submit("echo", {"seq": FAR}, priority="low", entity="e")
         await reset_by_a_delivery(hostile, "JOBS_DEAD.router")
 
         async def is_reset() -> bool:

@@ -22,6 +22,9 @@ NOT_ENABLED = 10039
 PUBLISH = {
     "jobs.normal.e.t": SUBMITTERS,
     "jobs.critical.e.two.words": SUBMITTERS,
+    "jobs.parallel.normal.-.t": SUBMITTERS,
+    "jobs.parallel.critical.acme.two.words": SUBMITTERS,
+    "jobs.parallel.other.-.t": NOBODY,
     "jobs.rpc.submit": {"publisher", "operator"},
     "jobs.rpc.tenant.acme.submit": {"acme", "operator"},
     "jobs.rpc.tenant.other.submit": {"operator"},
@@ -32,11 +35,14 @@ PUBLISH = {
     "$JS.API.DIRECT.GET.KV_jobs.$KV.jobs.normal-1": READERS | {"router"},
     "$JS.API.DIRECT.GET.KV_jobs": READERS | {"router"},
     "$JS.API.DIRECT.GET.JOBS_NORMAL": READERS,
+    "$JS.API.DIRECT.GET.JOBS_NORMAL_PARALLEL": READERS,
     "$JS.API.DIRECT.GET.JOBS_PROGRESS": {"service", "operator"},
     "$JS.API.DIRECT.GET.JOBS_DEAD": NOBODY,
     "$JS.API.STREAM.MSG.GET.JOBS_NORMAL": {"router", "operator", "viewer"},
+    "$JS.API.STREAM.MSG.GET.JOBS_NORMAL_PARALLEL": {"router", "operator", "viewer"},
     "$JS.API.STREAM.MSG.GET.JOBS_DEAD": NOBODY,
     "$JS.API.STREAM.INFO.JOBS_NORMAL": LOOKERS | {"router"},
+    "$JS.API.STREAM.INFO.JOBS_NORMAL_PARALLEL": LOOKERS | {"router"},
     # Of a stream with a subject for each job, it may ask for the names of all.
     "$JS.API.STREAM.INFO.KV_jobs": LOOKERS - {"viewer"} | {"router"},
     "$JS.API.STREAM.INFO.JOBS_PROGRESS": {"router", "operator"},
@@ -44,11 +50,19 @@ PUBLISH = {
     "$JS.API.STREAM.INFO.OTHERS": NOBODY,
     "$JS.API.STREAM.NAMES": NOBODY,
     "$JS.API.CONSUMER.LIST.JOBS_NORMAL": {"worker", "router", "operator", "viewer"},
+    "$JS.API.CONSUMER.LIST.JOBS_NORMAL_PARALLEL": {"worker", "router", "operator", "viewer"},
+    "$JS.API.CONSUMER.INFO.JOBS_NORMAL_PARALLEL.normal-parallel-0": {"worker", "router", "operator"},
     "$JS.API.CONSUMER.MSG.NEXT.JOBS_NORMAL.normal-1x2-0": NOBODY,
+    "$JS.API.CONSUMER.MSG.NEXT.JOBS_NORMAL_PARALLEL.normal-parallel-0": {"worker"},
+    "$JS.API.CONSUMER.MSG.NEXT.JOBS_DEAD.router": NOBODY,
     "$JS.API.CONSUMER.CREATE.JOBS_NORMAL.spy": {"operator"},
     "$JS.API.CONSUMER.CREATE.KV_jobs.spy.$KV.jobs.>": {"operator"},
     "$JS.API.CONSUMER.CREATE.OTHERS.spy": NOBODY,
+    "$JS.API.CONSUMER.CREATE.JOBS_NORMAL_PARALLEL.spy": {"operator"},
     "$JS.API.CONSUMER.DURABLE.CREATE.JOBS_NORMAL.spy": {"router", "operator"},
+    "$JS.API.CONSUMER.DURABLE.CREATE.JOBS_NORMAL_PARALLEL.spy": {"router", "operator"},
+    "$JS.API.CONSUMER.DELETE.JOBS_NORMAL_PARALLEL.spy": {"router", "operator"},
+    "$JS.API.CONSUMER.PAUSE.JOBS_NORMAL_PARALLEL.spy": {"router", "operator"},
     "$JS.API.CONSUMER.DURABLE.CREATE.KV_jobs.spy": {"operator"},
     "$JS.API.CONSUMER.DELETE.JOBS_NORMAL.spy": {"router", "operator"},
     "$JS.API.CONSUMER.PAUSE.JOBS_NORMAL.spy": {"router", "operator"},
@@ -56,6 +70,9 @@ PUBLISH = {
     "$JS.API.STREAM.CREATE.JOBS_NORMAL": {"operator"},
     "$JS.API.STREAM.CREATE.OTHERS": NOBODY,
     "$JS.API.STREAM.UPDATE.JOBS_NORMAL": {"operator"},
+    "$JS.API.STREAM.UPDATE.JOBS_NORMAL_PARALLEL": {"operator"},
+    "$JS.API.STREAM.DELETE.JOBS_NORMAL_PARALLEL": NOBODY,
+    "$JS.API.STREAM.PURGE.JOBS_NORMAL_PARALLEL": NOBODY,
     "$JS.API.STREAM.UPDATE.KV_jobs": {"operator"},
     "$JS.API.STREAM.DELETE.JOBS_NORMAL": NOBODY,
     "$JS.API.STREAM.PURGE.JOBS_NORMAL": NOBODY,
@@ -63,6 +80,7 @@ PUBLISH = {
     "$JS.API.STREAM.SNAPSHOT.KV_jobs": NOBODY,
     "$JS.API.STREAM.RESTORE.KV_jobs": NOBODY,
     "$JS.API.STREAM.MSG.DELETE.JOBS_NORMAL": {"service", "router", "operator"},
+    "$JS.API.STREAM.MSG.DELETE.JOBS_NORMAL_PARALLEL": {"service", "router", "operator"},
     "$JS.API.STREAM.MSG.DELETE.KV_jobs": {"operator"},
     # What only jsjobs itself may say.
     "$KV.jobs.normal-1": WRITERS,
@@ -73,18 +91,23 @@ PUBLISH = {
     "jobs.progress.normal-1": {"worker"},
     "jobs.dead.normal-1": {"worker", "router"},
     "jobs.cancel.normal-1": {"service", "operator"},
-    "$KV.jobs.workers.busy": {"worker"},
     "jobs.at.at-1": {"service", "operator"},
     "jobs.at.schedule.x": {"service", "operator"},
     "jobs.due.normal.e.t": {"service", "operator"},
+    "jobs.due.parallel.normal.-.t": {"service", "operator"},
     "jobs.work.normal.1x2.0.t": NOBODY,
+    "jobs.lane.normal.0.t": NOBODY,
     "jobs.deliver.normal.1x2.0": NOBODY,
     "jobs.source.normal": NOBODY,
+    "jobs.source.normal-parallel": NOBODY,
     "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.JOBS_NORMAL.normal-1x2-0": NOBODY,
     "$JS.ACK.JOBS_NORMAL.normal-1x2-0.1.1.1.1.0": {"worker"},
+    # Whoever may have a job run now wakes it by the delivery that it sleeps in.
+    "$JS.ACK.JOBS_NORMAL_PARALLEL.normal-parallel-0.1.1.1.1.0": {"worker", "service", "operator"},
     "$JS.ACK.JOBS_DEAD.router.1.1.1.1.0": {"router"},
     "$JS.ACK.JOBS_SCHEDULE.source-normal.1.1.1.1.0": NOBODY,
     "$JS.API.CONSUMER.DURABLE.CREATE.JOBS_SCHEDULE.source-normal": {"router", "operator"},
+    "$JS.API.CONSUMER.DURABLE.CREATE.JOBS_SCHEDULE.source-normal-parallel": {"router", "operator"},
     "$JS.API.CONSUMER.DURABLE.CREATE.JOBS_SCHEDULE.spy": {"operator"},
     "$JS.API.CONSUMER.DURABLE.CREATE.JOBS_DEAD.spy": {"operator"},
     "$JS.API.CONSUMER.DELETE.JOBS_SCHEDULE.source-normal": {"operator"},
@@ -102,6 +125,8 @@ SUBSCRIBE = {
     ">": NOBODY,
     "jobs.>": NOBODY,
     "jobs.normal.*.>": NOBODY,
+    "jobs.parallel.normal.*.>": NOBODY,
+    "jobs.lane.>": NOBODY,
     "jobs.deliver.>": NOBODY,
     "jobs.deliver.normal.1x2.0": {"worker"},
     "jobs.deliver.dead": {"router"},
@@ -150,8 +175,8 @@ async def test_an_account_is_a_wall_without_any_permissions(as_user: Callable[[s
         for subject, request in (
             ("$JS.API.DIRECT.GET.KV_jobs", body),
             ("$JS.API.STREAM.MSG.GET.KV_jobs", body),
-            ("$JS.API.DIRECT.GET.JOBS_NORMAL", json.dumps({"seq": int(job_id.split("-")[1])}).encode()),
-            ("$JS.API.STREAM.INFO.JOBS_NORMAL", b""),
+            ("$JS.API.DIRECT.GET.JOBS_NORMAL_PARALLEL", json.dumps({"seq": int(job_id.split("-")[-1])}).encode()),
+            ("$JS.API.STREAM.INFO.JOBS_NORMAL_PARALLEL", b""),
         ):
             assert (await root.request(subject, request)).data
             with suppress(NoRespondersError, TimeoutError):
@@ -169,5 +194,6 @@ async def test_an_account_is_a_wall_without_any_permissions(as_user: Callable[[s
         assert (await root.jetstream().stream_info("JOBS_DEAD")).state.messages == 0
         await operator.submit("t", "another secret")
         await stranger.flush()
-        assert not [subject for subject in heard if subject.startswith("jobs.normal")]
+        assert not [subject for subject in heard if subject.startswith(("jobs.normal", "jobs.parallel", "jobs.lane"))]
         assert (await stranger.jetstream().publish("jobs.normal.e.t", b"1")).stream == "JOBS_NORMAL"
+        assert (await stranger.jetstream().publish("jobs.parallel.normal.-.t", b"1")).stream == "JOBS_NORMAL_PARALLEL"

@@ -29,12 +29,13 @@ async def test_commands_say_which_right_is_missing(as_user: Settings) -> None:
         ("publisher", "cancel", job_id): "$JS.API.DIRECT.GET.KV_jobs",
         ("publisher", "submit", "echo", "1", "--delay", "5m"): "jobs.at.",
         ("publisher", "streams", "apply"): "$JS.API.STREAM.INFO.JOBS_CRITICAL",
-        ("viewer", "submit", "echo", "1"): "jobs.normal.",
+        ("viewer", "submit", "echo", "1"): "jobs.parallel.normal.-.echo",
+        ("viewer", "submit", "echo", "1", "--entity", "e"): "jobs.normal.e.echo",
         ("viewer", "cancel", job_id): "$KV.jobs.normal-",
         ("viewer", "pause", "normal"): "$",
         ("viewer", "schedule", "add", "x", "echo", "1", "--every", "1h"): "jobs.at.schedule.x",
         ("worker", "streams", "apply", "--shards", "low=2"): "$",
-        ("acme", "submit", "echo", "1"): "jobs.normal.",
+        ("acme", "submit", "echo", "1"): "jobs.parallel.normal.-.echo",
     }
     ended = await commands(*((environment(as_user(user)), tuple(words)) for user, *words in refused))
     for (call, subject), end in zip(refused.items(), ended, strict=True):
@@ -196,7 +197,7 @@ async def test_nobody_reads_anothers_answers(as_user: Settings) -> None:
 async def test_a_publisher_cannot_empty_anything_with_a_rollup(as_user: Settings) -> None:
     url = as_user("operator").nats_url
     async with JobService(as_user("operator")) as operator, plain_client(url, "publisher") as publisher:
-        await operator.submit("echo", 1)
+        await operator.submit("echo", 1, entity="e")
         answer = await publisher.request("jobs.normal.e.echo", b"1", headers={"Nats-Rollup": "all"})
         assert "rollup not permitted" in json.loads(answer.data)["error"]["description"]
         assert await messages_in(operator.connection, "JOBS_NORMAL") == 1

@@ -174,7 +174,7 @@ async def test_a_router_heals_and_sweeps(as_user: Settings) -> None:
         sweep = Sweep(router.connection, Names("jobs"), router.config, None)  # there is nothing to dead-letter
         await sweep.once()
         assert "high-1x3-0" in await consumers_of(operator.connection, "JOBS_HIGH")
-        job_id = await operator.submit("echo", 1)
+        job_id = await operator.submit("echo", 1, entity="e")
         await TopologyReconciler(operator.connection, Names("jobs"), more).apply(wait=False)
         await sweep.once()
         assert {"normal-1x2-0", "normal-2x3-0"} <= await consumers_of(operator.connection, "JOBS_NORMAL")
@@ -188,7 +188,7 @@ async def test_a_router_heals_and_sweeps(as_user: Settings) -> None:
                 }
 
             assert await eventually(is_finished)
-            assert await worker.result(await operator.submit("echo", 2)) == 2
+            assert await worker.result(await operator.submit("echo", 2, entity="e")) == 2
 
 
 async def test_a_tenant_submits_its_own_jobs_alone(as_user: Settings, folder: Path) -> None:
@@ -284,7 +284,7 @@ async def test_a_router_wakes_what_stalls_and_a_worker_leaves_that_to_routers(
         """Let a job wait in a shard of which nobody tells the server that it may go on: now and then it goes on."""
         place = f"CONSUMER.PAUSE.{names.stream(Priority.LOW)}.low-1x1-0"
         await call(operator.connection, place, {"pause_until": (utc_now() + timedelta(hours=1)).isoformat()})
-        await operator.submit("echo", number, priority="low")
+        await operator.submit("echo", number, priority="low", entity="e")
         await call(operator.connection, place, {})
         await eventually(lambda: number in ran or is_told())
 

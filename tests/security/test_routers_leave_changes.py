@@ -36,7 +36,7 @@ async def test_it_leaves_what_changes_a_stream_and_goes_on(as_user: Settings, ca
     worker = JobService(as_user("worker"))
     worker.register_handler("echo", lambda payload: payload)
     async with JobService(as_user("operator")) as operator, JobService(as_user("router")) as routers, worker:
-        waits = await operator.submit("echo", 1, priority="high")
+        waits = await operator.submit("echo", 1, priority="high", entity="e")
         await TopologyReconciler(operator.connection, NAMES, as_user("operator", pools={"high": 5})).apply(wait=False)
         await begin(operator, Priority.NORMAL, Generation(2, 3))
         await delete_consumer(operator.connection, "JOBS_LOW", "low-1x1-0")
@@ -52,7 +52,7 @@ async def test_it_leaves_what_changes_a_stream_and_goes_on(as_user: Settings, ca
             assert {"low-1x1-0", "normal-1x2-0", "normal-1x2-1", "normal-2x3-2"} <= shards
             # The other one stands where it stood, and its jobs run.
             assert await generations(operator, Priority.NORMAL) == ["1x2", "2x3"]
-            assert await worker.result(await operator.submit("echo", 2), timeout=20) == 2
+            assert await worker.result(await operator.submit("echo", 2, entity="e"), timeout=20) == 2
             [left] = router.left
             assert left.startswith("JOBS_NORMAL: this user may not change its shards")
             assert "jsjobs streams apply" in left
@@ -66,14 +66,14 @@ async def test_it_leaves_what_changes_a_stream_and_goes_on(as_user: Settings, ca
             assert await generations(operator, Priority.NORMAL) == ["2x3"]
             await router.sweep()
             assert router.left == []
-            assert await worker.result(await operator.submit("echo", 3), timeout=20) == 3
+            assert await worker.result(await operator.submit("echo", 3, entity="e"), timeout=20) == 3
 
 
 async def test_copies_that_a_change_took_away_are_not_forgotten(as_user: Settings) -> None:
     """The old shards are drained and removed all the same; that copies are missing stays written down."""
     async with JobService(as_user("operator")) as operator, JobService(as_user("router")) as routers:
         more = as_user("operator", pools={"normal": 3})
-        waits = await operator.submit("echo", 1)
+        waits = await operator.submit("echo", 1, entity="e")
         await TopologyReconciler(operator.connection, NAMES, more).apply(wait=False)
         live = await read_live(operator.connection, NAMES, Priority.NORMAL)
         assert len(live.generations) == 2

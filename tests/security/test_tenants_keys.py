@@ -35,14 +35,14 @@ class Users:
 
     async def raw(self, message_id: str, priority: str = "normal") -> str:
         headers = {"Nats-Msg-Id": message_id, "Jsjobs-Tenant": "acme"}
-        ack = await self.publisher.jetstream().publish(f"jobs.{priority}.e.echo", b'"raw"', headers=headers)
-        return f"{priority}-{ack.seq}"
+        ack = await self.publisher.jetstream().publish(f"jobs.parallel.{priority}.-.echo", b'"raw"', headers=headers)
+        return f"{priority}-parallel-{ack.seq}"
 
     async def last_message_id(self, priority: str = "normal") -> str:
         """The server tells it to whoever asks for another."""
         headers = {"Nats-Expected-Last-Msg-Id": "another"}
         with pytest.raises(APIError) as raised:
-            await self.publisher.jetstream().publish(f"jobs.{priority}.e.echo", b"1", headers=headers)
+            await self.publisher.jetstream().publish(f"jobs.parallel.{priority}.-.echo", b"1", headers=headers)
         return str(raised.value.description).partition("wrong last msg ID: ")[2]
 
     @staticmethod

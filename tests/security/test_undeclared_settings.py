@@ -37,7 +37,7 @@ async def test_what_was_turned_on_by_hand_is_named_and_turned_off(as_user: Setti
         await TopologyReconciler(operator.connection, Names("jobs"), config).apply()
         assert not (await call(operator.connection, f"STREAM.INFO.{stream}"))["config"].get(setting)
         if (stream, setting) == ("JOBS_LOW", "allow_rollup_hdrs"):
-            await operator.submit("echo", [1, 2], priority="low")
+            await operator.submit("echo", [1, 2], priority="low", entity="e")
             answer = await hostile.request("jobs.low.e.echo", b"3", headers={"Nats-Rollup": "all"}, timeout=5)
             assert "error" in json.loads(answer.data)
             assert (await call(operator.connection, "STREAM.INFO.JOBS_LOW"))["state"]["messages"] == 2

@@ -25,7 +25,7 @@ class Order(BaseModel):
 
 
 async def stored(connection: Connection, jobs: JobService, priority: str = "normal") -> int:
-    stream = f"{jobs.config.namespace.upper()}_{priority.upper()}"
+    stream = f"{jobs.config.namespace.upper()}_{priority.upper()}_PARALLEL"
     return (await call(connection, f"STREAM.INFO.{stream}"))["state"]["messages"]
 
 
@@ -195,7 +195,7 @@ authorization {
   users: [
     { user: all, password: pw }
     { user: publisher, password: pw, permissions: {
-        publish: ["jobs.normal.*.>", "$JS.API.DIRECT.GET.>"], subscribe: ["_INBOX.>"] } }
+        publish: ["jobs.parallel.normal.*.>", "$JS.API.DIRECT.GET.>"], subscribe: ["_INBOX.>"] } }
   ]
 }
 """

@@ -56,7 +56,7 @@ def handlers(jobs: JobService) -> Handlers:
 
 async def test_what_runs_goes_on_and_nothing_else_starts(jobs: JobService, handlers: Handlers) -> None:
     async with jobs.worker():
-        first, second = await jobs.submit("held", [1, 2], priority="low")
+        first, second = await jobs.submit("held", [1, 2], priority="low", entity="e")
         await eventually(lambda: handlers.begun == [1])
         paused = await jobs.pause("low")
         assert (paused.priority, paused.until, paused.running) == (Priority.LOW, None, (first,))
@@ -67,7 +67,7 @@ async def test_what_runs_goes_on_and_nothing_else_starts(jobs: JobService, handl
         assert handlers.begun == [1, 3]
         assert (await jobs.status(second)).status == "queued"
         await jobs.cancel(second)
-        third = await jobs.submit("held", 4, priority="low")
+        third = await jobs.submit("held", 4, priority="low", entity="e")
         assert await jobs.resume("low") is True
         await jobs.result(third, 20)
         assert handlers.begun == [1, 3, 4]
@@ -76,7 +76,7 @@ async def test_what_runs_goes_on_and_nothing_else_starts(jobs: JobService, handl
 
 async def test_a_retry_that_falls_due_waits_for_the_resume(jobs: JobService, handlers: Handlers) -> None:
     async with jobs.worker():
-        job_id = await jobs.submit("flaky", 1, priority="low")
+        job_id = await jobs.submit("flaky", 1, priority="low", entity="e")
         await eventually(lambda: handlers.begun == [(1, 1)])
         await jobs.pause("low")
         handlers.go_on.set()
@@ -111,7 +111,7 @@ async def snoozes(jobs: JobService, handlers: Handlers, seconds: float) -> str:
         if len(handlers.begun) == 1:
             raise JobService.Snooze(seconds)
 
-    job_id = await jobs.submit("sleepy", priority="low")
+    job_id = await jobs.submit("sleepy", priority="low", entity="e")
 
     async def is_snoozed() -> bool:
         return (await jobs.status(job_id)).snoozed_until is not None
@@ -158,7 +158,7 @@ async def test_a_pause_in_the_moment_a_snooze_is_over_lets_nothing_start(jobs: J
     ends = []
     async with jobs.worker():
         for milliseconds in (*range(0, 60, 4), 1000):
-            job_id = await jobs.submit("sleepy", milliseconds / 1000 + 0.001, priority="low")
+            job_id = await jobs.submit("sleepy", milliseconds / 1000 + 0.001, priority="low", entity="e")
             await eventually(lambda job_id=job_id: job_id in begun)
             paused = await jobs.pause("low")
             paused_at = utc_now()
@@ -200,7 +200,7 @@ async def test_a_paused_priority_s_snoozing_job_is_cancelled_like_any_other(
         await jobs.pause("low")
         assert (await jobs.cancel(held)).status == "cancelled"
         await eventually(lambda: worker.running == 0)
-        after = await jobs.submit("quick", 1, priority="low")
+        after = await jobs.submit("quick", 1, priority="low", entity="e")
         await jobs.resume("low")
         await jobs.result(after)
 
@@ -216,7 +216,7 @@ async def test_a_worker_takes_no_paused_shard_for_a_stuck_one(
     asked: list[bytes] = []
     await jobs.pause("low")
     async with jobs.worker() as worker:
-        job_id = await jobs.submit("quick", 1, priority="low")
+        job_id = await jobs.submit("quick", 1, priority="low", entity="e")
         lists = f"$JS.API.CONSUMER.LIST.{Names(jobs.config.namespace).stream('low')}".encode()
         await connection.receive(lists, lambda subject, *_: asked.append(subject))
         await eventually(lambda: len(asked) > 6)
@@ -234,7 +234,7 @@ async def test_the_sweep_restores_a_lost_shard_paused_and_buries_no_job_that_wai
     recorder = DeadLetterRecorder(connection, names, StateStore(connection, names), jobs.dlq, result_ttl=3600)
     sweep = Sweep(connection, names, jobs.config, recorder)
     await jobs.pause("high")
-    waiting = await jobs.submit("quick", list(range(9)), priority="high")
+    waiting = [await jobs.submit("quick", number, priority="high", entity=f"e{number}") for number in range(9)]
     await call(connection, f"CONSUMER.DELETE.{names.stream('high')}.high-1x3-1")
     await sweep.once()
     await sweep.once()
@@ -291,7 +291,7 @@ async def test_a_pause_through_a_change_of_the_shard_count_keeps_every_entitys_o
 
 async def test_pausing_again_and_again_under_load_loses_nothing(jobs: JobService, handlers: Handlers) -> None:
     async with jobs.worker():
-        waiting = asyncio.ensure_future(jobs.submit("quick", list(range(300)), priority="normal"))
+        waiting = asyncio.ensure_future(jobs.submit("quick", list(range(300)), priority="normal", entity="e"))
         for _ in range(6):
             paused = await jobs.pause("normal")
             for job_id in paused.running:  # they end, and no other begins
@@ -333,7 +333,7 @@ async def test_a_job_that_shows_signs_of_life_is_known_to_run(
 ) -> None:
     stream = Names(jobs.config.namespace).stream("low")
     async with jobs.worker():
-        job_id = await jobs.submit("held", 1, priority="low", duration="long")
+        job_id = await jobs.submit("held", 1, priority="low", entity="e", duration="long")
         await eventually(lambda: handlers.begun == [1])
         first = (await call(connection, f"CONSUMER.INFO.{stream}.low-1x1-0"))["delivered"]["last_active"]
 
@@ -358,7 +358,7 @@ async def test_a_job_that_waits_for_its_next_attempt_holds_no_pause_up(
         handlers.go_on.set()
         async with jobs.worker():
             await jobs.pause("low")
-            job_id = await jobs.submit("flaky", 1, priority="low")
+            job_id = await jobs.submit("flaky", 1, priority="low", entity="e")
             await jobs.resume("low")
             await eventually(lambda: handlers.begun)
             for _ in range(3):  # wherever the first finds it, the others find it waiting, or ended

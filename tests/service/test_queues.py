@@ -39,8 +39,8 @@ async def test_one_queue_shows_its_worker_and_what_runs(jobs: JobService) -> Non
     async def hold(payload: Any) -> None:
         await go_on.wait()
 
-    first = await jobs.submit("held", 1, priority="low", duration="long")
-    await jobs.submit("held", 2, priority="low")
+    first = await jobs.submit("held", 1, priority="low", entity="e", duration="long")
+    await jobs.submit("held", 2, priority="low", entity="e")
 
     async def has_begun() -> bool:
         return (await jobs.status(first)).status is JobService.Status.PROCESSING

@@ -42,9 +42,9 @@ async def test_what_cannot_be_submitted_is_named_and_nothing_is_queued(jobs: Job
         assert caught.value.reason == "Validation", what
     first = await jobs.submit("order", 1)
     connection = jobs.connection
-    assert (await connection.ask(b"$JS.API.STREAM.INFO.%b_NORMAL" % jobs.config.namespace.upper().encode())).data.count(
-        b'"messages":1,'
-    ) == 1
+    assert (
+        await connection.ask(b"$JS.API.STREAM.INFO.%b_NORMAL_PARALLEL" % jobs.config.namespace.upper().encode())
+    ).data.count(b'"messages":1,') == 1
     assert first
 
 

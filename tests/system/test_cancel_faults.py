@@ -17,6 +17,8 @@ from jsjobs.jetstream.api.requests import call
 from jsjobs.jetstream.jobs.state_store import StateStore
 from jsjobs.jetstream.protocol.names import Names
 from jsjobs.jetstream.topology.reconciler import TopologyReconciler
+from jsjobs.model.job import Priority
+from jsjobs.model.lanes import Lane, Queue
 from router_parts import recorder_of
 
 Status = JobService.Status
@@ -35,9 +37,10 @@ async def started(apps: Apps) -> None:
 
 
 async def messages(jobs: JobService, priority: str) -> int:
-    stream = Names(jobs.config.namespace).stream(priority)
-    count: int = (await call(jobs.connection, f"STREAM.INFO.{stream}"))["state"]["messages"]
-    return count
+    """How many wait in both lanes."""
+    names, priority = Names(jobs.config.namespace), Priority(priority)
+    streams = [names.queue(Queue(priority, lane)) for lane in Lane]
+    return sum([(await call(jobs.connection, f"STREAM.INFO.{stream}"))["state"]["messages"] for stream in streams])
 
 
 async def test_a_worker_in_another_process_stops_its_handler(jobs: JobService, apps: Callable[..., Apps]) -> None:
@@ -122,7 +125,10 @@ async def test_a_worker_that_was_frozen_when_its_job_was_cancelled_ends_nothing(
     assert (await jobs.status(job_id)).history == status.history
 
 
-async def test_a_replayed_job_that_waits_is_acknowledged_by_the_worker_that_meets_it(jobs: JobService) -> None:
+@pytest.mark.parametrize("entity", ["e", None])
+async def test_a_replayed_job_that_waits_is_acknowledged_by_the_worker_that_meets_it(
+    jobs: JobService, entity: str | None
+) -> None:
     ran = []
 
     @jobs.handler("dies")
@@ -131,7 +137,7 @@ async def test_a_replayed_job_that_waits_is_acknowledged_by_the_worker_that_meet
         raise JobService.Error.from_validation("it shall die")
 
     async with jobs.worker(), jobs.router():
-        dead = await jobs.submit("dies", "x")
+        dead = await jobs.submit("dies", "x", entity=entity)
 
         async def dead_lettered() -> bool:
             return len(await jobs.dlq.list()) == 1
@@ -162,25 +168,28 @@ async def test_a_replayed_job_that_waits_is_acknowledged_by_the_worker_that_meet
         await jobs.cancel(again)
 
 
-async def cancelled_with_its_message_left(jobs: JobService, monkeypatch: pytest.MonkeyPatch) -> str:
+async def cancelled_with_its_message_left(
+    jobs: JobService, monkeypatch: pytest.MonkeyPatch, entity: str | None = "e"
+) -> str:
     """A job whose message could not be deleted when it was cancelled."""
 
     async def refused(*_: object, **__: object) -> None:
         raise JobService.Error.from_runner_unavailable("the connection broke in this moment")
 
-    job_id = await jobs.submit("note", "x")
+    job_id = await jobs.submit("note", "x", entity=entity)
     with monkeypatch.context() as broken:
         broken.setattr("jsjobs.operations.cancel.delete_message", refused)
         assert (await jobs.cancel(job_id)).status is Status.CANCELLED
     return job_id
 
 
+@pytest.mark.parametrize("entity", ["e", None])
 async def test_the_message_of_a_cancelled_job_is_left_to_a_worker_where_it_cannot_be_deleted(
-    jobs: JobService, monkeypatch: pytest.MonkeyPatch
+    jobs: JobService, monkeypatch: pytest.MonkeyPatch, entity: str | None
 ) -> None:
     ran = []
     jobs.register_handler("note", ran.append)
-    await cancelled_with_its_message_left(jobs, monkeypatch)
+    await cancelled_with_its_message_left(jobs, monkeypatch, entity)
     assert await messages(jobs, "normal") == 1
     async with jobs.worker():
 
@@ -206,13 +215,14 @@ async def test_a_router_that_buries_such_a_message_lets_the_entry_expire(
     assert await jobs.dlq.list() == []
 
 
+@pytest.mark.parametrize("entity", ["e", None])
 async def test_a_second_cancel_finishes_what_a_crashed_one_began(
-    jobs: JobService, monkeypatch: pytest.MonkeyPatch
+    jobs: JobService, monkeypatch: pytest.MonkeyPatch, entity: str | None
 ) -> None:
     async def crashes(*_: object, **__: object) -> None:
         raise asyncio.CancelledError
 
-    job_id = await jobs.submit("note", "x")
+    job_id = await jobs.submit("note", "x", entity=entity)
     with monkeypatch.context() as broken:
         broken.setattr("jsjobs.operations.cancel.delete_message", crashes)
         with pytest.raises(asyncio.CancelledError):

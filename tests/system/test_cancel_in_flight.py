@@ -45,7 +45,7 @@ async def test_its_shard_goes_on(crashes: bool, settings_of: Callable[..., JobSe
 
         async with jobs:
             await TopologyReconciler(jobs.connection, names, config).apply()
-            first, *others = [await jobs.submit("step", number, priority="low") for number in range(5)]
+            first, *others = [await jobs.submit("step", number, priority="low", entity="e") for number in range(5)]
             await take_one_and_die(server.url, names)
             await jobs.cancel(first)
             if crashes:

@@ -107,14 +107,14 @@ async def test_the_sweep_finds_what_no_advisory_told(
     await set_max_deliver(config, 2)
     dead, low = (f"{config.namespace.upper()}_{name}" for name in ("DEAD", "LOW"))
     async with JobService(config) as jobs, frozen_worker(plain, config.namespace, "low.1x1.0") as taken:
-        given_up = await jobs.submit("never.seen", 1, priority="low")
+        given_up = await jobs.submit("never.seen", 1, priority="low", entity="e")
 
         async def is_advised() -> bool:
             return await depth(plain, dead) == 1
 
         await eventually(is_advised)
         await plain.jetstream().purge_stream(dead)
-        in_flight = await jobs.submit("never.seen", 2, priority="low")
+        in_flight = await jobs.submit("never.seen", 2, priority="low", entity="e")
 
         async def is_delivered() -> bool:
             return len(taken) == 3
@@ -142,7 +142,7 @@ async def test_the_sweep_restores_a_missing_consumer_and_buries_nothing_of_it(jo
         return payload
 
     stream = f"{jobs.config.namespace.upper()}_LOW"
-    job_id = await jobs.submit("echo", 3, priority="low")
+    job_id = await jobs.submit("echo", 3, priority="low", entity="e")
     await plain.jetstream().delete_consumer(stream, "low-1x1-0")
     router = jobs.router()
     await router.sweep()

@@ -9,6 +9,8 @@ from nats.aio.client import Client
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.jetstream.protocol.names import Names
+from jsjobs.model.job import Priority
+from jsjobs.model.lanes import Queue
 from jsjobs.worker import shard_monitor
 from taps import Deliveries, begun_runs
 
@@ -109,9 +111,9 @@ async def test_no_other_worker_begins_a_job_beside_the_one_that_still_runs_it(
         for service in (jobs, others):
             service.register_handler("step", step)
         async with jobs.worker() as holder:
-            job_id = await jobs.submit("step", 1, priority="low", duration="long")
+            job_id = await jobs.submit("step", 1, priority="low", entity="e", duration="long")
             await eventually(lambda: running)
-            [shard] = [shard for shard in holder.taken if shard.priority == "low"]
+            [shard] = [shard for shard in holder.taken if shard.queue == Queue(Priority.LOW)]
             await deliveries.end(shard.consumer)
             async with others.worker():
                 await delete_entry(plain, jobs, job_id)

@@ -88,6 +88,7 @@ async def apply(config: JobService.Config, shards: int, how: str = "whole") -> s
         "JSJOBS_NAMESPACE": config.namespace,
         "JSJOBS_ACK_WAIT": str(config.ack_wait),
         "JSJOBS_QUEUE_BYTES": str(config.queue_bytes),
+        "JSJOBS_LANE_BYTES": str(config.lane_bytes),
     }
     command = [sys.executable, str(APPLY), how, "--shards", f"critical={shards}", "--json"]
     pipe = asyncio.subprocess.PIPE

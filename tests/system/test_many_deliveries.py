@@ -58,7 +58,7 @@ async def test_a_job_that_was_given_back_often_has_all_its_attempts(
     async def fails(payload: object, ctx: JobService.Context) -> None:
         raise RuntimeError(f"attempt {ctx.attempt}")
 
-    job_id = await jobs.submit("t", priority="low", max_attempts=attempts)
+    job_id = await jobs.submit("t", priority="low", entity="e", max_attempts=attempts)
     await give_back(plain, jobs.config.namespace, releases)
     async with jobs.worker(), jobs.router():
         letter = await eventually(lambda: jobs.dlq.find(job_id), within=120)
@@ -79,7 +79,7 @@ async def test_an_older_deployment_gives_jobs_more_deliveries_once_its_streams_a
     assert {finding.remedy for finding in found} == {"jsjobs streams apply"}
 
     jobs.register_handler("t", lambda payload: payload)
-    job_id = await jobs.submit("t", 7, priority="low")
+    job_id = await jobs.submit("t", 7, priority="low", entity="e")
     await give_back(plain, jobs.config.namespace, 99)
     await deploy(jobs.config)
     assert "declared" not in await ills(jobs.config)

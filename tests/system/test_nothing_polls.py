@@ -1,6 +1,7 @@
 """On a job's way nothing polls, and no row is locked."""
 
 import asyncio
+from collections import Counter
 
 import asyncpg
 from nats.aio.client import Client
@@ -11,7 +12,7 @@ from jsjobs import JobService
 from jsjobs.jetstream.api.requests import call
 from jsjobs.jetstream.client.connection import Connection
 from jsjobs.jetstream.protocol.names import Names
-from jsjobs.model.job import Priority
+from jsjobs.model.lanes import ORDERED, PARALLEL
 
 
 async def test_jobs_go_their_way_with_nobody_asking_for_them_and_the_table_locked(
@@ -42,9 +43,13 @@ async def test_jobs_go_their_way_with_nobody_asking_for_them_and_the_table_locke
     finally:
         await locker.close()
     names = Names(jobs.config.namespace)
-    streams = [names.stream(priority) for priority in Priority]
+    streams = [names.queue(queue) for queue in ORDERED]
     await eventually(lambda: any(f"CONSUMER.LIST.{streams[0]}" in subject for subject in asked))
-    assert [subject for subject in asked if "CONSUMER.MSG.NEXT" in subject and names.namespace in subject.lower()] == []
+    requests = Counter(subject for subject in asked if "CONSUMER.MSG.NEXT" in subject and names.stream("") in subject)
+    partitions = {f"{names.queue(queue)}.{queue.name}-{number}" for queue in PARALLEL for number in range(4)}
+    # Of the shards nobody asks for jobs. At a partition one request waits, and another once that has brought its job.
+    assert {subject.partition(".NEXT.")[2] for subject in requests} == partitions
+    assert requests.total() == len(partitions) + 1
     for stream in streams:
         consumers = (await call(connection, f"CONSUMER.LIST.{stream}"))["consumers"]
         assert consumers

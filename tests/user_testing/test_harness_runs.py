@@ -131,6 +131,51 @@ async def test_two_hundred_jobs_of_all_priorities_end_once_each(harness: Harness
         assert [number for number in ran if start <= number < start + 50] == list(range(start, start + 50))
 
 
+async def test_jobs_of_both_lanes_run_one_after_the_other_in_the_order_submitted(harness: Harness) -> None:
+    begun: list[tuple[int, int]] = []
+    running = most = 0
+    async with harness.service() as jobs:
+
+        @jobs.handler("count")
+        async def count(number: int, context: JobService.Context) -> None:
+            nonlocal running, most
+            begun.append((number, context.attempt))
+            running += 1
+            most = max(most, running)
+            await asyncio.sleep(0.005)  # long enough for another to begin beside it
+            running -= 1
+            if number % 7 == 0 and context.attempt == 1:
+                raise ValueError("once")
+
+        for number in range(40):
+            await jobs.submit("count", number, entity=("e", None, None, "f", None)[number % 5])
+        ended = await harness.run_all()
+    assert len(ended) == 40
+    assert most == 1
+    assert begun == [(number, attempt) for number in range(40) for attempt in ((1, 2) if number % 7 == 0 else (1,))]
+
+
+async def test_with_a_concurrency_jobs_run_beside_each_other_and_may_wait_for_each_other(
+    nats_server: NatsServer,
+) -> None:
+    async with Harness(nats_url=nats_server.url, concurrency=5) as harness, harness.service() as jobs:
+
+        @jobs.handler("adds.up")
+        async def adds_up(numbers: list[int]) -> int:
+            ids = await jobs.submit("doubles", numbers)
+            return sum([await jobs.result(job_id) for job_id in ids])
+
+        @jobs.handler("doubles")
+        async def doubles(number: int) -> int:
+            await all_of_them.wait()  # they run at once, beside the one that waits for them
+            return number * 2
+
+        all_of_them = asyncio.Barrier(4)
+        await jobs.submit("adds.up", [[1, 2, 3, 4]])
+        ended = await harness.run_all()
+    assert ended[-1].result == 20
+
+
 async def test_retries_of_hours_come_at_once_and_are_recorded_as_ever(harness: Harness) -> None:
     started = time.monotonic()
     async with harness.service() as jobs:
@@ -194,7 +239,7 @@ async def test_a_dead_job_raises_what_its_handler_raised_once_all_have_ended(har
         ids = [await jobs.submit("looks.up", key, max_attempts=1) for key in ("one", "two", "known")]
         with pytest.raises(KeyError, match="one") as raised:
             await harness.run_all()
-        assert [re.findall(r"normal-\d+", note) for note in raised.value.__notes__] == [[ids[0]], [ids[1]]]
+        assert [re.findall(r"normal-parallel-\d+", note) for note in raised.value.__notes__] == [[ids[0]], [ids[1]]]
         assert (await jobs.status(ids[2])).status == "complete"
         trace = raised.tb
         frames = []
@@ -281,7 +326,9 @@ async def test_a_thread_that_does_not_end_is_left_behind(harness: Harness) -> No
 
         await jobs.submit("stuck")
         try:
-            with pytest.raises(TimeoutError, match=r"1 job had not ended after 0.5 s: normal-\d+ \(stuck\) processing"):
+            with pytest.raises(
+                TimeoutError, match=r"1 job had not ended after 0.5 s: normal-parallel-\d+ \(stuck\) processing"
+            ):
                 await harness.run_all(timeout=0.5)
         finally:
             release.set()

@@ -103,10 +103,10 @@ def test_a_failing_test_shows_the_handlers_own_line_and_no_frame_of_ours(suite) 
     assert re.search(r'^> +return len\(payload\["text"\]\)$', fails, re.MULTILINE)
     assert re.search(r"^E +KeyError: 'text'$", fails, re.MULTILINE)
     assert re.search(
-        r"^E +dead: job normal-\d+ \(count.letters\), attempt 6 of 6: KeyError: 'text'$", fails, re.MULTILINE
+        r"^E +dead: job normal-parallel-\d+ \(count.letters\), attempt 6 of 6: KeyError: 'text'$", fails, re.MULTILINE
     )
     assert re.search(r"^> +await jsjobs_harness\.run_all\(other, timeout=0.3\)$", never_ends, re.MULTILINE)
-    assert "TimeoutError: 1 job had not ended after 0.3 s: normal-" in never_ends
+    assert "TimeoutError: 1 job had not ended after 0.3 s: normal-parallel-" in never_ends
     assert "jsjobs/testing/" not in said
     assert "jsjobs/worker/" not in said
     assert "INTERNALERROR" not in said

@@ -10,7 +10,7 @@ from functools import partial
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.jetstream.api.consumers import list_consumers
-from jsjobs.jetstream.monitoring.overview import Observer
+from jsjobs.jetstream.monitoring.observer import Observer
 from jsjobs.jetstream.protocol.names import Names
 from jsjobs.worker.job_run import JobRun
 from jsjobs.worker.runner import JobRunner

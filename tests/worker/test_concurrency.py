@@ -10,9 +10,9 @@ from bounds import Journal, fill, fill_each_shard, sleeper, start_in_each_shard,
 
 from facts import eventually
 from jsjobs import JobService
-from jsjobs.jetstream.monitoring.overview import Observer, ShardLook
+from jsjobs.jetstream.monitoring.observer import Observer
+from jsjobs.jetstream.monitoring.overview import ShardLook
 from jsjobs.jetstream.protocol.names import Names
-from jsjobs.jetstream.topology.generations import live_shards
 
 
 @pytest.mark.parametrize("bound", [1, 3, 10])
@@ -100,31 +100,8 @@ async def test_a_process_at_its_bound_leaves_the_rest_to_another(service: Callab
                 await eventually(lambda: first.running == 0)
 
 
-async def test_a_busy_worker_is_no_missing_one(service: Callable) -> None:
-    journal = Journal()
-    async with service(concurrency=1) as jobs, service() as asking:
-        jobs.register_handler("t", sleeper(journal, 60))
-        observer = Observer(asking.connection, Names(asking.config.namespace))
-        ids = [await jobs.submit("t", 0, priority=p, entity="e", duration="long") for p in ("critical", "low", "low")]
-        before = await observer.look(0)
-        assert not any(shard.has_worker or shard.is_busy for look in before.priorities for shard in look.shards)
-        async with jobs.worker() as worker:
-            await eventually(lambda: journal.running == 1 and len(worker.taken) == 10)
-
-            async def is_busy() -> bool:
-                shards = [shard for look in (await observer.look(0)).priorities for shard in look.shards]
-                assert all(shard.has_worker for shard in shards)
-                assert worker.ready
-                return any(shard.is_busy for shard in shards)
-
-            await eventually(is_busy)
-            for job_id in ids:
-                await asking.cancel(job_id)
-            await eventually(lambda: worker.running == 0)
-
-
-async def test_a_worker_that_listens_to_no_shard_is_no_missing_one(service: Callable) -> None:
-    """It has jobs of every shard, and may run one."""
+async def test_a_full_worker_goes_on_listening_to_every_shard(service: Callable) -> None:
+    """It has a job of every shard, and may run one."""
     async with service(concurrency=1) as jobs, service() as asking:
         jobs.register_handler("t", sleeper(Journal(), 60))
         observer = Observer(asking.connection, Names(asking.config.namespace))
@@ -133,20 +110,17 @@ async def test_a_worker_that_listens_to_no_shard_is_no_missing_one(service: Call
         async def shards() -> list[ShardLook]:
             return [shard for look in (await observer.look(0)).priorities for shard in look.shards]
 
-        async def nobody_listens() -> bool:
-            infos = await live_shards(asking.connection, Names(asking.config.namespace))
-            return not any(info.push_bound for info in infos.values())
-
         assert not any(shard.has_worker for shard in await shards())
         async with jobs.worker() as worker:
             await eventually(lambda: worker.running == 1)
-            await eventually(nobody_listens)
 
-            async def all_are_busy() -> bool:
-                return all(shard.has_worker and shard.is_busy for shard in await shards())
+            async def all_have_come() -> bool:
+                found = await shards()
+                assert all(shard.has_worker for shard in found)
+                return all(shard.running == 1 for shard in found)
 
-            await eventually(all_are_busy)
-            assert await nobody_listens()
+            await eventually(all_have_come)
+            assert worker.ready
             for job_id in ids:
                 await asking.cancel(job_id)
 

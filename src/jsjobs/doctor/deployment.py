@@ -22,7 +22,8 @@ from jsjobs.jetstream.api.streams import find_stream
 from jsjobs.jetstream.api.types import StreamInfo
 from jsjobs.jetstream.client.connection import Connection
 from jsjobs.jetstream.client.permissions import NotPermitted
-from jsjobs.jetstream.monitoring.overview import Observer, Overview, ShardLook
+from jsjobs.jetstream.monitoring.observer import Observer
+from jsjobs.jetstream.monitoring.overview import Overview, PartitionLook, ShardLook
 from jsjobs.jetstream.protocol.names import Names
 from jsjobs.jetstream.topology.generations import Live, Shards, live_shards, read_live
 from jsjobs.jetstream.topology.kept_settings import Unasked, keep_unasked
@@ -77,6 +78,12 @@ class Deployment:
         """Return every shard that runs jobs now, as the overview shows it."""
         priorities = self.overview.priorities if self.overview else ()
         return [shard for priority in priorities for shard in priority.running_shards]
+
+    @property
+    def partitions(self) -> list[PartitionLook]:
+        """Return every partition of the parallel lanes, as the overview shows it."""
+        priorities = self.overview.priorities if self.overview else ()
+        return [partition for priority in priorities for partition in priority.partitions]
 
     def may(self, *asked: str) -> bool:
         """Return whether this user may ask these endpoints of the JetStream API, as far as that is known."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from jsjobs.jetstream.api.streams import find_stream
+from jsjobs.jetstream.api.types import ConsumerInfo
 from jsjobs.jetstream.client.connection import Connection
-from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.protocol.names import Names, Partition, Shard
 from jsjobs.jetstream.topology.generations import live_shards
+from jsjobs.jetstream.topology.partitions import live_partitions
 from jsjobs.model.errors import JobError
-from jsjobs.model.job import Priority
+from jsjobs.model.lanes import QUEUES, Queue
+from jsjobs.model.queues import Depth
 from jsjobs.poller import Poller
 from jsjobs.safe_log import get_logger
 
@@ -26,7 +30,8 @@ EVERY = 10.0
 class QueueMetrics:
     """Report the queues' state to telemetry; an async context manager.
 
-    It reports how many jobs each queue has taken, how many wait and run in each shard, and how many letters wait.
+    It reports how many jobs each queue has taken, how many wait and run in each shard and partition, and how many
+    letters wait.
     """
 
     def __init__(self, connection: Connection, names: Names, telemetry: Telemetry | None) -> None:
@@ -61,21 +66,23 @@ class QueueMetrics:
             logger.exception("the queues cannot be read")
 
     async def _look(self, telemetry: Telemetry) -> None:
-        depths: dict[tuple[str, int, str], int] = {}
-        enqueued = {priority.value: await self._enqueued(priority) for priority in Priority}
-        for shard, info in (await live_shards(self._connection, self._names)).items():
+        depths: Counter[Depth] = Counter()
+        enqueued = {queue: await self._enqueued(queue) for queue in QUEUES}
+        shards = await live_shards(self._connection, self._names)
+        partitions = await live_partitions(self._connection, self._names)
+        places: list[tuple[Shard | Partition, ConsumerInfo]] = [*shards.items(), *partitions.items()]
+        for place, info in places:
             # While the shard count changes, two generations have a shard of the same number.
             for state, jobs in (("waiting", info.num_pending), ("running", info.num_ack_pending)):
-                at = (shard.priority.value, shard.number, state)
-                depths[at] = depths.get(at, 0) + jobs
+                depths[Depth(place.queue, place.number, state)] += jobs
         dead = await find_stream(self._connection, self._names.dead_stream)
         letters = 0 if dead is None else dead.state.messages
-        known = {priority: count for priority, count in enqueued.items() if count is not None}
+        known = {queue: count for queue, count in enqueued.items() if count is not None}
         telemetry.queues(depths, known, letters)
 
-    async def _enqueued(self, priority: Priority) -> int | None:
+    async def _enqueued(self, queue: Queue) -> int | None:
         """Return how many jobs a queue has taken since its creation, as the server numbered them, whoever published."""
-        info = await find_stream(self._connection, self._names.stream(priority))
+        info = await find_stream(self._connection, self._names.queue(queue))
         if info is None:
             return None
         return max(0, info.state.last_seq - (info.config.first_seq or 1) + 1)

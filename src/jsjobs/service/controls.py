@@ -134,7 +134,7 @@ class Controls(Connections):
 
     @property
     def queues(self) -> Queues:
-        """Return the queues, to see what waits and runs in them, what is paused, and which shards have workers.
+        """Return the queues, to see what waits and runs in them, what is paused, and what holds a shard.
 
             for queue in await jobs.queues.list():
                 print(queue.priority, queue.waiting, queue.running, queue.paused)

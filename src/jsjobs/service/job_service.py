@@ -16,7 +16,7 @@ from jsjobs.model.errors import JobError
 from jsjobs.model.job import JobId, JobStatusResponse, Priority, ProgressUpdate, Status
 from jsjobs.model.payload import JobPayload
 from jsjobs.model.periodic import ScheduleStatus
-from jsjobs.model.queues import QueueStatus, ShardStatus
+from jsjobs.model.queues import PartitionStatus, QueueStatus, RunningJob, ShardStatus
 from jsjobs.model.retry import Retry, Snooze
 from jsjobs.service.controls import Controls
 from jsjobs.service.follows import Follows
@@ -75,6 +75,8 @@ class JobService(Submits, Follows, Controls):
     BatchStatus: TypeAlias = BatchStatus
     QueueStatus: TypeAlias = QueueStatus
     ShardStatus: TypeAlias = ShardStatus
+    PartitionStatus: TypeAlias = PartitionStatus
+    RunningJob: TypeAlias = RunningJob
 
     # -- handlers
 

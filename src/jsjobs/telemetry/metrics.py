@@ -16,6 +16,8 @@ from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from jsjobs.model.job import JobStatusResponse, Status
+from jsjobs.model.lanes import Lane, Queue
+from jsjobs.model.queues import Depth
 
 K = TypeVar("K")
 
@@ -46,10 +48,10 @@ Labels = tuple[str, str, str]
 class QueueLook(NamedTuple):
     """The server's numbers for the queues of a namespace."""
 
-    depths: dict[tuple[str, int, str], int]
-    """The number of jobs in each shard, by priority, shard and state (`waiting` or `running`)."""
-    enqueued: dict[str, int]
-    """The number of jobs that each priority's queue has taken since it was created."""
+    depths: dict[Depth, int]
+    """The number of jobs in each shard and partition, by state."""
+    enqueued: dict[Queue, int]
+    """The number of jobs that each queue has taken since it was created."""
     letters: int
     """The number of dead-letter messages, which are on their way to the database."""
 
@@ -120,7 +122,10 @@ class Measures:
         if not self._has_gauges:
             self._has_gauges = True
             taken = "Jobs that the queues have taken, whoever published them"
-            depth, letter = "Jobs in the queues, per shard", "Dead-letter messages on their way to the database"
+            depth, letter = (
+                "Jobs in the queues, per shard or partition",
+                "Dead-letter messages on their way to the database",
+            )
             self._meter.create_observable_counter("jobs.enqueued", [self._read_enqueued], _JOBS, taken)
             self._meter.create_observable_gauge("jobs.queue.depth", [self._read_depth], _JOBS, depth)
             self._meter.create_observable_gauge("jobs.dead_letters.waiting", [self._read_letters], _JOBS, letter)
@@ -130,13 +135,13 @@ class Measures:
         self._queues.pop(namespace, None)
 
     def _read_enqueued(self, _: CallbackOptions) -> Iterable[Observation]:
-        for priority, count in self._sum(look.enqueued for look in list(self._queues.values())).items():
-            yield Observation(count, {"priority": priority})
+        for queue, count in self._sum(look.enqueued for look in list(self._queues.values())).items():
+            yield Observation(count, _labels_of(queue))
 
     def _read_depth(self, _: CallbackOptions) -> Iterable[Observation]:
-        depths = self._sum(look.depths for look in list(self._queues.values()))
-        for (priority, shard, state), value in depths.items():
-            yield Observation(value, {"priority": priority, "shard": shard, "state": state})
+        for depth, jobs in self._sum(look.depths for look in list(self._queues.values())).items():
+            part = "shard" if depth.queue.lane is Lane.ORDERED else "partition"
+            yield Observation(jobs, {**_labels_of(depth.queue), part: depth.number, "state": depth.state})
 
     def _read_letters(self, _: CallbackOptions) -> Iterable[Observation]:
         known = [look.letters for look in list(self._queues.values())]
@@ -149,6 +154,10 @@ class Measures:
         for each in counts:
             total.update(each)
         return total
+
+
+def _labels_of(queue: Queue) -> dict[str, str]:
+    return {"priority": queue.priority.value, "lane": queue.lane.value}
 
 
 def waited(entry: JobStatusResponse, now: datetime) -> float:

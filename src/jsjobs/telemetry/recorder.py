@@ -19,6 +19,8 @@ from jsjobs.error_text import text_of
 from jsjobs.model.context import DEFAULT_TENANT, RequestContext, enter_context
 from jsjobs.model.errors import JobError, clipped
 from jsjobs.model.job import JobId, JobStatusResponse, Priority
+from jsjobs.model.lanes import Lane, Queue
+from jsjobs.model.queues import Depth
 from jsjobs.model.trace import NO_TRACE, Trace
 from jsjobs.telemetry.harmless import Harmless
 from jsjobs.telemetry.metrics import OTHER, Measures, QueueLook, waited
@@ -140,11 +142,15 @@ class Telemetry:
             **self._of_type(job_type, priority, stream),
             "job.id": job_id,
             "messaging.message.id": job_id,
-            "job.shard": context.shard_id or 0,
-            "messaging.destination.partition.id": str(context.shard_id),
+            "job.lane": (Lane.PARALLEL if context.shard_id is None else Lane.ORDERED).value,
             "job.attempt": entry.attempts,
             "job.tenant": context.tenant_id or DEFAULT_TENANT,
         }
+        if context.shard_id is not None:
+            attributes |= {
+                "job.shard": context.shard_id,
+                "messaging.destination.partition.id": str(context.shard_id),
+            }
         if context.entity_id is not None:
             attributes["job.entity"] = context.entity_id
         span = self._tracer.start_span("job.process", parent_of(context.trace), SpanKind.CONSUMER, attributes)
@@ -189,7 +195,7 @@ class Telemetry:
         labels = (self._measures.label(job_type), operation, str(priority))
         self._measures.count(name, labels)
 
-    def queues(self, depths: dict[tuple[str, int, str], int], enqueued: dict[str, int], letters: int) -> None:
+    def queues(self, depths: dict[Depth, int], enqueued: dict[Queue, int], letters: int) -> None:
         """Set the server's last numbers for this namespace's queues; see `QueueLook`."""
         with Harmless("what the queues hold"):
             self._measures.queues(self._namespace, QueueLook(depths, enqueued, letters))

@@ -15,8 +15,10 @@ from jsjobs.settings import Config
 _DEFAULTS: dict[str, Any] = {
     # One shard for each priority, so that its jobs run one after the other, in the order submitted.
     "pools": dict.fromkeys(Priority, 1),
+    "partitions": 1,
     # The server reserves this much for each queue of each test.
     "queue_bytes": 64 * 2**20,
+    "lane_bytes": 64 * 2**20,
 }
 
 
@@ -47,3 +49,8 @@ def harness_settings(given: dict[str, Any]) -> Config:
         return _GivenSettings(**_DEFAULTS | given, namespace=f"test{random_token()}")
     except ValidationError as error:
         raise JobError.from_validation(f"settings of the harness: {problems(error)}") from None
+
+
+def runs_in_order(config: Config, priority: Priority) -> bool:
+    """Return whether the jobs of a priority run one after the other: no setting says that several run at once."""
+    return config.shards(priority) == 1 and "concurrency" not in config.model_fields_set

@@ -22,6 +22,8 @@ from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import JobStatusResponse, Status, utc_now
 from jsjobs.model.lanes import QUEUES
 from jsjobs.service import JobService
+from jsjobs.testing.deployment import runs_in_order
+from jsjobs.testing.order import InOrder
 from jsjobs.testing.queued import FAR, queued_jobs, scheduled_jobs
 from jsjobs.testing.settlement import PromptSettlement
 from jsjobs.worker.worker import Worker
@@ -59,28 +61,32 @@ async def drain(connection: Connection, service: JobService, timeout: float, *, 
     worker = service.worker()
     worker.beside.clear()  # the application's periodic schedules must not fire in the middle of its test
     worker.settles_with = partial(PromptSettlement, causes=causes)
+    priorities = [priority for priority in service.config.priorities if runs_in_order(service.config, priority)]
+    order = InOrder(connection, names, worker.intake, priorities)
     await worker.start()
     try:
         async with asyncio.timeout(timeout):
-            await _until_quiet(connection, names, worker)
-            while with_scheduled and await _fire_all(connection, names):
-                await _until_quiet(connection, names, worker)
+            await _until_quiet(connection, names, worker, order)
+            while with_scheduled and await _fire_all(connection, names, order):
+                await _until_quiet(connection, names, worker, order)
     except TimeoutError:
         raise TimeoutError(await _unfinished(connection, names, timeout, scheduled=with_scheduled)) from None
     finally:
+        order.close()
         await worker.stop(0)
     return Drained(await _ended(connection, names, before, began), causes)
 
 
-async def _until_quiet(connection: Connection, names: Names, worker: Worker) -> None:
-    """Wait until all queues are empty at the same moment; a running job stays in its queue until it has ended.
+async def _until_quiet(connection: Connection, names: Names, worker: Worker, order: InOrder) -> None:
+    """Let jobs begin until all queues are empty at the same moment; a running job stays in its queue until it ends.
 
     Queues are asked one by one, and a job may submit another into a queue that was asked already. But if all queues
     were empty in two rounds, and none took a message in between, all of them were empty between the two rounds.
     """
     earlier: list[int] | None = None
     while True:
-        now = None if worker.running else await _when_empty(connection, names)
+        await order.begin_next()
+        now = None if worker.running or order.holds else await _when_empty(connection, names)
         if now is not None and now == earlier:
             return
         earlier = now
@@ -88,7 +94,7 @@ async def _until_quiet(connection: Connection, names: Names, worker: Worker) -> 
             await asyncio.sleep(_LOOK_AGAIN)
 
 
-async def _fire_all(connection: Connection, names: Names) -> bool:
+async def _fire_all(connection: Connection, names: Names, order: InOrder) -> bool:
     """Run every delayed job now, the earliest due first, and wait until they end; return False if there was none."""
     schedules, state = Schedules(connection, names), StateStore(connection, names)
     found = [schedule async for schedule in delayed_schedules(connection, names)]
@@ -98,13 +104,14 @@ async def _fire_all(connection: Connection, names: Names) -> bool:
             await schedules.fire(schedule)
         fired.append(schedule.job_id or "")
     for job_id in fired:
-        await _end_of(state, job_id)
+        await _end_of(state, job_id, order)
     return bool(fired)
 
 
-async def _end_of(state: StateStore, job_id: str) -> None:
-    """Wait until a job that fired has ended; between its schedule and its queue, only its entry shows it."""
+async def _end_of(state: StateStore, job_id: str, order: InOrder) -> None:
+    """Let jobs begin until one that fired has ended; between its schedule and its queue, only its entry shows it."""
     while True:
+        await order.begin_next()
         known = await state.read(job_id)
         if known is not None and not known.is_deleted and (known.entry is None or known.entry.status.is_terminal):
             return

@@ -37,8 +37,8 @@ class Harness:
 
     Args:
         **settings: Settings of `JobService.Config`, without `namespace`. Nothing is read from the environment. Without
-            `nats_url` a server is started and stopped again. Unless `pools` says otherwise, each priority has one
-            shard.
+            `nats_url` a server is started and stopped again. Unless `concurrency` is set, or `pools` gives it several
+            shards, the jobs of each priority run one after the other, in the order submitted.
 
     Raises:
         JobError: `Validation`, if a setting is invalid.

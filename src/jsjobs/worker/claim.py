@@ -82,7 +82,7 @@ class Claims:
                     await asyncio.sleep(_LOOK_AGAIN)  # a replica that lags behind
                     continue
             certain_new = False
-            if found is None and job.headers.expires is None:
+            if found is None and job.headers.expires is None and delivery.attempt <= MAX_BOUNCES:
                 decision: Decision = Start(job.begun(self.clock(), self.worker), 0)
             else:
                 decision = await self._judge(run, found, took_over=took_over)
@@ -179,7 +179,7 @@ class Claims:
             if is_older and (delivery.attempt == 1 or not await _is_of_new_consumer(delivery, entry)):
                 return Ignore()
         is_queued = found is not None and entry is not None and entry.status is Status.QUEUED
-        if isinstance(decision, Start) and is_queued and self.settlement.sleeps and not run.is_cancelled:
+        if self._sleeps(run) and isinstance(decision, Start) and is_queued:
             assert found is not None
             assert entry is not None
             # A new consumer knows of no delay.
@@ -196,8 +196,11 @@ class Claims:
             server_now=server_now,
             ack_wait=self.lease_time.ack_wait,
             margin=self.lease_time.margin,
-            sleeps=self.settlement.sleeps and not run.is_cancelled,
+            sleeps=self._sleeps(run),
         )
+
+    def _sleeps(self, run: JobRun) -> bool:
+        return self.settlement.sleeps and not run.is_cancelled
 
     async def _start(self, run: JobRun, decision: Start, found: Found | None) -> Claim | None:
         """Write that an attempt begins.

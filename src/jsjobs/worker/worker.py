@@ -90,6 +90,7 @@ class Worker:
             self._names,
             Slots(config.concurrency),
             begin=self._begin,
+            goes_on=self._goes_on,
             on_missing=self._look_soon,
         )
         self._shard_monitor = ShardMonitor(connection, self._names, config, self._intake.shards, self._time.set)
@@ -260,6 +261,11 @@ class Worker:
     # -- deliveries
 
     @property
+    def intake(self) -> Intake:
+        """Return the part that takes jobs from the server; a test may hold some of them back there."""
+        return self._intake
+
+    @property
     def taken(self) -> set[Shard | Partition]:
         """Return the shards and partitions that this worker works."""
         return {*self._intake.shards.taken, *self._intake.partitions}
@@ -300,6 +306,10 @@ class Worker:
             task = runner.loop.create_task(runner.note_return(run, delay))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    def _goes_on(self, delivery: Delivery) -> bool:
+        run = self._runs.get((delivery.stream, delivery.sequence))
+        return run is not None and run.goes_on_with(delivery, self._time.lease)
 
     def _run(self, runner: JobRunner, run: JobRun) -> None:
         task = runner.loop.create_task(runner.run(run), name=run.job_id)

@@ -15,7 +15,7 @@ from facts import eventually
 from jsjobs import JobService
 from jsjobs.jetstream.api.requests import call
 from jsjobs.jetstream.client.connect import connected
-from jsjobs.jetstream.monitoring.overview import Observer
+from jsjobs.jetstream.monitoring.observer import Observer
 from jsjobs.jetstream.protocol.names import Names
 from jsjobs.postgres.dead_letters import NewDeadLetter
 

@@ -84,7 +84,7 @@ LOW = """
 authorization {
   users: [
     { user: all, password: pw }
-    { user: low, password: pw, permissions: { publish: ["jobs.normal.*.>"], subscribe: ["_INBOX.>"] } }
+    { user: low, password: pw, permissions: { publish: ["jobs.parallel.normal.*.>"], subscribe: ["_INBOX.>"] } }
   ]
 }
 """

@@ -76,7 +76,7 @@ async def test_nothing_is_lost_where_a_subscription_ends_with_its_one_delivery_i
     subject = f"{config.namespace}.deliver.low.1x1.0".encode()
     got: asyncio.Queue[Message] = asyncio.Queue()
     async with JobService(config) as jobs:
-        await jobs.submit("t", [0] * 300, priority="low")
+        await jobs.submit("t", [0] * 300, priority="low", entity="e")
         begin = time.monotonic()
         for number in range(600):
             sid = connection.listen(subject, lambda *message: got.put_nowait(message), queue="workers")

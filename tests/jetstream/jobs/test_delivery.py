@@ -26,7 +26,7 @@ async def test_a_renewed_delivery_is_as_old_as_the_request(
 
     (shard,) = await live_shards(far, names, (Priority.LOW,))
     await far.receive(names.deliver(shard).encode(), take, queue="workers")
-    await submit("t", 1, priority="low")
+    await submit("t", 1, priority="low", entity="e")
     async with asyncio.timeout(20):
         delivery = await came.get()
     proxy.delay = 0.2

@@ -6,38 +6,49 @@ from typing import Any
 
 import pytest
 from nats.aio.client import Client
+from nats.js.api import RawStreamMsg
 
 from facts import broken
 from jsjobs import JobService
 from jsjobs.jetstream.api.errors import Refusal
-from jsjobs.jetstream.api.publish import Outgoing, refusal
+from jsjobs.jetstream.api.publish import refusal
 from jsjobs.jetstream.api.requests import call
 from jsjobs.jetstream.client.connection import Connection
-from jsjobs.jetstream.jobs.queue import MAX_MESSAGE, JobQueue
-from jsjobs.jetstream.protocol.headers import MSG_ID
+from jsjobs.jetstream.jobs.queue import MAX_MESSAGE, JobQueue, OutgoingJob
+from jsjobs.jetstream.protocol.headers import MSG_ID, TENANT
 from jsjobs.jetstream.protocol.job_ids import parse_plain_id
 from jsjobs.jetstream.protocol.names import Names
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import JobId, Priority
+from jsjobs.model.lanes import QUEUES, Lane, Queue
 from jsjobs.settings import Config
 from tcp_proxy import TcpProxy
 
 
 def job(
-    queue: JobQueue, key: str | None = None, *, data: bytes = b"1", priority: Priority = Priority.NORMAL
-) -> Outgoing:
-    return queue.job(priority, "e", "t", data, {} if key is None else {MSG_ID: key})
+    queue: JobQueue,
+    key: str | None = None,
+    *,
+    data: bytes = b"1",
+    priority: Priority = Priority.NORMAL,
+    entity: str | None = "e",
+) -> OutgoingJob:
+    return queue.job(priority, entity, "t", data, {} if key is None else {MSG_ID: key})
 
 
 async def waiting(connection: Connection, names: Names, priority: Priority = Priority.NORMAL) -> int:
-    return int((await call(connection, f"STREAM.INFO.{names.stream(priority)}"))["state"]["messages"])
+    queues = [names.queue(Queue(priority, lane)) for lane in Lane]
+    return sum([(await call(connection, f"STREAM.INFO.{queue}"))["state"]["messages"] for queue in queues])
 
 
 async def body_of(plain: Client, names: Names, job_id: str) -> bytes:
-    priority, sequence = parse_plain_id(job_id) or (None, 0)
-    assert priority is not None
-    message = await plain.jetstream().get_msg(names.stream(priority), sequence)
-    return message.data or b""
+    return (await message_of(plain, names, job_id)).data or b""
+
+
+async def message_of(plain: Client, names: Names, job_id: str) -> RawStreamMsg:
+    queue, sequence = parse_plain_id(job_id) or (None, 0)
+    assert queue is not None
+    return await plain.jetstream().get_msg(names.queue(queue), sequence)
 
 
 def sequences(ids: list[JobId]) -> list[int]:
@@ -52,10 +63,11 @@ def is_ack(data: bytes) -> bool:
 
 
 async def test_the_receipt_is_where_the_job_stands(queue: JobQueue, names: Names, plain: Client) -> None:
-    for priority in Priority:
-        job_id = await queue.publish(job(queue, data=b'{"n":1}', priority=priority))
+    for place in QUEUES:
+        entity = "e" if place.lane is Lane.ORDERED else None
+        job_id = await queue.publish(job(queue, data=b'{"n":1}', priority=place.priority, entity=entity))
         assert not job_id.duplicate
-        assert job_id.startswith(f"{priority}-")
+        assert parse_plain_id(job_id) == (place, sequences([job_id])[0])
         assert 2**50 < sequences([job_id])[0] < 2**53
         assert await body_of(plain, names, job_id) == b'{"n":1}'
 
@@ -140,11 +152,17 @@ async def test_a_lost_receipt_is_asked_for_again_where_that_is_safe(
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 1000, 1001, 2500])
-@pytest.mark.parametrize("keyed", [False, True])
+@pytest.mark.parametrize(("keyed", "entity"), [(False, "e"), (True, "e"), (False, None)])
 async def test_a_batch_has_contiguous_ids_in_its_order(
-    queue: JobQueue, connection: Connection, names: Names, plain: Client, count: int, keyed: bool
+    queue: JobQueue,
+    connection: Connection,
+    names: Names,
+    plain: Client,
+    count: int,
+    keyed: bool,
+    entity: str | None,
 ) -> None:
-    jobs = [job(queue, f"k{n}" if keyed else None, data=b"%d" % n) for n in range(count)]
+    jobs = [job(queue, f"k{n}" if keyed else None, data=b"%d" % n, entity=entity) for n in range(count)]
     ids = await queue.publish_batch(jobs)
     assert len(ids) == count
     assert sequences(ids) == list(range(sequences(ids)[0], sequences(ids)[0] + count)) if ids else count == 0
@@ -269,10 +287,8 @@ async def test_batches_of_many_publishers_at_once_stay_whole(
 
 
 async def shard_of(plain: Client, names: Names, job_id: str) -> int:
-    priority, sequence = parse_plain_id(job_id) or (None, 0)
-    assert priority is not None
-    message = await plain.jetstream().get_msg(names.stream(priority), sequence)
-    return names.parse_stored((message.subject or "").encode()).shard
+    message = await message_of(plain, names, job_id)
+    return names.parse_stored((message.subject or "").encode()).number
 
 
 async def test_an_entity_always_has_the_same_shard_and_many_have_all(
@@ -288,12 +304,19 @@ async def test_an_entity_always_has_the_same_shard_and_many_have_all(
     assert set.union(*shards.values()) == {0, 1, 2, 3}
 
 
-async def test_jobs_without_an_entity_spread_over_all_shards(queue: JobQueue, names: Names, plain: Client) -> None:
-    jobs = [queue.job(Priority.CRITICAL, None, "t", b"1") for _ in range(200)]
-    counts = [0] * 4
-    for job_id in await queue.publish_batch(jobs):
-        counts[await shard_of(plain, names, job_id)] += 1
-    assert min(counts) > 20, counts
+async def test_a_tenants_jobs_without_an_entity_wait_in_one_partition_and_many_tenants_have_all(
+    queue: JobQueue, names: Names, plain: Client
+) -> None:
+    partitions: dict[str | None, set[int]] = {}
+    for _ in range(3):
+        for tenant in (None, "Größe.42", "a*b>", *(f"tenant {n}" for n in range(25))):
+            for job_type in ("a", "b.c"):
+                headers = {} if tenant is None else {TENANT: tenant}
+                job_id = await queue.publish(queue.job(Priority.CRITICAL, None, job_type, b"1", headers))
+                assert job_id.startswith("critical-parallel-")
+                partitions.setdefault(tenant, set()).add(await shard_of(plain, names, job_id))
+    assert all(len(of_one) == 1 for of_one in partitions.values())
+    assert set.union(*partitions.values()) == {0, 1, 2, 3}
 
 
 async def test_a_dedupe_key_is_nobody_elses(config: Config, names: Names, connection: Connection) -> None:

@@ -14,12 +14,14 @@ from jsjobs import JobService
 from jsjobs.jetstream.api.requests import call
 from jsjobs.jetstream.client.connection import Connection
 from jsjobs.jetstream.client.requests import Reply
-from jsjobs.jetstream.monitoring.overview import Observer, Overview, with_rates
+from jsjobs.jetstream.monitoring.observer import Observer
+from jsjobs.jetstream.monitoring.overview import Overview, with_rates
 from jsjobs.jetstream.protocol.names import Generation, Names, Shard
 from jsjobs.jetstream.topology import declaration
 from jsjobs.jetstream.topology.generations import live_shards
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import Priority, Status, utc_now
+from jsjobs.model.lanes import Lane
 from jsjobs.settings import Config
 
 
@@ -48,17 +50,18 @@ async def test_jobs_without_a_worker_wait(jobs: JobService, observer: Observer) 
         ("low", 1, 0),
     ]
     assert of(before, "low").oldest_waiting_seconds is None
-    first = await jobs.submit("t", 1, priority="low")
-    await jobs.submit("t", [2, 3], priority="low")
+    first = await jobs.submit("t", 1, priority="low", entity="e")
+    await jobs.submit("t", [2, 3], priority="low", entity="e")
     now = with_rates(await observer.look(LISTED), before)
     low = of(now, "low")
-    assert (low.waiting, low.running, low.redelivered, low.stored) == (3, 0, 0, 3)
+    assert (low.waiting, low.running, low.redelivered) == (3, 0, 0)
+    assert [(each.queue.name, each.stored) for each in low.queues] == [("low", 3), ("low-parallel", 0)]
     assert (now.running, now.running_not_listed) == ((), 0)
     assert not low.shards[0].has_worker
     assert not low.shards[0].paused
     created_at = (await jobs.status(first)).created_at
     assert created_at is not None
-    assert low.oldest_waiting_seconds == pytest.approx((low.seen_at - created_at).total_seconds())
+    assert low.oldest_waiting_seconds == pytest.approx((low.queues[0].seen_at - created_at).total_seconds())
     assert low.submitted_per_second is not None
     assert low.submitted_per_second > 0
     assert low.finished_per_second == 0
@@ -69,7 +72,7 @@ async def test_a_running_job_is_told_and_the_one_behind_it_waits(jobs: JobServic
     async with held(jobs) as go_on:
         with jobs.request_context(tenant_id="acme"):
             first = await jobs.submit("held", 1, priority="low", entity="customer-42", max_attempts=7)
-        behind = await jobs.submit("held", 2, priority="low")
+        behind = await jobs.submit("held", 2, priority="low", entity="e")
 
         async def running() -> Any:
             seen = await observer.look(LISTED)
@@ -84,14 +87,15 @@ async def test_a_running_job_is_told_and_the_one_behind_it_waits(jobs: JobServic
             "customer-42",
             "acme",
         )
-        assert (job.shard, job.attempt, job.max_attempts, job.next_attempt_at) == ("low-1x1-0", 1, 7, None)
+        assert job.lane is Lane.ORDERED
+        assert (job.consumer, job.attempt, job.max_attempts, job.next_attempt_at) == ("low-1x1-0", 1, 7, None)
         assert job.worker == (await jobs.status(first)).worker
         assert abs((utc_now() - job.since).total_seconds()) < 20
         low, waiting = of(now, "low"), (await jobs.status(behind)).created_at
         assert (low.waiting, low.running, low.redelivered, low.shards[0].has_worker) == (1, 1, 0, True)
         assert waiting is not None
         # The oldest job of the queue runs, so it does not count.
-        assert low.oldest_waiting_seconds == pytest.approx((low.seen_at - waiting).total_seconds())
+        assert low.oldest_waiting_seconds == pytest.approx((low.queues[0].seen_at - waiting).total_seconds())
         go_on.set()
         await jobs.result(behind)
         done = with_rates(await eventually(lambda: settled(observer)), now)
@@ -101,7 +105,7 @@ async def test_a_running_job_is_told_and_the_one_behind_it_waits(jobs: JobServic
 
 async def settled(observer: Observer) -> Overview | None:
     seen = await observer.look(LISTED)
-    return None if of(seen, "low").stored or seen.running else seen
+    return None if of(seen, "low").queues[0].stored or seen.running else seen
 
 
 async def test_a_paused_shard_is_told(
@@ -138,7 +142,7 @@ async def test_a_change_of_the_shard_count_is_told(
     jobs: JobService, observer: Observer, connection: Connection, names: Names, config: Config, plain: Client
 ) -> None:
     """Generations in the order of their list, whatever their numbers; those behind the first are the next."""
-    await jobs.submit("t", [1, 2], priority="low")
+    await jobs.submit("t", [1, 2], priority="low", entity="e")
     for number in (1, 0):
         shard = Shard(Priority.LOW, Generation(2, 2), number)
         body = declaration.shard_consumer(config, names, shard) | {"pause_until": "2100-01-01T00:00:00Z"}
@@ -181,12 +185,14 @@ async def test_a_look_costs_a_bounded_number_of_requests_however_many_shards_the
     observer = Observer(connection, names)
     async with JobService(config) as jobs, holding(connection, names, *await live_shards(connection, names)) as held:
         for priority in Priority:
-            await jobs.submit("t", list(range(400)), priority=priority)
+            await jobs.submit_payloads(
+                JobService.Payload(type="t", priority=priority, entity=f"e-{number}") for number in range(400)
+            )
         await eventually(lambda: len(held) == 4 * 24)
         connection.asked = 0
         now = await observer.look(5)
         assert len(now.running) == 5
         assert now.running_not_listed == 4 * 24 - 5
         assert all(look.waiting == 400 - 24 and look.oldest_waiting_seconds is not None for look in now.priorities)
-        assert connection.asked <= 9 + 3 * 64 + 16
+        assert connection.asked <= 17 + 3 * 64 + 32
     await connection.close()

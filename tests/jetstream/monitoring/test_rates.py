@@ -1,13 +1,23 @@
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jsjobs.jetstream.monitoring.overview import Overview, PriorityLook, ShardLook, per_second, with_rates
-from jsjobs.jetstream.protocol.names import Generation, Shard
+from jsjobs.jetstream.monitoring.overview import (
+    ConsumerLook,
+    Overview,
+    PartitionLook,
+    PriorityLook,
+    QueueLook,
+    ShardLook,
+    per_second,
+    with_rates,
+)
+from jsjobs.jetstream.protocol.names import Generation, Partition, Shard
 from jsjobs.model.job import Priority
+from jsjobs.model.lanes import Lane, Queue
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -30,6 +40,18 @@ def shard(deliveries: int, *, after: float = 0.0, created_at: datetime = BEGAN, 
     )
 
 
+def queue(
+    last: int, stored: int, *, after: float = 0.0, created_at: datetime = BEGAN, lane: Lane = Lane.ORDERED
+) -> QueueLook:
+    return QueueLook(
+        queue=Queue(Priority.HIGH, lane),
+        stored=stored,
+        last_sequence=last,
+        created_at=created_at,
+        seen_at=NOON + timedelta(seconds=after),
+    )
+
+
 def look(last: int, stored: int, *shards: ShardLook, after: float = 0.0, created_at: datetime = BEGAN) -> Overview:
     priority = PriorityLook(
         priority=Priority.HIGH,
@@ -37,11 +59,9 @@ def look(last: int, stored: int, *shards: ShardLook, after: float = 0.0, created
         running=0,
         redelivered=0,
         oldest_waiting_seconds=None,
-        stored=stored,
-        last_sequence=last,
-        created_at=created_at,
-        seen_at=NOON + timedelta(seconds=after),
+        queues=(queue(last, stored, after=after, created_at=created_at),),
         shards=shards,
+        partitions=(),
     )
     return Overview("jobs", NOON + timedelta(seconds=after), (priority,), (), 0, 0)
 
@@ -81,6 +101,30 @@ def test_shards_are_compared_by_name_and_age() -> None:
     now = look(1, 0, shard(16, after=2), anew, shard(7, after=2, number=2), after=2)
     found = [shard.deliveries_per_second for shard in with_rates(now, before).priorities[0].shards]
     assert found == [3, None, None]
+
+
+def both_lanes(ordered: QueueLook, parallel: QueueLook, deliveries: int, after: float = 0.0) -> Overview:
+    like = shard(deliveries, after=after)
+    shared = {field.name: getattr(like, field.name) for field in fields(ConsumerLook)}
+    partition = PartitionLook(partition=Partition(Priority.HIGH, 0), **shared)
+    whole = look(0, 0, after=after)
+    priority = replace(whole.priorities[0], queues=(ordered, parallel), partitions=(partition,))
+    return replace(whole, priorities=(priority,))
+
+
+def test_the_rates_of_a_priority_are_those_of_both_lanes_together() -> None:
+    before = both_lanes(queue(100, 10), queue(1000, 500, lane=Lane.PARALLEL), 7)
+    now = both_lanes(queue(160, 30, after=2), queue(1500, 400, after=2, lane=Lane.PARALLEL), 307, after=2)
+    found = with_rates(now, before).priorities[0]
+    assert [(each.submitted_per_second, each.finished_per_second) for each in found.queues] == [(30, 20), (250, 300)]
+    assert rates(now, before) == (280, 320)
+    assert [each.deliveries_per_second for each in found.partitions] == [150]
+
+
+def test_a_lane_that_was_created_meanwhile_has_no_rates_and_those_of_the_other_count() -> None:
+    before = both_lanes(queue(100, 10), queue(1000, 500, lane=Lane.PARALLEL), 7)
+    new = queue(9, 0, after=2, created_at=NOON, lane=Lane.PARALLEL)
+    assert rates(both_lanes(queue(160, 30, after=2), new, 307, after=2), before) == (30, 20)
 
 
 def test_a_priority_that_was_not_there_before_has_no_rates() -> None:

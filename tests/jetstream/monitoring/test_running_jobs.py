@@ -10,7 +10,7 @@ from nats.aio.client import Client
 from facts import eventually
 from jsjobs import JobService
 from jsjobs.jetstream.client.connection import Connection
-from jsjobs.jetstream.monitoring.overview import Observer
+from jsjobs.jetstream.monitoring.observer import Observer
 from jsjobs.jetstream.protocol.names import Generation, Names, Shard
 from jsjobs.jetstream.schedules.store import Schedules
 from jsjobs.model.job import Priority, Status
@@ -32,7 +32,7 @@ async def test_a_job_between_two_attempts_says_when_the_next_one_is(jobs: JobSer
     async def fail(payload: Any) -> None:
         raise ValueError("not now")
 
-    job_id = await jobs.submit("flaky", 1, priority="high")
+    job_id = await jobs.submit("flaky", 1, priority="high", entity="e")
     async with jobs.worker():
 
         async def waits() -> Any:
@@ -49,7 +49,7 @@ async def test_a_job_that_snoozes_says_so(jobs: JobService, observer: Observer) 
     async def snooze(payload: Any) -> None:
         raise JobService.Snooze(60)
 
-    job_id = await jobs.submit("sleepy", 1, priority="high")
+    job_id = await jobs.submit("sleepy", 1, priority="high", entity="e")
     async with jobs.worker():
 
         async def waits() -> Any:
@@ -96,7 +96,7 @@ async def test_an_entry_that_a_stranger_wrote_hides_no_busy_shard(
     jobs: JobService, observer: Observer, connection: Connection, names: Names, plain: Client, value: bytes
 ) -> None:
     async with holding(connection, names, Shard(Priority.LOW, Generation(1, 1), 0)) as deliveries:
-        job_id = await jobs.submit("t", 1, priority="low")
+        job_id = await jobs.submit("t", 1, priority="low", entity="e")
         await (await plain.jetstream().key_value(names.bucket)).put(str(job_id), value)
         await eventually(lambda: deliveries)
         now = await observer.look(LISTED)

@@ -19,7 +19,9 @@ from jsjobs.jetstream.tracking.batches import Batches
 from jsjobs.model.entry_text import text_of
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import JobStatusResponse, Priority, Status, utc_now
+from jsjobs.model.lanes import Lane, Queue
 
+LANE = Queue(Priority.LOW, Lane.PARALLEL)
 HOUR = 3600.0
 DAY = 24 * HOUR
 
@@ -46,7 +48,7 @@ async def test_a_batch_is_counted_by_the_statuses_of_its_jobs(
     for entry in ends:
         await state.write(text_of(entry, b'{"status":"failed"}'), expected=0, ttl=1 if entry is ends[5] else None)
     lost = ids[6]  # neither an entry nor a message: it ended long ago
-    await call(connection, f"STREAM.MSG.DELETE.{names.stream('low')}", {"seq": int(lost.partition("-")[2])})
+    await call(connection, f"STREAM.MSG.DELETE.{names.queue(LANE)}", {"seq": int(lost.rpartition("-")[2])})
     await batches.record("b1", ids)
 
     async def counted() -> bool:
@@ -70,10 +72,10 @@ async def test_a_job_that_ends_while_it_is_counted_is_counted_as_ended(
     """It had no entry at the look for entries, and no message any more at the look for messages."""
     ids = await queue.publish_batch([queue.job(Priority.LOW, None, "t", b"1") for _ in range(2)])
     await batches.record("b1", ids)
-    read, sequence = batches_module.read_one, int(ids[0].partition("-")[2])
+    read, sequence = batches_module.read_one, int(ids[0].rpartition("-")[2])
 
     async def ending(over: Connection, stream: str, request: dict[str, Any], **more: Any) -> Reply:
-        if (stream, request) == (names.stream("low"), {"seq": sequence}):
+        if (stream, request) == (names.queue(LANE), {"seq": sequence}):
             started = JobStatusResponse(job_id=ids[0], status=Status.QUEUED, type="t").started(utc_now(), "w")
             await state.write(started.completed(utc_now()), expected=0, ttl=HOUR)
             await call(connection, f"STREAM.MSG.DELETE.{stream}", {"seq": sequence})

@@ -19,6 +19,7 @@ from jsjobs.jetstream.schedules.store import Schedules
 from jsjobs.jetstream.tracking.lookup import Lookup
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import JobStatusResponse, Priority, Status, utc_now
+from jsjobs.model.lanes import Queue
 
 QUEUED = JobStatusResponse(job_id="high-7", status=Status.QUEUED, type="t")
 STARTED = QUEUED.started(utc_now(), "w")
@@ -54,7 +55,7 @@ async def test_a_queued_job_with_hostile_headers_is_told_too(
     lookup: Lookup, connection: Connection, names: Names, header: bytes
 ) -> None:
     reply = await connection.ask(names.submit(Priority.HIGH, "e", "t").encode(), b"1", header=header)
-    job_id = plain_id(Priority.HIGH, json.loads(reply.data)["seq"])
+    job_id = plain_id(Queue(Priority.HIGH), json.loads(reply.data)["seq"])
     status = await lookup.status(job_id)
     assert (status.job_id, status.status, status.type) == (job_id, "queued", "t")
 

@@ -133,7 +133,7 @@ def test_a_refused_request_is_made_again_a_little_later(
         requests.has_work = kind is ASK
         requests.ring(0) if kind is BELL else requests.ask(5, 0)
         assert requests.told(number, status, text, 0) is is_missing
-        assert not (requests.is_asking or requests.has_bell)
+        assert (requests.is_asking, requests.has_bell) == (False, False)
         assert requests.has_work is (kind is ASK)
         pauses.append(requests.not_before)
     assert pauses == sorted(pauses)

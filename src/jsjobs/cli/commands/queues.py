@@ -1,4 +1,4 @@
-"""`jsjobs queues`, `pause` and `resume`: show what waits in each shard, and hold a priority back."""
+"""`jsjobs queues`, `pause` and `resume`: show what waits in each shard and partition, and hold a priority back."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -16,8 +16,8 @@ from jsjobs.jetstream.client.connect import connected
 from jsjobs.jetstream.protocol.names import Names
 from jsjobs.jetstream.topology.pause import Paused
 from jsjobs.model.errors import JobError, Reason
-from jsjobs.model.job import Priority
-from jsjobs.model.queues import QueueStatus, ShardStatus
+from jsjobs.model.job import Priority, utc_now
+from jsjobs.model.queues import PartitionStatus, QueueStatus, ShardStatus
 from jsjobs.operations.queues import Queues
 
 T = TypeVar("T")
@@ -35,12 +35,12 @@ app = typer.Typer()
 @app.command(epilog=examples("jsjobs queues", "jsjobs queues --json"))
 @with_servers
 def queues(*, as_json: Json = False) -> None:
-    """Show how many jobs wait and run, by priority and shard, for how long, and what is paused."""
+    """Show how many jobs wait and run, by priority, shard and partition; what holds a shard, and what is paused."""
     found = run(_list())
     if as_json:
         print_json([_queue_as_data(queue) for queue in found])
     else:
-        display(picture(found))
+        display(picture(found, utc_now()))
 
 
 async def _list() -> list[QueueStatus]:
@@ -56,12 +56,14 @@ async def _list() -> list[QueueStatus]:
 
 def _queue_as_data(queue: QueueStatus) -> dict[str, Any]:
     shards = [{"name": each.name, "generation": each.generation, **_status_as_data(each)} for each in queue.shards]
-    return {"priority": queue.priority, **_status_as_data(queue), "shards": shards}
+    partitions = [{"name": each.name, **_status_as_data(each)} for each in queue.partitions]
+    return {"priority": queue.priority, **_status_as_data(queue), "shards": shards, "partitions": partitions}
 
 
-def _status_as_data(status: QueueStatus | ShardStatus) -> dict[str, Any]:
+def _status_as_data(status: QueueStatus | ShardStatus | PartitionStatus) -> dict[str, Any]:
     until = status.paused_until
-    return {**status.model_dump(exclude={"shards"}), "paused_until": None if until is None else until.isoformat()}
+    data = status.model_dump(mode="json", exclude={"shards", "partitions"})
+    return {**data, "paused_until": None if until is None else until.isoformat()}
 
 
 @app.command(epilog=examples("jsjobs pause low", "jsjobs pause normal low --for 30m"))

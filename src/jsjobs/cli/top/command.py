@@ -46,7 +46,8 @@ Count = Annotated[int | None, typer.Option(help="Exit after this many refreshes.
 def top(*, interval: Interval = None, count: Count = None, as_json: Json = False) -> None:
     """Show queues, rates, running jobs and dead letters live, until you press `q` or Ctrl-C.
 
-    Keys: `q` quits, `s` shows shards or running jobs, `o` orders shards. In a pipe, each refresh is printed as lines.
+    Keys: `q` quits, `s` shows shards or running jobs, `p` partitions or running jobs, `o` puts the fullest first. In a
+    pipe, each refresh is printed as lines.
     """
     every = _INTERVAL if interval is None else interval
     if every < _SHORTEST:

@@ -14,7 +14,7 @@ from jsjobs import JobService
 from jsjobs.cli.errors import Failed
 from jsjobs.jetstream.client.connect import connected
 from jsjobs.jetstream.client.connection import Connection
-from jsjobs.jetstream.monitoring.overview import Overview, ShardLook, with_rates
+from jsjobs.jetstream.monitoring.overview import Overview, PartitionLook, QueueLook, ShardLook, with_rates
 from jsjobs.jetstream.protocol.names import Names
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import utc_now
@@ -73,17 +73,20 @@ class Seen:
         data: dict[str, Any] = to_jsonable_python(self.overview)
         looks = self.overview.priorities if self.overview is not None else ()
         for look, told in zip(looks, data["priorities"], strict=True):
-            told["running"] = look.running - look.retrying
-            told["shards"] = [_shard_as_json(shard) for shard in look.shards]
+            told["queues"] = [{"lane": each.queue.lane.value, **_as_json(each, "queue")} for each in look.queues]
+            told["shards"] = [
+                {"name": each.name, "generation": str(each.generation), **_as_json(each, "shard")}
+                for each in look.shards
+            ]
+            told["partitions"] = [{"name": each.name, **_as_json(each, "partition")} for each in look.partitions]
         return data | {"letters_open": self.letters.count, "database": self.letters.table.value}
 
 
-def _shard_as_json(look: ShardLook) -> dict[str, Any]:
-    """Return a shard as JSON values, under its name and with its generation as people write it."""
+def _as_json(look: QueueLook | ShardLook | PartitionLook, place: str) -> dict[str, Any]:
+    """Return a part of the overview as JSON values, but for the field that says which it is."""
     data: dict[str, Any] = to_jsonable_python(look)
-    del data["shard"]
-    data["running"] = look.running - look.retrying
-    return {"name": look.name, "generation": str(look.generation), **data}
+    del data[place]
+    return data
 
 
 async def looks(config: Config, interval: float, running_limit: Callable[[], int]) -> AsyncGenerator[Seen, None]:

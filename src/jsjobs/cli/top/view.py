@@ -3,27 +3,37 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from enum import StrEnum
 from typing import TypeVar
 
 from rich.console import Group, RenderableType
 from rich.layout import Layout
-from rich.table import Table
+from rich.table import Table as RichTable
 from rich.text import Text
 
 from jsjobs.cli.durations import format_age
 from jsjobs.cli.output import local_time, on_terminal, plain
-from jsjobs.cli.tables import UNKNOWN, change_of, counted, cropped, headed_table, shards_of, trouble_of
+from jsjobs.cli.tables import (
+    UNKNOWN,
+    change_of,
+    counted,
+    cropped,
+    doing_of,
+    headed_table,
+    state_of,
+    state_of_shard,
+    trouble_of,
+)
 from jsjobs.cli.top.poller import OpenLetters, Seen
 from jsjobs.cli.top.poller import Table as LetterTable
-from jsjobs.jetstream.monitoring.overview import Overview
-from jsjobs.jetstream.monitoring.running_jobs import RunningJob
-from jsjobs.model.job import Priority, Status
+from jsjobs.jetstream.monitoring.overview import ConsumerLook, Overview, PartitionLook, ShardLook
+from jsjobs.model.job import Priority
 
+C = TypeVar("C", bound=ConsumerLook)
 T = TypeVar("T")
 
 _WIDE = 110
-"""The width in columns from which a running job's tenant, shard and worker are shown too."""
+"""The width in columns from which a running job's tenant, consumer and worker are shown too."""
 _FEW = 10
 """Rates below this are shown with a decimal."""
 _AROUND = 5
@@ -32,22 +42,40 @@ _HEADINGS = 2
 """Lines of the lower table beside its rows: the heading, and the line that says how much is left out."""
 
 
+class Table(StrEnum):
+    """The tables that the lower part of the screen can show."""
+
+    RUNNING = "running jobs"
+    SHARDS = "shards"
+    PARTITIONS = "partitions"
+
+
+_KEYS = {"s": Table.SHARDS, "p": Table.PARTITIONS}
+
+
 @dataclass(slots=True)
 class View:
     """The view that the keys have chosen."""
 
     about: str
     """The text at the upper right: the server and the interval."""
-    shards: bool = False
-    """Whether shards are shown instead of running jobs."""
+    table: Table = Table.RUNNING
+    """The table that is shown below the priorities."""
     fullest_first: bool = False
 
     def press(self, key: str) -> None:
         """Change the view as the key asks."""
-        if key == "s":
-            self.shards = not self.shards
+        if key in _KEYS:
+            chosen = _KEYS[key]
+            self.table = Table.RUNNING if self.table is chosen else chosen
         elif key == "o":
             self.fullest_first = not self.fullest_first
+
+    @property
+    def keys(self) -> str:
+        """Return what the keys do now."""
+        tables = (f"{key} {Table.RUNNING if self.table is table else table}" for key, table in _KEYS.items())
+        return "   ".join(["q quit", *tables, *(["o order"] if self.table is not Table.RUNNING else [])])
 
 
 def running_shown(height: int) -> int:
@@ -59,17 +87,20 @@ def picture(seen: Seen, view: View, width: int, height: int) -> RenderableType:
     """Draw the whole screen."""
     overview = seen.overview
     head = [_beside(_title(seen), plain(view.about, "dim"), width), _outage(seen)]
-    keys = Text(f"q quit   s {'running jobs' if view.shards else 'shards'}" + ("   o order" * view.shards), "dim")
+    keys = Text(view.keys, "dim")
     if overview is None:
         return _above(keys, *head)
     parts: list[RenderableType] = [*head, _priorities(overview)]
     changes = [change_of(look) for look in overview.priorities if look.next_shards]
     parts += [*changes, _letters(overview, seen.letters), Text()]
     room = height - _AROUND - _HEADINGS - len(overview.priorities) - 1 - len(changes)
-    if view.shards:
-        parts.append(_shards(overview, room, fullest_first=view.fullest_first))
-    else:
-        parts.append(_running(overview, room, wide=width >= _WIDE))
+    match view.table:
+        case Table.RUNNING:
+            parts.append(_running(overview, room, wide=width >= _WIDE))
+        case Table.SHARDS:
+            parts.append(_shards(overview, room, fullest_first=view.fullest_first))
+        case Table.PARTITIONS:
+            parts.append(_partitions(overview, room, fullest_first=view.fullest_first))
     return _above(keys, *parts)
 
 
@@ -105,7 +136,7 @@ def _outage(seen: Seen) -> Text:
     return cropped(plain(f"{state} since {local_time(seen.failing_since)}: {_one_line(seen.reason)}", "bold red"))
 
 
-def _priorities(overview: Overview) -> Table:
+def _priorities(overview: Overview) -> RichTable:
     headings = ("priority", "waiting", "oldest", "running", "redelivered", "in/s", "out/s", "")
     table = headed_table(headings, left={"priority", ""})
     for look in overview.priorities:
@@ -114,11 +145,11 @@ def _priorities(overview: Overview) -> Table:
             Text(look.priority, "bold"),
             counted(look.waiting),
             Text(UNKNOWN, "dim") if age is None else Text(format_age(age)),
-            counted(look.running - look.retrying, "green"),
+            counted(look.running, "green"),
             counted(look.redelivered, "yellow"),
             _rate(look.submitted_per_second),
             _rate(look.finished_per_second),
-            trouble_of(look.running_shards, waiting=look.waiting) or Text(shards_of(look), "dim"),
+            state_of(look),
         )
     return table
 
@@ -153,44 +184,54 @@ def _running(overview: Overview, room: int, *, wide: bool) -> RenderableType:
     for column in table.columns[3:]:
         column.ratio, column.overflow = 1, "ellipsis"
     if wide:
-        for heading in ("tenant", "shard", "worker"):
+        for heading in ("tenant", "consumer", "worker"):
             table.add_column(heading, no_wrap=True, overflow="ellipsis", max_width=on_terminal(28))
     for job in shown:
         tries = f"{job.attempt}/{job.max_attempts}"
         cells = [
-            _doing(job, overview.at),
+            doing_of(job, overview.at),
             Text(tries, "yellow" if job.attempt > 1 else ""),
             *_cells(job.type, job.entity),
         ]
-        more = _cells(job.tenant, job.shard, job.worker) if wide else []
+        more = _cells(job.tenant, job.consumer, job.worker) if wide else []
         table.add_row(*_cells(job.job_id), *cells, *more)
     return _with_rest(table, hidden + len(jobs) - len(shown), "running")
 
 
-def _doing(job: RunningJob, now: datetime) -> Text:
-    if job.next_attempt_at is not None:
-        what, style = ("retry", "yellow") if job.snoozed_until is None else ("again", "cyan")
-        wait = (job.next_attempt_at - now).total_seconds()
-        return Text(f"{what} in {format_age(wait)}" if wait > 0 else f"{what} due", style)
-    age = format_age(max((now - job.since).total_seconds(), 0))
-    return Text(age, "green") if job.status is Status.PROCESSING else Text(f"begins {age}", "cyan")
-
-
 def _shards(overview: Overview, room: int, *, fullest_first: bool) -> RenderableType:
-    shards = [shard for look in overview.priorities for shard in look.shards]
-    if fullest_first:
-        shards.sort(key=lambda shard: -shard.unfinished)
+    shards = _ordered([shard for look in overview.priorities for shard in look.shards], fullest_first=fullest_first)
     shown = _fitting(shards, room)
-    table = headed_table(("shard", "waiting", "running", "redelivered", "deliveries/s", ""), left={"shard", ""})
+    table = _consumers_table("shard")
     for shard in shown:
-        trouble = Text("next", "cyan") if shard.is_next else trouble_of([shard], waiting=shard.unfinished)
-        counts = (
-            counted(shard.waiting),
-            counted(shard.running - shard.retrying, "green"),
-            counted(shard.redelivered, "yellow"),
-        )
-        table.add_row(Text(shard.name), *counts, _rate(shard.deliveries_per_second), trouble)
+        table.add_row(*_numbers(shard), state_of_shard(shard, overview.at))
     return _with_rest(table, len(shards) - len(shown), "shards")
+
+
+def _partitions(overview: Overview, room: int, *, fullest_first: bool) -> RenderableType:
+    found = _ordered([one for look in overview.priorities for one in look.partitions], fullest_first=fullest_first)
+    shown = _fitting(found, room)
+    table = _consumers_table("partition")
+    for partition in shown:
+        table.add_row(*_numbers(partition), trouble_of([partition], waiting=partition.unfinished))
+    return _with_rest(table, len(found) - len(shown), "partitions")
+
+
+def _consumers_table(what: str) -> RichTable:
+    return headed_table((what, "waiting", "running", "redelivered", "deliveries/s", ""), left={what, ""})
+
+
+def _ordered(looks: list[C], *, fullest_first: bool) -> list[C]:
+    return sorted(looks, key=lambda look: -look.unfinished) if fullest_first else looks
+
+
+def _numbers(look: ShardLook | PartitionLook) -> tuple[Text, ...]:
+    return (
+        Text(look.name),
+        counted(look.waiting),
+        counted(look.running, "green"),
+        counted(look.redelivered, "yellow"),
+        _rate(look.deliveries_per_second),
+    )
 
 
 def _fitting(items: Sequence[T], room: int, hidden: int = 0) -> Sequence[T]:
@@ -198,7 +239,7 @@ def _fitting(items: Sequence[T], room: int, hidden: int = 0) -> Sequence[T]:
     return items if not hidden and len(items) <= room + 1 else items[: max(room, 0)]
 
 
-def _with_rest(table: Table, hidden: int, what: str) -> RenderableType:
+def _with_rest(table: RichTable, hidden: int, what: str) -> RenderableType:
     return Group(table, Text(f"… and {hidden:,} more {what}", "dim")) if hidden else table
 
 

@@ -198,7 +198,7 @@ class ConsumerInfo(_Info):
     """Number of messages delivered and not acknowledged."""
     num_redelivered: int
     num_waiting: int = 0
-    """Number of requests that wait for a message, if it is pulled from."""
+    """Number of requests that wait for messages; only of a consumer from which messages are pulled."""
     push_bound: bool = False
     """Whether somebody is subscribed to its deliver subject."""
     paused: bool = False

@@ -98,6 +98,11 @@ class Delivery:
         """Whether a newer delivery of the message is known: an answer here would act on that one."""
 
     @property
+    def stream(self) -> str:
+        """Return the stream that holds its message."""
+        return self._consumer[0].decode()
+
+    @property
     def consumer(self) -> bytes:
         """Return the name of the consumer that delivered it."""
         return self._consumer[1]

@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from jsjobs.jetstream.api.messages import find_at_leader, find_stored
 from jsjobs.jetstream.api.streams import find_stream
 from jsjobs.jetstream.api.types import ConsumerInfo, MessageRequest
 from jsjobs.jetstream.client.connection import Connection
-from jsjobs.jetstream.protocol.names import Names, Shard
+from jsjobs.jetstream.protocol.names import Names, Partition, Shard
 from jsjobs.model.lanes import Lane, Queue
+
+P = TypeVar("P", bound=Shard | Partition)
 
 _BEGIN = {Lane.ORDERED: 5, Lane.PARALLEL: 4}
 """Tokens before the type: `jobs.work.<priority>.<generation>.<shard>`, or `jobs.lane.<priority>.<partition>`."""
@@ -59,38 +61,39 @@ def is_given_up(info: ConsumerInfo, sequence: int) -> bool:
     return sequence <= last and not in_flight
 
 
-async def first_waiting(connection: Connection, names: Names, shard: Shard, last_delivered: int) -> datetime | None:
-    """Return when the first job was stored that the shard has not delivered yet; None if none is left.
+async def first_waiting(
+    connection: Connection, names: Names, place: Shard | Partition, last_delivered: int
+) -> datetime | None:
+    """Return when the first job was stored that a shard or partition has not delivered yet; None if none is left.
 
     Args:
         connection: The connection to the server.
         names: The namespace.
-        shard: The shard.
+        place: The shard or partition.
         last_delivered: The sequence of the last job that it delivered.
 
     Raises:
         JobError: `RunnerUnavailable`, if the server cannot be reached.
     """
-    stands_on = f"{names.stored(shard.priority, shard.generation)}.{shard.number}.>"
-    request: MessageRequest = {"seq": last_delivered + 1, "next_by_subj": stands_on}
-    message = await find_stored(connection, names.stream(shard.priority), request)
+    request: MessageRequest = {"seq": last_delivered + 1, "next_by_subj": names.stored_in(place)}
+    message = await find_stored(connection, names.queue(place.queue), request)
     return None if message is None else message.stored_at
 
 
 async def oldest_waiting(
-    connection: Connection, names: Names, shards: Iterable[tuple[Shard, int]]
-) -> dict[Shard, datetime | None]:
-    """Return what `first_waiting` returns for each of many shards, with one request per shard.
+    connection: Connection, names: Names, places: Iterable[tuple[P, int]]
+) -> dict[P, datetime | None]:
+    """Return what `first_waiting` returns for each of many shards or partitions, with one request for each.
 
     Args:
         connection: The connection to the server.
         names: The namespace.
-        shards: Each shard, with the sequence of the last job that it delivered.
+        places: Each shard or partition, with the sequence of the last job that it delivered.
 
     Raises:
         JobError: `RunnerUnavailable`, if the server cannot be reached.
     """
-    asked = dict(shards)
+    asked = dict(places)
     found = await asyncio.gather(*(first_waiting(connection, names, *each) for each in asked.items()))
     return dict(zip(asked, found, strict=True))
 

@@ -202,6 +202,12 @@ class Names:
         """Return the prefix of the subjects under which a generation's jobs are stored."""
         return f"{self.namespace}.work.{priority}.{generation}"
 
+    def stored_in(self, place: Shard | Partition) -> str:
+        """Return the subjects under which the jobs of a shard or partition are stored."""
+        if isinstance(place, Shard):
+            return f"{self.stored(place.priority, place.generation)}.{place.number}.>"
+        return f"{self.lane(place.priority)}.{place.number}.>"
+
     def generation_of(self, subject: str, priority: Priority) -> Generation | None:
         """Return the generation of a stored subject or a transform's destination, or None if there is none."""
         begin = f"{self.namespace}.work.{priority}."
@@ -309,11 +315,6 @@ class Names:
     def quota(self, digest: str) -> bytes:
         """Return the subject of a tenant's count of delayed jobs in the state bucket."""
         return f"$KV.{self.bucket}.quota.{digest}".encode()
-
-    @property
-    def busy_worker(self) -> bytes:
-        """Return the state bucket's subject for a worker at its limit, which does not listen to all shards."""
-        return f"$KV.{self.bucket}.workers.busy".encode()
 
     def cancel(self, job_id: str) -> bytes:
         """Return the subject on which the worker that runs a job is asked to stop it."""

@@ -40,6 +40,7 @@ class Intake:
         slots: Slots,
         *,
         begin: Callable[[Delivery, Slot], None],
+        goes_on: Callable[[Delivery], bool],
         on_missing: Callable[[], None],
     ) -> None:
         """Take nothing yet.
@@ -49,15 +50,19 @@ class Intake:
             names: The namespace.
             slots: The worker's slots.
             begin: Takes a delivery, with its slot.
+            goes_on: Gives a delivery to the run that its message has here, if that run goes on with it.
             on_missing: Called when a partition's consumer may be gone.
         """
         self._connection = connection
         self._slots = slots
         self._begin = begin
+        self._goes_on = goes_on
         self._turns = Turns()
         self._filling = False
         self._later: asyncio.TimerHandle | None = None
         self._is_closed = False
+        self.on_arrival: Callable[[Delivery], None] = self.admit
+        """Takes each delivery that arrives; a test may hold some back, and admit them later."""
         self.shards = Subscriptions(connection, names, self._on_push)
         self.lanes = LaneRequests(
             connection, names, on_delivery=self._arrived, on_answer=self._soon, on_missing=on_missing
@@ -106,11 +111,17 @@ class Intake:
             self._arrived(delivery)
 
     def _arrived(self, delivery: Delivery) -> None:
+        self.on_arrival(delivery)
+
+    def admit(self, delivery: Delivery) -> None:
+        """Give a delivery a slot, now or in a moment; without a slot by then it goes back."""
+        slots = self._slots
+        if (self._is_closed or slots.free <= 0) and self._goes_on(delivery):
+            return  # its run has a slot
         if self._is_closed:
             delivery.nak()
             return
         priority = delivery.priority
-        slots = self._slots
         if slots.free > 0 and not slots.count_waiting:
             self._begin(delivery, slots.take(priority))
             if slots.free > 0 and not self.lanes.is_settled:
