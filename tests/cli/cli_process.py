@@ -37,6 +37,12 @@ async def steps(count: int, ctx: JobService.Context):
 async def fail(payload):
     raise ValueError(f"no good: {payload}")
 
+@jobs.handler("back-off", retry=JobService.Retry(initial=3600, max_backoff=7200))
+async def back_off(payload, ctx: JobService.Context):
+    if ctx.attempt == 1:
+        raise ValueError("try in an hour")
+    return ctx.attempt
+
 @jobs.handler("stuck")
 def stuck(seconds: float):
     time.sleep(seconds)

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from rpc_client import Asking
 
+from facts import eventually
 from jsjobs import JobService
 from jsjobs.rpc import Rpc
 
@@ -35,6 +36,25 @@ async def test_a_delayed_job_is_submitted_moved_and_run(jobs_with_note: JobServi
         assert (await ask("reschedule", {"job_id": later["job_id"], "now": True})).outcome == (409, "Validation")
         soon = await ask.done("submit", {"type": "note", "payload": 2, "delay": 0.1})
         assert (await ask.done("result", {"job_id": soon["job_id"], "timeout": 10}))["result"] == 2
+
+
+async def test_a_job_that_backs_off_is_run_now(jobs: JobService, rpc: Rpc, ask: Asking) -> None:
+    @jobs.handler("fails", retry=JobService.Retry(initial=3600, max_backoff=7200))
+    async def fails(payload: object, ctx: JobService.Context) -> int:
+        if ctx.attempt == 1:
+            raise ValueError("once")
+        return ctx.attempt
+
+    async with jobs.worker():
+        job_id = (await ask.done("submit", {"type": "fails", "payload": 1}))["job_id"]
+
+        async def sleeps() -> bool:
+            return (await jobs.status(job_id)).next_attempt_at is not None
+
+        await eventually(sleeps)
+        assert (await ask("reschedule", {"job_id": job_id, "delay": 1})).outcome == (409, "Validation")
+        assert (await ask.done("reschedule", {"job_id": job_id, "now": True}))["status"] == "queued"
+        assert (await ask.done("result", {"job_id": job_id, "timeout": 10}))["result"] == 2
 
 
 async def test_of_debounced_ones_the_last_runs(jobs_with_note: JobService, rpc: Rpc, ask: Asking) -> None:

@@ -222,7 +222,7 @@ async def test_a_message_given_up_after_its_job_expired(
     """The worker died before the letter, or before TERM, and the server delivers the message no more."""
     watch_answers(monkeypatch, lambda _: False)
     monkeypatch.setattr("jsjobs.worker.settlement.send_letter", quietly)
-    names, job_id = Names(jobs.config.namespace), await expired(jobs, expired=how)
+    names, job_id = Names(jobs.config.namespace), await expired(jobs, expired=how, entity="e")
     stream, shard = names.stream("low"), "low-1x1-0"
     filtered = (await call(jobs.connection, f"CONSUMER.INFO.{stream}.{shard}"))["config"]["filter_subject"]
     async with jobs.worker():

@@ -54,7 +54,7 @@ async def test_a_stalled_worker_cannot_complete_what_another_took(config, deploy
     monkeypatch.setattr(Delivery, "renew", never_renewed)
     async with stalled, other:
         deliveries = Deliveries(stalled.connection, Names(config.namespace), monkeypatch)
-        job_id = await other.submit("t", {}, priority="low")
+        job_id = await other.submit("t", {}, priority="low", entity="e")
         async with stalled.worker() as frozen:
             await at_work.wait()
             await deliveries.end("low-1x1-0")

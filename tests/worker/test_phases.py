@@ -222,7 +222,7 @@ async def test_deliveries_that_piled_up_keep_the_backoff(jobs: JobService, monke
     jobs.register_handler("t", handler, retry=JobService.Retry(initial=1, jitter=(1, 1)))
     begun = begun_runs(monkeypatch)
     deliveries = Deliveries(jobs.connection, Names(jobs.config.namespace), monkeypatch)
-    job_id = await jobs.submit("t", max_attempts=5)
+    job_id = await jobs.submit("t", max_attempts=5, entity="e")
     async with jobs.worker() as worker:
         await eventually(lambda: has_a_run(worker))
         await asyncio.sleep(0.1)

@@ -1,4 +1,4 @@
-"""A handler that snoozes is called again later: by whom, when, and what may happen meanwhile."""
+"""An ordered job whose handler snoozes is called again later: by whom, when, and what may happen meanwhile."""
 
 import asyncio
 import gc
@@ -74,7 +74,7 @@ async def snoozing(jobs: JobService, job_id: str) -> JobService.Response.Status:
 async def test_the_job_comes_back_after_the_time_and_burns_no_attempt(jobs: JobService) -> None:
     handler = Sleepy(0.4, times=2)
     jobs.register_handler("t", handler)
-    job_id = await jobs.submit("t", priority="low", max_attempts=1)
+    job_id = await jobs.submit("t", priority="low", entity="e", max_attempts=1)
     async with jobs.worker():
         waiting = await snoozing(jobs, job_id)
         assert (waiting.status, waiting.attempts, waiting.last_error) == ("queued", 0, None)
@@ -114,7 +114,7 @@ async def test_plain_handlers_snooze_in_threads_and_in_processes(jobs: JobServic
 async def test_more_snoozes_than_deliveries_do_not_kill_a_job(jobs: JobService) -> None:
     handler = Sleepy(0.001, times=150)
     jobs.register_handler("t", handler)
-    job_id = await jobs.submit("t", priority="low")
+    job_id = await jobs.submit("t", priority="low", entity="e")
     async with jobs.worker():
         assert await jobs.result(job_id, timeout=60) == "done"
         info = await consumer_of(jobs)
@@ -139,7 +139,7 @@ async def test_snoozes_without_end_leave_nothing_in_memory(jobs: JobService) -> 
             raise JobService.Snooze(1e-6)
 
     async with jobs.worker():
-        await jobs.result(await jobs.submit("t", priority="low"), timeout=60)
+        await jobs.result(await jobs.submit("t", priority="low", entity="e"), timeout=60)
     assert left[-1] <= left[10]
     assert max(attempts) <= 2
 
@@ -174,7 +174,7 @@ async def test_a_long_job_s_snooze_leaves_its_lease_and_its_next_attempt_alone(j
         return "done"
 
     async with jobs.worker():
-        job_id = await jobs.submit("t", priority="low", duration="long")
+        job_id = await jobs.submit("t", priority="low", entity="e", duration="long")
         assert await jobs.result(job_id, timeout=20) == "done"
         assert (await consumer_of(jobs))["delivered"]["consumer_seq"] == 1
     assert fences == sorted(set(fences))
@@ -193,7 +193,7 @@ async def test_an_attempt_after_a_snooze_has_a_context_of_its_own(jobs: JobServi
             raise JobService.Snooze(0.01)
 
     async with jobs.worker():
-        await jobs.result(await jobs.submit("t", priority="low"))
+        await jobs.result(await jobs.submit("t", priority="low", entity="e"))
     assert seen == [("none", True)] * 2
 
 
@@ -230,7 +230,7 @@ async def test_a_request_to_stop_that_comes_late_ends_the_snooze(jobs: JobServic
     handler = Sleepy(LONG)
     jobs.register_handler("t", handler)
     async with jobs.worker():
-        job_id = await jobs.submit("t", priority="low")
+        job_id = await jobs.submit("t", priority="low", entity="e")
         await snoozing(jobs, job_id)
         await plain.request(f"{jobs.config.namespace}.cancel.{job_id}", b"", timeout=20)
 
@@ -244,7 +244,7 @@ async def test_a_request_to_stop_that_comes_late_ends_the_snooze(jobs: JobServic
 async def test_a_stop_gives_a_snoozing_job_back_until_it_is_due(jobs: JobService) -> None:
     handler = Sleepy(2.5)
     jobs.register_handler("t", handler)
-    job_id = await jobs.submit("t", priority="low")
+    job_id = await jobs.submit("t", priority="low", entity="e")
     async with jobs.worker() as worker:
         before = await snoozing(jobs, job_id)
         asked_at = time.monotonic()
@@ -269,7 +269,7 @@ async def test_a_handler_that_snoozes_while_its_worker_stops_is_not_waited_for(j
         await may_end.wait()
         raise JobService.Snooze(LONG)
 
-    job_id = await jobs.submit("t", priority="low", duration="long")
+    job_id = await jobs.submit("t", priority="low", entity="e", duration="long")
     async with jobs.worker() as worker:
         await at_work.wait()
         stopping = asyncio.ensure_future(worker.stop(60))
@@ -290,7 +290,7 @@ async def test_a_redelivery_waits_the_rest_out_once(jobs: JobService, monkeypatc
     jobs.register_handler("t", handler)
     begun = begun_runs(monkeypatch)
     deliveries = Deliveries(jobs.connection, Names(jobs.config.namespace), monkeypatch)
-    job_id = await jobs.submit("t", priority="low")
+    job_id = await jobs.submit("t", priority="low", entity="e")
     async with jobs.worker() as worker:
         await snoozing(jobs, job_id)
         run = begun[0]
@@ -314,7 +314,7 @@ async def test_a_delivery_that_could_not_be_kept_is_let_go(jobs: JobService, mon
         await renew(delivery, timeout)
 
     monkeypatch.setattr(Delivery, "renew", lost)
-    job_id = await jobs.submit("t", priority="low")
+    job_id = await jobs.submit("t", priority="low", entity="e")
     async with jobs.worker():
         assert await jobs.result(job_id, timeout=20) == "done"
         assert (await consumer_of(jobs))["delivered"]["consumer_seq"] == 2
@@ -326,7 +326,7 @@ async def test_a_delivery_that_could_not_be_kept_is_let_go(jobs: JobService, mon
 async def test_another_worker_s_snooze_is_waited_out_whatever_its_clock_says(jobs: JobService) -> None:
     handler = Sleepy(0, times=0)
     jobs.register_handler("t", handler)
-    job_id = await jobs.submit("t", priority="low")
+    job_id = await jobs.submit("t", priority="low", entity="e")
     a_year_ago = utc_now() - timedelta(days=365)
     queued = await jobs.status(job_id)
     snoozed = queued.started(a_year_ago, "another").snoozed(a_year_ago, a_year_ago + timedelta(seconds=1.5))

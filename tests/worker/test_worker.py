@@ -204,7 +204,7 @@ async def test_an_unknown_type_and_unreadable_messages_cost_only_themselves(jobs
     ]:
         receipt = await stream.publish(f"{prefix}.{subject}", body, headers=headers)
         expected[f"low-{receipt.seq}"] = reason
-    good = await jobs.submit("echo", {"n": 1}, priority="low")
+    good = await jobs.submit("echo", {"n": 1}, priority="low", entity="e")
     async with jobs.worker():
         assert await jobs.result(good) == {"n": 1}
     for job_id, reason in expected.items():

@@ -91,6 +91,25 @@ async def test_a_job_is_put_off_brought_forward_and_run_now(cli: Cli) -> None:
     assert (await cli.run("result", job_id)).out == "1\n"
 
 
+async def test_a_job_that_backs_off_is_run_now(cli: Cli) -> None:
+    await cli.worker("--no-router")
+    job_id = (await cli.run("submit", "back-off", "1")).out.strip()
+
+    async def has_failed() -> bool:
+        return (await status(cli, job_id))["last_error"] is not None
+
+    await eventually(has_failed)
+    now = await cli.run("reschedule", job_id, "--now")
+    assert (now.code, now.err) == (0, f"{job_id}: due now\n")
+    assert (await cli.run("result", job_id)).out == "2\n"
+    ordered = (await cli.run("submit", "back-off", "1", "--entity", "e")).out.strip()
+    job_id = ordered
+    await eventually(has_failed)
+    refused = await cli.run("reschedule", ordered, "--now")
+    assert refused.code == 1
+    assert "a job of an entity waits it out" in refused.err
+
+
 async def test_a_job_that_waits_no_more_is_not_moved(cli: Cli) -> None:
     cancelled = await delayed(cli)
     assert (await cli.run("cancel", cancelled)).code == 0

@@ -65,6 +65,26 @@ async def test_a_worker_waits_for_the_streams_and_needs_no_database(new_cli: Cli
     assert (await worker.ends()).code == 0
 
 
+async def test_a_worker_of_some_priorities_leaves_the_others(cli: Cli, config: JobService.Config) -> None:
+    await cli.worker("--no-router", "--priorities", "critical, high", "--concurrency", "3")
+    async with JobService(config) as service:
+        low, high = await service.submit("echo", 1, priority="low"), await service.submit("echo", 2, priority="high")
+        assert await service.result(high) == 2
+        assert (await service.status(low)).status == "queued"
+        await cli.worker("--no-router", JSJOBS_PRIORITIES="low")
+        assert await service.result(low) == 1
+
+
+async def test_priorities_that_are_none_are_refused(bare_cli: Cli) -> None:
+    refused = await bare_cli.run("worker", "app:jobs", "--priorities", "critical,urgent")
+    assert refused.code == 2
+    assert "--priorities: the priority must be one of critical, high, normal, low, not 'urgent'" in refused.err
+    refused = await bare_cli.run("worker", "app:jobs", JSJOBS_PRIORITIES="urgent")
+    assert refused.code == 1
+    assert "priorities: " in refused.err
+    assert "Traceback" not in refused.err
+
+
 async def test_what_an_application_sets_itself_counts_and_is_said(cli: Cli) -> None:
     own = cli.env["JSJOBS_NAMESPACE"]
     (cli.folder / "fixed.py").write_text(

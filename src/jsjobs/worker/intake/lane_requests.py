@@ -128,6 +128,8 @@ class LaneRequests:
         sids = [sid for sids in self._sids.values() for sid in sids]
         self._sids.clear()
         await asyncio.gather(*map(self._connection.stop_receiving, sids))
+        for partition in self.partitions:
+            self.drop(partition)
 
     def _see_whether_drained(self, drained: asyncio.Future[None]) -> None:
         if not drained.done() and not any(each.ask_number for each in self._partitions.values()):
