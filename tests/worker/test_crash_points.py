@@ -12,7 +12,8 @@ from jsjobs import JobService
 from jsjobs.jetstream.api.requests import call
 from jsjobs.jetstream.api.server_clock import ServerClock
 from jsjobs.jetstream.protocol.names import Names
-from jsjobs.model.job import JobStatusResponse
+from jsjobs.model.job import JobStatusResponse, Priority
+from jsjobs.model.lanes import Lane, Queue
 
 
 class Handler:
@@ -31,13 +32,18 @@ class Handler:
 
 
 async def crash_then_recover(
-    point: str, handler: Handler, config: JobService.Config, monkeypatch: pytest.MonkeyPatch, jobs: JobService
+    point: str,
+    handler: Handler,
+    config: JobService.Config,
+    monkeypatch: pytest.MonkeyPatch,
+    jobs: JobService,
+    entity: str | None,
 ) -> JobStatusResponse:
     """One job whose first worker dies at `point`, finished by a second one."""
     dying = JobService(config)
     for service in (dying, jobs):
         service.register_handler("t", handler)
-    job_id = await jobs.submit("t", {}, priority="low", entity="e")
+    job_id = await jobs.submit("t", {}, priority="low", entity=entity)
     async with dying:
         await Crasher(dying, point, monkeypatch).run_until_crash()
     async with jobs.worker(), asyncio.timeout(20):  # a job that was lost never ends
@@ -48,14 +54,21 @@ async def crash_then_recover(
 
 
 async def queue_is_empty(jobs: JobService) -> bool:
-    info = await call(jobs.connection, f"STREAM.INFO.{Names(jobs.config.namespace).stream('low')}")
-    return info["state"]["messages"] == 0
+    names = Names(jobs.config.namespace)
+    infos = [await call(jobs.connection, f"STREAM.INFO.{names.queue(Queue(Priority.LOW, lane))}") for lane in Lane]
+    return not any(info["state"]["messages"] for info in infos)
 
 
 async def letters(jobs: JobService) -> int:
     """Jobs of which there are letters: one that is sent again is one row of the table."""
     info = await call(jobs.connection, f"STREAM.INFO.{Names(jobs.config.namespace).dead_stream}")
     return info["state"].get("num_subjects", 0)
+
+
+@pytest.fixture(params=["e", None], ids=["ordered", "parallel"])
+def entity(request: pytest.FixtureRequest) -> str | None:
+    """Nothing but the wait differs between the lanes."""
+    return request.param
 
 
 @pytest.fixture
@@ -73,9 +86,9 @@ def config(settings_of: Callable[..., JobService.Config]) -> JobService.Config:
         ("before ack", 1, 1),
     ],
 )
-async def test_a_completion_that_crashes(point, runs, attempts, config, monkeypatch, jobs) -> None:
+async def test_a_completion_that_crashes(point, runs, attempts, config, monkeypatch, jobs, entity) -> None:
     handler = Handler()
-    status = await crash_then_recover(point, handler, config, monkeypatch, jobs)
+    status = await crash_then_recover(point, handler, config, monkeypatch, jobs, entity)
     assert (status.status, status.result, handler.runs, status.attempts) == ("complete", "done", runs, attempts)
     assert [item.status for item in status.history].count("complete") == 1
     assert await letters(jobs) == 0
@@ -89,9 +102,9 @@ async def test_a_completion_that_crashes(point, runs, attempts, config, monkeypa
         ("before nak", "ValueError: bad"),
     ],
 )
-async def test_a_retry_that_crashes(point, errors, config, monkeypatch, jobs) -> None:
+async def test_a_retry_that_crashes(point, errors, config, monkeypatch, jobs, entity) -> None:
     handler = Handler(failures=1)
-    status = await crash_then_recover(point, handler, config, monkeypatch, jobs)
+    status = await crash_then_recover(point, handler, config, monkeypatch, jobs, entity)
     assert (status.status, handler.runs, status.attempts) == ("complete", 2, 2)
     found = [item.error for item in status.history if item.error]
     assert len(found) == 1
@@ -108,16 +121,16 @@ async def test_a_retry_that_crashes(point, errors, config, monkeypatch, jobs) ->
         ("before term", 1),
     ],
 )
-async def test_a_death_that_crashes(point, runs, config, monkeypatch, jobs) -> None:
+async def test_a_death_that_crashes(point, runs, config, monkeypatch, jobs, entity) -> None:
     handler = Handler(failures=9, error=JobService.Error.from_validation("never"))
-    status = await crash_then_recover(point, handler, config, monkeypatch, jobs)
+    status = await crash_then_recover(point, handler, config, monkeypatch, jobs, entity)
     assert (status.status, status.error_reason, handler.runs) == ("failed", "Validation", runs)
     assert [item.status for item in status.history].count("failed") == 1
     assert await letters(jobs) == 1
 
 
 @pytest.mark.parametrize("point", ["before write 2", "after write 2", "before nak"])
-async def test_a_release_that_crashes(point, config, monkeypatch, jobs) -> None:
+async def test_a_release_that_crashes(point, config, monkeypatch, jobs, entity) -> None:
     dying, started, runs = JobService(config), asyncio.Event(), 0
 
     async def slow(payload: object) -> str:
@@ -130,7 +143,7 @@ async def test_a_release_that_crashes(point, config, monkeypatch, jobs) -> None:
 
     for service in (dying, jobs):
         service.register_handler("t", slow)
-    job_id = await jobs.submit("t", {}, priority="low")
+    job_id = await jobs.submit("t", {}, priority="low", entity=entity)
     async with dying:
         crasher = Crasher(dying, point, monkeypatch)
         await crasher.worker.start()
@@ -155,16 +168,16 @@ async def test_a_release_that_crashes(point, config, monkeypatch, jobs) -> None:
         ("after write 3", 2),  # begun on paper once more: that attempt counts
     ],
 )
-async def test_a_snooze_that_crashes(point, attempts, config, monkeypatch, jobs) -> None:
+async def test_a_snooze_that_crashes(point, attempts, config, monkeypatch, jobs, entity) -> None:
     handler = Handler(failures=1, error=JobService.Snooze(0.5))
-    status = await crash_then_recover(point, handler, config, monkeypatch, jobs)
+    status = await crash_then_recover(point, handler, config, monkeypatch, jobs, entity)
     assert (status.status, handler.runs, status.attempts) == ("complete", 2, attempts)
     assert status.snoozed_until is None
     assert len([item for item in status.history if item.error]) == attempts - 1
     assert await letters(jobs) == 0
 
 
-async def test_a_worker_that_dies_while_it_holds_a_snoozed_job(config, jobs) -> None:
+async def test_a_worker_that_dies_while_it_holds_a_snoozed_job(config, jobs, entity) -> None:
     loop, began = asyncio.get_running_loop(), []
 
     async def snooze(payload: object) -> str:
@@ -176,7 +189,7 @@ async def test_a_worker_that_dies_while_it_holds_a_snoozed_job(config, jobs) -> 
     dying = JobService(config)
     for service in (dying, jobs):
         service.register_handler("t", snooze)
-    job_id = await jobs.submit("t", {}, priority="low")
+    job_id = await jobs.submit("t", {}, priority="low", entity=entity)
     async with dying:
         await dying.worker().start()
         await eventually(lambda: is_snoozed(jobs, job_id))
@@ -201,7 +214,7 @@ async def test_a_snooze_that_ends_in_a_pause_and_crashes(point, attempts, config
     handler, dying = Handler(failures=1, error=JobService.Snooze(1)), JobService(config)
     for service in (dying, jobs):
         service.register_handler("t", handler)
-    job_id = await jobs.submit("t", {}, priority="low")
+    job_id = await jobs.submit("t", {}, priority="low", entity="e")
     async with dying:
         crasher = Crasher(dying, point, monkeypatch)
         dies = asyncio.ensure_future(crasher.run_until_crash())
@@ -232,11 +245,11 @@ async def is_snoozed(jobs: JobService, job_id: str) -> bool:
         ("before term", "drop"),
     ],
 )
-async def test_an_expiry_that_crashes(point, expired, config, monkeypatch, jobs) -> None:
+async def test_an_expiry_that_crashes(point, expired, config, monkeypatch, jobs, entity) -> None:
     handler, dying = Handler(), JobService(config)
     for service in (dying, jobs):
         service.register_handler("t", handler)
-    job_id = await jobs.submit("t", {}, priority="low", expires=0.01, expired=expired)
+    job_id = await jobs.submit("t", {}, priority="low", entity=entity, expires=0.01, expired=expired)
     await asyncio.sleep(0.1)  # the time that this is about
     async with dying:
         await Crasher(dying, point, monkeypatch).run_until_crash()
@@ -251,11 +264,11 @@ async def test_an_expiry_that_crashes(point, expired, config, monkeypatch, jobs)
     assert await letters(jobs) == (expired == "dead_letter")
 
 
-async def test_an_expiry_after_a_start_that_took_long_which_crashes(config, monkeypatch, jobs) -> None:
+async def test_an_expiry_after_a_start_that_took_long_which_crashes(config, monkeypatch, jobs, entity) -> None:
     handler, dying = Handler(), JobService(config)
     for service in (dying, jobs):
         service.register_handler("t", handler)
-    job_id = await jobs.submit("t", {}, priority="low", expires=60)
+    job_id = await jobs.submit("t", {}, priority="low", entity=entity, expires=60)
     async with dying:
         clock, asked = ServerClock.now, []
 
@@ -273,7 +286,7 @@ async def test_an_expiry_after_a_start_that_took_long_which_crashes(config, monk
 
 # Write 1 is the one that expects no entry, and loses.
 @pytest.mark.parametrize("point", ["before write 2", "after write 2", "before letter", "after letter", "before term"])
-async def test_burying_a_job_of_dead_workers_that_crashes(point, config, monkeypatch, jobs) -> None:
+async def test_burying_a_job_of_dead_workers_that_crashes(point, config, monkeypatch, jobs, entity) -> None:
     runs = 0
 
     async def never(payload: object) -> None:
@@ -283,7 +296,7 @@ async def test_burying_a_job_of_dead_workers_that_crashes(point, config, monkeyp
     dying = JobService(config)
     for service in (dying, jobs):
         service.register_handler("t", never)
-    job_id = await jobs.submit("t", {}, priority="low", max_attempts=1)
+    job_id = await jobs.submit("t", {}, priority="low", entity=entity, max_attempts=1)
     # A worker that died a while ago, in the job's only attempt.
     lost = (await jobs.status(job_id)).model_copy(update={"status": "queued"})
     await state_of(jobs).write(lost.started(lost.created_at, "dead-worker"), expected=0)
