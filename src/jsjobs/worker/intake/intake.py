@@ -128,7 +128,7 @@ class Intake:
                 self._soon()
             return
         parked = _Parked(delivery, priority, self)
-        parked.timer = asyncio.get_running_loop().call_later(_patience(delivery.attempt), self._give_back, parked)
+        parked.timer = asyncio.get_running_loop().call_later(patience(delivery.attempt), self._give_back, parked)
         slots.put(parked)
 
     def _give_back(self, parked: _Parked) -> None:
@@ -218,6 +218,6 @@ class _Parked(SlotRequest):
         self.delivery = delivery
 
 
-def _patience(attempt: int) -> float:
+def patience(attempt: int) -> float:
     """Return the seconds that a delivery waits for a slot before it goes back."""
     return min(_LONGEST, LINGER * (1 << min(_DOUBLINGS, max(0, attempt - BOUNCES))))
