@@ -46,7 +46,7 @@ async def test_pauses_of_a_priority(jobs: JobService) -> None:
     assert "paused until 20" in high.what
     assert "paused until you resume it; jobs waiting: 0" in low.what
     assert "jsjobs resume low" in low.remedy
-    await jobs.submit("t", 1, priority="low")
+    await jobs.submit("t", 1, priority="low", entity="e")
     _, low = (await ills(jobs.config))["paused"]
     assert low.severity is Severity.WARNING
     assert "jobs waiting: 1" in low.what
@@ -61,14 +61,14 @@ async def test_a_pause_of_one_shard_alone(jobs: JobService, connection: Connecti
     await call(connection, f"CONSUMER.PAUSE.{stream}.high-1x3-1", until)
     finding = await the_ill(jobs.config, "paused")
     assert finding.severity is Severity.WARNING
-    assert "but only 1 of 3 shards" in finding.what
+    assert "but only 1 of 7 shards and partitions: high-1x3-1" in finding.what
 
 
 async def test_jobs_without_a_worker(jobs: JobService) -> None:
     nobody = await the_ill(jobs.config, "workers")
     assert (nobody.severity, nobody.what) == (Severity.NOTE, "no worker is running; no job waits for one")
-    await jobs.submit("t", 1, priority="low")
-    await jobs.submit("t", 2, priority="low")
+    await jobs.submit("t", 1, priority="low", entity="e")
+    await jobs.submit("t", 2, priority="low", entity="e")
     at_once, later = await the_ill(jobs.config, "workers"), await becomes(jobs.config, "workers", Severity.PROBLEM)
     assert at_once.severity is Severity.WARNING
     assert later.where == "low-1x1-0"
@@ -78,7 +78,7 @@ async def test_jobs_without_a_worker(jobs: JobService) -> None:
 
 async def test_a_job_whose_worker_is_gone(jobs: JobService, plain: Client) -> None:
     taken = await listen(plain, jobs.config.namespace, "low-1x1-0", b"")
-    await jobs.submit("t", 1, priority="low")
+    await jobs.submit("t", 1, priority="low", entity="e")
     await eventually(lambda: taken)
     await plain.close()
     finding = await becomes(jobs.config, "workers", Severity.PROBLEM)
@@ -99,7 +99,7 @@ async def test_a_shard_that_stands_still(jobs: JobService, plain: Client, connec
     pausing = f"CONSUMER.PAUSE.{stream}.low-1x1-0"
     await call(connection, pausing, {"pause_until": (utc_now() + timedelta(hours=1)).isoformat()})
     delivered = await listen(plain, jobs.config.namespace, "low-1x1-0", b"+ACK")
-    await jobs.submit("t", 1, priority="low")
+    await jobs.submit("t", 1, priority="low", entity="e")
 
     async def has_heard_of_it() -> bool:
         return bool((await call(connection, f"CONSUMER.INFO.{stream}.low-1x1-0"))["num_pending"])
@@ -122,9 +122,9 @@ async def test_a_failing_job_that_others_wait_behind_is_named(jobs: JobService) 
         raise RuntimeError("no luck")
 
     async with jobs.worker():
-        first = await jobs.submit("flaky", 1, priority="low")
+        first = await jobs.submit("flaky", 1, priority="low", entity="e")
         for _ in range(5):
-            await jobs.submit("t", 2, priority="low")
+            await jobs.submit("t", 2, priority="low", entity="e")
         finding = await becomes(jobs.config, "held", Severity.WARNING)
         status = await jobs.status(first)
         assert finding.where == "low-1x1-0"
@@ -144,10 +144,10 @@ async def test_a_long_job_that_others_wait_behind_is_named(jobs: JobService) -> 
         await asyncio.sleep(600)
 
     async with jobs.worker():
-        first = await jobs.submit("long", 1, priority="low", duration="long")
+        first = await jobs.submit("long", 1, priority="low", entity="e", duration="long")
         await eventually(lambda: is_processing(jobs, first))
         assert "held" not in await ills(jobs.config)
-        await jobs.submit("t", 2, priority="low")
+        await jobs.submit("t", 2, priority="low", entity="e")
         finding = await becomes(jobs.config, "held", Severity.WARNING)
         assert f"{first} (long) has held it since " in finding.what
         assert "until attempt 1 of 3 ends, which began at " in finding.what
@@ -161,7 +161,7 @@ async def test_a_job_that_comes_back_again_and_again(settings_of: Make, deploy: 
         delivered = await listen(
             plain, config.namespace, "low-1x1-0", b"-NAK " + json.dumps({"delay": 3 * 10**8}).encode()
         )
-        fine, back = [await jobs.submit("t", number, priority="low") for number in range(2)]
+        fine, back = [await jobs.submit("t", number, priority="low", entity="e") for number in range(2)]
         await plain.jetstream().delete_msg(Names(config.namespace).stream("low"), int(fine.partition("-")[2]))
         finding = await becomes(config, "redelivery", Severity.WARNING)
     assert finding.where == "low-1x1-0"
@@ -178,7 +178,7 @@ async def test_jobs_that_the_server_gave_up(settings_of: Make, deploy: Deploy, p
     await set_max_deliver(config, 2)
     async with JobService(config) as jobs:
         delivered = await listen(plain, config.namespace, "low-1x1-0", b"-NAK")
-        left = [await jobs.submit("t", number, priority="low") for number in range(2)]
+        left = [await jobs.submit("t", number, priority="low", entity="e") for number in range(2)]
         await eventually(lambda: len(delivered) == 4)
         finding = await becomes(config, "given_up", Severity.PROBLEM)
         assert finding.where == "low-1x1-0"
