@@ -155,10 +155,21 @@ async def test_a_shard_count_that_cannot_be_is_wrong_use(cli: Cli, given: str) -
 
 async def test_new_streams_give_no_id_that_a_dead_letter_bears(new_cli: Cli, config: JobService.Config) -> None:
     ahead = 1 << 52  # a clock that was far ahead gave this id
-    await store(config, f"high-{ahead}", "normal-9999999999999999", "replay-1-x", "high-7", "higher-8")
+    await store(
+        config,
+        f"high-{ahead}",
+        f"high-parallel-{ahead + 5}",
+        "normal-9999999999999999",
+        "replay-1-x",
+        "high-7",
+        "higher-8",
+    )
     assert (await new_cli.run("streams", "apply")).code == 0
-    submitted = [await new_cli.run("submit", "echo", "1", "--priority", name) for name in ("high", "normal")]
+    entity = ("--entity", "e")
+    submitted = [await new_cli.run("submit", "echo", "1", "--priority", name, *entity) for name in ("high", "normal")]
     high, normal = (int(ended.out.strip().partition("-")[2]) for ended in submitted)
+    parallel = await new_cli.run("submit", "echo", "1", "--priority", "high")
+    assert parallel.out.strip() == f"high-parallel-{ahead + 6}"
     assert high == ahead + 1
     assert normal < ahead, "an id that no stream could give is not believed"
 

@@ -18,6 +18,7 @@ from jsjobs.jetstream.client.connect import connected
 from jsjobs.jetstream.client.connection import Connection
 from jsjobs.jetstream.client.errors import no_streams
 from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.schedules.lane_targets import move_to_lanes
 from jsjobs.jetstream.topology.generations import live_shards
 from jsjobs.jetstream.topology.kept_settings import keep_unasked
 from jsjobs.jetstream.topology.partitions import live_partitions, partition_count
@@ -192,7 +193,10 @@ def apply_streams(
         async with connected(config) as connection:
             try:
                 topology, floor = _topology(connection, await _wanted(connection, config)), await _floor(config)
-                return await topology.apply(floor, tell=tell, wait=wait, one_copy=one_copy)
+                steps = await topology.apply(floor, tell=tell, wait=wait, one_copy=one_copy)
+                if moved := await move_to_lanes(connection, Names(config.namespace)):
+                    talk(f"moved {moved:,} schedules of jobs without an entity to the parallel lanes")
+                return steps
             except JobError as error:
                 raise Failed(error.message) if error.reason is Reason.VALIDATION else error from None
 
