@@ -14,9 +14,11 @@ from facts import eventually, is_processing
 from jsjobs import JobService
 from jsjobs.doctor import Severity
 from jsjobs.doctor.deployment import utc_now
+from jsjobs.jetstream.api.consumers import pause_consumer
 from jsjobs.jetstream.api.requests import call
 from jsjobs.jetstream.client.connection import Connection
 from jsjobs.jetstream.protocol.names import Names
+from jsjobs.model.lanes import Lane, Queue
 from jsjobs.model.times import rfc3339
 
 Make = Callable[..., JobService.Config]
@@ -61,7 +63,7 @@ async def test_a_pause_of_one_shard_alone(jobs: JobService, connection: Connecti
     await call(connection, f"CONSUMER.PAUSE.{stream}.high-1x3-1", until)
     finding = await the_ill(jobs.config, "paused")
     assert finding.severity is Severity.WARNING
-    assert "but only 1 of 7 shards and partitions: high-1x3-1" in finding.what
+    assert "but only 1 of 7 shards and partitions: high-1x3-1; " in finding.what
 
 
 async def test_jobs_without_a_worker(jobs: JobService) -> None:
@@ -74,6 +76,83 @@ async def test_jobs_without_a_worker(jobs: JobService) -> None:
     assert later.where == "low-1x1-0"
     assert "no worker is running, and jobs wait: 2, the first for" in later.what
     assert "jsjobs worker" in later.remedy
+
+
+async def test_a_pause_of_one_partition_alone(jobs: JobService, connection: Connection) -> None:
+    stream = Names(jobs.config.namespace).queue(Queue(JobService.Priority.HIGH, Lane.PARALLEL))
+    await pause_consumer(connection, stream, "high-parallel-2", utc_now() + timedelta(hours=1))
+    finding = await the_ill(jobs.config, "paused")
+    assert finding.severity is Severity.WARNING
+    assert "but only 1 of 7 shards and partitions: high-parallel-2; " in finding.what
+
+
+async def test_parallel_jobs_without_a_worker(jobs: JobService) -> None:
+    await jobs.submit("t", [1, 2], priority="low")
+    finding = await becomes(jobs.config, "workers", Severity.PROBLEM)
+    assert finding.where == "low-parallel-0"
+    assert "no worker is running, and jobs wait: 2, the first for" in finding.what
+
+
+async def test_a_parallel_job_whose_worker_is_gone(jobs: JobService, plain: Client) -> None:
+    stream = Names(jobs.config.namespace).queue(Queue(JobService.Priority.LOW, Lane.PARALLEL))
+    subscription = await plain.jetstream().pull_subscribe_bind("low-parallel-0", stream)
+    await jobs.submit("t", 1, priority="low")
+    await subscription.fetch(1, timeout=5)
+    await plain.close()
+    finding = await becomes(jobs.config, "workers", Severity.PROBLEM)
+    assert finding.where == "low-parallel-0"
+    assert "no worker is running, and jobs wait: 1, the first for" in finding.what
+
+
+async def test_a_partition_of_which_a_worker_asks_in_vain(
+    jobs: JobService, plain: Client, connection: Connection
+) -> None:
+    """A request made during a pause stands there unanswered when the pause is lifted."""
+    stream = Names(jobs.config.namespace).queue(Queue(JobService.Priority.LOW, Lane.PARALLEL))
+    await pause_consumer(connection, stream, "low-parallel-0", utc_now() + timedelta(hours=1))
+    await jobs.submit("t", 1, priority="low")
+    inbox = plain.new_inbox()
+    delivered: list[Msg] = []
+
+    async def take(message: Msg) -> None:
+        delivered.append(message)
+
+    await plain.subscribe(inbox, cb=take)
+    request = json.dumps({"batch": 1, "expires": 600 * 10**9}).encode()
+    await plain.publish(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.low-parallel-0", request, reply=inbox)
+    await plain.flush()
+    await call(connection, f"CONSUMER.PAUSE.{stream}.low-parallel-0", {})
+    finding = await becomes(jobs.config, "stalled", Severity.PROBLEM)
+    assert finding.where == "low-parallel-0"
+    assert "jobs wait: 1" in finding.what
+    assert not delivered
+    await jobs.pause("low", seconds=1)
+    await eventually(lambda: delivered)
+
+
+async def test_full_workers_are_no_stall(settings_of: Make, deploy: Deploy) -> None:
+    config = settings_of(concurrency=1)
+    await deploy(config)
+    async with JobService(config) as jobs:
+
+        @jobs.handler("long")
+        async def run_long(payload: int) -> None:
+            await asyncio.sleep(600)
+
+        async with jobs.worker():
+            with jobs.request_context(tenant_id="acme"):
+                first = await jobs.submit("long", 1, priority="low", duration="long")
+            await eventually(lambda: is_processing(jobs, first))
+            with jobs.request_context(tenant_id="globex"):
+                waiting = await jobs.submit("long", 2, priority="low", duration="long")
+            stored = (await jobs.status(waiting)).created_at
+            assert stored is not None
+
+            async def has_waited_long() -> bool:
+                return (utc_now() - stored).total_seconds() > 2 * config.ack_wait
+
+            await eventually(has_waited_long)
+            assert not {"stalled", "workers"} & set(await ills(config))
 
 
 async def test_a_job_whose_worker_is_gone(jobs: JobService, plain: Client) -> None:
