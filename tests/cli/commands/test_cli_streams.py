@@ -29,7 +29,19 @@ async def test_plan_apply_and_show(new_cli: Cli) -> None:
     assert len(found["streams"]) == 12
     assert len(found["shards"]) == 10
     assert {key: found["shards"][3][key] for key in ("name", "pending")} == {"name": "critical-1x4-3", "pending": 0}
-    assert "critical-1x4-3" in (await new_cli.run("streams", "show")).out
+    assert len(found["partitions"]) == 16
+    assert found["partitions"][0] == {
+        "name": "critical-parallel-0",
+        "pending": 0,
+        "in_flight": 0,
+        "redelivered": 0,
+        "paused": False,
+        "requests": 0,
+        "new_jobs": True,
+    }
+    shown = (await new_cli.run("streams", "show")).out
+    assert "critical-1x4-3" in shown
+    assert "low-parallel-3" in shown
 
 
 async def test_changes_are_shown_from_and_to_and_refused_ones_change_nothing(cli: Cli) -> None:
@@ -91,6 +103,31 @@ async def test_the_shard_count_is_changed_by_scale_and_by_priority(cli: Cli) -> 
     assert {"critical: 8", "high: 6", "normal: 4", "low: 2"} == await counts(cli)
 
 
+async def test_the_number_of_partitions_is_changed_and_what_holds_jobs_stays(cli: Cli) -> None:
+    async def partitions() -> list[str]:
+        shown = json.loads((await cli.run("streams", "show", "--json")).out)["partitions"]
+        return [one["name"] for one in shown if one["name"].startswith("low") and one["new_jobs"]]
+
+    planned = await cli.run("streams", "plan", JSJOBS_PARTITIONS="6")
+    assert planned.out.count("partitions: 4 → 6") == 4
+    assert "create  consumer  low-parallel-5" in planned.out
+    assert (await cli.run("streams", "apply", JSJOBS_PARTITIONS="6")).code == 0
+    assert len(await partitions()) == 6
+    unasked = await cli.run("streams", "apply")
+    assert "partitions: the server has 6, which is kept; the default would be 4 (JSJOBS_PARTITIONS)" in unasked.err
+    for tenant in range(12):
+        submitted = await cli.run("submit", "echo", "1", "--tenant", f"tenant-{tenant}", "--priority", "low")
+        assert submitted.code == 0
+    asked = await cli.run("streams", "apply", JSJOBS_PARTITIONS="1")
+    assert (asked.code, await partitions()) == (2, [f"low-parallel-{number}" for number in range(6)])
+    assert "partitions 6 → 1" in asked.err
+    assert (await cli.run("streams", "apply", "--yes", JSJOBS_PARTITIONS="1")).code == 0
+    assert await partitions() == ["low-parallel-0"]
+    again = await cli.run("streams", "apply", JSJOBS_PARTITIONS="1")
+    assert "must end first" in again.err
+    assert "partitions that new jobs do not go to, and that hold none: high-parallel-1" in again.out
+
+
 async def test_a_stopped_change_says_what_that_means(cli: Cli) -> None:
     assert (await cli.run("submit", "echo", "1", "--entity", "e")).code == 0  # nobody works it
     applying = await cli.start("streams", "apply", "--shards", "normal=3")
@@ -121,12 +158,30 @@ async def test_new_streams_give_no_id_that_a_dead_letter_bears(
     new_cli: Cli, config: JobService.Config, lane: str, options: tuple[str, ...]
 ) -> None:
     ahead = 1 << 52  # a clock that was far ahead gave this id
+<<<<<<< HEAD
+    await store(
+        config,
+        f"high-{ahead}",
+        f"high-parallel-{ahead - 5}",
+        "normal-9999999999999999",
+        "replay-1-x",
+        "high-7",
+        "higher-8",
+    )
+    assert (await new_cli.run("streams", "apply")).code == 0
+    entity = ("--entity", "e")
+    submitted = [await new_cli.run("submit", "echo", "1", "--priority", name, *entity) for name in ("high", "normal")]
+    high, normal = (int(ended.out.strip().partition("-")[2]) for ended in submitted)
+    parallel = await new_cli.run("submit", "echo", "1", "--priority", "high")
+    assert parallel.out.strip() == f"high-parallel-{ahead - 4}"
+=======
     letters = f"high{lane}-{ahead}", f"normal{lane}-9999999999999999", "replay-1-x", f"high{lane}-7", f"higher{lane}-8"
     await store(config, *letters)
     assert (await new_cli.run("streams", "apply")).code == 0
     submitted = [await new_cli.run("submit", "echo", "1", "--priority", name, *options) for name in ("high", "normal")]
     assert submitted[0].out.startswith(f"high{lane}-")
     high, normal = (int(ended.out.strip().rpartition("-")[2]) for ended in submitted)
+>>>>>>> lane
     assert high == ahead + 1
     assert normal < ahead, "an id that no stream could give is not believed"
 
