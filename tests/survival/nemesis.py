@@ -193,7 +193,7 @@ class Nemesis:
 
     async def _consumer(self, fault: Fault, how: str) -> None:
         """The consumer of a shard or a partition is deleted; the routers are to bring it back."""
-        queue = QUEUES[fault.target % 4]
+        queue = QUEUES[fault.target % len(QUEUES)]
         stream = self._stage.names.queue(queue)
         found = await self._insist(f"CONSUMER.NAMES.{stream}")
         consumers = [name for name in found["consumers"] if Shard.of(name) or Partition.of(name)]

@@ -208,6 +208,9 @@ class JobStatusResponse(BaseModel):
     wake: str | None = None
     """The subject on which the server is asked to deliver its message now; set in the parallel lane while it waits for
     a retry, or because its handler snoozed."""
+    waits_since: AwareDatetime | None = None
+    """When the server stored that it waits for that, if the entry was written again since: its delay counts from
+    then."""
     retry: RetryState | None = None
 
     def to_json(self, result: bytes | None = None) -> bytes:
@@ -306,7 +309,7 @@ class JobStatusResponse(BaseModel):
             whole, history = history, _without_middle(history)
             fields["history_dropped"] += len(whole) - len(history)
             fields["errors_dropped"] += len(_failures(whole)) - len(_failures(history))
-        fields["status"], fields["history"] = status, history
+        fields["status"], fields["history"], fields["waits_since"] = status, history, None
         return built(JobStatusResponse, fields)
 
 

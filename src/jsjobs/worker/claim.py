@@ -29,6 +29,7 @@ from jsjobs.worker.claim_decision import (
     Start,
     Wait,
     decide,
+    left_to_wait,
     taken_over,
 )
 from jsjobs.worker.intake.slots import Slot
@@ -113,7 +114,7 @@ class Claims:
         found = await self.state.read(run.job_id)
         entry = run.job.entry() if found is None else found.entry
         if entry is not None and entry.status is Status.QUEUED and run.job.own(entry) is entry:
-            noted = entry.model_copy(update={"deliveries": run.delivery.attempt})
+            noted = _written_again(entry, found, deliveries=run.delivery.attempt)
             with suppress(Conflict):  # somebody has written it, then
                 await self.state.write(noted, expected=found.revision if found else 0, delivery=run.delivery)
 
@@ -127,8 +128,7 @@ class Claims:
         if isinstance(decision, Sleep):
             if found is not None and found.entry is not None and found.entry.wake != delivery.wake:
                 # Only this delivery can be woken now; and what was read may be old: somebody may have woken the job.
-                update = {"wake": delivery.wake, "deliveries": delivery.attempt}
-                slept = found.entry.model_copy(update=update)
+                slept = _written_again(found.entry, found, wake=delivery.wake, deliveries=delivery.attempt)
                 await self.state.write(slept, expected=decision.revision, delivery=delivery)
             self.settlement.give_back(run.job_id, delivery, decision.seconds)
         elif decision.seconds <= self.lease_time.margin:
@@ -156,14 +156,16 @@ class Claims:
             server_now = await self.server_now()
         decision = self._decide(run, found, server_now)
         if run.delivery.is_parallel:
-            return await self._judge_parallel(run, entry, decision)
+            return await self._judge_parallel(run, found, entry, decision)
         if isinstance(decision, Dead) or (isinstance(decision, Start) and decision.after_loss):
             # The job may run where a newer delivery went, however old its entry is. Or it may run where an earlier
             # delivery went that a recreated consumer does not know of: that worker's heartbeats count for this one too.
             return Ignore() if run.delivery.attempt == 1 or not await _is_newest(run.delivery) else decision
         return decision
 
-    async def _judge_parallel(self, run: JobRun, entry: JobStatusResponse | None, decision: Decision) -> Decision:
+    async def _judge_parallel(
+        self, run: JobRun, found: Found | None, entry: JobStatusResponse | None, decision: Decision
+    ) -> Decision:
         """Correct a decision where the parallel lane differs: many jobs of a partition are under way at once."""
         delivery = run.delivery
         written_at = 0 if entry is None else entry.deliveries or 1
@@ -176,11 +178,13 @@ class Claims:
             is_older = entry is not None and delivery.attempt <= written_at
             if is_older and (delivery.attempt == 1 or not await _is_of_new_consumer(delivery, entry)):
                 return Ignore()
-        if self._sleeps(run) and isinstance(decision, Start) and entry is not None and entry.status is Status.QUEUED:
-            due = entry.next_attempt_at
-            if due is not None and (due - self.clock()).total_seconds() > _EARLY:
-                left = (due - await self.server_now()).total_seconds()  # a new consumer knows of no delay
-                return Sleep(left, decision.expected) if left > _EARLY else decision
+        is_queued = found is not None and entry is not None and entry.status is Status.QUEUED
+        if self._sleeps(run) and isinstance(decision, Start) and is_queued:
+            assert found is not None
+            assert entry is not None
+            # A new consumer knows of no delay.
+            left = left_to_wait(entry, found.stored_at, await self.server_now()) if entry.next_attempt_at else 0
+            return Sleep(left, decision.expected) if left > _EARLY else decision
         return decision
 
     def _decide(self, run: JobRun, found: Found | None, server_now: datetime) -> Decision:
@@ -217,13 +221,13 @@ class Claims:
             return None
         claim = Claim(entry, revision, delivery, text)
         if (
-            decision.after_snooze
+            (decision.after_snooze or delivery.was_kept)
             and not run.is_cancelled
             and not run.delivery.is_parallel
             and await _is_paused(run.delivery)
         ):
             # Checked after the write: either this sees the pause, or the pausing side sees the entry.
-            logger.debug("job %s: it snoozed here, and its priority is paused meanwhile", job.job_id)
+            logger.debug("job %s: it waited here, and its priority is paused meanwhile", job.job_id)
             await self.settlement.put_off(claim)
             return None
         if self.telemetry is not None and decision.after_loss:
@@ -316,6 +320,12 @@ class Claims:
             case Expire(entry, expected, error, drop):
                 logger.warning("job %s (%s): %s", entry.job_id, entry.type, error)
                 await settlement.expire(Claim(entry, expected, delivery), error, drop=drop)
+
+
+def _written_again(entry: JobStatusResponse, found: Found | None, **changes: object) -> JobStatusResponse:
+    """Return the entry of a waiting job with other notes; its delay goes on."""
+    since = None if found is None else entry.waits_since or found.stored_at
+    return entry.model_copy(update={**changes, "waits_since": since})
 
 
 async def _is_newest(delivery: Delivery) -> bool:

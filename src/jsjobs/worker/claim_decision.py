@@ -144,7 +144,7 @@ def decide(
             # It expires once its letter is stored, or from the start if no letter is wanted.
             return Ended("it is failed, and needs no letter") if found.expires else ResendDeadLetter(entry)
         case Status.QUEUED if entry.snoozed_until is not None:
-            seconds = _left_to_sleep(entry, found.stored_at, server_now) if sleeps else 0
+            seconds = left_to_wait(entry, found.stored_at, server_now) if sleeps else 0
             start = Start(entry.started(now, worker), found.revision, after_snooze=True)
             return Sleep(seconds, found.revision) if seconds > 0 else start
         case Status.QUEUED:
@@ -188,15 +188,15 @@ def _not_yet(job: IncomingJob, left: float, margin: float) -> Wait | Ignore:
     return Ignore() if left > margin and job.headers.duration is Duration.LONG else Wait(left)
 
 
-def _left_to_sleep(entry: JobStatusResponse, stored_at: datetime, server_now: datetime) -> float:
-    """Return the seconds until a snoozed job is due; it is due at zero or less.
+def left_to_wait(entry: JobStatusResponse, stored_at: datetime, server_now: datetime) -> float:
+    """Return the seconds until a job that snoozed, or waits for a retry, is due; it is due at zero or less.
 
     They count from when the server took the entry: the worker that wrote it may have another clock than this one.
     """
-    if entry.snoozed_until is None or not entry.history:
+    if entry.next_attempt_at is None or not entry.history:
         return 0
-    whole = (entry.snoozed_until - entry.history[-1].timestamp).total_seconds()
-    return min(whole, whole - (server_now - stored_at).total_seconds())
+    whole = (entry.next_attempt_at - entry.history[-1].timestamp).total_seconds()
+    return min(whole, whole - (server_now - (entry.waits_since or stored_at)).total_seconds())
 
 
 def _begun(

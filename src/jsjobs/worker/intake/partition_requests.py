@@ -70,6 +70,16 @@ class PartitionRequests:
         self._has_brought = False
         self._bell_at = 0.0
 
+    @property
+    def is_asking(self) -> bool:
+        """Return whether an ask is under way."""
+        return self.ask_number is not None
+
+    @property
+    def has_bell(self) -> bool:
+        """Return whether a bell waits on the server."""
+        return self.bell_number is not None
+
     def asking_for(self, now: float) -> float:
         """Return for how many seconds the present ask has brought nothing."""
         return now - self._ask_at if self.ask_number is not None else 0.0
