@@ -89,8 +89,8 @@ class Sender:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._receipts: asyncio.Queue[bytes] = asyncio.Queue()
-        self._inbox = client.new_inbox()
+        self.receipts: asyncio.Queue[bytes] = asyncio.Queue()
+        self.inbox = client.new_inbox()
 
     @classmethod
     @asynccontextmanager
@@ -98,17 +98,17 @@ class Sender:
         sender = cls(client)
 
         async def hear(message: object) -> None:
-            sender._receipts.put_nowait(message.data)
+            sender.receipts.put_nowait(message.data)
 
-        await client.subscribe(sender._inbox, cb=hear)
+        await client.subscribe(sender.inbox, cb=hear)
         yield sender
 
     async def send(self, subject: bytes, lines: bytes, body: bytes) -> int:
         block = b"NATS/1.0\r\n%b\r\n" % lines
-        words = b"%b %b %d %d" % (subject, self._inbox.encode(), len(block), len(block) + len(body))
+        words = b"%b %b %d %d" % (subject, self.inbox.encode(), len(block), len(block) + len(body))
         await self._client._send_command(b"HPUB %b\r\n%b%b\r\n" % (words, block, body))
         await self._client.flush()
-        receipt = json.loads(await asyncio.wait_for(self._receipts.get(), 10))
+        receipt = json.loads(await asyncio.wait_for(self.receipts.get(), 10))
         assert "error" not in receipt, receipt
         return receipt["seq"]
 
