@@ -131,7 +131,8 @@ class Course:
 
     async def is_drained(self) -> bool:
         upper = self.caller.config.namespace.upper()
-        infos = [await call(self.caller.connection, f"STREAM.INFO.{upper}_{name}") for name in ("HIGH", "CRITICAL")]
+        streams = [f"{upper}_{name}{lane}" for name in ("HIGH", "CRITICAL") for lane in ("", "_PARALLEL")]
+        infos = [await call(self.caller.connection, f"STREAM.INFO.{stream}") for stream in streams]
         return all(info["state"]["messages"] == 0 for info in infos)
 
     async def history(self) -> dict[str, list[dict[str, Any]]]:

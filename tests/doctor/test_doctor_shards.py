@@ -14,9 +14,11 @@ from facts import eventually, is_processing
 from jsjobs import JobService
 from jsjobs.doctor import Severity
 from jsjobs.doctor.deployment import utc_now
+from jsjobs.jetstream.api.consumers import pause_consumer
 from jsjobs.jetstream.api.requests import call
 from jsjobs.jetstream.client.connection import Connection
 from jsjobs.jetstream.protocol.names import Names
+from jsjobs.model.lanes import Lane, Queue
 from jsjobs.model.times import rfc3339
 
 Make = Callable[..., JobService.Config]
@@ -46,7 +48,7 @@ async def test_pauses_of_a_priority(jobs: JobService) -> None:
     assert "paused until 20" in high.what
     assert "paused until you resume it; jobs waiting: 0" in low.what
     assert "jsjobs resume low" in low.remedy
-    await jobs.submit("t", 1, priority="low")
+    await jobs.submit("t", 1, priority="low", entity="e")
     _, low = (await ills(jobs.config))["paused"]
     assert low.severity is Severity.WARNING
     assert "jobs waiting: 1" in low.what
@@ -61,14 +63,14 @@ async def test_a_pause_of_one_shard_alone(jobs: JobService, connection: Connecti
     await call(connection, f"CONSUMER.PAUSE.{stream}.high-1x3-1", until)
     finding = await the_ill(jobs.config, "paused")
     assert finding.severity is Severity.WARNING
-    assert "but only 1 of 3 shards" in finding.what
+    assert "but only 1 of 7 shards and partitions: high-1x3-1; " in finding.what
 
 
 async def test_jobs_without_a_worker(jobs: JobService) -> None:
     nobody = await the_ill(jobs.config, "workers")
     assert (nobody.severity, nobody.what) == (Severity.NOTE, "no worker is running; no job waits for one")
-    await jobs.submit("t", 1, priority="low")
-    await jobs.submit("t", 2, priority="low")
+    await jobs.submit("t", 1, priority="low", entity="e")
+    await jobs.submit("t", 2, priority="low", entity="e")
     at_once, later = await the_ill(jobs.config, "workers"), await becomes(jobs.config, "workers", Severity.PROBLEM)
     assert at_once.severity is Severity.WARNING
     assert later.where == "low-1x1-0"
@@ -76,9 +78,86 @@ async def test_jobs_without_a_worker(jobs: JobService) -> None:
     assert "jsjobs worker" in later.remedy
 
 
+async def test_a_pause_of_one_partition_alone(jobs: JobService, connection: Connection) -> None:
+    stream = Names(jobs.config.namespace).queue(Queue(JobService.Priority.HIGH, Lane.PARALLEL))
+    await pause_consumer(connection, stream, "high-parallel-2", utc_now() + timedelta(hours=1))
+    finding = await the_ill(jobs.config, "paused")
+    assert finding.severity is Severity.WARNING
+    assert "but only 1 of 7 shards and partitions: high-parallel-2; " in finding.what
+
+
+async def test_parallel_jobs_without_a_worker(jobs: JobService) -> None:
+    await jobs.submit("t", [1, 2], priority="low")
+    finding = await becomes(jobs.config, "workers", Severity.PROBLEM)
+    assert finding.where == "low-parallel-0"
+    assert "no worker is running, and jobs wait: 2, the first for" in finding.what
+
+
+async def test_a_parallel_job_whose_worker_is_gone(jobs: JobService, plain: Client) -> None:
+    stream = Names(jobs.config.namespace).queue(Queue(JobService.Priority.LOW, Lane.PARALLEL))
+    subscription = await plain.jetstream().pull_subscribe_bind("low-parallel-0", stream)
+    await jobs.submit("t", 1, priority="low")
+    await subscription.fetch(1, timeout=5)
+    await plain.close()
+    finding = await becomes(jobs.config, "workers", Severity.PROBLEM)
+    assert finding.where == "low-parallel-0"
+    assert "no worker is running, and jobs wait: 1, the first for" in finding.what
+
+
+async def test_a_partition_of_which_a_worker_asks_in_vain(
+    jobs: JobService, plain: Client, connection: Connection
+) -> None:
+    """A request made during a pause stands there unanswered when the pause is lifted."""
+    stream = Names(jobs.config.namespace).queue(Queue(JobService.Priority.LOW, Lane.PARALLEL))
+    await pause_consumer(connection, stream, "low-parallel-0", utc_now() + timedelta(hours=1))
+    await jobs.submit("t", 1, priority="low")
+    inbox = plain.new_inbox()
+    delivered: list[Msg] = []
+
+    async def take(message: Msg) -> None:
+        delivered.append(message)
+
+    await plain.subscribe(inbox, cb=take)
+    request = json.dumps({"batch": 1, "expires": 600 * 10**9}).encode()
+    await plain.publish(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.low-parallel-0", request, reply=inbox)
+    await plain.flush()
+    await call(connection, f"CONSUMER.PAUSE.{stream}.low-parallel-0", {})
+    finding = await becomes(jobs.config, "stalled", Severity.PROBLEM)
+    assert finding.where == "low-parallel-0"
+    assert "jobs wait: 1" in finding.what
+    assert not delivered
+    await jobs.pause("low", seconds=1)
+    await eventually(lambda: delivered)
+
+
+async def test_full_workers_are_no_stall(settings_of: Make, deploy: Deploy) -> None:
+    config = settings_of(concurrency=1)
+    await deploy(config)
+    async with JobService(config) as jobs:
+
+        @jobs.handler("long")
+        async def run_long(payload: int) -> None:
+            await asyncio.sleep(600)
+
+        async with jobs.worker():
+            with jobs.request_context(tenant_id="acme"):
+                first = await jobs.submit("long", 1, priority="low", duration="long")
+            await eventually(lambda: is_processing(jobs, first))
+            with jobs.request_context(tenant_id="globex"):
+                waiting = await jobs.submit("long", 2, priority="low", duration="long")
+            stored = (await jobs.status(waiting)).created_at
+            assert stored is not None
+
+            async def has_waited_long() -> bool:
+                return (utc_now() - stored).total_seconds() > 2 * config.ack_wait
+
+            await eventually(has_waited_long)
+            assert not {"stalled", "workers"} & set(await ills(config))
+
+
 async def test_a_job_whose_worker_is_gone(jobs: JobService, plain: Client) -> None:
     taken = await listen(plain, jobs.config.namespace, "low-1x1-0", b"")
-    await jobs.submit("t", 1, priority="low")
+    await jobs.submit("t", 1, priority="low", entity="e")
     await eventually(lambda: taken)
     await plain.close()
     finding = await becomes(jobs.config, "workers", Severity.PROBLEM)
@@ -99,7 +178,7 @@ async def test_a_shard_that_stands_still(jobs: JobService, plain: Client, connec
     pausing = f"CONSUMER.PAUSE.{stream}.low-1x1-0"
     await call(connection, pausing, {"pause_until": (utc_now() + timedelta(hours=1)).isoformat()})
     delivered = await listen(plain, jobs.config.namespace, "low-1x1-0", b"+ACK")
-    await jobs.submit("t", 1, priority="low")
+    await jobs.submit("t", 1, priority="low", entity="e")
 
     async def has_heard_of_it() -> bool:
         return bool((await call(connection, f"CONSUMER.INFO.{stream}.low-1x1-0"))["num_pending"])
@@ -122,9 +201,9 @@ async def test_a_failing_job_that_others_wait_behind_is_named(jobs: JobService) 
         raise RuntimeError("no luck")
 
     async with jobs.worker():
-        first = await jobs.submit("flaky", 1, priority="low")
+        first = await jobs.submit("flaky", 1, priority="low", entity="e")
         for _ in range(5):
-            await jobs.submit("t", 2, priority="low")
+            await jobs.submit("t", 2, priority="low", entity="e")
         finding = await becomes(jobs.config, "held", Severity.WARNING)
         status = await jobs.status(first)
         assert finding.where == "low-1x1-0"
@@ -144,10 +223,10 @@ async def test_a_long_job_that_others_wait_behind_is_named(jobs: JobService) -> 
         await asyncio.sleep(600)
 
     async with jobs.worker():
-        first = await jobs.submit("long", 1, priority="low", duration="long")
+        first = await jobs.submit("long", 1, priority="low", entity="e", duration="long")
         await eventually(lambda: is_processing(jobs, first))
         assert "held" not in await ills(jobs.config)
-        await jobs.submit("t", 2, priority="low")
+        await jobs.submit("t", 2, priority="low", entity="e")
         finding = await becomes(jobs.config, "held", Severity.WARNING)
         assert f"{first} (long) has held it since " in finding.what
         assert "until attempt 1 of 3 ends, which began at " in finding.what
@@ -161,7 +240,7 @@ async def test_a_job_that_comes_back_again_and_again(settings_of: Make, deploy: 
         delivered = await listen(
             plain, config.namespace, "low-1x1-0", b"-NAK " + json.dumps({"delay": 3 * 10**8}).encode()
         )
-        fine, back = [await jobs.submit("t", number, priority="low") for number in range(2)]
+        fine, back = [await jobs.submit("t", number, priority="low", entity="e") for number in range(2)]
         await plain.jetstream().delete_msg(Names(config.namespace).stream("low"), int(fine.partition("-")[2]))
         finding = await becomes(config, "redelivery", Severity.WARNING)
     assert finding.where == "low-1x1-0"
@@ -178,7 +257,7 @@ async def test_jobs_that_the_server_gave_up(settings_of: Make, deploy: Deploy, p
     await set_max_deliver(config, 2)
     async with JobService(config) as jobs:
         delivered = await listen(plain, config.namespace, "low-1x1-0", b"-NAK")
-        left = [await jobs.submit("t", number, priority="low") for number in range(2)]
+        left = [await jobs.submit("t", number, priority="low", entity="e") for number in range(2)]
         await eventually(lambda: len(delivered) == 4)
         finding = await becomes(config, "given_up", Severity.PROBLEM)
         assert finding.where == "low-1x1-0"

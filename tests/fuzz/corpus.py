@@ -22,6 +22,7 @@ HEADER_NAMES = tuple(
 )
 
 STORED = b"jobs.work.critical.1x4.3.email.send"
+IN_LANE = b"jobs.lane.critical.3.email.send"
 
 REPLY = b"$JS.ACK.JOBS_CRITICAL.critical-1x4-3.1.1795318823879006.17.1795350000000000000.4"
 

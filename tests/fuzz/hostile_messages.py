@@ -30,7 +30,11 @@ class Hostile:
         self._schedules = Mutator((seed, "schedules"), schedules, HEADER_NAMES)
 
     def next(self) -> tuple[str, bytes, bytes, bytes, bytes]:
-        kinds = [self._queue] * 6 + [self._delivery, self._letter, self._advised, self._request, self._request]
+        kinds = (
+            [self._queue] * 4
+            + [self._lane] * 3
+            + [self._delivery, self._letter, self._advised, self._request, self._request]
+        )
         kinds += [self._cancel, self._progress, self._schedule, self._due, self._entry, self._discovery]
         return self._rng.choice(kinds)()
 
@@ -48,14 +52,21 @@ class Hostile:
         ns, word = self._ns, self._word(100)
         mine = b"_INBOX.hostile.%b" % word.replace(b".", b"-")
         forged = b"$JS.ACK.%b_NORMAL.normal-1x2-0.1.%b.1.1795350000000000000.0" % (ns.upper(), word)
+        in_lane = b"$JS.ACK.%b_NORMAL_PARALLEL.normal-parallel-0.1.%b.1.1795350000000000000.0" % (ns.upper(), word)
         queue = b"%b.normal.e.forged.2.3.4.5.6" % ns
-        return self._rng.choice((b"", mine, mine, forged, queue, b"$KV.%b.%b" % (ns, word), word))
+        return self._rng.choice((b"", mine, mine, forged, in_lane, queue, b"$KV.%b.%b" % (ns, word), word))
 
     def _queue(self) -> tuple[str, bytes, bytes, bytes, bytes]:
         priority = self._rng.choice(PRIORITIES)
         job_type = self._rng.choice((b"echo", b"echo", b"sum", b"apart", self._word()))
         entity = self._rng.choice((b"e1", b"e2", self._word(200).replace(b".", b"-")))
         return "queue", b"%b.%b.%b.%b" % (self._ns, priority, entity, job_type), b"", self._block(), self._body()
+
+    def _lane(self) -> tuple[str, bytes, bytes, bytes, bytes]:
+        priority = self._rng.choice(PRIORITIES)
+        job_type = self._rng.choice((b"echo", b"echo", b"sum", b"apart", self._word()))
+        key = self._rng.choice((b"-", b"acme", self._word(200).replace(b".", b"-")))
+        return "lane", b"%b.parallel.%b.%b.%b" % (self._ns, priority, key, job_type), b"", self._block(), self._body()
 
     def _delivery(self) -> tuple[str, bytes, bytes, bytes, bytes]:
         priority = self._rng.choice(PRIORITIES)
@@ -86,7 +97,8 @@ class Hostile:
         return "schedule", b"%b.at.%b" % (self._ns, self._word()), b"", self._schedules.next()[:60_000], self._body()
 
     def _due(self) -> tuple[str, bytes, bytes, bytes, bytes]:
-        subject = b"%b.due.%b.e.%b" % (self._ns, self._rng.choice(PRIORITIES), self._word(500))
+        lane = self._rng.choice((b"", b"parallel."))
+        subject = b"%b.due.%b%b.e.%b" % (self._ns, lane, self._rng.choice(PRIORITIES), self._word(500))
         return "due job", subject, b"", self._block(), self._body()
 
     def _entry(self) -> tuple[str, bytes, bytes, bytes, bytes]:

@@ -29,6 +29,7 @@ from jsjobs.jetstream.api.messages import stored
 from jsjobs.jetstream.client.connect import connected
 from jsjobs.jetstream.protocol.names import Names
 from jsjobs.jetstream.topology.reconciler import TopologyReconciler
+from jsjobs.model.lanes import QUEUES
 from jsjobs.postgres.database import Database
 from jsjobs.postgres.migrate import migrate
 from stream_facts import messages_in
@@ -121,7 +122,8 @@ async def flood(config: JobService.Config, seed: int, messages: int, folder: Pat
                     report.sent[kind] += 1
                     if number % 10 == 0:
                         priority = PRIORITIES[number // 10 % 4].decode()
-                        ids.append(await jobs.submit("good", number, entity=f"e{number % 7}", priority=priority))
+                        entity = f"e{number % 7}" if number % 20 else None
+                        ids.append(await jobs.submit("good", number, entity=entity, priority=priority))
                         assert not raw.errors, raw.errors
                 report.good += len(ids)
                 async for job_id, outcome in _outcomes(jobs, ids):
@@ -149,7 +151,7 @@ async def _outcomes(jobs: JobService, ids: list[str]) -> AsyncIterator[tuple[str
 async def drained(jobs: JobService, router: Any, report: Report) -> None:
     """Sweep until nothing waits in a queue, or for a router."""
     names = Names(jobs.config.namespace)
-    streams = [names.dead_stream, *(names.stream(each) for each in JobService.Priority)]
+    streams = [names.dead_stream, *map(names.queue, QUEUES)]
     deadline = time.monotonic() + PATIENCE
     while left := {each: n for each in streams if (n := await messages_in(jobs.connection, each))}:
         await router.sweep()

@@ -24,7 +24,7 @@ async def test_hostile_traffic_costs_good_jobs_nothing(
     report = await hostile_traffic.flood(config, seed=seed, messages=1000, folder=tmp_path)
     assert report.wrong == []
     assert report.complete == report.good == 100
-    assert len(report.sent) == 11
+    assert len(report.sent) == 12
     assert report.letters
 
 

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from corpus import HEADER_NAMES, HEADERS, REPLY, REPLY_2, STORED
+from corpus import HEADER_NAMES, HEADERS, IN_LANE, REPLY, REPLY_2, STORED
 from target import NAMES, NOW, Recording, Target, joined, parts, refused
 
 from jsjobs import JobService
@@ -185,12 +185,15 @@ TARGETS = (
     Target(
         "queued message",
         queued_message,
-        tuple(joined(STORED, block, b'{"to": "a"}') for block in HEADERS),
+        tuple(joined(subject, block, b'{"to": "a"}') for block in HEADERS for subject in (STORED, IN_LANE)),
         (*HEADER_NAMES, b"jobs.work.", b"critical", b"1x4"),
         2,
     ),
     Target(
-        "subject", subjects, (STORED, b"jobs.due.high.e.note.sent", b"critical-1x4-3", b"1x4"), (b"jobs.work.", b"1x4")
+        "subject",
+        subjects,
+        (STORED, IN_LANE, b"jobs.due.high.e.note.sent", b"jobs.due.parallel.high.-.note", b"critical-1x4-3", b"1x4"),
+        (b"jobs.work.", b"jobs.lane.", b"1x4"),
     ),
     Target(
         "delivery",

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from damaged import damaged
+from jsjobs.model.due import expires_at
 from jsjobs.model.errors import JobError
-from jsjobs.model.expiry import expires_at
 from jsjobs.model.retry import LONGEST, Snooze
 from jsjobs.model.times import parse_rfc3339, rfc3339
 

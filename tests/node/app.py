@@ -30,7 +30,8 @@ async def sleep(seconds: float) -> str:
 
 @jobs.handler("context")
 async def context(payload: Any, ctx: JobService.Context) -> dict[str, Any]:
-    return {"payload": payload, "entity": ctx.entity, "tenant": ctx.tenant_id, "request_id": ctx.request_id}
+    known = {"entity": ctx.entity, "tenant": ctx.tenant_id, "request_id": ctx.request_id, "lane": ctx.lane}
+    return {"payload": payload, **known}
 
 
 @jobs.handler("needs.replay")

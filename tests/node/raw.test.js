@@ -4,7 +4,7 @@ import { after, before, test } from "node:test";
 import { jetstream } from "@nats-io/jetstream";
 import { Kvm } from "@nats-io/kv";
 import { headers } from "@nats-io/transport-node";
-import { done, open } from "./client.js";
+import { ask, done, open } from "./client.js";
 
 let nc;
 before(async () => {
@@ -25,6 +25,43 @@ test("the acknowledgement of a published job is its receipt", async () => {
   assert.deepEqual([again.duplicate, again.seq], [true, ack.seq]);
 });
 
+test("a job without an entity is published on the parallel lane, under a tenant's key or none", async () => {
+  const js = jetstream(nc);
+  const ack = await js.publish("jobs.parallel.normal.-.email.send", '{"to": "eve@example.org"}', { msgID: "raw-2" });
+  const jobId = `normal-parallel-${ack.seq}`;
+  assert.deepEqual((await done(nc, "result", { job_id: jobId })).result, { to: "eve@example.org" });
+  const again = await js.publish("jobs.parallel.normal.-.email.send", "1", { msgID: "raw-2" });
+  assert.deepEqual([again.duplicate, again.seq], [true, ack.seq]);
+
+  const named = headers();
+  named.set("Jsjobs-Tenant", "acme");
+  const tenants = await js.publish("jobs.parallel.high.acme.context", "[1]", { headers: named });
+  const { result } = await done(nc, "result", { job_id: `high-parallel-${tenants.seq}` });
+  assert.deepEqual(result, { payload: [1], entity: null, tenant: "acme", request_id: null, lane: "parallel" });
+});
+
+test("a job with an entity's name is dead on the parallel lane", async () => {
+  const named = headers();
+  named.set("Jsjobs-Entity", "customer 42");
+  const ack = await jetstream(nc).publish("jobs.parallel.normal.-.context", "[1]", { headers: named });
+  const { code, reason } = await ask(nc, "result", { job_id: `normal-parallel-${ack.seq}` });
+  assert.deepEqual([code, reason], [409, "Validation"]);
+});
+
+test("a job of the parallel lane is delayed by a schedule", async () => {
+  const jobId = `at-${crypto.randomUUID()}`;
+  const due = new Date(Math.ceil(Date.now() / 1000) * 1000 + 1000);
+  const schedule = headers();
+  schedule.set("Nats-Schedule", `@at ${due.toISOString().replace(".000Z", "Z")}`);
+  schedule.set("Nats-Schedule-Target", "jobs.due.parallel.low.-.context");
+  schedule.set("Jsjobs-Id", jobId);
+  await jetstream(nc).publish(`jobs.at.${jobId}`, '"later"', { headers: schedule });
+  assert.equal((await done(nc, "status", { job_id: jobId })).status, "queued");
+  const { result } = await done(nc, "result", { job_id: jobId });
+  assert.deepEqual([result.payload, result.lane], ["later", "parallel"]);
+  assert.ok(Date.now() >= due.getTime(), "not early");
+});
+
 test("headers name the entity, the tenant and the request", async () => {
   const named = headers();
   named.set("Jsjobs-Entity", "customer 42");
@@ -32,7 +69,13 @@ test("headers name the entity, the tenant and the request", async () => {
   named.set("Jsjobs-Request-Id", "r-1");
   const ack = await jetstream(nc).publish("jobs.high.customer%2042.context", "[1]", { headers: named });
   const { result } = await done(nc, "result", { job_id: `high-${ack.seq}` });
-  assert.deepEqual(result, { payload: [1], entity: "customer 42", tenant: "acme", request_id: "r-1" });
+  assert.deepEqual(result, {
+    payload: [1],
+    entity: "customer 42",
+    tenant: "acme",
+    request_id: "r-1",
+    lane: "ordered",
+  });
 });
 
 test("a job's entry can be watched until it has ended", async () => {

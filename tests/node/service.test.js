@@ -46,7 +46,8 @@ test("submit, and the result", async () => {
   assert.equal(receipt.duplicate, false);
   assert.deepEqual(await done(nc, "submit", request), { ...receipt, duplicate: true });
   const { result } = await done(nc, "result", { job_id: receipt.job_id, timeout: 20 });
-  assert.deepEqual(result, { payload: request.payload, entity: "customer 42", tenant: "acme", request_id: "r-1" });
+  const { payload, entity, tenant, request_id } = request;
+  assert.deepEqual(result, { payload, entity, tenant, request_id, lane: "ordered" });
   const status = await done(nc, "status", { job_id: receipt.job_id });
   assert.deepEqual([status.status, status.priority, status.max_attempts], ["complete", "high", 5]);
 });
@@ -79,9 +80,9 @@ test("progress is many answers, and an empty one", async () => {
 });
 
 test("cancel a waiting job", async () => {
-  const first = await done(nc, "submit", { type: "sleep", payload: 60, priority: "low", duration: "long" });
+  const first = await done(nc, "submit", { type: "sleep", payload: 60, priority: "low", duration: "long", entity: "e" });
   await isIn(nc, first.job_id, "processing");
-  const second = await done(nc, "submit", { type: "echo", priority: "low" }); // there is one shard, and it is taken
+  const second = await done(nc, "submit", { type: "echo", priority: "low", entity: "e" }); // it waits for the other
   const cancelled = await done(nc, "cancel", { job_id: second.job_id });
   assert.deepEqual([cancelled.job_id, cancelled.status, cancelled.attempts], [second.job_id, "cancelled", 0]);
   await done(nc, "cancel", { job_id: first.job_id });

@@ -35,7 +35,7 @@ PUBLISH = {
     "$JS.API.DIRECT.GET.KV_jobs.$KV.jobs.normal-1": READERS | {"router"},
     "$JS.API.DIRECT.GET.KV_jobs": READERS | {"router"},
     "$JS.API.DIRECT.GET.JOBS_NORMAL": READERS,
-    "$JS.API.DIRECT.GET.JOBS_NORMAL_PARALLEL": READERS,
+    "$JS.API.DIRECT.GET.JOBS_NORMAL_PARALLEL": READERS | {"router"},
     "$JS.API.DIRECT.GET.JOBS_PROGRESS": {"service", "operator"},
     "$JS.API.DIRECT.GET.JOBS_DEAD": NOBODY,
     "$JS.API.STREAM.MSG.GET.JOBS_NORMAL": {"router", "operator", "viewer"},

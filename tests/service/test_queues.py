@@ -2,12 +2,17 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from facts import eventually
 from jsjobs import JobService
+from jsjobs.jetstream.api.consumers import pause_consumer
+from jsjobs.jetstream.client.connection import Connection
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.model.lanes import Lane, Queue
 
 
 async def test_queues_are_listed_with_their_shards(jobs: JobService) -> None:
@@ -26,8 +31,11 @@ async def test_queues_are_listed_with_their_shards(jobs: JobService) -> None:
     ages = [shard.oldest_waiting_seconds for shard in high.shards if shard.waiting]
     assert high.oldest_waiting_seconds == pytest.approx(max(age for age in ages if age is not None), abs=5)
     assert critical.oldest_waiting_seconds is None
-    assert [(shard.name, shard.generation, shard.has_worker, shard.is_busy) for shard in high.shards] == [
-        (f"high-1x3-{number}", "1x3", False, False) for number in range(3)
+    assert [(shard.name, shard.generation, shard.has_worker, shard.held_by) for shard in high.shards] == [
+        (f"high-1x3-{number}", "1x3", False, None) for number in range(3)
+    ]
+    assert [(each.name, each.waiting, each.has_worker, each.unread) for each in high.partitions] == [
+        (f"high-parallel-{number}", 0, False, 0) for number in range(4)
     ]
     assert (high.running_shards, high.next_shards) == (high.shards, ())
 
@@ -50,10 +58,59 @@ async def test_one_queue_shows_its_worker_and_what_runs(jobs: JobService) -> Non
         low = await jobs.queues.show("low")
         assert (low.priority, low.waiting, low.running, low.unfinished) == (JobService.Priority.LOW, 1, 1, 2)
         assert [shard.has_worker for shard in low.shards] == [True]
+        held_by = low.shards[0].held_by
+        assert held_by is not None
+        assert (held_by.job_id, held_by.type, held_by.status, held_by.attempt) == (first, "held", "processing", 1)
+        assert held_by.since == (await jobs.status(first)).history[-1].timestamp
         overview = await jobs.queues.overview()
-        assert [(job.job_id, job.shard) for job in overview.running] == [(first, "low-1x1-0")]
+        assert [(job.job_id, job.consumer) for job in overview.running] == [(first, "low-1x1-0")]
         assert (await jobs.queues.overview(running=0)).running_not_listed == 1
         go_on.set()
+
+
+async def test_parallel_jobs_are_counted_in_their_partitions_and_with_their_priority(jobs: JobService) -> None:
+    go_on = asyncio.Event()
+
+    @jobs.handler("held")
+    async def hold(payload: Any) -> None:
+        await go_on.wait()
+
+    @jobs.handler("flaky", retry=JobService.Retry(initial=60, max_backoff=60))
+    async def fail(payload: Any) -> None:
+        raise ValueError("not now")
+
+    with jobs.request_context(tenant_id="acme"):
+        await jobs.submit("held", [1, 2], priority="low", duration="long")
+    with jobs.request_context(tenant_id="globex"):
+        await jobs.submit("flaky", [1, 2, 3], priority="low")
+    waiting = await jobs.queues.show("low")
+    assert sorted(each.waiting for each in waiting.partitions) == [0, 0, 2, 3]
+    ages = [each.oldest_waiting_seconds for each in waiting.partitions if each.waiting]
+    assert waiting.oldest_waiting_seconds == max(age for age in ages if age is not None)
+
+    async with jobs.worker():
+
+        async def are_told() -> bool:
+            low = await jobs.queues.show("low")
+            return (low.waiting, low.running, low.retrying) == (0, 2, 3)
+
+        await eventually(are_told)
+        low = await jobs.queues.show("low")
+        assert sorted((each.running, each.retrying) for each in low.partitions) == [(0, 0), (0, 0), (0, 3), (2, 0)]
+        assert all(each.has_worker for each in low.partitions)
+        assert (low.oldest_waiting_seconds, low.unfinished) == (None, 5)
+        assert [shard.held_by for shard in low.shards] == [None]
+        go_on.set()
+
+
+async def test_a_priority_is_paused_if_all_its_parts_are(
+    jobs: JobService, connection: Connection, config: JobService.Config
+) -> None:
+    stream = Names(config.namespace).queue(Queue(JobService.Priority.LOW, Lane.PARALLEL))
+    await pause_consumer(connection, stream, "low-parallel-0", datetime.now(UTC) + timedelta(hours=1))
+    low = await jobs.queues.show("low")
+    assert [each.paused for each in low.partitions] == [True, False, False, False]
+    assert (low.paused, low.paused_until) == (False, None)
 
 
 async def test_a_pause_is_shown_until_it_is_over(jobs: JobService) -> None:

@@ -18,6 +18,7 @@ from jsjobs.jetstream.client.connect import connected
 from jsjobs.jetstream.client.connection import Connection
 from jsjobs.jetstream.protocol.names import Names
 from jsjobs.jetstream.topology.generations import live_shards
+from jsjobs.jetstream.topology.partitions import live_partitions
 
 TOLD, OVER = "nothing can be stored", "jobs can be stored again"
 
@@ -276,8 +277,9 @@ async def test_a_large_result_that_waits_for_room_keeps_its_job(
 
 async def deliveries(connection: Connection, config: JobService.Config) -> int:
     """How many jobs were delivered so far, again or for the first time."""
-    shards = await live_shards(connection, Names(config.namespace))
-    return sum(info.delivered.consumer_seq for info in shards.values())
+    names = Names(config.namespace)
+    consumers = [*(await live_shards(connection, names)).values(), *(await live_partitions(connection, names)).values()]
+    return sum(info.delivered.consumer_seq for info in consumers)
 
 
 class Full:

@@ -30,7 +30,7 @@ async def test_the_job_of_a_killed_worker_waits_for_the_resume(
     async with JobService(config) as jobs:
         recorder = DeadLetterRecorder(connection, names, StateStore(connection, names), jobs.dlq, result_ttl=3600)
         sweep = Sweep(connection, names, config, recorder)
-        job_id = await jobs.submit("hang", 1, priority="low")
+        job_id = await jobs.submit("hang", 1, priority="low", entity="e")
 
         async def begun() -> bool:
             return len(processes.events("start")) == 1

@@ -1,11 +1,11 @@
-"""The due time of a job: after a delay, or at a given time."""
+"""The times of a job: when it is due, and by when it must have started."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import PlainValidator, WithJsonSchema
+from pydantic import BeforeValidator, PlainValidator, WithJsonSchema
 
 from jsjobs.model.errors import JobError
 from jsjobs.model.times import checked_seconds, parse_rfc3339, rfc3339
@@ -21,15 +21,10 @@ def _read_delay(value: Any) -> float | None:
         return None
     if value == 0 and not isinstance(value, bool):
         return 0.0
-    return read_seconds(value)
+    return _read_seconds(value)
 
 
-def read_seconds(value: Any) -> float:
-    """Read seconds above 0 and at most `LONGEST`, given as a number or a timedelta.
-
-    Raises:
-        ValueError: If it is anything else.
-    """
+def _read_seconds(value: Any) -> float:
     try:
         return checked_seconds("it", value, most=LONGEST)
     except JobError as error:
@@ -37,15 +32,10 @@ def read_seconds(value: Any) -> float:
 
 
 def _read_at(value: Any) -> datetime | None:
-    return None if value is None else read_moment(value)
+    return None if value is None else _read_moment(value)
 
 
-def read_moment(value: Any) -> datetime:
-    """Read an aware datetime or an RFC 3339 text, and return it in UTC.
-
-    Raises:
-        ValueError: If it is neither, or has no time zone.
-    """
+def _read_moment(value: Any) -> datetime:
     if isinstance(value, str):
         return parse_rfc3339(value)
     if not isinstance(value, datetime):
@@ -70,6 +60,35 @@ At = Annotated[
     WithJsonSchema({"anyOf": [{"type": "string", "format": "date-time"}, {"type": "null"}]}),
 ]
 """An aware datetime; in JSON an RFC 3339 text."""
+
+
+Expired = Literal["dead_letter", "drop"]
+"""What becomes of an expired job: a dead letter, or nothing but its status."""
+
+
+def _read_expires(value: Any) -> float | datetime | None:
+    """Return what was given as seconds, or as a moment in UTC."""
+    if value is None:
+        return None
+    if isinstance(value, str | datetime):
+        return _read_moment(value)
+    return _read_seconds(value)
+
+
+Expires = Annotated[
+    float | datetime | None,
+    BeforeValidator(_read_expires),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "exclusiveMinimum": 0, "maximum": LONGEST},
+                {"type": "string", "format": "date-time"},
+                {"type": "null"},
+            ]
+        }
+    ),
+]
+"""Seconds above 0 from when the job is due, a timedelta, or an aware datetime; in JSON a number or an RFC 3339 text."""
 
 
 def due_at(delay: float | None, at: datetime | None, now: datetime) -> datetime | None:
@@ -100,3 +119,24 @@ def checked_due(delay: float | timedelta | None, at: datetime | None, now: datet
     except ValueError as error:
         text = str(error) if delay is not None and at is not None else f"{name}: {error}"
         raise JobError.from_validation(text) from error
+
+
+def expires_at(expires: float | datetime, due: datetime) -> datetime:
+    """Return the moment by which a job must have started.
+
+    Args:
+        expires: Seconds from when it is due, or the moment itself.
+        due: The earliest moment at which it can start.
+
+    Raises:
+        JobError: `Validation`, if that moment has passed when the job is due.
+    """
+    try:
+        moment = expires if isinstance(expires, datetime) else due + timedelta(seconds=expires)
+    except OverflowError as error:
+        raise JobError.from_validation(f"the job would expire after the year 9999: {expires:g} seconds") from error
+    if moment <= due:
+        raise JobError.from_validation(
+            f"the job would expire at {rfc3339(moment)}, before it is due at {rfc3339(due)}: it would never run"
+        )
+    return moment

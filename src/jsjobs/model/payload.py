@@ -8,8 +8,7 @@ from typing import Annotated, Any, NamedTuple, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from jsjobs.model.context import MAX_NAME
-from jsjobs.model.due import At, Delay, due_at
-from jsjobs.model.expiry import Expired, Expires
+from jsjobs.model.due import At, Delay, Expired, Expires, due_at
 from jsjobs.model.job import Duration, Priority, utc_now
 from jsjobs.model.retry import ATTEMPTS_LIMIT
 

@@ -24,7 +24,7 @@ from jsjobs.jetstream.protocol.headers import (
 )
 from jsjobs.jetstream.protocol.typed_values import typed_as, write_untyped
 from jsjobs.model.context import current_context
-from jsjobs.model.expiry import expires_at
+from jsjobs.model.due import expires_at
 from jsjobs.model.job import Duration
 from jsjobs.model.payload import JobPayload, Written
 from jsjobs.model.through_json import PLAIN

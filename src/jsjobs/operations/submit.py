@@ -19,8 +19,8 @@ from jsjobs.jetstream.schedules.delayed import Debounced, Delayed, DelayedJob
 from jsjobs.jetstream.tracking.batches import Batches
 from jsjobs.model.checks import checked_list, invalid_item, problems
 from jsjobs.model.context import current_context
+from jsjobs.model.due import Expired
 from jsjobs.model.errors import InvalidBatch, InvalidItem, JobError, Reason
-from jsjobs.model.expiry import Expired
 from jsjobs.model.job import Duration, DurationName, JobId, Priority, PriorityName, random_token, utc_now
 from jsjobs.model.payload import JobPayload
 from jsjobs.model.trace import Trace

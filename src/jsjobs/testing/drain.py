@@ -28,7 +28,6 @@ from jsjobs.testing.queued import FAR, queued_jobs, scheduled_jobs
 from jsjobs.testing.settlement import PromptSettlement
 from jsjobs.worker.worker import Worker
 
-_LOOK_AGAIN = 0.003  # seconds
 _MAX_LISTED = 20
 
 
@@ -91,7 +90,7 @@ async def _until_quiet(connection: Connection, names: Names, worker: Worker, ord
             return
         earlier = now
         if now is None:
-            await asyncio.sleep(_LOOK_AGAIN)
+            await order.wait()
 
 
 async def _fire_all(connection: Connection, names: Names, order: InOrder) -> bool:
@@ -115,7 +114,7 @@ async def _end_of(state: StateStore, job_id: str, order: InOrder) -> None:
         known = await state.read(job_id)
         if known is not None and not known.is_deleted and (known.entry is None or known.entry.status.is_terminal):
             return
-        await asyncio.sleep(_LOOK_AGAIN)
+        await order.wait()
 
 
 async def _when_empty(connection: Connection, names: Names) -> list[int] | None:

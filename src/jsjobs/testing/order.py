@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable
 from datetime import datetime
 
@@ -14,6 +15,10 @@ from jsjobs.model.job import Priority
 from jsjobs.model.lanes import Lane, Queue
 from jsjobs.worker.intake.intake import Intake
 
+_LOOK_AGAIN = 0.003
+"""Seconds between two looks, at most."""
+_SHORTEST = 0.001
+"""Seconds that the shortest sleep takes."""
 _Held = dict[int, Delivery]
 """The newest delivery of each message that waits for its turn, by sequence."""
 
@@ -37,6 +42,7 @@ class InOrder:
         self._names = names
         self._intake = intake
         self._held = {Queue(priority, lane): _Held() for priority in priorities for lane in Lane}
+        self._began_at = time.monotonic()
         self._is_closed = False
         intake.on_arrival = self._arrived
 
@@ -44,6 +50,11 @@ class InOrder:
     def holds(self) -> bool:
         """Return whether deliveries wait for their turn."""
         return any(self._held.values())
+
+    async def wait(self) -> None:
+        """Wait until it is worth looking again: a quarter of the time that the last job has taken by now."""
+        seconds = min(_LOOK_AGAIN, (time.monotonic() - self._began_at) / 4)
+        await asyncio.sleep(seconds if seconds > _SHORTEST else 0)
 
     async def begin_next(self) -> None:
         """Let the next job of each priority begin, if its turn has come.
@@ -88,4 +99,5 @@ class InOrder:
         if heads:
             _, queue, sequence = min(heads, key=lambda head: head[0])
             if sequence in in_hand[queue]:
+                self._began_at = time.monotonic()
                 self._intake.admit(self._held[queue].pop(sequence))

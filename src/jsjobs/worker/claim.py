@@ -221,13 +221,13 @@ class Claims:
             return None
         claim = Claim(entry, revision, delivery, text)
         if (
-            decision.after_snooze
+            (decision.after_snooze or delivery.was_kept)
             and not run.is_cancelled
             and not run.delivery.is_parallel
             and await _is_paused(run.delivery)
         ):
             # Checked after the write: either this sees the pause, or the pausing side sees the entry.
-            logger.debug("job %s: it snoozed here, and its priority is paused meanwhile", job.job_id)
+            logger.debug("job %s: it waited here, and its priority is paused meanwhile", job.job_id)
             await self.settlement.put_off(claim)
             return None
         if self.telemetry is not None and decision.after_loss:

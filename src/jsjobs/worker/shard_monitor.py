@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from jsjobs.jetstream.api.errors import IncompleteList
@@ -40,11 +40,6 @@ class ShardSubscriptions(Protocol):
         """Return the shards that this worker works."""
         ...
 
-    @property
-    def resting(self) -> Collection[Shard]:
-        """Return those of them that it does not listen to, since it has no room for their next job."""
-        ...
-
     async def take(self, shard: Shard) -> None:
         """Start working a shard."""
         ...
@@ -63,7 +58,9 @@ class ShardMonitor:
         names: Names,
         config: Config,
         subscriptions: ShardSubscriptions,
+        *,
         ack_wait_is: Callable[[float], None],
+        max_deliver_is: Callable[[int], None],
     ) -> None:
         self._config = config
         self._connection = connection
@@ -71,6 +68,7 @@ class ShardMonitor:
         self._live = LastLive(connection, names, logger)
         self._subscriptions = subscriptions
         self._ack_wait_is = ack_wait_is
+        self._max_deliver_is = max_deliver_is
         self._poller = Poller(self._look_again, lambda: INTERVAL if self._is_calm else FAST)
         # A router checks sooner, and may do more: if one runs, a worker finds nothing to wake.
         self._stalls = Stalls(looks=2)
@@ -160,10 +158,11 @@ class ShardMonitor:
             self._say("")
 
     def _take_limits(self, configs: list[ConsumerConfig]) -> None:
-        """Use the server's `ack_wait`, except for an implausible one."""
+        """Use the server's `ack_wait`, except for an implausible one, and its `max_deliver`."""
         waits = [wait for one in configs if is_plausible("ack_wait", wait := one.ack_wait)]
         if waits:
             self._ack_wait_is(min(waits) / 1e9)
+        self._max_deliver_is(min((most for one in configs if (most := one.max_deliver) > 0), default=0))
 
     def _faults(self, shard: Shard, info: ConsumerInfo) -> list[str]:
         return shard_faults(self._config, self._names, shard, info.config.as_told)
@@ -187,7 +186,7 @@ class ShardMonitor:
 
     async def _listen_again(self, shard: Shard, info: ConsumerInfo) -> None:
         """Subscribe anew to a shard in which jobs wait and the server has lost our subscription."""
-        unheard = info.num_pending > 0 and not info.push_bound and shard not in self._subscriptions.resting
+        unheard = info.num_pending > 0 and not info.push_bound
         if unheard and shard in self._deaf:
             logger.warning("shard %s: jobs wait and the server knows of no worker; subscribing again", shard.consumer)
             await self._subscriptions.drop(shard)

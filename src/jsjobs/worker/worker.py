@@ -89,11 +89,19 @@ class Worker:
             connection,
             self._names,
             Slots(config.concurrency),
+            lease_time=self._time,
             begin=self._begin,
             goes_on=self._goes_on,
             on_missing=self._look_soon,
         )
-        self._shard_monitor = ShardMonitor(connection, self._names, config, self._intake.shards, self._time.set)
+        self._shard_monitor = ShardMonitor(
+            connection,
+            self._names,
+            config,
+            self._intake.shards,
+            ack_wait_is=self._time.set,
+            max_deliver_is=self._intake.limit_deliveries,
+        )
         self._lane_monitor = LaneMonitor(connection, self._names, config, self._intake, self._time.set)
         self._server_clock = ServerClock(connection, self._names)
         self._ending: asyncio.Task[None] | None = None

@@ -58,10 +58,10 @@ async def test_every_line_that_cannot_be_a_job_is_listed_and_nothing_is_queued(c
     assert (refused.code, refused.out) == (2, "")
     assert "line 3: it is too large for its queue" in refused.err
     queued = json.loads((await cli.run("submit", "echo", "-", "--json", stdin="1")).out)
-    sequence = int(queued[0]["job_id"].partition("-")[2])
+    sequence = int(queued[0]["job_id"].rpartition("-")[2])
     shown = json.loads((await cli.run("batch", queued[0]["batch_id"], "--json")).out)
     assert shown["total"] == 1
-    before = await cli.run("status", f"normal-{sequence - 1}")
+    before = await cli.run("status", f"normal-parallel-{sequence - 1}")
     assert "is not known" in before.err, "nothing was queued before"
 
 

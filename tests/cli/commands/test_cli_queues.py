@@ -20,16 +20,20 @@ def of(queues: list[dict[str, Any]], priority: str) -> dict[str, Any]:
     return next(queue for queue in queues if queue["priority"] == priority)
 
 
+def partitions(priority: str) -> list[str]:
+    return [f"{priority}-parallel-{number}" for number in range(4)]
+
+
 async def test_every_priority_and_shard_is_shown_with_what_waits_in_it(cli: Cli, config: JobService.Config) -> None:
     empty = await cli.run("queues")
     assert empty.code == 0
     words = [line.split() for line in empty.out.splitlines()]
     assert words[0] == ["priority", "waiting", "oldest", "running", "redelivered"]
     assert [line[0] for line in words[1:]] == [
-        *("critical", "critical-1x4-0", "critical-1x4-1", "critical-1x4-2", "critical-1x4-3"),
-        *("high", "high-1x3-0", "high-1x3-1", "high-1x3-2"),
-        *("normal", "normal-1x2-0", "normal-1x2-1"),
-        *("low", "low-1x1-0"),
+        *("critical", "critical-1x4-0", "critical-1x4-1", "critical-1x4-2", "critical-1x4-3", *partitions("critical")),
+        *("high", "high-1x3-0", "high-1x3-1", "high-1x3-2", *partitions("high")),
+        *("normal", "normal-1x2-0", "normal-1x2-1", *partitions("normal")),
+        *("low", "low-1x1-0", *partitions("low")),
     ]
     assert "no worker" in empty.out
     async with JobService(config) as jobs:
@@ -40,6 +44,10 @@ async def test_every_priority_and_shard_is_shown_with_what_waits_in_it(cli: Cli,
         first = (await jobs.status(await jobs.submit("sleep", 0, priority="normal"))).created_at
     queues = json.loads((await cli.run("queues", "--json")).out)
     assert [queue["priority"] for queue in queues] == ["critical", "high", "normal", "low"]
+    assert [(each["name"], each["waiting"]) for each in of(queues, "low")["partitions"]] == [
+        (name, int(name == "low-parallel-0")) for name in partitions("low")
+    ]
+    assert of(queues, "low")["partitions"][0]["oldest_waiting_seconds"] == of(queues, "low")["oldest_waiting_seconds"]
     high = of(queues, "high")
     assert (high["waiting"], high["running"], high["redelivered"], high["paused"]) == (16, 0, 0, False)
     assert sum(shard["waiting"] for shard in high["shards"]) == 16
@@ -64,7 +72,7 @@ async def test_running_and_redelivered_jobs_are_shown(cli: Cli, config: JobServi
                 raise ValueError("again")
             await asyncio.sleep(60)
 
-        await jobs.submit("second-time-lucky", [1, 2], priority="low", duration="long")
+        await jobs.submit("second-time-lucky", [1, 2], priority="low", entity="e", duration="long")
         async with jobs.worker():
             await eventually(lambda: tries == [1, 2])
             low = of(json.loads((await cli.run("queues", "--json")).out), "low")
@@ -80,7 +88,7 @@ async def test_a_job_that_waits_for_its_retry_is_not_counted_as_running(cli: Cli
         async def fail(payload: Any) -> None:
             raise ValueError("not now")
 
-        job_id = await jobs.submit("flaky", 1, priority="low")
+        job_id = await jobs.submit("flaky", 1, priority="low", entity="e")
         async with jobs.worker():
 
             async def waits() -> bool:
@@ -96,6 +104,51 @@ async def test_a_job_that_waits_for_its_retry_is_not_counted_as_running(cli: Cli
                 row = next(row for row in (await cli.run(*command)).out.splitlines() if row.startswith("low "))
                 assert row.split()[3] == "0"
                 assert row.endswith("1 retrying")
+            row = next(row for row in (await cli.run("queues")).out.splitlines() if "low-1x1-0" in row)
+            assert f"  {job_id} flaky retry in " in row
+            held_by = of(json.loads((await cli.run("queues", "--json")).out), "low")["shards"][0]["held_by"]
+            assert (held_by["job_id"], held_by["type"], held_by["status"], held_by["attempt"]) == (
+                job_id,
+                "flaky",
+                "queued",
+                1,
+            )
+            due = (await jobs.status(job_id)).next_attempt_at
+            assert datetime.fromisoformat(held_by["next_attempt_at"]) == due
+
+
+async def test_parallel_jobs_that_run_and_wait_for_their_retry(cli: Cli, config: JobService.Config) -> None:
+    async with JobService(config) as jobs:
+
+        @jobs.handler("flaky", retry=JobService.Retry(initial=60, max_backoff=60))
+        async def fail(payload: Any) -> None:
+            raise ValueError("not now")
+
+        @jobs.handler("held")
+        async def hold(payload: Any) -> None:
+            await asyncio.sleep(600)
+
+        with jobs.request_context(tenant_id="acme"):
+            await jobs.submit("flaky", [1, 2], priority="low")
+        with jobs.request_context(tenant_id="globex"):
+            held = await jobs.submit("held", 1, priority="low", duration="long")
+        async with jobs.worker():
+
+            async def are_shown() -> bool:
+                low = of(json.loads((await cli.run("queues", "--json")).out), "low")
+                return (low["waiting"], low["running"], low["retrying"]) == (0, 1, 2)
+
+            await eventually(are_shown)
+            low = of(json.loads((await cli.run("queues", "--json")).out), "low")
+            found = {(each["running"], each["retrying"], each["has_worker"]) for each in low["partitions"]}
+            assert found == {(0, 0, True), (1, 0, True), (0, 2, True)}
+            rows = (await cli.run("queues")).out.splitlines()
+            assert [row.endswith("2 retrying") for row in rows if "low" in row].count(True) == 2
+            text = (await cli.run("top", "--count", "1")).out
+            listed = [row.split() for row in text.splitlines() if row.startswith("low-parallel-")]
+            assert listed[0][0] == held
+            assert [row[1] for row in listed[1:]] == ["retry", "retry"]
+            assert listed[0][-3:-1] == ["globex", next(each["name"] for each in low["partitions"] if each["running"])]
 
 
 async def test_pausing_and_resuming(cli: Cli, config: JobService.Config) -> None:
@@ -109,6 +162,7 @@ async def test_pausing_and_resuming(cli: Cli, config: JobService.Config) -> None
     until = datetime.fromisoformat(high["paused_until"])
     assert timedelta(minutes=80) < until - datetime.now(UTC) < timedelta(minutes=100)
     shown = await cli.run("queues")
+    assert "parallel" in shown.out
     for line in shown.out.splitlines():
         if line.startswith(("low", "normal")):
             assert "paused until resumed" in line
@@ -145,7 +199,7 @@ async def test_what_runs_is_named(cli: Cli, config: JobService.Config) -> None:
             begun.set()
             await asyncio.sleep(60)
 
-        job_id = await jobs.submit("held", 1, priority="low", duration="long")
+        job_id = await jobs.submit("held", 1, priority="low", entity="e", duration="long")
         async with jobs.worker():
             await begun.wait()
             assert (await cli.run("pause", "low")).err == f"low: paused until resumed; 1 running: {job_id}\n"
@@ -159,7 +213,7 @@ async def test_a_delivery_that_is_not_known_to_run_is_waited_for_aloud(
     taken: list[bytes] = []
     await connection.receive(names.deliver(shard).encode(), lambda *said: taken.append(said[1]), queue="workers")
     async with JobService(config) as jobs:
-        await jobs.submit("t", 1, priority="low")
+        await jobs.submit("t", 1, priority="low", entity="e")
     await eventually(lambda: taken)
     pausing = await cli.start("pause", "low")
     await pausing.says("waiting to learn whether the last delivered jobs have started")

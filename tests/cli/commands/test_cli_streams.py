@@ -26,7 +26,7 @@ async def test_plan_apply_and_show(new_cli: Cli) -> None:
     assert (again.code, again.out) == (0, "")
     assert again.err.endswith("nothing to do\n")
     found = json.loads((await new_cli.run("streams", "show", "--json")).out)
-    assert len(found["streams"]) == 8
+    assert len(found["streams"]) == 12
     assert len(found["shards"]) == 10
     assert {key: found["shards"][3][key] for key in ("name", "pending")} == {"name": "critical-1x4-3", "pending": 0}
     assert "critical-1x4-3" in (await new_cli.run("streams", "show")).out
@@ -73,7 +73,7 @@ async def test_the_shard_count_is_changed_by_scale_and_by_priority(cli: Cli) -> 
     planned = await cli.run("streams", "plan", JSJOBS_POOLS='{"low": 2}')
     assert "shards: 1 → 2" in planned.out
     assert "the number of shards is set by JSJOBS_POOLS\n" in planned.err
-    assert (await cli.run("submit", "echo", "1")).code == 0  # in `normal`, which must wait for it
+    assert (await cli.run("submit", "echo", "1", "--entity", "e")).code == 0  # in `normal`, which must wait for it
     other = await cli.run("streams", "apply", "--shards", "critical=5", "--shards", "low=2")
     assert other.code == 0, other.err
     assert {"critical: 5", "high: 3", "normal: 2", "low: 2"} <= await counts(cli)
@@ -92,7 +92,7 @@ async def test_the_shard_count_is_changed_by_scale_and_by_priority(cli: Cli) -> 
 
 
 async def test_a_stopped_change_says_what_that_means(cli: Cli) -> None:
-    assert (await cli.run("submit", "echo", "1")).code == 0  # nobody works it
+    assert (await cli.run("submit", "echo", "1", "--entity", "e")).code == 0  # nobody works it
     applying = await cli.start("streams", "apply", "--shards", "normal=3")
     await applying.says("normal 2 → 3 shards: 1 job left in the old (no worker listens)")
     applying.interrupt()
@@ -116,12 +116,17 @@ async def test_a_shard_count_that_cannot_be_is_wrong_use(cli: Cli, given: str) -
     assert "Traceback" not in ended.err
 
 
-async def test_new_streams_give_no_id_that_a_dead_letter_bears(new_cli: Cli, config: JobService.Config) -> None:
+@pytest.mark.parametrize(("lane", "options"), [("", ("--entity", "e")), ("-parallel", ())])
+async def test_new_streams_give_no_id_that_a_dead_letter_bears(
+    new_cli: Cli, config: JobService.Config, lane: str, options: tuple[str, ...]
+) -> None:
     ahead = 1 << 52  # a clock that was far ahead gave this id
-    await store(config, f"high-{ahead}", "normal-9999999999999999", "replay-1-x", "high-7", "higher-8")
+    letters = f"high{lane}-{ahead}", f"normal{lane}-9999999999999999", "replay-1-x", f"high{lane}-7", f"higher{lane}-8"
+    await store(config, *letters)
     assert (await new_cli.run("streams", "apply")).code == 0
-    submitted = [await new_cli.run("submit", "echo", "1", "--priority", name) for name in ("high", "normal")]
-    high, normal = (int(ended.out.strip().partition("-")[2]) for ended in submitted)
+    submitted = [await new_cli.run("submit", "echo", "1", "--priority", name, *options) for name in ("high", "normal")]
+    assert submitted[0].out.startswith(f"high{lane}-")
+    high, normal = (int(ended.out.strip().rpartition("-")[2]) for ended in submitted)
     assert high == ahead + 1
     assert normal < ahead, "an id that no stream could give is not believed"
 

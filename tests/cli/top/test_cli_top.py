@@ -27,10 +27,15 @@ async def test_each_look_is_one_object_and_the_second_has_rates(cli: Cli) -> Non
     assert high["oldest_waiting_seconds"] > 0
     assert [shard["name"] for shard in high["shards"]] == ["high-1x3-0", "high-1x3-1", "high-1x3-2"]
     assert {shard["generation"] for shard in high["shards"]} == {"1x3"}
-    assert list(high["shards"][0]) == [
-        *("name", "generation", "is_next", "waiting", "running", "redelivered", "paused", "paused_until", "has_worker"),
-        *("deliveries", "last_delivered", "created_at", "seen_at", "deliveries_per_second", "is_busy", "retrying"),
+    common = [
+        *("waiting", "running", "retrying", "redelivered", "paused", "paused_until", "has_worker"),
+        *("deliveries", "last_delivered", "active_at", "created_at", "seen_at", "deliveries_per_second"),
     ]
+    assert list(high["shards"][0]) == ["name", "generation", *common, "is_next", "held_by"]
+    assert [each["name"] for each in high["partitions"]] == [f"high-parallel-{number}" for number in range(4)]
+    own = ["unread", "requests", "ended_up_to", "first_given_back"]
+    assert list(high["partitions"][0]) == ["name", *common, *own]
+    assert [(each["lane"], each["stored"]) for each in high["queues"]] == [("ordered", 1), ("parallel", 0)]
     assert sum(shard["waiting"] for shard in high["shards"]) == 1
     letters = {name: looks[1][name] for name in ("letters_waiting", "letters_open", "database")}
     assert letters == {"letters_waiting": 0, "letters_open": 0, "database": "reached"}
@@ -56,6 +61,9 @@ async def test_running_jobs_and_open_letters(cli: Cli) -> None:
     text = (await cli.run("top", "--count", "1")).out
     assert f"{running} " in text
     assert "customer-42  acme" in text
+    assert (job["lane"], job["consumer"]) == ("ordered", f"normal-1x2-{job['consumer'][-1]}")
+    held = [shard["held_by"] for look in look["priorities"] for shard in look["shards"] if shard["held_by"]]
+    assert held == [job]
     assert "0 pending, 1 open in Postgres" in text
 
 
@@ -166,6 +174,12 @@ async def test_at_a_terminal_it_fills_the_screen_until_q(cli: Cli) -> None:
         await terminal.shows("… and 8 more shards")
         terminal.press("o")
         await terminal.shows("low-1x1-0")  # the fullest, so it is among the few now
+        terminal.resize(80, 14)
+        terminal.press("p")
+        await terminal.shows("critical-parallel-0")
+        await terminal.shows("… and 14 more partitions")
+        terminal.press("p")
+        await terminal.shows("nothing is running")
         terminal.press("\x1b[B\x1az?q")
         assert await terminal.ends() == 0
         await terminal.shows(NORMAL)

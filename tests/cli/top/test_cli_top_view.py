@@ -8,19 +8,22 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from jsjobs.cli.top.poller import OpenLetters, Seen, Table
-from jsjobs.cli.top.view import View, lines_of, picture, running_shown
-from jsjobs.jetstream.monitoring.overview import Overview, PriorityLook, ShardLook
-from jsjobs.jetstream.monitoring.running_jobs import RunningJob
-from jsjobs.jetstream.protocol.names import Generation, Shard
+from jsjobs.cli.top.poller import OpenLetters, Seen
+from jsjobs.cli.top.poller import Table as LetterTable
+from jsjobs.cli.top.view import Table, View, lines_of, picture, running_shown
+from jsjobs.jetstream.monitoring.overview import Overview, PartitionLook, PriorityLook, ShardLook
+from jsjobs.jetstream.protocol.names import Generation, Partition, Shard
 from jsjobs.model.job import Priority, Status
+from jsjobs.model.lanes import Lane
+from jsjobs.model.queues import RunningJob
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
-REACHED = OpenLetters(Table.REACHED, 3)
+REACHED = OpenLetters(LetterTable.REACHED, 3)
 RUNS = RunningJob(
     job_id="critical-1795318823879006",
     priority=Priority.CRITICAL,
-    shard="critical-1x64-63",
+    lane=Lane.ORDERED,
+    consumer="critical-1x64-63",
     status=Status.PROCESSING,
     type="email.send",
     entity="customer-42",
@@ -51,6 +54,23 @@ def shard(number: int, generation: str = "1x64", **given: object) -> ShardLook:
     return replace(known, **given)
 
 
+def partition(number: int, **given: object) -> PartitionLook:
+    known = PartitionLook(
+        partition=Partition(Priority.HIGH, number),
+        waiting=0,
+        running=0,
+        redelivered=0,
+        paused=False,
+        paused_until=None,
+        has_worker=True,
+        deliveries=0,
+        last_delivered=0,
+        created_at=NOON,
+        seen_at=NOON,
+    )
+    return replace(known, **given)
+
+
 def look(priority: Priority, **given: object) -> PriorityLook:
     known = PriorityLook(
         priority=priority,
@@ -58,11 +78,9 @@ def look(priority: Priority, **given: object) -> PriorityLook:
         running=64,
         redelivered=3,
         oldest_waiting_seconds=7300,
-        stored=0,
-        last_sequence=0,
-        created_at=NOON,
-        seen_at=NOON,
+        queues=(),
         shards=tuple(shard(number) for number in range(64)),
+        partitions=tuple(partition(number) for number in range(4)),
         submitted_per_second=12_345.6,
         finished_per_second=0.25,
     )
@@ -84,8 +102,10 @@ def drawn(what: Seen, view: View | None = None, width: int = 80, height: int = 2
 
 
 def test_numbers_have_separators_and_ages_are_humane() -> None:
-    row = drawn(seen())[3].split()
-    assert row == ["critical", "1,234,567", "2h", "64", "3", "12,346", "0.2", "64", "shards"]
+    row = drawn(seen(), width=100)[3].split()
+    assert row[:8] == ["critical", "1,234,567", "2h", "64", "3", "12,346", "0.2", "64"]
+    assert row[8:] == ["shards,", "4", "partitions"]
+    assert drawn(seen())[3].rstrip().endswith("  64 shards, 4 …")
 
 
 @pytest.mark.parametrize("width", [80, 140])
@@ -109,7 +129,7 @@ def test_the_last_one_takes_the_place_of_a_word_of_it() -> None:
 
 def test_the_shards_that_fit_and_the_fullest_first_when_asked() -> None:
     full = look(Priority.HIGH, shards=(*(shard(number) for number in range(63)), shard(63, waiting=9_999)))
-    view = View("x", shards=True)
+    view = View("x", Table.SHARDS)
     text = drawn(seen(looks=(full,)), view)
     assert any("high-1x64-0 " in line for line in text)
     assert not any("high-1x64-63" in line for line in text)
@@ -127,7 +147,7 @@ def test_any_terminal_will_do(width: int, height: int) -> None:
     troubled = look(
         Priority.HIGH, shards=tuple(shard(number, paused=number < 9, has_worker=False) for number in range(64))
     )
-    for view in (View("x"), View("x", shards=True)):
+    for view in (View("x", table) for table in Table):
         drawn(seen(*[RUNS] * 5, looks=(troubled,) * 4), view, width, height)
         drawn(Seen(None, REACHED, NOON, connected=False, reason="x" * 200), view, width, height)
 
@@ -135,16 +155,65 @@ def test_any_terminal_will_do(width: int, height: int) -> None:
 def test_what_keeps_a_shard_from_running_is_said() -> None:
     shards = (shard(0, paused=True), shard(1, has_worker=False), shard(2), shard(3))
     text = drawn(seen(looks=(look(Priority.HIGH, shards=shards),)))
-    assert text[3].rstrip().endswith("  1/4 paused, 1…")
+    assert text[3].rstrip().endswith("  1/8 paused, 1…")
     wide = drawn(seen(looks=(look(Priority.HIGH, shards=shards),)), width=100)
-    assert wide[3].rstrip().endswith("  1/4 paused, 1/4 no worker")
-    alone = drawn(seen(looks=(look(Priority.HIGH, shards=(shard(0, has_worker=False),)),)))
-    assert alone[3].rstrip().endswith("  no worker")
+    assert wide[3].rstrip().endswith("  1/8 paused, 1/8 no worker")
+    alone = look(Priority.HIGH, shards=(shard(0, has_worker=False),), partitions=(partition(0, has_worker=False),))
+    assert drawn(seen(looks=(alone,)))[3].rstrip().endswith("  no worker")
     assert drawn(seen(looks=(look(Priority.HIGH, shards=()),)))[3].rstrip().endswith("  no shards")
+    assert drawn(seen(looks=(look(Priority.HIGH, partitions=()),)))[3].rstrip().endswith("  no partitions")
+
+
+def test_what_waits_for_its_retry_or_may_do_so_is_said() -> None:
+    partitions = (partition(0, running=4_900, retrying=200, unread=4_800), partition(1), partition(2, retrying=1))
+    high = look(Priority.HIGH, partitions=partitions, retrying=201)
+    wide = drawn(seen(looks=(high,)), width=120)
+    assert wide[3].rstrip().endswith("  201 retrying, 4,800 running or retrying")
+    rows = [
+        line.split() for line in drawn(seen(looks=(high,)), View("x", Table.PARTITIONS), width=120) if "high-" in line
+    ]
+    assert [row[:3] for row in rows] == [
+        [f"high-parallel-{number}", "0", count] for number, count in enumerate(("4,900", "0", "0"))
+    ]
+    assert rows[0][5:] == ["200", "retrying,", "4,800", "running", "or", "retrying"]
+    assert rows[2][5:] == ["1", "retrying"]
+
+
+def test_the_job_that_holds_a_shard_is_named() -> None:
+    due = replace(RUNS, status=Status.QUEUED, attempt=2, next_attempt_at=NOON + timedelta(seconds=90))
+    shards = (
+        shard(0, running=1, held_by=RUNS),
+        shard(1, retrying=1, held_by=due),
+        shard(2, retrying=1, held_by=due, paused=True),
+        shard(3, is_next=True),
+    )
+    text = drawn(seen(looks=(look(Priority.HIGH, shards=shards),)), View("x", Table.SHARDS), width=140)
+    states = [line.partition("  -  ")[2].strip() for line in text if "high-1x64-" in line]
+    assert states == [
+        f"{RUNS.job_id} email.send 5m",
+        f"{RUNS.job_id} email.send retry in 1m",
+        f"paused, {RUNS.job_id} email.send retry in 1m",
+        "next",
+    ]
+
+
+def test_keys_choose_the_table_and_the_same_key_again_the_running_jobs() -> None:
+    view = View("x")
+    assert view.keys == "q quit   s shards   p partitions"
+    view.press("p")
+    assert view.keys == "q quit   s shards   p running jobs   o order"
+    view.press("s")
+    assert view.keys == "q quit   s running jobs   p partitions   o order"
+    view.press("s")
+    assert view.table is Table.RUNNING
 
 
 def test_a_change_of_the_shard_count_is_said() -> None:
-    shards = (shard(0, "1x1", waiting=1200, running=1), shard(0, "2x2", is_next=True), shard(1, "2x2", is_next=True))
+    shards = (
+        shard(0, "1x1", waiting=1200, running=1),
+        shard(0, "2x2", is_next=True, waiting=300),
+        shard(1, "2x2", is_next=True),
+    )
     text = drawn(seen(looks=(look(Priority.HIGH, shards=shards, waiting=1500, running=1),)))
     assert text[4].rstrip() == "high: 1 to 2 shards; 1,201 jobs to drain from 1x1, 300 wait in 2x2"
     drained = (shard(0, "1x1"), *shards[1:])
@@ -200,11 +269,11 @@ def test_hostile_names_are_shown_harmlessly() -> None:
 @pytest.mark.parametrize(
     ("letters", "words"),
     [
-        (OpenLetters(Table.NONE), "no database"),
-        (OpenLetters(Table.ASKED), "asking Postgres"),
-        (OpenLetters(Table.REACHED, 1_000), "1,000 open in Postgres"),
-        (OpenLetters(Table.UNREACHABLE), "Postgres unreachable"),
-        (OpenLetters(Table.MISSING), "Postgres not migrated"),
+        (OpenLetters(LetterTable.NONE), "no database"),
+        (OpenLetters(LetterTable.ASKED), "asking Postgres"),
+        (OpenLetters(LetterTable.REACHED, 1_000), "1,000 open in Postgres"),
+        (OpenLetters(LetterTable.UNREACHABLE), "Postgres unreachable"),
+        (OpenLetters(LetterTable.MISSING), "Postgres not migrated"),
     ],
 )
 def test_letters_are_told_in_a_word(letters: OpenLetters, words: str) -> None:

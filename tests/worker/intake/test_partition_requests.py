@@ -50,7 +50,7 @@ def requests(server: Server) -> PartitionRequests:
 def test_a_bell_brings_one_job_and_tells_whether_more_wait(requests: PartitionRequests) -> None:
     requests.ring(0)
     requests.took(job(pending=3), BELL, 1)
-    assert (requests.has_bell, requests.has_work) == (False, True)
+    assert (bool(requests.bell_number), requests.has_work) == (False, True)
     requests.took(job(), BELL, 1)
     assert not requests.has_work
     requests.took(job(attempt=2), BELL, 1)
@@ -61,30 +61,32 @@ def test_an_ask_ends_with_its_last_job(requests: PartitionRequests, server: Serv
     requests.ask(2, 0)
     assert server.sent == [(ASK, b'{"batch": 2, "max_bytes": %d, "no_wait": true}' % ASK_BYTES)]
     requests.took(job(9), ASK, 0)
-    assert (requests.asked, requests.is_asking) == (1, True)
+    assert (requests.asked, bool(requests.ask_number)) == (1, True)
     requests.took(job(8), ASK, 0)
-    assert (requests.asked, requests.is_asking, requests.has_work) == (0, False, True)
+    assert (requests.asked, bool(requests.ask_number), requests.has_work) == (0, False, True)
 
 
 def test_a_bell_that_rings_during_an_ask_counts_as_itself(requests: PartitionRequests) -> None:
     requests.ring(0)
     requests.ask(2, 0)
     requests.took(job(1), BELL, 0)
-    assert (requests.asked, requests.has_bell) == (2, False), "it is missing from the bells, and not from the ask"
+    assert (requests.asked, bool(requests.bell_number)) == (2, False), (
+        "it is missing from the bells, and not from the ask"
+    )
     requests.took(job(1), ASK, 0)
     requests.told(2, 404, b"No Messages", 0)
-    assert (requests.is_asking, requests.has_work, requests.has_bell) == (False, False, False)
+    assert (bool(requests.ask_number), requests.has_work, bool(requests.bell_number)) == (False, False, False)
 
 
 def test_a_job_of_a_request_that_counts_as_lost_ends_no_other(requests: PartitionRequests) -> None:
     requests.ring(0)
     requests.took(job(), ASK, 0)
-    assert requests.has_bell
+    assert bool(requests.bell_number)
     requests.ask(3, 0)
     requests.check(ASK_LOST)
     requests.ask(1, ASK_LOST)
     requests.told(2, 404, b"No Messages", ASK_LOST)
-    assert requests.is_asking, "that was the word about the first one"
+    assert bool(requests.ask_number), "that was the word about the first one"
 
 
 @pytest.mark.parametrize("status", [404, 408])
@@ -92,7 +94,7 @@ def test_nothing_is_left(requests: PartitionRequests, status: int) -> None:
     requests.has_work = True
     requests.ask(5, 0)
     assert not requests.told(1, status, b"No Messages", 0)
-    assert (requests.is_asking, requests.asked, requests.has_work, requests.not_before) == (False, 0, False, 0)
+    assert (bool(requests.ask_number), requests.asked, requests.has_work, requests.not_before) == (False, 0, False, 0)
 
 
 def test_a_completed_batch_is_no_refusal_and_its_jobs_may_come_later(requests: PartitionRequests) -> None:
@@ -102,7 +104,7 @@ def test_a_completed_batch_is_no_refusal_and_its_jobs_may_come_later(requests: P
     assert not requests.told(1, 409, b"Batch Completed", 0)
     assert (requests.asked, requests.not_before) == (1, 0)
     requests.took(job(6), ASK, 0)
-    assert (requests.is_asking, requests.has_work) == (False, True)
+    assert (bool(requests.ask_number), requests.has_work) == (False, True)
 
 
 def test_full_bytes_end_an_ask_and_its_partition_goes_on(requests: PartitionRequests) -> None:
@@ -110,14 +112,14 @@ def test_full_bytes_end_an_ask_and_its_partition_goes_on(requests: PartitionRequ
     requests.ask(5, 0)
     requests.took(job(7), ASK, 0)
     assert not requests.told(1, 409, b"Message Size Exceeds MaxBytes", 0)
-    assert (requests.is_asking, requests.has_work, requests.not_before) == (False, True, 0)
+    assert (bool(requests.ask_number), requests.has_work, requests.not_before) == (False, True, 0)
 
 
 def test_a_message_that_no_ask_can_bring_is_left_to_a_bell(requests: PartitionRequests) -> None:
     requests.has_work = True
     requests.ask(5, 0)
     requests.told(1, 409, b"Message Size Exceeds MaxBytes", 0)
-    assert (requests.is_asking, requests.has_work, requests.not_before) == (False, False, 0)
+    assert (bool(requests.ask_number), requests.has_work, requests.not_before) == (False, False, 0)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +135,7 @@ def test_a_refused_request_is_made_again_a_little_later(
         requests.has_work = kind is ASK
         requests.ring(0) if kind is BELL else requests.ask(5, 0)
         assert requests.told(number, status, text, 0) is is_missing
-        assert (requests.is_asking, requests.has_bell) == (False, False)
+        assert (bool(requests.ask_number), bool(requests.bell_number)) == (False, False)
         assert requests.has_work is (kind is ASK)
         pauses.append(requests.not_before)
     assert pauses == sorted(pauses)
@@ -148,14 +150,14 @@ def test_a_bell_lives_by_its_heartbeats(requests: PartitionRequests) -> None:
     requests.ring(0)
     requests.told(1, 100, b"Idle Heartbeat", 20)
     requests.check(44)
-    assert requests.has_bell
+    assert bool(requests.bell_number)
     requests.check(45)
-    assert not requests.has_bell
+    assert not bool(requests.bell_number)
     requests.ring(50)
     requests.told(1, 408, b"Request Timeout", 50)
-    assert requests.has_bell, "that was the word about the first one"
+    assert bool(requests.bell_number), "that was the word about the first one"
     requests.told(2, 408, b"Request Timeout", 50)
-    assert (requests.has_bell, requests.not_before) == (False, 0)
+    assert (bool(requests.bell_number), requests.not_before) == (False, 0)
 
 
 def test_a_silent_ask_is_lost_and_a_bell_finds_out(requests: PartitionRequests) -> None:
@@ -163,17 +165,17 @@ def test_a_silent_ask_is_lost_and_a_bell_finds_out(requests: PartitionRequests) 
     requests.ask(3, 0)
     requests.took(job(2), ASK, 4)
     requests.check(8)
-    assert requests.is_asking
+    assert bool(requests.ask_number)
     assert requests.asking_for(8) == 4
     requests.check(9)
-    assert (requests.is_asking, requests.asked, requests.has_work) == (False, 0, False)
+    assert (bool(requests.ask_number), requests.asked, requests.has_work) == (False, 0, False)
 
 
 def test_nothing_is_under_way_without_a_connection(requests: PartitionRequests, server: Server) -> None:
     server.is_away = True
     requests.ring(0)
     requests.ask(3, 0)
-    assert (requests.has_bell, requests.is_asking, requests.asked) == (False, False, 0)
+    assert (bool(requests.bell_number), bool(requests.ask_number), requests.asked) == (False, False, 0)
 
 
 def test_a_lost_connection_takes_all_requests_along_and_no_knowledge(requests: PartitionRequests) -> None:
@@ -181,7 +183,12 @@ def test_a_lost_connection_takes_all_requests_along_and_no_knowledge(requests: P
     requests.ring(0)
     requests.ask(3, 0)
     requests.forget()
-    assert (requests.has_bell, requests.is_asking, requests.asked, requests.has_work) == (False, False, 0, True)
+    assert (bool(requests.bell_number), bool(requests.ask_number), requests.asked, requests.has_work) == (
+        False,
+        False,
+        0,
+        True,
+    )
 
 
 @pytest.mark.parametrize(

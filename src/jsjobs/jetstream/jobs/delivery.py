@@ -68,6 +68,7 @@ class Delivery:
         "stored_at",
         "subject",
         "taken_at",
+        "was_kept",
     )
 
     def __init__(self, connection: Connection, subject: bytes, reply: bytes, header: bytes, data: bytes) -> None:
@@ -94,6 +95,8 @@ class Delivery:
         self.data = data
         self.taken_at = time.monotonic()
         """The latest moment from which the server can be counting `ack_wait`."""
+        self.was_kept = False
+        """Whether it waited for a slot for so long that it had to be kept alive."""
         self.lost = False
         """Whether a newer delivery of the message is known: an answer here would act on that one."""
 

@@ -1,1 +1,1 @@
-"""Take jobs from the server: pushed ones of the shards, and as many of the parallel lanes as there are free slots."""
+"""Take jobs from the server: pushed ones of the shards, and of the parallel lanes as many as slots are free."""

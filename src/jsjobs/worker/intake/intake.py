@@ -1,8 +1,8 @@
 """Give each delivery a slot: pushed jobs of the shards, and jobs of the parallel lanes, as many as there is room for.
 
 A delivery for which no slot is free waits here for a moment, then goes back: another worker may have room. So that a
-job for which no worker has room is not sent in circles, one that was given back often waits twice as long each time;
-and its shard, if it has one, is listened to again only once a slot is free.
+job for which no worker has room is not sent in circles, one that was given back often waits twice as long each time. An
+ordered job that has used half of its deliveries is kept here until a slot is free.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 
 from jsjobs.jetstream.client.connection import Connection
 from jsjobs.jetstream.jobs.delivery import Delivery, read_delivery
-from jsjobs.jetstream.protocol.names import Names, Partition, Shard
+from jsjobs.jetstream.jobs.lease_time import LeaseTime
+from jsjobs.jetstream.protocol.names import Names, Partition
+from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
 from jsjobs.worker.intake.lane_requests import LaneRequests
 from jsjobs.worker.intake.partition_requests import PartitionRequests
@@ -24,8 +27,6 @@ LINGER = 0.01
 """Seconds that a job without a slot waits here before it goes back."""
 BOUNCES = 20
 """Deliveries of a job after which it waits longer each time."""
-RESTS_AFTER = 5
-"""Deliveries of an ordered job after which a worker that has no room for it leaves its shard to others."""
 _LONGEST = 2.0
 _DOUBLINGS = 8
 
@@ -39,6 +40,7 @@ class Intake:
         names: Names,
         slots: Slots,
         *,
+        lease_time: LeaseTime,
         begin: Callable[[Delivery, Slot], None],
         goes_on: Callable[[Delivery], bool],
         on_missing: Callable[[], None],
@@ -49,12 +51,15 @@ class Intake:
             connection: The connection to the server.
             names: The namespace.
             slots: The worker's slots.
+            lease_time: The time in which a delivery is surely still ours.
             begin: Takes a delivery, with its slot.
             goes_on: Gives a delivery to the run that its message has here, if that run goes on with it.
             on_missing: Called when a partition's consumer may be gone.
         """
         self._connection = connection
         self._slots = slots
+        self._lease_time = lease_time
+        self._max_deliver = 0
         self._begin = begin
         self._goes_on = goes_on
         self._turns = Turns()
@@ -99,6 +104,10 @@ class Intake:
         """Work a partition no more."""
         self.lanes.drop(partition)
 
+    def limit_deliveries(self, most: int) -> None:
+        """Note the most deliveries that an ordered job may have; 0 if there is no limit."""
+        self._max_deliver = most
+
     def note_work(self, partition: Partition) -> None:
         """Note that a partition has jobs that wait."""
         self.lanes.note_work(partition)
@@ -128,24 +137,39 @@ class Intake:
                 self._soon()
             return
         parked = _Parked(delivery, priority, self)
-        parked.timer = asyncio.get_running_loop().call_later(_patience(delivery.attempt), self._give_back, parked)
+        after, then = _patience(delivery.attempt), self._give_back
+        if not delivery.is_parallel and 0 < self._max_deliver <= 2 * delivery.attempt:
+            # The other half is for its attempts: a message that has had all deliveries is dead.
+            after, then = self._lease_time.ack_wait / 3, self._keep
+        parked.timer = asyncio.get_running_loop().call_later(after, then, parked)
         slots.put(parked)
 
     def _give_back(self, parked: _Parked) -> None:
         """Give back a job for which no slot became free."""
-        parked.timer.cancel()
+        parked.cancel()
         self._slots.withdraw(parked)
         delivery = parked.delivery
-        consumer = delivery.consumer.decode()
-        if (partition := Partition.of(consumer)) is not None:
+        if (partition := Partition.of(delivery.consumer.decode())) is not None:
             self.lanes.note_work(partition)
-        elif delivery.attempt > RESTS_AFTER and (shard := Shard.of(consumer)) is not None:
-            self.shards.rest(shard)
-        delivery.nak()
+        if delivery.age() < self._lease_time.lease:
+            delivery.nak()
+
+    def _keep(self, parked: _Parked) -> None:
+        """Keep a job alive that waits here until it has a slot."""
+        parked.delivery.was_kept = True
+        parked.keeping = asyncio.ensure_future(self._renew(parked))
+
+    async def _renew(self, parked: _Parked) -> None:
+        third, delivery = self._lease_time.ack_wait / 3, parked.delivery
+        while delivery.age() < self._lease_time.lease:
+            with suppress(JobError):  # tried again, until the lease is over
+                await delivery.renew(third)
+            await asyncio.sleep(third)
+        self._slots.withdraw(parked)  # it comes back by itself
 
     def start(self, parked: _Parked) -> None:
         """Begin a delivery that waited, now that a slot is free."""
-        parked.timer.cancel()
+        parked.cancel()
         self._begin(parked.delivery, self._slots.take(parked.priority))
 
     # -- turns
@@ -158,7 +182,7 @@ class Intake:
 
     def _use_free(self) -> None:
         """Use free slots, unless nothing wants them."""
-        if self._slots.count_waiting or not self.lanes.is_settled or self.shards.resting:
+        if self._slots.count_waiting or not self.lanes.is_settled:
             self._soon()
 
     def _after_a_while(self) -> None:
@@ -185,7 +209,6 @@ class Intake:
             self._ask(slots.free - prompt if silent < slots.limit else 0, in_lanes)
         if slots.free > 0:
             lanes.ring()
-            self.shards.listen_again()
 
     def _ask(self, left: int, busy: set[Priority]) -> None:
         """Ask for as many jobs as there is room for."""
@@ -209,13 +232,20 @@ class Intake:
 class _Parked(SlotRequest):
     """A delivery that waits here for a slot."""
 
-    __slots__ = ("delivery", "timer")
+    __slots__ = ("delivery", "keeping", "timer")
 
     timer: asyncio.TimerHandle
 
     def __init__(self, delivery: Delivery, priority: Priority, intake: Intake) -> None:
         super().__init__(priority, lambda: intake.start(self))
         self.delivery = delivery
+        self.keeping: asyncio.Task[None] | None = None
+
+    def cancel(self) -> None:
+        """End the wait."""
+        self.timer.cancel()
+        if self.keeping is not None:
+            self.keeping.cancel()
 
 
 def _patience(attempt: int) -> float:
