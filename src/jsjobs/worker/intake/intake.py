@@ -163,6 +163,9 @@ class Intake:
         third, delivery = self._lease_time.ack_wait / 3, parked.delivery
         while delivery.age() < self._lease_time.lease:
             with suppress(JobError):  # tried again, until the lease is over
+                if await delivery.is_paused():  # whoever pauses a priority waits until each delivered job is decided
+                    self._give_back(parked)
+                    return
                 await delivery.renew(third)
             await asyncio.sleep(third)
         self._slots.withdraw(parked)  # it comes back by itself
