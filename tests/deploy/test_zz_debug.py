@@ -92,9 +92,20 @@ async def test_partitions_of_a_lane_with_three_copies_are_changed_under_load(clu
             await load.goes_on()
         # Due jobs come there again, whatever the change did to the lane's source.
         from jsjobs.jetstream.api.consumers import find_consumer
+
         for _ in range(8):
-            i = await stream_info(connection, LANE); c = await find_consumer(connection, NAMES.schedule_stream, "source-normal-parallel")
-            print(time.monotonic(), i.sources, i.cluster, c.num_pending, c.num_ack_pending, c.ack_floor, c.delivered, c.push_bound)
+            i = await stream_info(connection, LANE)
+            c = await find_consumer(connection, NAMES.schedule_stream, "source-normal-parallel")
+            print(
+                time.monotonic(),
+                i.sources,
+                i.cluster,
+                c.num_pending,
+                c.num_ack_pending,
+                c.ack_floor,
+                c.delivered,
+                c.push_bound,
+            )
             await asyncio.sleep(1)
         due = await services[2].submit("count", -1, delay=0.2)
         await services[2].result(due, timeout=10)
