@@ -28,12 +28,12 @@ CPU = {"ordered drain": 1.5, "parallel drain": 1.4, "enqueue, pipelined": 1.6, "
 """Times the bare loop's CPU per job, medians: others on the machine disturb it less."""
 COUNTS = {
     "ordered submit calls": 135.0,
-    "ordered run calls": 308.0,
+    "ordered run calls": 312.0,
     "ordered submit files": 21.0,
     "ordered run files": 32.0,
     "ordered blocks kept": 2.0,
     "parallel submit calls": 111.0,
-    "parallel run calls": 231.0,
+    "parallel run calls": 240.0,
     "parallel submit files": 20.0,
     "parallel run files": 36.0,
     "parallel blocks kept": 4.0,

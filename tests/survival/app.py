@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jsjobs import JobService
+from jsjobs.maintenance import router
 from survival.journal import Journal
 from survival.register import RegisterClient, StaleFenceError
 from survival.unfenced import take_fencing_out
@@ -22,12 +23,16 @@ LOOKS_EVERY = 0.05
 STALLED = 0.3
 """Seconds that the event loop is late, from which on the process is said to have stood still."""
 
+SWEEP_EVERY = 10.0
+"""Seconds between two sweeps of a router, which are two minutes else: longer than a run waits for its end."""
+
 EPOCH = float(os.environ["SURVIVAL_EPOCH"])
 """What makes a time of the machine's out of a duration: the clock of this process may be wrong."""
 folder = Path(os.environ["SURVIVAL_FOLDER"])
 journal = Journal(folder, f"handlers-{os.getpid()}")
 register = RegisterClient(int(os.environ["SURVIVAL_REGISTER"]))
 jobs = JobService()
+router.SWEEP_EVERY = SWEEP_EVERY
 watching: set[asyncio.Task[None]] = set()
 if os.environ.get("SURVIVAL_UNFENCED"):
     take_fencing_out()

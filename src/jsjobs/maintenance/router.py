@@ -25,6 +25,7 @@ from jsjobs.jetstream.monitoring.backlog import is_given_up
 from jsjobs.jetstream.protocol.names import Names, Shard
 from jsjobs.jetstream.topology.declaration import router_faults
 from jsjobs.maintenance.consumer_guard import ConsumerGuard
+from jsjobs.maintenance.letter_sweep import ADVISORY
 from jsjobs.maintenance.sweep import Sweep
 from jsjobs.model.errors import JobError
 from jsjobs.model.lanes import ORDERED
@@ -43,7 +44,6 @@ logger = get_logger("jsjobs.router")
 _MAX_SEQUENCE = 2**63
 _INTERVAL = 5.0
 _FAST = 0.5  # while something is missing
-_ADVISORY = b"$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES."
 PATIENT_DELIVERIES = 2
 """The delivery from which on a letter is stored even if its job has no entry; earlier ones wait for the entry."""
 _TRY_AGAIN = 0.5
@@ -296,7 +296,7 @@ class Router:
             delivery.nak(min(_TRY_AGAIN * 2 ** min(delivery.attempt, 8), _LONGEST_PAUSE))
 
     async def _route(self, delivery: Delivery) -> bool:
-        if delivery.subject.startswith(_ADVISORY):
+        if delivery.subject.startswith(ADVISORY):
             await self._advised(delivery.data)
             return True
         letter = read_letter(self._names, delivery.subject, delivery.header, delivery.data)

@@ -14,6 +14,7 @@ from jsjobs.jetstream.topology.generations import live_shards
 from jsjobs.jetstream.topology.plan import Action, Step
 from jsjobs.jetstream.topology.reconciler import TopologyReconciler
 from jsjobs.maintenance.lane_sweep import LaneSweep
+from jsjobs.maintenance.letter_sweep import LetterSweep
 from jsjobs.maintenance.schedule_cleaner import ScheduleCleaner
 from jsjobs.maintenance.stranded import NOT_TAKEN, StrandedMessages
 from jsjobs.model.errors import JobError
@@ -40,6 +41,7 @@ class Sweep:
         self._fired = ScheduleCleaner(connection, names, recorder)
         self._stranded = StrandedMessages(connection, names)
         self._lanes = [LaneSweep(connection, names, recorder, priority) for priority in Priority]
+        self._letters = LetterSweep(connection, names, recorder)
         self._seen: dict[tuple[str, int], float] = {}
         """When each message was first found, for those that this sweep has found so far."""
         self._before: dict[tuple[str, int], float] = {}
@@ -83,6 +85,7 @@ class Sweep:
             await self._dead_letter_given_up(priority, infos)
         for lane in self._lanes:
             await lane.once()
+        await self._letters.once()
 
     async def _dead_letter_given_up(self, priority: Priority, infos: list[ConsumerInfo]) -> None:
         stream = self._names.stream(priority)

@@ -328,9 +328,17 @@ def _failed(entry: JobStatusResponse, error: BaseException, policy: Retry, now: 
         f"the next attempt in {verdict.delay:.1f} s" if isinstance(verdict, RetryAfter) else "the job is dead",
         verdict.error,
         f"\n{error.trace}" if isinstance(error, HandlerFailed) else "",
-        exc_info=error if _has_place(error) else None,
+        exc_info=_with_handlers_frames(error) if _has_place(error) else None,
     )
     return verdict
+
+
+def _with_handlers_frames(error: BaseException) -> BaseException:
+    """Leave out the frames of this module: they tell the reader nothing, and take long to write."""
+    place = error.__traceback__
+    while place is not None and place.tb_frame.f_code.co_filename == __file__:
+        place = place.tb_next
+    return error if place is None else error.with_traceback(place)
 
 
 def _has_place(error: BaseException) -> bool:
