@@ -16,6 +16,7 @@ from jsjobs.jetstream.client.connection import Connection
 from jsjobs.jetstream.jobs.lane_jobs import DeliveredJob, delivered_jobs
 from jsjobs.jetstream.protocol.names import Names
 from jsjobs.jetstream.topology.partitions import Partitions, live_partitions
+from jsjobs.jetstream.topology.source_recovery import STOPPED, see_that_it_sources, unheard
 from jsjobs.maintenance.stranded import NOT_FOUND_AGAIN, NOT_TAKEN
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
@@ -60,6 +61,8 @@ class LaneSweep:
         partitions = await live_partitions(self._connection, self._names, (self._priority,))
         if lane is None or not partitions:
             return
+        if lane.config.num_replicas > 1 and unheard(lane) >= STOPPED:
+            await see_that_it_sources(self._connection, stream)  # whatever made its source stop
         await self._end(stream, max(info.config.ack_wait for info in partitions.values()) / 1e9)
         passed = [info.delivered.stream_seq for info in partitions.values() if info.num_pending]
         # What came since the lane was read is not judged; nor is what a partition with jobs has not passed.
