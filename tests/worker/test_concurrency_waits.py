@@ -15,7 +15,8 @@ from process_handlers import nap
 from process_runs import processes
 
 
-async def test_a_snoozing_job_occupies_no_slot_and_gets_one_again(service: Callable) -> None:
+@pytest.mark.parametrize("entity", ["s", None])
+async def test_a_snoozing_job_occupies_no_slot_and_gets_one_again(service: Callable, entity: str | None) -> None:
     journal, began = Journal(), []
 
     async def snoozes(payload: int, ctx: JobService.Context) -> str:
@@ -30,7 +31,7 @@ async def test_a_snoozing_job_occupies_no_slot_and_gets_one_again(service: Calla
     async with service(concurrency=1) as jobs:
         jobs.register_handler("snoozes", snoozes)
         jobs.register_handler("t", sleeper(journal, 0.05))
-        snoozing = await jobs.submit("snoozes", -1, priority="low")
+        snoozing = await jobs.submit("snoozes", -1, priority="low", entity=entity)
         async with jobs.worker():
             await eventually(lambda: began)
             ids = await fill(jobs, "t", 12, entity="e")
