@@ -205,6 +205,23 @@ async def read_batch(
     return b"NATS/1.0 204 EOB\r\nNats-Num-Pending: 1\r\n\r\n"  # perhaps: the next read tells
 
 
+async def find_batch(connection: Connection, stream: str, request: BatchRequest) -> tuple[list[StoredMessage], bool]:
+    """Return the messages that a request for many asks for, and whether it left out further ones that match.
+
+    Raises:
+        As in `read_batch`.
+    """
+    found: list[StoredMessage] = []
+
+    def take(header: bytes, data: bytes) -> None:
+        place, subject = place_of(header), value_of(header, b"Nats-Subject")
+        if place is not None and subject is not None:
+            found.append(StoredMessage(place[0], subject, place[1], header, data))
+
+    end = await read_batch(connection, stream, request, take)
+    return found, value_of(end, b"Nats-Num-Pending") not in {None, b"0"}
+
+
 async def _read_directly(
     connection: Connection, stream: str, request: BatchRequest, take: Callable[[bytes, bytes], None]
 ) -> bytes:

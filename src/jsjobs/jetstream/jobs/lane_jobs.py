@@ -10,12 +10,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
-from jsjobs.jetstream.api.messages import StoredMessage, place_of, read_batch
+from jsjobs.jetstream.api.messages import StoredMessage, find_batch
 from jsjobs.jetstream.api.types import BatchRequest
 from jsjobs.jetstream.client.connection import Connection
 from jsjobs.jetstream.jobs.message import IncomingJob, read_stored_job
 from jsjobs.jetstream.jobs.state_store import Found, StateStore
-from jsjobs.jetstream.protocol.headers import value_of
 from jsjobs.jetstream.protocol.names import Names
 from jsjobs.model.errors import JobError
 from jsjobs.model.lanes import Queue
@@ -69,21 +68,13 @@ async def delivered_jobs(
 
 
 async def _read(connection: Connection, stream: str, after: int, count: int) -> list[StoredMessage]:
-    messages: list[StoredMessage] = []
-
-    def take(header: bytes, data: bytes) -> None:
-        place, subject = place_of(header), value_of(header, b"Nats-Subject")
-        if place is not None and subject is not None:
-            messages.append(StoredMessage(place[0], subject, place[1], header, data))
-
     request: BatchRequest = {
         "seq": after + 1,
         "next_by_subj": ">",
         "batch": count,
         "max_bytes": _BYTES_AT_ONCE,
     }
-    await read_batch(connection, stream, request, take)
-    return messages
+    return (await find_batch(connection, stream, request))[0]
 
 
 def _job(names: Names, message: StoredMessage) -> IncomingJob | None:

@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from jsjobs.jetstream.api.messages import StoredMessage, place_of, read_batch
+from jsjobs.jetstream.api.messages import StoredMessage, find_batch
 from jsjobs.jetstream.api.types import BatchRequest, ConsumerInfo
 from jsjobs.jetstream.client.connection import Connection
 from jsjobs.jetstream.jobs.message import IncomingJob, fetch_job, read_stored_job
 from jsjobs.jetstream.jobs.state_store import StateStore
-from jsjobs.jetstream.protocol.headers import value_of
 from jsjobs.jetstream.protocol.job_ids import plain_id
 from jsjobs.jetstream.protocol.names import Names, Partition, Shard
 from jsjobs.model.errors import JobError
@@ -131,28 +130,18 @@ class InFlight:
 
     async def _messages(self, partition: Partition, info: ConsumerInfo, most: int) -> tuple[list[StoredMessage], int]:
         """Return the first messages of a partition that are in flight, and how many more there are."""
-        last, messages, further = info.delivered.stream_seq, list[StoredMessage](), 0
-
-        def take(header: bytes, data: bytes) -> None:
-            nonlocal further
-            place, subject = place_of(header), value_of(header, b"Nats-Subject")
-            if place is None or subject is None:
-                return
-            if place[0] > last:
-                further += 1
-            else:
-                messages.append(StoredMessage(place[0], subject, place[1], header, data))
-
-        if most:
-            request: BatchRequest = {
-                "seq": info.ack_floor.stream_seq + 1,
-                "next_by_subj": self._names.stored_in(partition),
-                "batch": most,
-                "max_bytes": _MAX_BYTES,
-            }
-            end = await read_batch(self._connection, self._names.queue(partition.queue), request, take)
-            if further or value_of(end, b"Nats-Num-Pending") in {None, b"0"}:
-                return messages, 0  # none is left before those that wait
+        if not most:
+            return [], info.num_ack_pending
+        request: BatchRequest = {
+            "seq": info.ack_floor.stream_seq + 1,
+            "next_by_subj": self._names.stored_in(partition),
+            "batch": most,
+            "max_bytes": _MAX_BYTES,
+        }
+        found, has_more = await find_batch(self._connection, self._names.queue(partition.queue), request)
+        messages = [message for message in found if message.sequence <= info.delivered.stream_seq]
+        if not has_more or len(messages) < len(found):
+            return messages, 0  # none is left before those that wait
         return messages, max(0, info.num_ack_pending - len(messages))
 
     async def _entry_in(self, message: StoredMessage) -> JobStatusResponse | None:
