@@ -14,6 +14,8 @@ from full_storage import NAMED, LimitedServer, fill, make_room
 from jsjobs import JobService
 from jsjobs.embedded.nats import NatsServer
 from jsjobs.jetstream.client.connect import connected
+from jsjobs.jetstream.protocol.names import Names
+from jsjobs.model.lanes import ORDERED, PARALLEL
 
 REFUSED = [
     ("submit", "echo", "1"),
@@ -110,3 +112,8 @@ async def test_streams_apply_names_the_limit_that_is_in_its_way(
         done = await bare_cli.run("streams", "apply")
     assert done.code == 1
     assert says in done.err
+    if "storage" in says:  # eight streams reserve it
+        names, told = Names(settings_of().namespace), " ".join(done.err.split())
+        ordered, lanes = (", ".join(map(names.queue, queues)) for queues in (ORDERED, PARALLEL))
+        assert f"{ordered} reserve 67,108,864 bytes each (JSJOBS_QUEUE_BYTES)" in told
+        assert f"and {lanes} 67,108,864 bytes each (JSJOBS_LANE_BYTES)" in told

@@ -63,8 +63,8 @@ async def test_what_is_due_and_finds_its_queue_full(settings_of: Make, deploy: D
     config = settings_of(capacity=1, ack_wait=1)
     await deploy(config)
     async with JobService(config) as jobs:
-        await jobs.submit("t", 1, priority="low")
-        await jobs.submit("t", 2, priority="low", delay=0.1)
+        await jobs.submit("t", 1, priority="low", entity="e")
+        await jobs.submit("t", 2, priority="low", entity="e", delay=0.1)
         finding = await becomes(config, "due", Severity.PROBLEM)
         assert finding.where == "low"
         assert "its queue does not take due jobs: 1," in finding.what

@@ -186,13 +186,13 @@ async def test_an_account_without_jetstream(settings_of: Make, tmp_path: Path) -
 
 
 async def test_limits_of_the_account_that_are_near(settings_of: Make, tmp_path: Path) -> None:
-    limits = "{max_file: 1500MB, max_streams: 8}"
+    limits = "{max_file: 1800MB, max_streams: 12}"
     async with server_with(tmp_path, jetstream=limits) as url:
         found = await ills(await applied(settings_of, url))
     storage, streams = found["limits"]
     assert (storage.severity, streams.severity) == (Severity.WARNING, Severity.PROBLEM)
     assert "bytes of storage are used" in storage.what
-    assert "8 of 8 streams" in streams.what
+    assert "12 of 12 streams" in streams.what
     assert "max_streams" in streams.remedy
 
 

@@ -91,7 +91,7 @@ async def test_a_queue_whose_jobs_a_publisher_can_let_expire(jobs: JobService, c
 
 async def test_what_apply_would_refuse(jobs: JobService, settings_of: Make) -> None:
     for number in range(3):
-        await jobs.submit("t", "x" * 500_000 + str(number), priority="low")
+        await jobs.submit("t", "x" * 500_000 + str(number), priority="low", entity="e")
     found = (await ills(settings_of(queue_bytes=2**20)))["declared"]
     (finding,) = [one for one in found if one.where == Names(jobs.config.namespace).stream("low")]
     assert finding.severity is Severity.PROBLEM
@@ -103,7 +103,7 @@ async def test_a_change_of_shards_that_is_not_finished(
     jobs: JobService, settings_of: Make, connection: Connection
 ) -> None:
     config = settings_of(pools={"low": 2})
-    await jobs.submit("t", 1, priority="low")
+    await jobs.submit("t", 1, priority="low", entity="e")
     await TopologyReconciler(connection, Names(config.namespace), config).apply(wait=False)
     found = await ills(config)
     (finding,) = found["change"]
@@ -159,11 +159,11 @@ async def test_queues_that_are_nearly_full(settings_of: Make, deploy: Deploy) ->
     await deploy(config)
     async with JobService(config) as jobs:
         for number in range(4):
-            await jobs.submit("t", number, priority="low")
+            await jobs.submit("t", number, priority="low", entity="e")
         almost = await the_ill(config, "capacity")
-        await jobs.submit("t", 4, priority="low")
+        await jobs.submit("t", 4, priority="low", entity="e")
         mailbox = await the_ill(config, "capacity")
-        await jobs.submit("other", "x" * 850_000, priority="low")
+        await jobs.submit("other", "x" * 850_000, priority="low", entity="e")
         _, bytes_of = sorted((await ills(config))["capacity"], key=lambda finding: finding.where, reverse=True)
     stream = Names(config.namespace).stream("low")
     assert (almost.severity, mailbox.severity, bytes_of.severity) == (

@@ -71,8 +71,10 @@ async def test_it_holds_for_threads(service: Callable) -> None:
     assert running["most"] == 2
 
 
-async def test_a_job_that_ends_in_any_way_leaves_its_room(service: Callable) -> None:
+async def test_a_job_that_ends_in_any_way_leaves_its_room(service: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     began: Counter[str] = Counter()
+    naks, nak = [], Delivery.nak
+    monkeypatch.setattr(Delivery, "nak", lambda self, delay=0: (naks.append(self), nak(self, delay)))
     async with service() as jobs:
 
         @jobs.handler("t", concurrency=1, retry=JobService.Retry(initial=0.01))
@@ -99,7 +101,9 @@ async def test_a_job_that_ends_in_any_way_leaves_its_room(service: Callable) -> 
                     else:
                         assert await jobs.result(job_id, timeout=20) == payload
             await eventually(lambda: worker.running == 0)
-            assert worker._rooms._rooms["t"].free == 1
+            naks.clear()
+            assert await jobs.result(await jobs.submit("t", "last")) == "last"
+            assert naks == [], "there was room at once"
 
 
 async def test_a_snoozed_ordered_job_makes_room(service: Callable) -> None:
@@ -123,8 +127,8 @@ async def test_a_snoozed_ordered_job_makes_room(service: Callable) -> None:
 
 async def test_a_long_wait_for_room_makes_no_dead_letter(jobs: JobService, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its entry notes now and then how often it was delivered."""
-    monkeypatch.setattr(rooms, "_SHORTEST", 0.0)
-    monkeypatch.setattr(rooms, "_LONGEST", 0.001)
+    monkeypatch.setattr(rooms, "SHORTEST", 0.0)
+    monkeypatch.setattr(rooms, "LONGEST", 0.001)
     journal, naks = Journal(), Counter[int]()
     nak = Delivery.nak
 

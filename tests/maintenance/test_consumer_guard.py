@@ -59,7 +59,7 @@ async def stalled(jobs: JobService, connection: Connection, names: Names, count:
     """Let jobs wait in a shard that has a listener and delivers nothing."""
     stream = names.stream(LOW.priority)
     await pause(connection, stream, LOW.consumer)
-    await jobs.submit("work", list(range(count)), priority="low")
+    await jobs.submit("work", list(range(count)), priority="low", entity="e")
     await lift(connection, stream, LOW.consumer)
     await asyncio.sleep(1)
     return (await live_shards(connection, names, (LOW.priority,)))[LOW]
@@ -147,7 +147,7 @@ async def test_letters_that_are_not_handed_out_are_stirred_too(
 
     async with jobs.router(), jobs.worker():
         await pause(connection, names.dead_stream, names.router)
-        job_id = await jobs.submit("work", 1)
+        job_id = await jobs.submit("work", 1, entity="e")
         with pytest.raises(JobService.Error):
             await jobs.result(job_id)
         await lift(connection, names.dead_stream, names.router)
@@ -174,6 +174,6 @@ async def test_a_lost_shard_is_back_in_seconds(
     monkeypatch.setattr(Sweep, "once", none)
     async with jobs.router(), jobs.worker():
         await call(connection, f"CONSUMER.DELETE.{names.stream(LOW.priority)}.{LOW.consumer}")
-        await jobs.submit("work", [1, 2, 3], priority="low")
+        await jobs.submit("work", [1, 2, 3], priority="low", entity="e")
         await eventually(lambda: ran == [1, 2, 3])
     assert "consumers were missing or wrong and were restored: low-1x1-0" in caplog.text

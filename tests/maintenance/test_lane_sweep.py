@@ -96,7 +96,7 @@ async def test_what_is_left_of_an_ended_job_is_deleted(
     status: str,
 ) -> None:
     """Its acknowledgement was lost, or the server forgot it; nobody has the job, and no worker is there."""
-    monkeypatch.setattr(lane_sweep, "_MOST_READ", 1)  # so that a sweep goes on where the last one ended
+    monkeypatch.setattr(lane_sweep, "MOST_READ", 1)  # so that a sweep goes on where the last one ended
     with jobs.request_context(tenant_id="a"):
         job_id = await jobs.submit("work", 1)
     begun = JobStatusResponse(job_id=job_id, status=Status.QUEUED, type="work").started(utc_now(), "lost")

@@ -16,6 +16,7 @@ from jsjobs.jetstream.protocol.names import Names
 from jsjobs.jetstream.schedules.unroutable import read_unfit
 from jsjobs.jetstream.topology import declaration
 from jsjobs.model.job import Priority
+from jsjobs.model.lanes import Queue
 from router_parts import cleaner_of
 
 
@@ -52,10 +53,10 @@ async def test_sweeps_leave_nothing_of_what_the_queues_have(jobs: JobService, co
 async def fired_and_acknowledged(connection: Connection, jobs: JobService, count: int) -> None:
     """So many low jobs were delayed; wait until their queue has acknowledged them all."""
     names = Names(jobs.config.namespace)
-    await jobs.submit("note", list(range(count)), delay=0.2, priority="low")
+    await jobs.submit("note", list(range(count)), delay=0.2, priority="low", entity="e")
 
     async def are_acknowledged() -> bool:
-        source = await call(connection, f"CONSUMER.INFO.{names.schedule_stream}.{names.source(Priority.LOW)}")
+        source = await call(connection, f"CONSUMER.INFO.{names.schedule_stream}.{names.source(Queue(Priority.LOW))}")
         floor, delivered = source["ack_floor"], source["delivered"]
         return floor["consumer_seq"] == count and floor["stream_seq"] == delivered["stream_seq"]
 
@@ -77,7 +78,7 @@ async def test_what_a_queue_made_anew_has_yet_to_take_stays(
 ) -> None:
     """Its source begins at the first message again: what the one before was told of was another queue's word."""
     names, ran, clearing = Names(jobs.config.namespace), list[int](), cleaner_of(jobs)
-    stream, source = names.schedule_stream, declaration.source_consumer(names, Priority.LOW)
+    stream, source = names.schedule_stream, declaration.source_consumer(names, Queue(Priority.LOW))
     jobs.register_handler("note", ran.append)
     await fired_and_acknowledged(connection, jobs, 5)
     await clearing.clear()

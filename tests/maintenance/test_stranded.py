@@ -24,7 +24,7 @@ async def test_stranded_messages_are_buried_and_jobs_that_wait_are_not(
         return payload
 
     namespace, stream = jobs.config.namespace, f"{jobs.config.namespace.upper()}_NORMAL"
-    waiting = await jobs.submit("echo", 1)
+    waiting = await jobs.submit("echo", 1, entity="e")
 
     async def left() -> int:
         return (await plain.jetstream().stream_info(stream)).state.messages
@@ -45,7 +45,7 @@ async def test_stranded_messages_are_buried_and_jobs_that_wait_are_not(
                 return await left() == 0
 
             await eventually(only_good_jobs_are_gone)
-            later = await jobs.submit("echo", 2)
+            later = await jobs.submit("echo", 2, entity="e")
             assert await jobs.result(later) == 2
         letters = await jobs.dlq.list(limit=100)
     assert sorted(letter.type for letter in letters) == sorted(STRANDED.values())

@@ -5,7 +5,9 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import pytest
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from secured import plain_client
 
 from facts import eventually
@@ -87,8 +89,8 @@ class Sender:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._receipts: asyncio.Queue[bytes] = asyncio.Queue()
-        self._inbox = client.new_inbox()
+        self.receipts: asyncio.Queue[bytes] = asyncio.Queue()
+        self.inbox = client.new_inbox()
 
     @classmethod
     @asynccontextmanager
@@ -96,17 +98,17 @@ class Sender:
         sender = cls(client)
 
         async def hear(message: object) -> None:
-            sender._receipts.put_nowait(message.data)
+            sender.receipts.put_nowait(message.data)
 
-        await client.subscribe(sender._inbox, cb=hear)
+        await client.subscribe(sender.inbox, cb=hear)
         yield sender
 
     async def send(self, subject: bytes, lines: bytes, body: bytes) -> int:
         block = b"NATS/1.0\r\n%b\r\n" % lines
-        words = b"%b %b %d %d" % (subject, self._inbox.encode(), len(block), len(block) + len(body))
+        words = b"%b %b %d %d" % (subject, self.inbox.encode(), len(block), len(block) + len(body))
         await self._client._send_command(b"HPUB %b\r\n%b%b\r\n" % (words, block, body))
         await self._client.flush()
-        receipt = json.loads(await asyncio.wait_for(self._receipts.get(), 10))
+        receipt = json.loads(await asyncio.wait_for(self.receipts.get(), 10))
         assert "error" not in receipt, receipt
         return receipt["seq"]
 
@@ -136,6 +138,42 @@ async def test_a_malformed_job_harms_no_other_job_of_its_lane(jobs: JobService, 
         assert worker.ready
         assert ran.count(1) == sum(reason is None for reason in places.values())
         await eventually(lambda: _is_empty(jobs))
+
+
+async def test_who_hears_a_workers_requests_can_answer_them_with_nothing_that_harms(
+    jobs: JobService, plain: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the role of no file: one that is restricted by nothing hears them, and publishes where it likes."""
+    jobs.register_handler("echo", lambda payload: payload)
+    seen: list[str] = []
+    statuses = (
+        "404 No Messages",
+        "408 Request Timeout",
+        "409 Consumer Deleted",
+        "409 x",
+        "503",
+        "100 Idle",
+        "1e9",
+        "\xff",
+    )
+
+    async def answer(message: Msg) -> None:
+        seen.append(message.reply)
+        head = message.reply.rpartition(".")[0]
+        for inbox in (message.reply, f"{head}.x", f"{head}.{'9' * 3000}", f"{head}.1.2.3", f"{head}.-1"):
+            await plain.publish(inbox, b"1")
+            for status in statuses:
+                block = f"NATS/1.0 {status}\r\n\r\n".encode("latin-1")
+                await plain._send_command(b"HPUB %b %d %d\r\n%b\r\n" % (inbox.encode(), len(block), len(block), block))
+
+    await plain.subscribe("$JS.API.CONSUMER.MSG.NEXT.>", cb=answer)
+    await plain.flush()
+    async with jobs.worker() as worker:
+        await eventually(lambda: worker.ready and seen)
+        for number in range(20):
+            assert await jobs.result(await jobs.submit("echo", number), timeout=10) == number
+        assert worker.ready
+    assert [record for record in caplog.records if record.exc_info] == []
 
 
 async def _is_empty(jobs: JobService) -> bool:

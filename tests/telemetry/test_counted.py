@@ -20,7 +20,8 @@ from jsjobs import JobService
 from jsjobs.jetstream.client.connection import Connection
 from jsjobs.jetstream.jobs.state_store import StateStore
 from jsjobs.jetstream.protocol.names import Names
-from jsjobs.model.job import utc_now
+from jsjobs.model.job import Priority, utc_now
+from jsjobs.model.lanes import DEFAULT_PARTITIONS
 from jsjobs.telemetry.metrics import MAX_TYPES, OTHER, Measures
 
 JSJOBS = str(Path(sys.executable).with_name("jsjobs"))
@@ -189,28 +190,37 @@ async def test_a_handler_runs_from_when_its_process_begins_it(
 async def test_what_queues_tell_comes_from_who_is_asked(
     telemetry_apps: TelemetryApps, receiver: Receiver, plain: Client, namespace: str
 ) -> None:
-    await telemetry_apps.submit("note", list(range(5)), priority="low")
+    await telemetry_apps.submit("note", list(range(5)), priority="low", entity="e")
     await plain.jetstream().publish(f"{namespace}.low.e.note", b"1")
-    await telemetry_apps.submit("note", 1, priority="low", dedupe_key="once")
-    await telemetry_apps.submit("note", 1, priority="low", dedupe_key="once")
-    for number in range(2):  # without an entity jobs cycle over the shards; these have one
+    await telemetry_apps.submit("note", 1, priority="low", entity="e", dedupe_key="once")
+    await telemetry_apps.submit("note", 1, priority="low", entity="e", dedupe_key="once")
+    await telemetry_apps.submit("note", list(range(3)), priority="low")
+    await plain.jetstream().publish(f"{namespace}.parallel.low.acme.note", b"1")
+    for number in range(2):
         await telemetry_apps.submit("note", number, priority="critical", entity="one")
     router = await telemetry_apps.worker("router")
     watcher = await telemetry_apps.worker("watcher")
 
     async def is_told() -> bool:
-        return receiver.value("jobs.queue.depth", priority="low", shard=0, state="waiting") == 7
+        return receiver.value("jobs.queue.depth", priority="low", lane="ordered", shard=0, state="waiting") == 7
 
     await eventually(is_told)
     assert receiver.value("jobs.queue.depth", priority="critical", state="waiting") == 2
     assert receiver.value("jobs.queue.depth", state="running") == 0
+    depths = [
+        receiver.value("jobs.queue.depth", priority="low", lane="parallel", partition=number, state="waiting")
+        for number in range(DEFAULT_PARTITIONS)
+    ]
+    assert sorted(depths) == [0, 0, 1, 3]
+    assert receiver.value("jobs.queue.depth", lane="parallel", shard=0) is None
     assert receiver.value("jobs.dead_letters.waiting") == 0
     # Raw publishes, and what nobody with telemetry submitted, are in it too.
-    assert receiver.value("jobs.enqueued", priority="low") == 7
+    assert receiver.value("jobs.enqueued", priority="low", lane="ordered") == 7
+    assert receiver.value("jobs.enqueued", priority="low", lane="parallel") == 4
     assert receiver.value("jobs.enqueued", priority="critical") == 2
     assert receiver.value("jobs.enqueued", priority="high") == 0
     series = {labels for _, name, labels in receiver.points if name == "jobs.queue.depth"}
-    assert len(series) == SHARDS * 2
+    assert len(series) == (SHARDS + len(Priority) * DEFAULT_PARTITIONS) * 2
     assert len({instance for instance, name, _ in receiver.points if name == "jobs.queue.depth"}) == 1
     await watcher.stop()
     await router.stop()

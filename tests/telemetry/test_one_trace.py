@@ -47,6 +47,7 @@ async def test_submit_two_failures_success_and_a_job_of_the_handler_are_one_trac
         "messaging.operation.name": "process",
         "messaging.operation.type": "process",
         "messaging.destination.partition.id": str(shard),
+        "job.lane": "ordered",
         "job.shard": shard,
     }
     failed = {"job.attempt": 1, "job.outcome": "retry", "error.type": "ValueError"}
@@ -63,6 +64,11 @@ async def test_submit_two_failures_success_and_a_job_of_the_handler_are_one_trac
     (process,) = receiver.named("job.process", job_type="child")
     assert process.parent_id == inner.span_id
     assert process.attributes["job.tenant"] == "acme"
+    # It has no entity, so it is in no shard.
+    assert process.attributes["job.lane"] == "parallel"
+    assert process.attributes["messaging.destination.name"] == inner.attributes["messaging.destination.name"]
+    assert process.attributes["messaging.destination.name"].endswith("_PARALLEL")
+    assert not {"job.shard", "messaging.destination.partition.id"} & set(process.attributes)
     (own,) = receiver.named("own work")
     assert own.parent_id == process.span_id  # in a thread too
     assert process.started <= own.started <= own.ended <= process.ended

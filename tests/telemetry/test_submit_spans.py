@@ -23,7 +23,9 @@ async def test_submits_of_one_task_are_spans_side_by_side_that_say_what_they_sen
 
     assert [span["job.tenant"] for span in (one, later)] == ["default", "acme"]
     queues = [span["messaging.destination.name"] for span in (one, part, later, several)]
-    assert queues == [f"{namespace.upper()}_{name}" for name in ("NORMAL", "LOW", "SCHEDULE", "HIGH")]
+    assert queues == [
+        f"{namespace.upper()}_{name}" for name in ("NORMAL_PARALLEL", "LOW_PARALLEL", "SCHEDULE", "HIGH_PARALLEL")
+    ]
     assert [span.get("messaging.batch.message_count") for span in (one, part, several)] == [None, 1001, 2]
     assert (several.get("job.type"), several["job.priority"]) == (None, "high")
 

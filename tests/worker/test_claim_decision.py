@@ -9,6 +9,7 @@ from jsjobs.jetstream.jobs.state_store import Found, UnreadableEntry
 from jsjobs.jetstream.protocol.headers import JobHeaders
 from jsjobs.model.errors import JobError
 from jsjobs.model.job import Carrier, Duration, JobStatusResponse, Priority, Status
+from jsjobs.model.lanes import Queue
 from jsjobs.model.retry import RetryState
 from jsjobs.worker.claim_decision import (
     Dead,
@@ -42,7 +43,7 @@ def job(
     return IncomingJob(
         job_id=given or job_id,
         type="t",
-        priority=Priority.NORMAL,
+        queue=Queue(Priority.NORMAL),
         shard=0,
         headers=JobHeaders(
             given_id=given, max_attempts=2, tenant="acme", duration=duration, expires=expires, drop_expired=drop

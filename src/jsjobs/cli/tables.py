@@ -71,7 +71,7 @@ def trouble_of(consumers: Sequence[Shown], *, waiting: int, paused_how: str = "p
     if retrying := sum(each.retrying for each in consumers):
         words.append(Text(f"{retrying:,} retrying", "yellow"))
     if unread := sum(each.unread for each in consumers if isinstance(each, PartitionLook | PartitionStatus)):
-        words.append(Text(f"{unread:,} running or retrying", "yellow"))
+        words.append(Text(f"{unread:,} may be retrying", "yellow"))
     return cropped(Text(", ").join(words))
 
 

@@ -21,7 +21,7 @@ from jsjobs.model.errors import JobError
 from jsjobs.model.job import Priority
 from jsjobs.model.lanes import Lane, Queue
 
-_MOST_READ = 2_000
+MOST_READ = 2_000
 """Messages of a lane that one sweep reads, at most; the next one continues behind them."""
 _MOST_KEPT = 1_000
 """Messages of a lane that are remembered until a later sweep ends them, at most."""
@@ -68,12 +68,12 @@ class LaneSweep:
         after, self._read_to, now = self._read_to, 0, time.monotonic()
         read = 0
         async for each in delivered_jobs(
-            self._connection, self._names, self._queue, after=after, until=delivered, most=_MOST_READ
+            self._connection, self._names, self._queue, after=after, until=delivered, most=MOST_READ
         ):
             read, sequence = read + 1, each.message.sequence
             if (doomed := self._judged(each, partitions, until, now)) is not None and len(self._doomed) < _MOST_KEPT:
                 self._doomed.setdefault(sequence, doomed)
-            if read >= _MOST_READ:
+            if read >= MOST_READ:
                 self._read_to = sequence
 
     def _judged(self, each: DeliveredJob, partitions: Partitions, until: int, now: float) -> _Doomed | None:

@@ -205,6 +205,31 @@ async def test_what_runs_is_named(cli: Cli, config: JobService.Config) -> None:
             assert (await cli.run("pause", "low")).err == f"low: paused until resumed; 1 running: {job_id}\n"
 
 
+async def test_of_many_that_run_some_are_named(cli: Cli, config: JobService.Config) -> None:
+    async with JobService(config) as jobs:
+
+        @jobs.handler("held")
+        async def hold(payload: Any) -> None:
+            await asyncio.sleep(60)
+
+        ids = await jobs.submit("held", list(range(12)), priority="low", duration="long")
+        async with jobs.worker():
+
+            async def all_run() -> bool:
+                return (await jobs.queues.show("low")).running == len(ids)
+
+            await eventually(all_run)
+            paused = await cli.run("pause", "low")
+            said, _, names = paused.err.partition(" running: ")
+            assert said == "low: paused until resumed; 12"
+            assert names.endswith(" and 2 more\n")
+            named = names.removesuffix(" and 2 more\n").split(", ")
+            assert len(named) == 10
+            assert set(named) < set(ids)
+            (found,) = json.loads((await cli.run("pause", "low", "--json")).out)
+            assert set(found["running"]) == set(ids)
+
+
 async def test_a_delivery_that_is_not_known_to_run_is_waited_for_aloud(
     cli: Cli, config: JobService.Config, connection: Connection
 ) -> None:

@@ -29,7 +29,19 @@ async def test_plan_apply_and_show(new_cli: Cli) -> None:
     assert len(found["streams"]) == 12
     assert len(found["shards"]) == 10
     assert {key: found["shards"][3][key] for key in ("name", "pending")} == {"name": "critical-1x4-3", "pending": 0}
-    assert "critical-1x4-3" in (await new_cli.run("streams", "show")).out
+    assert len(found["partitions"]) == 16
+    assert found["partitions"][0] == {
+        "name": "critical-parallel-0",
+        "pending": 0,
+        "in_flight": 0,
+        "redelivered": 0,
+        "paused": False,
+        "requests": 0,
+        "new_jobs": True,
+    }
+    shown = (await new_cli.run("streams", "show")).out
+    assert "critical-1x4-3" in shown
+    assert "low-parallel-3" in shown
 
 
 async def test_changes_are_shown_from_and_to_and_refused_ones_change_nothing(cli: Cli) -> None:
@@ -89,6 +101,31 @@ async def test_the_shard_count_is_changed_by_scale_and_by_priority(cli: Cli) -> 
     assert applied.code == 0, applied.err
     assert "critical 5 → 8 shards: the old shards are drained" in applied.err
     assert {"critical: 8", "high: 6", "normal: 4", "low: 2"} == await counts(cli)
+
+
+async def test_the_number_of_partitions_is_changed_and_what_holds_jobs_stays(cli: Cli) -> None:
+    async def partitions() -> list[str]:
+        shown = json.loads((await cli.run("streams", "show", "--json")).out)["partitions"]
+        return [one["name"] for one in shown if one["name"].startswith("low") and one["new_jobs"]]
+
+    planned = await cli.run("streams", "plan", JSJOBS_PARTITIONS="6")
+    assert planned.out.count("partitions: 4 → 6") == 4
+    assert "create  consumer  low-parallel-5" in planned.out
+    assert (await cli.run("streams", "apply", JSJOBS_PARTITIONS="6")).code == 0
+    assert len(await partitions()) == 6
+    unasked = await cli.run("streams", "apply")
+    assert "partitions: the server has 6, which is kept; the default would be 4 (JSJOBS_PARTITIONS)" in unasked.err
+    for tenant in range(12):
+        submitted = await cli.run("submit", "echo", "1", "--tenant", f"tenant-{tenant}", "--priority", "low")
+        assert submitted.code == 0
+    asked = await cli.run("streams", "apply", JSJOBS_PARTITIONS="1")
+    assert (asked.code, await partitions()) == (2, [f"low-parallel-{number}" for number in range(6)])
+    assert "partitions 6 → 1" in asked.err
+    assert (await cli.run("streams", "apply", "--yes", JSJOBS_PARTITIONS="1")).code == 0
+    assert await partitions() == ["low-parallel-0"]
+    again = await cli.run("streams", "apply", JSJOBS_PARTITIONS="1")
+    assert "must end first" in again.err
+    assert "partitions that new jobs do not go to, and that hold none: high-parallel-1" in again.out
 
 
 async def test_a_stopped_change_says_what_that_means(cli: Cli) -> None:

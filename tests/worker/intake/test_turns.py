@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jsjobs.model.job import Priority
-from jsjobs.worker.intake.intake import BOUNCES, LINGER, _patience
+from jsjobs.worker.intake.intake import BOUNCES, LINGER, patience
 from jsjobs.worker.intake.slots import WEIGHTS, Room, Slots, Turns
 
 ALL = tuple(Priority)
@@ -48,7 +48,7 @@ def test_nobody_who_stays_busy_waits_longer_than_a_round(rounds: list[set[Priori
 
 
 def test_a_job_that_came_back_often_waits_longer_up_to_a_bound() -> None:
-    waits = [_patience(attempt) for attempt in range(1, 2000)]
+    waits = [patience(attempt) for attempt in range(1, 2000)]
     assert waits == sorted(waits)
     assert waits[: BOUNCES - 1] == [LINGER] * (BOUNCES - 1)
     assert waits[-1] == 2.0

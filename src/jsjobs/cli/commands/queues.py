@@ -28,6 +28,9 @@ Priorities = Annotated[
 _SAY_AFTER = 1.0
 """Seconds after which the person who waits is told what for."""
 
+_NAMED = 10
+"""Running jobs of a paused priority that are named, at most."""
+
 
 app = typer.Typer()
 
@@ -125,7 +128,9 @@ async def _patiently(doing: Awaitable[T], waits_for: str) -> T:
 def _going_on(paused: Paused) -> str:
     if not paused.running:
         return ""
-    return f"; {len(paused.running)} running: {', '.join(paused.running)}"
+    more = len(paused.running) - _NAMED
+    rest = f" and {more:,} more" if more > 0 else ""
+    return f"; {len(paused.running):,} running: {', '.join(paused.running[:_NAMED])}{rest}"
 
 
 def _as_data(paused: Paused) -> dict[str, Any]:

@@ -18,13 +18,15 @@ from jsjobs.jetstream.client.connect import connected
 from jsjobs.jetstream.client.connection import Connection
 from jsjobs.jetstream.client.errors import no_streams
 from jsjobs.jetstream.protocol.names import Names
+from jsjobs.jetstream.schedules.lane_targets import move_to_lanes
 from jsjobs.jetstream.topology.generations import live_shards
 from jsjobs.jetstream.topology.kept_settings import keep_unasked
+from jsjobs.jetstream.topology.partitions import live_partitions, partition_count
 from jsjobs.jetstream.topology.plan import Action, Step
 from jsjobs.jetstream.topology.reconciler import Tell, TopologyReconciler
 from jsjobs.model.errors import JobError, Reason
 from jsjobs.model.job import Priority
-from jsjobs.model.lanes import QUEUES, Queue
+from jsjobs.model.lanes import PARALLEL, QUEUES, Queue
 from jsjobs.postgres.errors import DatabaseError, SchemaMissing
 from jsjobs.settings import MAX_SHARDS, Config
 
@@ -102,9 +104,10 @@ def apply(
     Settings that you give nowhere keep the values that the server has.
 
     You can change the number of shards while jobs come and go: new jobs wait until those of the old shards have ended,
-    so every entity keeps its order. You can stop the command at any moment; run it again to continue. A queue with
-    several copies is changed only with --one-copy. Before it takes something away, such as shards or copies, it asks,
-    unless you give --yes.
+    so every entity keeps its order. The partitions of the parallel lanes (JSJOBS_PARTITIONS) change at once, and one
+    that is no longer needed is removed once its jobs have ended. You can stop the command at any moment; run it again
+    to continue. A queue with several copies is changed only with --one-copy. Before it takes something away, such as
+    shards or copies, it asks, unless you give --yes.
     """
     config = _settings(replicas, scale, shards)
     if not yes:
@@ -127,13 +130,17 @@ def apply(
 @app.command(epilog=examples("jsjobs streams show", "jsjobs streams show --json | jq .shards"))
 @with_servers
 def show(*, as_json: Json = False) -> None:
-    """Show the streams and shards that the server has, and what is in them."""
+    """Show the streams, shards and partitions that the server has, and what is in them."""
     config = settings()
     names = Names(config.namespace)
 
     async def go() -> dict[str, list[dict[str, Any]]]:
         async with connected(config) as connection:
-            return {"streams": await _streams(connection, names), "shards": await _shards(connection, names)}
+            return {
+                "streams": await _streams(connection, names),
+                "shards": await _shards(connection, names),
+                "partitions": await _partitions(connection, names),
+            }
 
     found = run(go())
     if not found["streams"]:
@@ -142,8 +149,9 @@ def show(*, as_json: Json = False) -> None:
         print_json(found)
     else:
         display(table_of(found["streams"]))
-        display()
-        display(table_of(found["shards"]))
+        for part in ("shards", "partitions"):
+            display()
+            display(table_of(found[part]))
 
 
 async def _planned(config: Config, *, one_copy: bool, say: bool) -> list[Step]:
@@ -185,7 +193,10 @@ def apply_streams(
         async with connected(config) as connection:
             try:
                 topology, floor = _topology(connection, await _wanted(connection, config)), await _floor(config)
-                return await topology.apply(floor, tell=tell, wait=wait, one_copy=one_copy)
+                steps = await topology.apply(floor, tell=tell, wait=wait, one_copy=one_copy)
+                if moved := await move_to_lanes(connection, Names(config.namespace)):
+                    talk(f"moved {moved:,} schedules of jobs without an entity to the parallel lanes")
+                return steps
             except JobError as error:
                 raise Failed(error.message) if error.reason is Reason.VALIDATION else error from None
 
@@ -282,4 +293,24 @@ async def _shards(connection: Connection, names: Names) -> list[dict[str, Any]]:
             "workers": info.push_bound,
         }
         for shard, info in found.items()
+    ]
+
+
+async def _partitions(connection: Connection, names: Names) -> list[dict[str, Any]]:
+    found = await live_partitions(connection, names)
+    lanes = {queue: await find_stream(connection, names.queue(queue)) for queue in PARALLEL}
+    counts = {
+        queue: None if lane is None else partition_count(names, queue.priority, lane) for queue, lane in lanes.items()
+    }
+    return [
+        {
+            "name": partition.consumer,
+            "pending": info.num_pending,
+            "in_flight": info.num_ack_pending,
+            "redelivered": info.num_redelivered,
+            "paused": info.paused,
+            "requests": info.num_waiting,
+            "new_jobs": partition.number < (counts[partition.queue] or 0),
+        }
+        for partition, info in found.items()
     ]

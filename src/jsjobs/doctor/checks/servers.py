@@ -191,7 +191,8 @@ def _near(told: Usage, where: str) -> Iterator[Finding]:
     for used, most, limit, name in _counted(told):
         if severity := how_full(used, most):
             text = f"{used:,} of {most:,} {name} are used: at the limit the server refuses jobs or streams"
-            yield Finding("limits", severity, text, where, f"raise {limit} of the account, or lower JSJOBS_QUEUE_BYTES")
+            remedy = f"raise {limit} of the account, or lower JSJOBS_QUEUE_BYTES and JSJOBS_LANE_BYTES"
+            yield Finding("limits", severity, text, where, remedy)
 
 
 async def one_copy(deployment: Deployment) -> AsyncIterator[Finding]:

@@ -48,7 +48,10 @@ def _of(look: StorageLook, *, is_here: bool) -> Iterator[Finding]:
         yield Finding("storage", severity, what, look.server, _RAISE)
     if look.reserved > look.most:
         what = f"its streams may hold {look.reserved:,} bytes, it {look.most:,}: full queues would stop all work"
-        remedy = "raise `max_file` in its `jetstream` block; or lower JSJOBS_QUEUE_BYTES, then `jsjobs streams apply`"
+        remedy = (
+            "raise `max_file` in its `jetstream` block; or lower JSJOBS_QUEUE_BYTES and JSJOBS_LANE_BYTES, then "
+            "`jsjobs streams apply`"
+        )
         yield Finding("storage", Severity.WARNING, what, look.server, remedy)
     free = _free(look.folder) if is_here else None
     if free is not None and free < look.most - look.used:

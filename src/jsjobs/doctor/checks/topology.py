@@ -13,6 +13,7 @@ from jsjobs.jetstream.topology.plan import Action, Step
 from jsjobs.jetstream.topology.reconciler import TopologyReconciler
 
 _APPLY = "jsjobs streams apply"
+_REMOVED = "a router removes it once it is empty, or `jsjobs streams apply`"
 _AS_SAID = "delete the stream when it is empty, then `jsjobs streams apply`"
 
 
@@ -23,8 +24,12 @@ async def declared(deployment: Deployment) -> AsyncIterator[Finding]:
         what = str(one).partition(": ")[2]
         yield Finding("declared", Severity.NOTE, what, one.where, remedy)
     changing = {priority for priority, live in deployment.live.items() if len(live.generations) > 1}
-    for step in await TopologyReconciler(deployment.connection, deployment.names, deployment.config).plan():
+    steps = await TopologyReconciler(deployment.connection, deployment.names, deployment.config).plan()
+    redirected = {step.name for step in steps if "partitions" in step.changes}
+    for step in steps:
         is_of_change = step.kind == "shards" and step.priority in changing
+        # It is told that the lane's partitions differ; these are the ones that would be removed afterwards.
+        is_of_change = is_of_change or (step.action is Action.KEEP and step.stream in redirected)
         if (step.action is not Action.KEEP or step.reason) and not is_of_change:
             yield _of(step)
 
@@ -36,6 +41,11 @@ def _of(step: Step) -> Finding:
         return Finding("declared", Severity.PROBLEM, f"it differs from the declaration: {step.reason}", where, remedy)
     if step.action is Action.CREATE:
         return Finding("declared", Severity.PROBLEM, "it is missing", where, _APPLY)
+    if step.kind == "consumer" and step.action is Action.KEEP:
+        what = f"new jobs do not go to this partition any more; {step.reason}"
+        return Finding("declared", Severity.NOTE, what, where, _REMOVED)
+    if step.action is Action.DELETE and step.priority is not None:
+        return Finding("declared", Severity.NOTE, step.reason, step.name, _REMOVED)
     if step.action is Action.KEEP:
         return Finding("declared", Severity.WARNING, step.reason, where, _AS_SAID)
     if step.kind == "generations":

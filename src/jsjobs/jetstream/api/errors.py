@@ -13,6 +13,8 @@ STREAM_NOT_FOUND = 10059
 OVER_MAX_MSG_SIZE = 10054
 STORE_FAILED = 10077
 """The server's code when a limit of the stream itself is reached, such as messages per subject or bytes of a queue."""
+NO_STORAGE_LEFT = 10047
+"""The server's code when a stream is to reserve more bytes than are left."""
 _MOST_TEXT = 1000
 """Limit for repeated server error text, in characters."""
 _LIMITS = {
@@ -21,9 +23,9 @@ _LIMITS = {
     10026: "the account has reached its limit of consumers: raise its `max_consumers`",
     10027: "the account has reached its limit of streams: raise its `max_streams`",
     10028: "nats-server or the account has too little memory storage left for it: raise `max_mem`",
-    10047: (
+    NO_STORAGE_LEFT: (
         "nats-server or the account has too little file storage left to reserve for it: raise `max_file`, or lower "
-        "JSJOBS_QUEUE_BYTES, which each of the four queues reserves (2 GiB by default)"
+        "JSJOBS_QUEUE_BYTES (2 GiB by default) or JSJOBS_LANE_BYTES (1 GiB)"
     ),
 }
 """Each limit and what to do about it, by the server's error code."""

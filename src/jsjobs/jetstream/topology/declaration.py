@@ -10,7 +10,7 @@ from typing import Any
 from jsjobs.jetstream.api.types import Declared
 from jsjobs.jetstream.protocol.names import Generation, Names, Partition, Shard
 from jsjobs.model.job import Priority
-from jsjobs.model.lanes import Queue
+from jsjobs.model.lanes import ORDERED, PARALLEL, Queue
 from jsjobs.resources import shipped
 from jsjobs.settings import Config
 
@@ -90,6 +90,15 @@ def lane_stream(config: Config, names: Names, priority: Priority) -> Declared:
     stream["max_bytes"] = config.lane_bytes
     stream["duplicate_window"] = int(config.duplicate_window * NANOSECONDS)
     return stream | {"num_replicas": config.replicas}
+
+
+def reservation(config: Config, names: Names) -> str:
+    """Return in words what the queues and lanes reserve on each server that holds a copy of them."""
+    ordered, lanes = (", ".join(map(names.queue, queues)) for queues in (ORDERED, PARALLEL))
+    return (
+        f"{ordered} reserve {config.queue_bytes:,} bytes each (JSJOBS_QUEUE_BYTES), and {lanes} "
+        f"{config.lane_bytes:,} bytes each (JSJOBS_LANE_BYTES)"
+    )
 
 
 def partition_consumer(config: Config, names: Names, partition: Partition) -> Declared:

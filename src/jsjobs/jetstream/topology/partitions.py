@@ -164,14 +164,15 @@ def partition_steps(
         # Jobs may still be sent there until the transform names fewer.
         if left or partition.number in holding or routed is None or partition.number < routed:
             jobs = f"{left:,} {'job' if left == 1 else 'jobs'} in it must end first" if left else "it is removed later"
-            after.append(Step(Action.KEEP, "consumer", partition.consumer, reason=jobs, priority=priority))
+            kept = Step(Action.KEEP, "consumer", partition.consumer, reason=jobs, stream=stream, priority=priority)
+            after.append(kept)
         else:
             idle.append(partition.consumer)
-    return before, [*after, *_removal(stream, idle)]
+    return before, [*after, *_removal(stream, idle, priority)]
 
 
-def _removal(stream: str, idle: list[str]) -> list[Step]:
+def _removal(stream: str, idle: list[str], priority: Priority) -> list[Step]:
     if not idle:
         return []
-    reason = f"no jobs are left in what new ones do not go to: {', '.join(idle)}"
-    return [Step(Action.DELETE, "consumers", stream, reason=reason, foreign=tuple(idle))]
+    reason = f"partitions that new jobs do not go to, and that hold none: {', '.join(idle)}"
+    return [Step(Action.DELETE, "consumers", stream, reason=reason, foreign=tuple(idle), priority=priority)]

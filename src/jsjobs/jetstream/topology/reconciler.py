@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 
 from jsjobs.jetstream.api.consumers import find_consumer, list_consumers
-from jsjobs.jetstream.api.errors import CONSUMER_NOT_FOUND, ApiError
+from jsjobs.jetstream.api.errors import CONSUMER_NOT_FOUND, NO_STORAGE_LEFT, ApiError
 from jsjobs.jetstream.api.streams import (
     create_stream,
     delete_stream,
@@ -28,7 +28,7 @@ from jsjobs.jetstream.topology.consumer_repair import (
     take_consumer_step,
 )
 from jsjobs.jetstream.topology.consumers import common_pause
-from jsjobs.jetstream.topology.declaration import side_streams
+from jsjobs.jetstream.topology.declaration import reservation, side_streams
 from jsjobs.jetstream.topology.generations import (
     Live,
     Stored,
@@ -166,6 +166,9 @@ class TopologyReconciler:
                     why = step, error  # another `apply` wrote the entry first, perhaps with other shards
                     break  # plan again what is left
                 except ApiError as error:
+                    if error.err_code == NO_STORAGE_LEFT:
+                        told = reservation(self._config, self._names)
+                        raise JobError.from_runner_unavailable(f"{error.message}; {told}") from error
                     if error.err_code not in _MEANWHILE:
                         raise
                     why = step, error  # the same with a stream or consumer

@@ -137,7 +137,7 @@ class Intake:
                 self._soon()
             return
         parked = _Parked(delivery, priority, self)
-        after, then = _patience(delivery.attempt), self._give_back
+        after, then = patience(delivery.attempt), self._give_back
         if not delivery.is_parallel and 0 < self._max_deliver <= 2 * delivery.attempt:
             # The other half is for its attempts: a message that has had all deliveries is dead.
             after, then = self._lease_time.ack_wait / 3, self._keep
@@ -163,6 +163,9 @@ class Intake:
         third, delivery = self._lease_time.ack_wait / 3, parked.delivery
         while delivery.age() < self._lease_time.lease:
             with suppress(JobError):  # tried again, until the lease is over
+                if await delivery.is_paused():  # whoever pauses a priority waits until each delivered job is decided
+                    self._give_back(parked)
+                    return
                 await delivery.renew(third)
             await asyncio.sleep(third)
         self._slots.withdraw(parked)  # it comes back by itself
@@ -248,6 +251,6 @@ class _Parked(SlotRequest):
             self.keeping.cancel()
 
 
-def _patience(attempt: int) -> float:
+def patience(attempt: int) -> float:
     """Return the seconds that a delivery waits for a slot before it goes back."""
     return min(_LONGEST, LINGER * (1 << min(_DOUBLINGS, max(0, attempt - BOUNCES))))

@@ -33,6 +33,8 @@ _HELD_FOR = 0.01
 """Seconds for which a priority whose ask is under way keeps its turn; then another may have the slot."""
 _LATE_BELL = BELL_EXPIRES + 5
 """Seconds after which no request that was sent on an inbox can bring a job."""
+_LONGEST_NUMBER = 18
+"""Digits of a request's number, at most."""
 _DRAINED_WITHIN = 1.0
 """Seconds in which the last asks bring their jobs, at a stop."""
 
@@ -239,7 +241,9 @@ class LaneRequests:
         _, consumer, number = subject.rsplit(b".", 2)
         requests = self._partitions.get(consumer)
         status, text = read_status(header)
-        if requests is not None and requests.told(int(number), status, text, time.monotonic()):
+        # A stranger who heard a request may answer on a subject of his own choice.
+        request = int(number) if number.isdigit() and len(number) <= _LONGEST_NUMBER else 0
+        if requests is not None and requests.told(request, status, text, time.monotonic()):
             self._on_missing()
         self._on_answer()
 

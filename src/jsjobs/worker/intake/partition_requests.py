@@ -32,6 +32,7 @@ _BELL = json.dumps(
 
 NO_MESSAGES, TIMEOUT, CONFLICT, NO_CONSUMER, HEARTBEAT = 404, 408, 409, 503, 100
 _BATCH_COMPLETED = b"Batch Completed"
+_CODE_DIGITS = 3
 _TOO_LARGE = b"Message Size Exceeds MaxBytes"
 _MOST_REFUSALS = 7
 
@@ -168,4 +169,4 @@ def read_status(header: bytes) -> tuple[int, bytes]:
     """Return code and text of the server's word about a request; 0 for a message that is none."""
     line = header[: header.find(b"\r\n")] if header.startswith(b"NATS/1.0 ") else b""
     code, _, text = line[9:].partition(b" ")
-    return (int(code) if code.isdigit() else 0), text
+    return (int(code) if len(code) == _CODE_DIGITS and code.isdigit() else 0), text

@@ -8,7 +8,8 @@ from typing import Protocol
 from jsjobs.handlers.registry import Registration
 from jsjobs.worker.intake.slots import Room, Slot
 
-_SHORTEST, _LONGEST = 0.1, 1.0
+SHORTEST, LONGEST = 0.1, 1.0
+"""Seconds for which a job stays away whose handler has no room."""
 _OFTEN = 20
 """Deliveries after which a job stays away for longer, so that a long backlog is not sent around all the time."""
 _FACTOR = 10
@@ -48,4 +49,4 @@ def delay_without_room(attempt: int) -> float:
     Args:
         attempt: How often the job was delivered.
     """
-    return _random.uniform(_SHORTEST, _LONGEST) * max(1, min(_FACTOR, attempt / _OFTEN))
+    return _random.uniform(SHORTEST, LONGEST) * max(1, min(_FACTOR, attempt / _OFTEN))
