@@ -168,5 +168,5 @@ async def test_no_job_is_lost_on_the_way_to_a_worker_that_stops_listening(
             took = time.monotonic() - begin
     assert max(waits) < 30
     assert took < 50
-    assert naks <= count
+    assert naks <= 5 * count  # a job that meets a full worker is given back after a hundredth of a second
     assert max(counts.values()) <= BOUNCES  # so none had to wait for longer and longer, either
