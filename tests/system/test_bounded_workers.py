@@ -19,6 +19,7 @@ from jsjobs.jetstream.client.connect import connect
 from jsjobs.jetstream.jobs.delivery import Delivery
 from jsjobs.jetstream.protocol.names import Names
 from jsjobs.jetstream.topology.reconciler import TopologyReconciler
+from jsjobs.worker.intake.intake import BOUNCES
 from jsjobs.worker.job_run import JobRun
 from jsjobs.worker.runner import JobRunner
 
@@ -167,5 +168,5 @@ async def test_no_job_is_lost_on_the_way_to_a_worker_that_stops_listening(
             took = time.monotonic() - begin
     assert max(waits) < 30
     assert took < 50
-    assert naks <= count
-    assert max(counts.values()) <= 6
+    assert naks <= 5 * count  # a job that meets a full worker is given back after a hundredth of a second
+    assert max(counts.values()) <= BOUNCES  # so none had to wait for longer and longer, either

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from delayed_load import AGAIN, DelayedLoad, now
+from facts import eventually
 from jsjobs import JobService
 from jsjobs.embedded.nats import NatsServer
 from jsjobs.jetstream.client.connection import Connection
@@ -27,11 +28,14 @@ async def test_3_to_6_to_2_shards_while_delayed_jobs_fall_due(
     await TopologyReconciler(over, names, config).apply()
     load = DelayedLoad()
 
+    async def is_changing() -> bool:
+        return len((await read_live(over, names, HIGH)).generations) > 1
+
     async def change(shards: int) -> None:
         wanted = config.model_copy(update={"pools": {**config.pools, HIGH: shards}})
         changing = asyncio.create_task(TopologyReconciler(over, names, wanted).apply())
         if killed:
-            await asyncio.sleep(0.7)  # somewhere in the middle of it
+            await eventually(is_changing)
             await asyncio.to_thread(server.kill)
             await asyncio.to_thread(server.start)
         await changing

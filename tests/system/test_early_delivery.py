@@ -127,7 +127,7 @@ async def test_a_consumer_that_is_made_anew_takes_no_long_job_from_a_worker_that
     deploy: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    config = settings_of(ack_wait=2)
+    config = settings_of(ack_wait=3)
     await deploy(config)
     holder, other = JobService(config), JobService(config)
     at_work, runs = asyncio.Event(), []
