@@ -71,9 +71,12 @@ async def test_one_priority_alone_has_all_slots(service: Callable) -> None:
             await results(jobs, ids)
 
 
-async def test_large_jobs_asked_for_at_once_keep_the_connection(service: Callable) -> None:
+async def test_large_jobs_asked_for_at_once_keep_the_connection(
+    service: Callable, deploy: Callable, settings_of: Callable
+) -> None:
     """The server cuts the connection to a client that it has too much to send to."""
-    async with service(concurrency=100, lane_bytes=256 * 2**20) as jobs:
+    await deploy(settings_of(lane_bytes=256 * 2**20))
+    async with service(concurrency=100) as jobs:
 
         @jobs.handler("large")
         async def large(payload: str) -> int:

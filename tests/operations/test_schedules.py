@@ -192,7 +192,7 @@ async def test_a_firing_that_comes_twice_is_one_job(jobs: JobService, plain: Cli
     names = Names(jobs.config.namespace)
 
     async def stands() -> StoredMessage | None:
-        return await find_stored(connection, names.stream("low"), {"seq": 1, "next_by_subj": ">"})
+        return await find_stored(connection, names.stream("low_parallel"), {"seq": 1, "next_by_subj": ">"})
 
     message = await eventually(stands)
     assert message is not None

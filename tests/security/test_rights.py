@@ -40,7 +40,7 @@ PUBLISH = {
     "$JS.API.DIRECT.GET.JOBS_DEAD": NOBODY,
     "$JS.API.STREAM.MSG.GET.JOBS_NORMAL": {"router", "operator", "viewer"},
     "$JS.API.STREAM.MSG.GET.JOBS_NORMAL_PARALLEL": {"router", "operator", "viewer"},
-    "$JS.API.STREAM.MSG.GET.JOBS_DEAD": NOBODY,
+    "$JS.API.STREAM.MSG.GET.JOBS_DEAD": {"router"},
     "$JS.API.STREAM.INFO.JOBS_NORMAL": LOOKERS | {"router"},
     "$JS.API.STREAM.INFO.JOBS_NORMAL_PARALLEL": LOOKERS | {"router"},
     # Of a stream with a subject for each job, it may ask for the names of all.

@@ -71,7 +71,7 @@ COMMANDS = {
     "reschedule": Entry(
         "commands.reschedule",
         _JOBS,
-        "Move a delayed job that is not due yet to another time, or run it, or a job that backs off, now.",
+        "Move a delayed job that is not due yet to another time, or run it now.",
     ),
     "schedule": Entry(
         "commands.schedule", _JOBS, "Manage schedules, by which the server submits jobs again and again."
@@ -84,7 +84,7 @@ COMMANDS = {
     "queues": Entry(
         "commands.queues",
         _OPERATIONS,
-        "Show how many jobs wait and run, by priority and shard, for how long, and what is paused.",
+        "Show how many jobs wait and run, by priority, shard and partition; what holds a shard, and what is paused.",
     ),
     "pause": Entry(
         "commands.queues",

@@ -83,10 +83,9 @@ def compose_definition(
     """
     checked_schedule_name(name)
     job = composer.compose(form, form.payload).job
-    # Each firing is a request of its own, and its jobs go to one shard, whichever process composes this.
+    # Each firing is a request of its own.
     headers = {header: value for header, value in job.headers.items() if header != REQUEST_ID}
-    subject = job.subject if form.entity else names.submit(form.priority, f"_{name}", form.type).encode()
-    return define(names, name, timetable, replace(job, subject=subject, headers=headers), owner=owner)
+    return define(names, name, timetable, replace(job, headers=headers), owner=owner)
 
 
 def checked_schedule_name(name: object) -> str:

@@ -1,6 +1,7 @@
 """Point schedules of jobs without an entity to the parallel lanes, if they stand from before there were any.
 
-Such a job then got an entity of its own, `_` and a hexadecimal number, which spread jobs over the shards.
+In the place of an entity such a job had `_` and a hexadecimal number, which spread jobs over the shards; the jobs of a
+periodic schedule had `_` and its name.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from jsjobs.model.job import Priority
 from jsjobs.safe_log import get_logger
 
 logger = get_logger("jsjobs.scheduling")
-_SPREAD = re.compile(rf"due\.({'|'.join(Priority)})\._[0-9a-f]{{1,8}}\.(.+)")
+_PLACE = re.compile(rf"due\.({'|'.join(Priority)})\._([A-Za-z0-9_-]+)\.(.+)")
+_NUMBER = re.compile(r"[0-9a-f]{1,8}")
 
 
 async def move_to_lanes(connection: Connection, names: Names) -> int:
@@ -65,13 +67,15 @@ def _target(names: Names, schedule: Schedule) -> str | None:
     if not is_there(schedule) or set(schedule.subject) & set(b"*>"):
         return None
     old = schedule.headers.get(TARGET, "")
-    place = _SPREAD.fullmatch(old.removeprefix(f"{names.namespace}."))
+    place = _PLACE.fullmatch(old.removeprefix(f"{names.namespace}."))
     job = read_job_headers(tuple(schedule.own_headers.items()))
     if place is None or job.entity is not None:
         return None
+    if not (_NUMBER.fullmatch(place[2]) or schedule.subject == names.periodic(place[2])):
+        return None
     names.queue_of_due(old.encode())  # a stranger may name any subject, and we have rights that it has not
     key = NO_KEY if job.tenant is None else name_token(job.tenant, "the tenant")
-    return names.due(names.submit_parallel(Priority(place[1]), key, place[2]).encode()).decode()
+    return names.due(names.submit_parallel(Priority(place[1]), key, place[3]).encode()).decode()
 
 
 async def _move(connection: Connection, names: Names, schedule: Schedule, target: str) -> bool:
