@@ -16,7 +16,9 @@ async def make_old(connection: Connection, names: Names, subject: bytes, job_typ
     schedules = Schedules(connection, names)
     found = await schedules.find(subject)
     assert found is not None
-    headers = {**found.headers, TARGET: f"{names.namespace}.due.high._1f{found.sequence % 256:x}.{job_type}"}
+    name = subject.decode().removeprefix(names.periodic("").decode())
+    token = f"1f{found.sequence % 256:x}" if name == subject.decode() else name
+    headers = {**found.headers, TARGET: f"{names.namespace}.due.high._{token}.{job_type}"}
     await schedules.store(subject, headers, found.data, expected=found.sequence)
     old = await schedules.find(subject)
     assert old is not None
