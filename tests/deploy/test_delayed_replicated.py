@@ -89,7 +89,7 @@ async def test_of_several_schedules_the_one_submitted_last_is_due_first(config: 
         begin = now() + timedelta(seconds=2)
         for number in range(30):
             at = begin + timedelta(seconds=(30 - number) * 0.1)
-            job_id = await jobs.submit("due", None, at=at, priority=HIGH)
+            job_id = await jobs.submit("due", None, at=at, priority=HIGH, entity="e")
             load.due[job_id] = at
         async with jobs.worker():
             await load.all_ran(within=60)

@@ -13,6 +13,8 @@ from jsjobs.jetstream.protocol.names import Names
 from jsjobs.jetstream.topology import source_recovery
 from jsjobs.jetstream.topology.reconciler import TopologyReconciler
 from jsjobs.jetstream.topology.source_recovery import after_more_copies, see_that_it_sources
+from jsjobs.model.job import Priority
+from jsjobs.model.lanes import Queue
 from jsjobs.settings import Config
 
 pytestmark = pytest.mark.long
@@ -50,7 +52,7 @@ async def test_a_queue_gets_another_leader_only_where_it_takes_nothing(
     assert await leader(over, LOW) == before
 
     # The queue of a source that is gone hears nothing, whoever leads it.
-    await call(over, f"CONSUMER.DELETE.{SCHEDULE}.{NAMES.source('low')}")
+    await call(over, f"CONSUMER.DELETE.{SCHEDULE}.{NAMES.source(Queue(Priority.LOW))}")
     monkeypatch.setattr(source_recovery, "WITHIN", 12.0)
     assert not await see_that_it_sources(over, LOW)
     assert await leads_another(over, LOW, before)

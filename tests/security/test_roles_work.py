@@ -98,9 +98,9 @@ async def test_a_deployment_of_roles(as_user: Settings, folder: Path) -> None:
             flaky, parent = await publisher.submit("flaky", 1), await publisher.submit("parent", 1, priority="critical")
             dead, runs = (
                 await publisher.submit("dies", 1),
-                await publisher.submit("sleeps", 1, priority="low", duration="long"),
+                await publisher.submit("sleeps", 1, priority="low", entity="e", duration="long"),
             )
-            waits = await publisher.submit("echo", 1, priority="low")
+            waits = await publisher.submit("echo", 1, priority="low", entity="e")
             assert await sees.results(listed, timeout=20) == [1, 2, 3]
             assert await sees.result(parent, timeout=20) == [1, 2, 3]
             assert await sees.result(flaky, timeout=20) == "at last"
