@@ -51,7 +51,7 @@ async def test_a_cluster_that_loses_its_nodes(cluster: Cluster, database_url: st
             said = (await ills(config)).get("copies", [])
             assert {finding.severity for finding in said} == {Severity.PROBLEM}
             assert all("start" in finding.remedy for finding in said)
-            return [finding.where for finding in said] == ["nats-2"] and "and 5 more: one less" in said[0].what
+            return [finding.where for finding in said] == ["nats-2"] and "and 9 more: one less" in said[0].what
 
         await eventually(is_told_of_all, within=60)
     cluster.kill("nats-3")
