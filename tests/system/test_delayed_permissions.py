@@ -21,7 +21,9 @@ authorization {{
     {{ user: all, password: pw }}
     {{ user: delays, password: pw, permissions: {{ publish: [{DELAYS}, "$KV.shop.batch.>"], {INBOX} }} }}
     {{ user: runs, password: pw, permissions: {{ publish: [{DELAYS}, "shop.due.>"], {INBOX} }} }}
-    {{ user: schedules, password: pw, permissions: {{ publish: [{SCHEDULES}, "shop.normal.*.>"], {INBOX} }} }}
+    {{ user: schedules, password: pw, permissions: {{
+      publish: [{SCHEDULES}, "shop.normal.*.>", "shop.parallel.normal.*.>"], {INBOX}
+    }} }}
   ]
 }}
 """
